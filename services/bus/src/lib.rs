@@ -1,0 +1,34 @@
+//! Typed access to NATS: subjects, streams, publish, subscribe and request, over the types of `parlance-proto`.
+//!
+//! Owns every subject name, header, stream and consumer definition, and is the only crate that names
+//! `async-nats`. Must not know SQL, sockets or JSON.
+//!
+//! What each subject guarantees:
+//!
+//! | subject | carries | guarantee |
+//! | --- | --- | --- |
+//! | `chat.cmd.<partition>.<conversation>` | [`Command`](parlance_proto::v1::Command) | accepted once the stream answers; ordered per conversation; at least once |
+//! | `chat.cfm.<gateway>` | [`ConfirmationBatch`](parlance_proto::v1::ConfirmationBatch) | at most once; a missing one means outcome unknown |
+//! | `chat.evt.<conversation>` | [`EventBatch`](parlance_proto::v1::EventBatch) | live at most once, in the stream `EVENTS` at least once; repair by seq |
+//! | `chat.eph.<conversation>` | [`Ephemeral`](parlance_proto::v1::Ephemeral) | at most once, never stored |
+//! | `chat.usr.<user>` | [`UserNotice`](parlance_proto::v1::UserNotice) | at most once; repair by memberships version |
+//! | `chat.qry.<name>` | [`Query`](parlance_proto::v1::Query) → [`Reply`](parlance_proto::v1::Reply) | one replica of the queue group answers |
+//! | `chat.system.<conversation>`, `chat.system.user.<user>` | [`SystemMessage`](parlance_proto::v1::SystemMessage) | accepted once the stream answers |
+
+pub mod connection;
+pub mod consume;
+pub mod error;
+pub mod publish;
+pub mod request;
+pub mod streams;
+pub mod subject;
+pub mod subscribe;
+pub mod trace;
+
+pub use connection::{Bus, ConnectSettings, Link};
+pub use consume::{Delivery, Puller};
+pub use error::{Error, ErrorKind};
+pub use publish::StoredEvents;
+pub use request::{IncomingQuery, QueryServer};
+pub use streams::StreamSettings;
+pub use subscribe::{Subscription, SystemTarget};

@@ -1,0 +1,249 @@
+//! Sending: commands with an answer from the stream, everything else live.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use bytes::Bytes;
+use parlance_proto::v1::{Command, ConfirmationBatch, Ephemeral, EventBatch, UserNotice};
+use parlance_proto::{ConversationId, UserId};
+use prost::Message as _;
+use tokio::time::Instant;
+
+use crate::connection::Bus;
+use crate::error::{Error, ErrorKind};
+use crate::{subject, trace};
+
+/// Largest payload of one message; NATS' own default limit is 1 MiB with headers.
+pub const MAX_PAYLOAD: usize = 900 * 1024;
+
+/// Events on their way into the stream `EVENTS`; live subscribers have them already.
+#[must_use = "only `stored` proves that the feed has the events"]
+pub struct StoredEvents(Vec<PublishAckFuture>);
+
+impl StoredEvents {
+    /// Waits until the feed has them all.
+    ///
+    /// # Errors
+    /// It is not known whether the feed has them; publish them again.
+    pub async fn stored(self) -> Result<(), Error> {
+        for ack in self.0 {
+            ack.into_future()
+                .await
+                .map_err(|e| Error::with(ErrorKind::Unknown, "events not stored in the feed", e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Bus {
+    /// Hands a command to the stream and waits until it is accepted. A missing answer is repeated with
+    /// the same `dedup_id` until `deadline`, so a short loss of NATS is only a delay.
+    ///
+    /// `dedup_id` must be scoped to the sender: the stream compares it across all subjects.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`]: surely not accepted. [`ErrorKind::Unknown`]: perhaps.
+    pub async fn send_command(
+        &self,
+        command: &Command,
+        partitions: u16,
+        dedup_id: &str,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let conversation: ConversationId = command
+            .conversation_id
+            .parse()
+            .map_err(|e| Error::with(ErrorKind::Refused, "command without conversation", e))?;
+        let payload = Bytes::from(command.encode_to_vec());
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Error::new(ErrorKind::Refused, "command too large for the bus"));
+        }
+        let subject = subject::command(conversation, partitions);
+        let mut headers = HeaderMap::new();
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, dedup_id);
+        trace::inject(&mut headers);
+
+        // Until the first attempt has left us, nothing can have been accepted.
+        let mut worst = ErrorKind::Refused;
+        loop {
+            if tokio::time::timeout_at(deadline, self.connected()).await.is_err() {
+                return Err(Error::new(worst, "NATS is away"));
+            }
+            let attempt = self.attempt(subject.clone(), headers.clone(), payload.clone());
+            let failure = match tokio::time::timeout_at(deadline, attempt).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(failure)) => failure,
+                Err(_) => return Err(Error::new(ErrorKind::Unknown, "no answer from the stream")),
+            };
+            if failure.kind() == ErrorKind::Unknown {
+                worst = ErrorKind::Unknown;
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(failure.with_kind(worst));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn attempt(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), Error> {
+        let sent = self
+            .jetstream
+            .publish_with_headers(subject, headers, payload)
+            .await;
+        let result = match sent {
+            Ok(ack) => ack.into_future().await,
+            Err(error) => Err(error),
+        };
+        result.map(drop).map_err(|error| {
+            let kind = match error.kind() {
+                // The stream or the server said no.
+                PublishErrorKind::StreamNotFound
+                | PublishErrorKind::MaxPayloadExceeded
+                | PublishErrorKind::MaxAckPending
+                | PublishErrorKind::WrongLastMessageId
+                | PublishErrorKind::WrongLastSequence => ErrorKind::Refused,
+                PublishErrorKind::Other => refusal_or_unknown(&error),
+                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => ErrorKind::Unknown,
+            };
+            Error::with(kind, "command not accepted", error)
+        })
+    }
+
+    /// Sends events to live subscribers at once and into the feed; all of one conversation, ascending.
+    ///
+    /// # Errors
+    /// The connection is away or the batch has no conversation.
+    pub async fn publish_events(&self, batch: EventBatch) -> Result<StoredEvents, Error> {
+        let mut acks = Vec::new();
+        let Some(first) = batch.events.first() else {
+            return Ok(StoredEvents(acks));
+        };
+        let conversation: ConversationId = first
+            .conversation_id
+            .parse()
+            .map_err(|e| Error::with(ErrorKind::Malformed, "event without conversation", e))?;
+        let subject = subject::events(conversation);
+        for part in split(batch.events, |events| EventBatch { events }) {
+            let mut headers = HeaderMap::new();
+            trace::inject(&mut headers);
+            let ack = self
+                .jetstream
+                .publish_with_headers(subject.clone(), headers, part)
+                .await
+                .map_err(|e| Error::with(ErrorKind::Unknown, "events not published", e))?;
+            acks.push(ack);
+        }
+        Ok(StoredEvents(acks))
+    }
+
+    /// Answers a gateway.
+    ///
+    /// # Errors
+    /// The connection is away.
+    pub async fn confirm(&self, gateway: &str, batch: ConfirmationBatch) -> Result<(), Error> {
+        let subject = subject::confirmations(gateway);
+        let parts = split(batch.confirmations, |confirmations| ConfirmationBatch {
+            confirmations,
+        });
+        for part in parts {
+            self.publish(subject.clone(), part).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells a user's connections something.
+    ///
+    /// # Errors
+    /// The connection is away or the notice has no valid user.
+    pub async fn notify_user(&self, notice: &UserNotice) -> Result<(), Error> {
+        let user = UserId::parse(notice.user_id.as_str())
+            .map_err(|e| Error::with(ErrorKind::Malformed, "notice without user", e))?;
+        self.publish(subject::user(&user), notice.encode_to_vec().into())
+            .await
+    }
+
+    /// Sends something that may be lost to everyone in a conversation.
+    ///
+    /// # Errors
+    /// The connection is away.
+    pub async fn publish_ephemeral(
+        &self,
+        conversation: ConversationId,
+        ephemeral: &Ephemeral,
+    ) -> Result<(), Error> {
+        self.publish(subject::ephemeral(conversation), ephemeral.encode_to_vec().into())
+            .await
+    }
+
+    async fn publish(&self, subject: String, payload: Bytes) -> Result<(), Error> {
+        let mut headers = HeaderMap::new();
+        trace::inject(&mut headers);
+        let sent = if headers.is_empty() {
+            self.client.publish(subject, payload).await
+        } else {
+            self.client.publish_with_headers(subject, headers, payload).await
+        };
+        sent.map_err(|e| Error::with(ErrorKind::Disconnected, "not published", e))
+    }
+}
+
+/// Pause before a command is offered again, long enough for a restarting server to breathe.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A server that answered has not stored the message; anything else under `Other` may have.
+fn refusal_or_unknown(error: &async_nats::jetstream::context::PublishError) -> ErrorKind {
+    let source = std::error::Error::source(error);
+    match source.and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>()) {
+        Some(_) => ErrorKind::Refused,
+        None => ErrorKind::Unknown,
+    }
+}
+
+/// Encodes items into as few payloads as fit the limit.
+fn split<T: prost::Message, B: prost::Message>(items: Vec<T>, wrap: impl Fn(Vec<T>) -> B) -> Vec<Bytes> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
+    let mut size = 0;
+    for item in items {
+        // Tag and length of a nested message take at most 11 bytes.
+        let len = item.encoded_len() + 11;
+        if size + len > MAX_PAYLOAD && !part.is_empty() {
+            parts.push(wrap(std::mem::take(&mut part)).encode_to_vec().into());
+            size = 0;
+        }
+        size += len;
+        part.push(item);
+    }
+    if !part.is_empty() {
+        parts.push(wrap(part).encode_to_vec().into());
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use parlance_proto::v1::Event;
+
+    use super::*;
+
+    #[test]
+    fn a_large_batch_is_split_and_nothing_is_lost() {
+        let events: Vec<Event> = (1..=40)
+            .map(|seq| Event {
+                seq,
+                conversation_id: "x".repeat(100_000),
+                ..Event::default()
+            })
+            .collect();
+        let parts = split(events, |events| EventBatch { events });
+        assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= MAX_PAYLOAD));
+        let seqs: Vec<u64> = parts
+            .iter()
+            .flat_map(|part| EventBatch::decode(part.clone()).unwrap().events)
+            .map(|event| event.seq)
+            .collect();
+        assert_eq!(seqs, (1..=40).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,86 @@
+//! The three streams and their limits. Creating them is idempotent and safe from several processes at once.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+
+use crate::connection::Bus;
+use crate::error::{Error, ErrorKind};
+use crate::subject;
+
+/// Accepted commands that wait for persistence.
+pub const COMMANDS: &str = "COMMANDS";
+/// Committed events, the feed for other services.
+pub const EVENTS: &str = "EVENTS";
+/// Messages of other services that wait to become commands.
+pub const SYSTEM: &str = "SYSTEM";
+
+/// Sizes of the streams.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    /// Copies of each stream in a NATS cluster: 1 or 3.
+    pub replicas: usize,
+    /// Bytes of accepted but not yet stored commands; beyond it new ones are refused.
+    pub commands_max_bytes: i64,
+    /// Bytes of the event feed; beyond it the oldest are dropped.
+    pub events_max_bytes: i64,
+    /// Age of the event feed; beyond it the oldest are dropped.
+    pub events_max_age: Duration,
+}
+
+impl Bus {
+    /// Creates what is missing and adjusts what differs.
+    ///
+    /// # Errors
+    /// NATS is away, has no JetStream, or the account may not do this.
+    pub async fn ensure_streams(&self, settings: &StreamSettings) -> Result<(), Error> {
+        for config in configs(settings) {
+            self.jetstream
+                .create_or_update_stream(config)
+                .await
+                .map_err(|e| Error::with(ErrorKind::Other, "cannot ensure the streams", e))?;
+        }
+        Ok(())
+    }
+}
+
+fn configs(settings: &StreamSettings) -> [Config; 3] {
+    let queue = |name: &str, subjects: &str, description: &str| Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        description: Some(description.to_owned()),
+        retention: RetentionPolicy::WorkQueue,
+        // The default `old` would drop accepted commands.
+        discard: DiscardPolicy::New,
+        max_bytes: settings.commands_max_bytes,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    };
+    [
+        queue(
+            COMMANDS,
+            subject::ALL_COMMANDS,
+            "Accepted commands that wait for persistence",
+        ),
+        queue(
+            SYSTEM,
+            subject::ALL_SYSTEM,
+            "Messages of other services that wait to become commands",
+        ),
+        Config {
+            name: EVENTS.to_owned(),
+            subjects: vec![subject::ALL_EVENTS.to_owned()],
+            description: Some("Committed events, the feed for other services".to_owned()),
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::Old,
+            max_bytes: settings.events_max_bytes,
+            max_age: settings.events_max_age,
+            storage: StorageType::File,
+            num_replicas: settings.replicas,
+            allow_direct: true,
+            ..Config::default()
+        },
+    ]
+}

@@ -1,0 +1,190 @@
+//! Builds and parses subjects. No id can form a wildcard or an extra token.
+
+use parlance_proto::{ConversationId, InvalidId, UserId};
+
+/// Matches every command of a partition.
+pub fn partition_filter(partition: u16) -> String {
+    format!("chat.cmd.{partition}.*")
+}
+
+/// The subject of a conversation's commands.
+pub fn command(conversation: ConversationId, partitions: u16) -> String {
+    let partition = partition_of(conversation, partitions);
+    format!("chat.cmd.{partition}.{conversation}")
+}
+
+/// The partition a conversation's commands belong to; fixed as long as `partitions` is.
+pub fn partition_of(conversation: ConversationId, partitions: u16) -> u16 {
+    // FNV-1a, the function NATS' own `partition()` mapping uses, so that an operator can
+    // reproduce it with a subject mapping.
+    let mut hash: u32 = 2_166_136_261;
+    for byte in conversation.to_string().bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(16_777_619);
+    }
+    let partition = hash % u32::from(partitions.max(1));
+    u16::try_from(partition).unwrap_or_default()
+}
+
+/// The subject of a conversation's committed events.
+pub fn events(conversation: ConversationId) -> String {
+    format!("chat.evt.{conversation}")
+}
+
+/// The subject of a conversation's ephemeral events.
+pub fn ephemeral(conversation: ConversationId) -> String {
+    format!("chat.eph.{conversation}")
+}
+
+/// The subject of a user's notices.
+pub fn user(user: &UserId) -> String {
+    format!("chat.usr.{}", encode_token(user.as_str()))
+}
+
+/// The subject of a gateway's confirmations.
+pub fn confirmations(gateway: &str) -> String {
+    format!("chat.cfm.{}", encode_token(gateway))
+}
+
+/// The subject of a kind of query.
+pub fn query(name: &'static str) -> String {
+    format!("chat.qry.{name}")
+}
+
+/// Matches every query.
+pub const ALL_QUERIES: &str = "chat.qry.*";
+
+/// Matches every command.
+pub const ALL_COMMANDS: &str = "chat.cmd.>";
+
+/// Matches every committed event.
+pub const ALL_EVENTS: &str = "chat.evt.>";
+
+/// Matches every message of another service.
+pub const ALL_SYSTEM: &str = "chat.system.>";
+
+/// Where a system message is to appear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum System {
+    /// In a conversation.
+    Conversation(ConversationId),
+    /// In the user's own conversation with the sending service.
+    User(UserId),
+}
+
+/// Reads the target out of a `chat.system.…` subject. A user is accepted in the encoded form.
+///
+/// # Errors
+/// The subject names no valid id.
+pub fn parse_system(subject: &str) -> Result<System, InvalidId> {
+    let rest = subject.strip_prefix("chat.system.").unwrap_or_default();
+    match rest.strip_prefix("user.") {
+        Some(token) => {
+            let id = decode_token(token).ok_or(InvalidId {
+                kind: "user id",
+                problem: "is not encoded as described in proto/README.md",
+            })?;
+            UserId::parse(id).map(System::User)
+        }
+        None => rest.parse().map(System::Conversation),
+    }
+}
+
+/// Writes any text as one subject token: ASCII letters, digits and `-` stay, every other byte becomes
+/// `_` and two upper-case hex digits. Injective; the empty text becomes a lone `_`.
+pub fn encode_token(text: &str) -> String {
+    if text.is_empty() {
+        return "_".to_owned();
+    }
+    let mut token = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' {
+            token.push(char::from(byte));
+        } else {
+            token.push('_');
+            for digit in [byte >> 4, byte & 15] {
+                token.push(char::from(b"0123456789ABCDEF"[usize::from(digit)]));
+            }
+        }
+    }
+    token
+}
+
+/// The text of a token made by [`encode_token`]; `None` for any other.
+pub fn decode_token(token: &str) -> Option<String> {
+    if token == "_" {
+        return Some(String::new());
+    }
+    let mut bytes = Vec::with_capacity(token.len());
+    let mut rest = token.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'_' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            bytes.push(u8::try_from(high << 4 | low).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    // Only the spelling we write ourselves, so that one id has one subject.
+    (encode_token(&text) == token).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn conversation() -> ConversationId {
+        "0190a6e0-0000-7000-8000-000000000001".parse().unwrap()
+    }
+
+    #[test]
+    fn a_conversation_stays_in_its_partition() {
+        assert_eq!(partition_of(conversation(), 16), partition_of(conversation(), 16));
+        assert!(partition_of(conversation(), 16) < 16);
+        assert_eq!(partition_of(conversation(), 1), 0);
+    }
+
+    #[test]
+    fn system_subjects_name_their_target() {
+        let target = parse_system(&format!("chat.system.{}", conversation()));
+        assert_eq!(target, Ok(System::Conversation(conversation())));
+        let user = UserId::parse("auth0|a.b").unwrap();
+        let subject = format!("chat.system.user.{}", encode_token(user.as_str()));
+        assert_eq!(parse_system(&subject), Ok(System::User(user)));
+        for bad in [
+            "chat.system.x",
+            "chat.system.user.a.b",
+            "chat.system.user.a_2",
+            "other",
+        ] {
+            assert!(parse_system(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_can_leave_its_token(text in any::<String>()) {
+            let token = encode_token(&text);
+            let safe = token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            prop_assert!(safe && !token.is_empty());
+            prop_assert_eq!(decode_token(&token), Some(text));
+        }
+
+        #[test]
+        fn no_user_can_leave_their_subject(text in "\\PC{1,40}") {
+            if let Ok(id) = UserId::parse(text) {
+                let subject = user(&id);
+                prop_assert_eq!(subject.split('.').count(), 3);
+                prop_assert!(!subject.contains(['*', '>', ' ', '\r', '\n']));
+            }
+        }
+
+        #[test]
+        fn different_texts_have_different_tokens(a in any::<String>(), b in any::<String>()) {
+            prop_assert_eq!(a == b, encode_token(&a) == encode_token(&b));
+        }
+    }
+}
