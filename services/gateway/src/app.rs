@@ -1,0 +1,298 @@
+//! Assembly: what is made from what, and the order in which a gateway begins and ends.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use http::{HeaderValue, Method, header};
+use parlance_bus::Bus;
+use parlance_runtime::config::ConfigError;
+use parlance_runtime::health::{self, Health};
+use parlance_runtime::lifecycle::Lifecycle;
+use parlance_runtime::startup;
+use parlance_runtime::telemetry::{self, MetricsHandle};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::auth::Authenticator;
+use crate::backend::Backend;
+use crate::commands::{Commands, new_id};
+use crate::config::{Settings, Shutdown};
+use crate::limits::Limits;
+use crate::rooms::Rooms;
+use crate::socket::handshake::{Handshake, Origins};
+use crate::socket::listener::{Accepting, Peer};
+use crate::socket::sessions::Sessions;
+use crate::users::Users;
+use crate::{repair, rest, socket};
+
+/// How often the number of connections is written down.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What every connection and request needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Shared(Arc<Parts>);
+
+/// The parts of [`Shared`].
+pub struct Parts {
+    /// NATS.
+    pub bus: Bus,
+    /// Persistence.
+    pub backend: Backend,
+    /// The way in.
+    pub commands: Commands,
+    /// The way out.
+    pub rooms: Rooms,
+    /// Connected users.
+    pub users: Users,
+    /// Connections of this replica.
+    pub sessions: Sessions,
+    /// Tokens.
+    pub auth: Authenticator,
+    /// Sizes and rates.
+    pub limits: Limits,
+    /// Web pages that may connect.
+    pub origins: Origins,
+    /// Whether unknown users are created.
+    pub provision: bool,
+    /// Cancelled when this replica takes no more clients.
+    pub draining: CancellationToken,
+    /// Open TCP connections.
+    pub connections: Arc<AtomicUsize>,
+    /// See `defaults.toml`.
+    pub max_connections: usize,
+    /// See `defaults.toml`.
+    pub max_backlog_bytes: u64,
+    /// See `defaults.toml`.
+    pub max_waiting_events: usize,
+    /// See `defaults.toml`.
+    pub max_waiting_bytes: usize,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Runs a gateway until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting, as one line for the operator.
+pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    let instance = format!("gw-{}", new_id().simple());
+    let auth = Authenticator::from_settings(&settings.jwt).map_err(ConfigError::from)?;
+    let http = startup::bind(&settings.http.host, settings.http.port, "http.port").await?;
+    let internal = startup::bind(&settings.internal.host, settings.internal.port, "internal.port").await?;
+    let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
+    let bus = Bus::connect(&settings.connection(instance.clone()))
+        .await
+        .context("nats.url")?;
+    let addresses = (http.local_addr()?, internal.local_addr()?);
+
+    let accepting = Accepting::new(http, Duration::from_millis(settings.socket.write_stall_ms));
+    let lifecycle = Lifecycle::new();
+    let shared = share(&settings, auth, bus, &lifecycle, &accepting);
+    let health = Health::new();
+    spawn_tasks(&settings, &shared, &health, &lifecycle);
+
+    let router = router(&settings, &shared, &health, telemetry.metrics());
+    let stopped = CancellationToken::new();
+    spawn_servers(
+        &lifecycle,
+        accepting,
+        router,
+        internal,
+        (health, telemetry.metrics()),
+        &stopped,
+    );
+    spawn_drain(
+        &lifecycle,
+        settings.shutdown.wait_ms,
+        &settings.shutdown,
+        &shared,
+        stopped,
+    );
+    tracing::info!(%instance, http = %addresses.0, internal = %addresses.1, "gateway started");
+    startup::announce(Some(addresses.0), addresses.1);
+
+    let code = lifecycle
+        .run(Duration::from_millis(settings.shutdown.grace_ms))
+        .await;
+    telemetry.shutdown();
+    Ok(code)
+}
+
+fn share(
+    settings: &Settings,
+    auth: Authenticator,
+    bus: Bus,
+    lifecycle: &Lifecycle,
+    accepting: &Accepting,
+) -> Shared {
+    let backend = Backend::new(bus.clone());
+    let linger = Duration::from_millis(settings.rooms.linger_ms);
+    let rooms = Rooms::new(bus.clone(), backend.clone(), linger);
+    Shared(Arc::new(Parts {
+        commands: Commands::new(bus.clone(), settings.bus.partitions, settings.send_timeout()),
+        users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
+        sessions: Sessions::default(),
+        auth,
+        limits: Limits::new(settings.limits.clone()),
+        origins: Origins::new(settings.cors.origins.clone()),
+        provision: settings.auth.provision == "jit",
+        draining: lifecycle.soft(),
+        connections: accepting.open(),
+        max_connections: settings.socket.max_connections,
+        max_backlog_bytes: settings.socket.max_backlog_bytes,
+        max_waiting_events: settings.socket.max_waiting_events,
+        max_waiting_bytes: settings.socket.max_waiting_bytes,
+        bus,
+        backend,
+        rooms,
+    }))
+}
+
+fn spawn_tasks(settings: &Settings, shared: &Shared, health: &Health, lifecycle: &Lifecycle) {
+    // These serve clients until the last is gone, so they end with the hard token only.
+    let stop = lifecycle.hard();
+    let soft = lifecycle.soft();
+    let commands = shared.commands.clone();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Err(error) = commands.receive(stop).await {
+                tracing::error!(%error, "no more confirmations can be received");
+                soft.cancel();
+            }
+        }
+    });
+    let backend = shared.backend.clone();
+    let nats = health.condition("nats");
+    tokio::spawn({
+        let stop = stop.clone();
+        async move { backend.watch(nats, stop).await }
+    });
+    let interval = Duration::from_millis(settings.rooms.check_interval_ms);
+    tokio::spawn(repair::run(
+        shared.clone(),
+        shared.bus.clone(),
+        interval,
+        stop.clone(),
+    ));
+    let auth = shared.auth.clone();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move { auth.keep_keys_fresh(stop).await }
+    });
+    tokio::spawn(count_connections(shared.clone(), stop));
+    let serving = health.condition("serving");
+    serving.set_ready();
+    let soft = lifecycle.soft();
+    tokio::spawn(async move {
+        soft.cancelled().await;
+        serving.set_unready("draining");
+    });
+}
+
+/// The public router: Socket.IO, REST and, for setups without an internal network, the probes.
+fn router(settings: &Settings, shared: &Shared, health: &Health, metrics: MetricsHandle) -> Router {
+    let engine = socket::engine(&settings.socket, shared);
+    shared.sessions.set_engine(engine.clone());
+    let handshake = Handshake::new(engine, shared.clone());
+    Router::new()
+        .route_service("/socket.io", handshake.clone())
+        .route_service("/socket.io/", handshake)
+        .merge(rest::router(shared.clone(), health.clone()))
+        .merge(health::probes(health.clone(), metrics))
+        .layer(cors(shared))
+        .layer(CatchPanicLayer::new())
+}
+
+fn cors(shared: &Shared) -> CorsLayer {
+    let shared = shared.clone();
+    let listed = move |origin: &HeaderValue, _: &http::request::Parts| {
+        origin.to_str().is_ok_and(|origin| shared.origins.lists(origin))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(listed))
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .max_age(Duration::from_secs(600))
+}
+
+fn spawn_servers(
+    lifecycle: &Lifecycle,
+    accepting: Accepting,
+    router: Router,
+    internal: tokio::net::TcpListener,
+    (health, metrics): (Health, MetricsHandle),
+    stopped: &CancellationToken,
+) {
+    let stop = stopped.clone();
+    lifecycle.spawn("http", async move {
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        let server = axum::serve(accepting, service);
+        Ok(server.with_graceful_shutdown(stop.cancelled_owned()).await?)
+    });
+    let probes = health::router(health, metrics);
+    let stop = stopped.clone();
+    lifecycle.spawn("internal", health::serve_internal(internal, probes, stop));
+}
+
+/// After the soft token: unready, then clients are disconnected spread over time, then the ports close.
+fn spawn_drain(
+    lifecycle: &Lifecycle,
+    wait_ms: u64,
+    settings: &Shutdown,
+    shared: &Shared,
+    stopped: CancellationToken,
+) {
+    let soft = lifecycle.soft();
+    let shared = shared.clone();
+    let window = Duration::from_millis(settings.drain_ms);
+    lifecycle.spawn("drain", async move {
+        soft.cancelled().await;
+        metrics::gauge!("chat_gateway_draining").set(1.0);
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        let sessions = shared.sessions.all();
+        let pause = window / u32::try_from(sessions.len().max(1)).unwrap_or(u32::MAX);
+        for session in sessions {
+            // At transport level: after a disconnect packet stock clients would not come again.
+            session.close_transport();
+            tokio::time::sleep(pause).await;
+        }
+        stopped.cancel();
+        Ok(())
+    });
+}
+
+async fn count_connections(shared: Shared, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(GAUGE_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let sessions = shared.sessions.all();
+        let polling = sessions
+            .iter()
+            .filter(|session| session.transport() == "polling")
+            .count();
+        for (transport, count) in [("polling", polling), ("websocket", sessions.len() - polling)] {
+            metrics::gauge!("chat_gateway_connections", "transport" => transport).set(count as f64);
+        }
+    }
+}

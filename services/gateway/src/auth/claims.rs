@@ -1,0 +1,144 @@
+//! From verified claims to an identity. Pure: the time is passed in. It must not trust a claim's
+//! form: the issuer signs what it likes.
+
+use parlance_proto::UserId;
+use serde_json::{Map, Value};
+
+use super::{AuthError, Identity, JwtSettings};
+
+/// The payload of a token whose signature is good.
+pub(super) type Claims = Map<String, Value>;
+
+/// Longest username, and longest token id and dialect name that are kept, in characters.
+const MAX_NAME_CHARS: usize = 128;
+
+/// What claims must say.
+#[derive(Debug)]
+pub(super) struct Rules {
+    /// Required issuer; empty for any.
+    issuer: String,
+    /// Audiences of which one is required; empty for any.
+    audience: Vec<String>,
+    /// Seconds that clocks may differ.
+    leeway: i64,
+    subject_claim: String,
+    username_claims: Vec<String>,
+}
+
+impl Rules {
+    pub(super) fn from_settings(settings: &JwtSettings) -> Self {
+        Self {
+            issuer: settings.issuer.clone(),
+            audience: settings.audience.clone(),
+            leeway: i64::try_from(settings.leeway_seconds).unwrap_or(0),
+            subject_claim: settings.subject_claim.clone(),
+            username_claims: settings.username_claims.clone(),
+        }
+    }
+
+    /// The identity that `claims` prove at `now`, in seconds since 1970 UTC.
+    pub(super) fn identify(&self, claims: &Claims, now: i64) -> Result<Identity, AuthError> {
+        let expires_at = seconds(claims, "exp")?.ok_or_else(|| missing("exp"))?;
+        if now.saturating_sub(self.leeway) >= expires_at {
+            return Err(AuthError::Expired);
+        }
+        if seconds(claims, "nbf")?.is_some_and(|start| start > now.saturating_add(self.leeway)) {
+            return Err(AuthError::NotYetValid);
+        }
+        self.check_issuer(claims)?;
+        self.check_audience(claims)?;
+        let user_id = self.subject(claims)?;
+        Ok(Identity {
+            username: self.username(claims).unwrap_or_else(|| user_id.to_string()),
+            user_id,
+            expires_at,
+            token_id: short_text(claims, "jti"),
+            dialect: short_text(claims, "dialect"),
+        })
+    }
+
+    fn check_issuer(&self, claims: &Claims) -> Result<(), AuthError> {
+        let right = claims.get("iss").and_then(Value::as_str) == Some(&self.issuer);
+        if self.issuer.is_empty() || right {
+            Ok(())
+        } else {
+            Err(AuthError::WrongIssuer)
+        }
+    }
+
+    fn check_audience(&self, claims: &Claims) -> Result<(), AuthError> {
+        let is_ours = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|name| self.audience.iter().any(|a| a == name))
+        };
+        let right = match claims.get("aud") {
+            Some(Value::Array(names)) => names.iter().any(is_ours),
+            Some(name) => is_ours(name),
+            None => false,
+        };
+        if self.audience.is_empty() || right {
+            Ok(())
+        } else {
+            Err(AuthError::WrongAudience)
+        }
+    }
+
+    /// Whole numbers are taken too: many applications number their users.
+    fn subject(&self, claims: &Claims) -> Result<UserId, AuthError> {
+        let invalid = || AuthError::InvalidClaim(self.subject_claim.clone());
+        let text = match claims.get(&self.subject_claim) {
+            None | Some(Value::Null) => return Err(missing(&self.subject_claim)),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
+            Some(_) => return Err(invalid()),
+        };
+        UserId::parse(text).map_err(|_| invalid())
+    }
+
+    /// The first claim that holds a usable name, without control characters (NUL among them, which
+    /// Postgres cannot store) and cut to the longest length.
+    fn username(&self, claims: &Claims) -> Option<String> {
+        self.username_claims.iter().find_map(|claim| {
+            let name = claims.get(claim)?.as_str()?;
+            let clean: String = name.chars().filter(|c| !c.is_control()).collect();
+            let cut: String = clean.trim().chars().take(MAX_NAME_CHARS).collect();
+            let cut = cut.trim_end();
+            (!cut.is_empty()).then(|| cut.to_owned())
+        })
+    }
+}
+
+/// A time claim in whole seconds; `None` when absent. RFC 7519 allows fractions.
+fn seconds(claims: &Claims, claim: &str) -> Result<Option<i64>, AuthError> {
+    /// Above this a floating-point number no longer holds whole seconds.
+    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+    let Some(value) = claims.get(claim) else {
+        return Ok(None);
+    };
+    if let Some(whole) = value.as_i64() {
+        return Ok(Some(whole));
+    }
+    match value.as_f64() {
+        Some(number) if value.is_f64() && number.abs() < MAX_EXACT => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the range was checked; the fraction may go"
+            )]
+            let whole = number.floor() as i64;
+            Ok(Some(whole))
+        }
+        _ => Err(AuthError::InvalidClaim(claim.to_owned())),
+    }
+}
+
+/// An optional text claim; one that is no text, empty or overlong counts as absent.
+fn short_text(claims: &Claims, claim: &str) -> Option<String> {
+    let text = claims.get(claim)?.as_str()?;
+    let usable = !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS;
+    usable.then(|| text.to_owned())
+}
+
+fn missing(claim: &str) -> AuthError {
+    AuthError::MissingClaim(claim.to_owned())
+}

@@ -1,0 +1,192 @@
+//! Questions to persistence, with errors as clients shall see them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parlance_bus::Bus;
+use parlance_proto::ConversationId;
+use parlance_proto::v1::{
+    Actor, Conversation, ConversationPage, EventPage, GetConversation, GetHeads, GetRoom, Heads,
+    ListConversations, ListEvents, ListMemberships, ListMessages, ListReceipts, Membership, MessagePage,
+    Ping, Position, ProvisionUser, Query, Receipts, Reply, Room, Sync, User, query, reply,
+};
+use parlance_runtime::health::Condition;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::ClientError;
+
+/// How long an answer may take: a query is tried again by whoever needs it.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often NATS and persistence are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Persistence as the gateway sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Backend {
+    bus: Bus,
+    ready: Arc<AtomicBool>,
+}
+
+macro_rules! ask {
+    ($(#[$doc:meta])* $name:ident ( $actor:ident, $($arg:ident : $type:ty),* ) -> $answer:ident / $result:ty, $query:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// As the client shall see it.
+        pub async fn $name(&self, $actor: Option<Actor>, $($arg: $type),*) -> Result<$result, ClientError> {
+            match self.ask($actor, $query).await? {
+                reply::Body::$answer(answer) => Ok(answer),
+                _ => Err(unexpected()),
+            }
+        }
+    };
+}
+
+impl Backend {
+    /// Persistence behind this bus.
+    pub fn new(bus: Bus) -> Self {
+        Self {
+            bus,
+            ready: Arc::default(),
+        }
+    }
+
+    /// Whether NATS and persistence answered lately.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Keeps [`Backend::is_ready`] and the readiness condition true until `stop`.
+    ///
+    /// # Errors
+    /// Never.
+    pub async fn watch(&self, nats: Condition, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        let mut link = self.bus.link();
+        loop {
+            let connected = link.borrow_and_update().connected;
+            if connected {
+                nats.set_ready();
+            } else {
+                nats.set_unready("connecting to NATS");
+            }
+            self.ready
+                .store(connected && self.ping().await.is_ok(), Ordering::Relaxed);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = tick.tick() => {}
+                changed = link.changed() => if changed.is_err() { return Ok(()) }
+            }
+        }
+    }
+
+    /// Whether a replica reaches its database.
+    ///
+    /// # Errors
+    /// None does.
+    pub async fn ping(&self) -> Result<(), ClientError> {
+        self.ask(None, query::Body::Ping(Ping {})).await.map(drop)
+    }
+
+    ask! {
+        /// Makes the actor known.
+        provision(actor, create: bool) -> User / User,
+        query::Body::ProvisionUser(ProvisionUser { create })
+    }
+
+    ask! {
+        /// The actor's conversations.
+        conversations(actor, limit: u32, cursor: String) -> Conversations / ConversationPage,
+        query::Body::ListConversations(ListConversations { limit, cursor })
+    }
+
+    ask! {
+        /// One conversation as the actor sees it.
+        conversation(actor, id: ConversationId) -> Conversation / Conversation,
+        query::Body::GetConversation(GetConversation { conversation_id: id.to_string() })
+    }
+
+    ask! {
+        /// A page of history.
+        messages(actor, request: ListMessages) -> Messages / MessagePage,
+        query::Body::ListMessages(request)
+    }
+
+    ask! {
+        /// A page of changes.
+        events(actor, id: ConversationId, after: u64, limit: u32) -> Events / EventPage,
+        query::Body::ListEvents(ListEvents { conversation_id: id.to_string(), after, limit })
+    }
+
+    ask! {
+        /// What a room starts from.
+        room(actor, id: ConversationId) -> Room / Room,
+        query::Body::GetRoom(GetRoom { conversation_id: id.to_string() })
+    }
+
+    ask! {
+        /// Heads of many conversations and users.
+        heads(actor, request: GetHeads) -> Heads / Heads,
+        query::Body::GetHeads(request)
+    }
+
+    ask! {
+        /// Receipts changed since a version.
+        receipts(actor, id: ConversationId, after_version: u64) -> Receipts / Receipts,
+        query::Body::ListReceipts(ListReceipts { conversation_id: id.to_string(), after_version })
+    }
+
+    /// Catch-up of many conversations.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn sync(
+        &self,
+        actor: Option<Actor>,
+        positions: Vec<Position>,
+        limit: u32,
+    ) -> Result<Vec<EventPage>, ClientError> {
+        match self
+            .ask(actor, query::Body::Sync(Sync { positions, limit }))
+            .await?
+        {
+            reply::Body::Sync(sync) => Ok(sync.pages),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The conversations a user is in.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn membership(&self, user_id: &str) -> Result<Membership, ClientError> {
+        let question = query::Body::ListMemberships(ListMemberships {
+            user_ids: vec![user_id.to_owned()],
+        });
+        match self.ask(None, question).await? {
+            reply::Body::Memberships(mut answer) => answer.memberships.pop().ok_or_else(unexpected),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn ask(&self, actor: Option<Actor>, body: query::Body) -> Result<reply::Body, ClientError> {
+        let query = Query {
+            actor,
+            body: Some(body),
+        };
+        let reply = self.bus.query(&query, TIMEOUT).await;
+        match reply.map_err(|error| ClientError::from_query(&error))? {
+            Reply {
+                body: Some(reply::Body::Error(error)),
+            } => Err(error.into()),
+            Reply { body: Some(body) } => Ok(body),
+            Reply { body: None } => Err(unexpected()),
+        }
+    }
+}
+
+fn unexpected() -> ClientError {
+    tracing::error!("persistence answered another question; are versions mixed?");
+    ClientError::internal()
+}

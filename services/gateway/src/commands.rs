@@ -1,0 +1,229 @@
+//! The only way in: every change of a conversation, by socket or REST, leaves here as a command, and its
+//! outcome comes back here as a confirmation.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use parlance_bus::Bus;
+use parlance_proto::v1::{Actor, Command, Confirmation, SenderKind, command, confirmation};
+use parlance_proto::{ConversationId, UserId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::dialect::Answer;
+use crate::error::ClientError;
+use crate::socket::session::{Ack, Session};
+
+/// What a command led to.
+pub type Outcome = Result<Confirmed, ClientError>;
+
+/// The good outcome.
+#[derive(Debug, Clone)]
+pub struct Confirmed {
+    /// The command had been carried out before.
+    pub repeated: bool,
+    /// What it led to.
+    pub answer: Answer,
+}
+
+/// Sends commands and waits for their confirmations. Cheap to clone.
+#[derive(Clone)]
+pub struct Commands {
+    bus: Bus,
+    partitions: u16,
+    timeout: Duration,
+    pending: Arc<Mutex<Pending>>,
+}
+
+/// Who waits for a confirmation.
+pub enum Waiter {
+    /// An event of a socket.
+    Socket {
+        /// Whose.
+        session: Arc<Session>,
+        /// Its ack.
+        ack: Ack,
+        /// Its name.
+        event: &'static str,
+    },
+    /// A task.
+    Task(oneshot::Sender<Outcome>),
+}
+
+#[derive(Default)]
+struct Pending {
+    waiters: HashMap<String, Waiter>,
+    /// Ascending, because every command waits equally long.
+    deadlines: VecDeque<(Instant, String)>,
+}
+
+impl Commands {
+    /// `timeout` is how long an outcome may take until it is called unknown.
+    pub fn new(bus: Bus, partitions: u16, timeout: Duration) -> Self {
+        Self {
+            bus,
+            partitions,
+            timeout,
+            pending: Arc::default(),
+        }
+    }
+
+    /// Sends a command and returns once it is accepted or has failed; either way the waiter is told.
+    /// `since` is when the client asked. Commands of one client are sent one after the other, so that a
+    /// retried first cannot land after the second.
+    pub async fn submit(
+        &self,
+        actor: Actor,
+        conversation: ConversationId,
+        body: command::Body,
+        since: Instant,
+        waiter: Waiter,
+    ) {
+        let deadline = since + self.timeout;
+        let command = Command {
+            id: new_id().to_string(),
+            reply_to: self.bus.name().to_owned(),
+            actor: Some(actor),
+            conversation_id: conversation.to_string(),
+            issued_at_ms: now().timestamp_millis(),
+            body: Some(body),
+        };
+        self.register(&command.id, deadline, waiter);
+        // Not the client's own id: a second request with that id must reach persistence to be answered.
+        let sent = self
+            .bus
+            .send_command(&command, self.partitions, &command.id, deadline)
+            .await;
+        if let Err(error) = sent {
+            tracing::warn!(command = %command.id, %error, "a command was not accepted");
+            if let Some(waiter) = self.lock().waiters.remove(&command.id) {
+                waiter.tell(Err(ClientError::from_send(&error)));
+            }
+        }
+    }
+
+    /// Sends a command and waits for its outcome.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn execute(&self, actor: Actor, conversation: ConversationId, body: command::Body) -> Outcome {
+        let (tx, rx) = oneshot::channel();
+        self.submit(actor, conversation, body, Instant::now(), Waiter::Task(tx))
+            .await;
+        rx.await.unwrap_or_else(|_| Err(ClientError::unknown()))
+    }
+
+    /// Receives confirmations until `stop`.
+    ///
+    /// # Errors
+    /// The subscription cannot be made.
+    pub async fn receive(&self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut confirmations = self.bus.subscribe_confirmations(self.bus.name()).await?;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = tick.tick() => self.expire(),
+                batch = confirmations.next() => {
+                    let Some(batch) = batch else { anyhow::bail!("the connection to NATS is closed") };
+                    for confirmation in batch.confirmations {
+                        self.resolve(confirmation);
+                    }
+                }
+            }
+        }
+    }
+
+    fn register(&self, id: &str, deadline: Instant, waiter: Waiter) {
+        let mut pending = self.lock();
+        pending.waiters.insert(id.to_owned(), waiter);
+        // One that came earlier but is sent later would else expire late, never early.
+        pending.deadlines.push_back((deadline, id.to_owned()));
+    }
+
+    fn resolve(&self, confirmation: Confirmation) {
+        let waiter = self.lock().waiters.remove(&confirmation.command_id);
+        // None: it came after the deadline, and the client was told that the outcome is unknown.
+        if let Some(waiter) = waiter {
+            waiter.tell(outcome(confirmation));
+        }
+    }
+
+    fn expire(&self) {
+        let now = Instant::now();
+        loop {
+            let waiter = {
+                let mut pending = self.lock();
+                match pending.deadlines.front() {
+                    Some((deadline, _)) if *deadline <= now => {}
+                    _ => return,
+                }
+                let id = pending
+                    .deadlines
+                    .pop_front()
+                    .map(|(_, id)| id)
+                    .unwrap_or_default();
+                pending.waiters.remove(&id)
+            };
+            if let Some(waiter) = waiter {
+                waiter.tell(Err(ClientError::unknown()));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiter {
+    fn tell(self, outcome: Outcome) {
+        match self {
+            Self::Socket { session, ack, event } => {
+                let outcome = outcome.as_ref().map(|confirmed| &confirmed.answer);
+                session.answer(ack, event, outcome);
+            }
+            // Whoever asked has gone.
+            Self::Task(sender) => drop(sender.send(outcome)),
+        }
+    }
+}
+
+fn outcome(confirmation: Confirmation) -> Outcome {
+    let answer = match confirmation.result {
+        Some(confirmation::Result::Error(error)) => return Err(error.into()),
+        Some(confirmation::Result::Message(message)) => Answer::Message(message),
+        Some(confirmation::Result::Conversation(conversation)) => Answer::Conversation(conversation),
+        Some(confirmation::Result::Receipt(receipt)) => Answer::Receipt(receipt),
+        None => Answer::Done,
+    };
+    Ok(Confirmed {
+        repeated: confirmation.repeated,
+        answer,
+    })
+}
+
+/// A user as the actor of commands and queries.
+pub fn actor(user: &UserId, username: &str) -> Actor {
+    Actor {
+        user_id: user.to_string(),
+        username: username.to_owned(),
+        kind: SenderKind::User.into(),
+    }
+}
+
+/// An id no one has used.
+#[expect(clippy::disallowed_methods, reason = "the one place that makes ids")]
+pub fn new_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// The time of day; never used for order.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+pub fn now() -> DateTime<Utc> {
+    Utc::now()
+}

@@ -1,0 +1,267 @@
+//! The gateway's settings; `defaults.toml` documents each. Must not act on them.
+
+use std::time::Duration;
+
+use parlance_runtime::config::{Invalid, Sources, Validate, in_range, not_empty, one_of};
+use parlance_runtime::telemetry::TelemetrySettings;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use crate::auth::JwtSettings;
+
+const DEFAULTS: &str = include_str!("../defaults.toml");
+const ALIASES: &[(&str, &str)] = &[
+    ("PORT", "http.port"),
+    ("JWT_SECRET", "jwt.secret"),
+    ("SOCKET_CORS_ORIGINS", "cors.origins"),
+];
+
+/// All settings.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Clients' side.
+    pub http: Listen,
+    /// Operators' side.
+    pub internal: Listen,
+    /// Connection to NATS.
+    pub nats: Nats,
+    /// What all services must agree on.
+    pub bus: BusSettings,
+    /// Token verification.
+    pub jwt: JwtSettings,
+    /// What a verified user may do.
+    pub auth: Auth,
+    /// Browsers.
+    pub cors: Cors,
+    /// Socket.IO.
+    pub socket: Socket,
+    /// Sizes and rates.
+    pub limits: Limits,
+    /// Commands.
+    pub send: Send,
+    /// Fan-out.
+    pub rooms: Rooms,
+    /// Logs, metrics, traces.
+    pub telemetry: TelemetrySettings,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+}
+
+/// Where to listen.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Address or host name.
+    pub host: String,
+    /// 0 picks a free one.
+    pub port: u16,
+}
+
+/// Connection to NATS.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nats {
+    /// Comma-separated addresses.
+    pub url: String,
+    /// Empty for none.
+    pub user: String,
+    /// Empty for none.
+    pub password: SecretString,
+    /// Empty for none.
+    pub credentials_file: String,
+}
+
+/// What all services must agree on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BusSettings {
+    /// Partitions of the command stream.
+    pub partitions: u16,
+}
+
+/// What a verified user may do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// `jit` or `strict`.
+    pub provision: String,
+}
+
+/// Browsers.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Allowed besides the own one.
+    pub origins: Vec<String>,
+}
+
+/// Socket.IO.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket {
+    /// Admission limit.
+    pub max_connections: usize,
+    /// Heartbeat.
+    pub ping_interval_ms: u64,
+    /// Heartbeat.
+    pub ping_timeout_ms: u64,
+    /// Until the token.
+    pub connect_timeout_ms: u64,
+    /// Inbound event.
+    pub max_message_bytes: usize,
+    /// Without progress of a write.
+    pub write_stall_ms: u64,
+    /// Outbound.
+    pub max_backlog_bytes: u64,
+    /// Outbound.
+    pub max_backlog_packets: usize,
+    /// Inbound.
+    pub max_waiting_events: usize,
+    /// Inbound.
+    pub max_waiting_bytes: usize,
+}
+
+/// Sizes and rates.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// UTF-8 bytes.
+    pub content_bytes: usize,
+    /// Bytes of JSON.
+    pub metadata_bytes: usize,
+    /// Characters.
+    pub title_chars: usize,
+    /// Users.
+    pub participants: usize,
+    /// Conversations.
+    pub sync_conversations: usize,
+    /// Events.
+    pub events_per_second: u32,
+    /// Events.
+    pub events_burst: u32,
+}
+
+/// Commands.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    /// Until the outcome is unknown.
+    pub timeout_ms: u64,
+}
+
+/// Fan-out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rooms {
+    /// After the last follower left.
+    pub linger_ms: u64,
+    /// Between two comparisons with the database.
+    pub check_interval_ms: u64,
+}
+
+/// The end of the process.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// Unready before anything else.
+    pub wait_ms: u64,
+    /// Over which clients are disconnected.
+    pub drain_ms: u64,
+    /// Until the end in any case.
+    pub grace_ms: u64,
+}
+
+impl Settings {
+    /// Where the settings come from in a running process.
+    pub fn sources() -> Sources {
+        Sources::from_process(DEFAULTS, ALIASES)
+    }
+
+    /// How long a command may take.
+    pub fn send_timeout(&self) -> Duration {
+        Duration::from_millis(self.send.timeout_ms)
+    }
+
+    /// The connection settings under the name of this instance.
+    pub fn connection(&self, name: String) -> parlance_bus::ConnectSettings {
+        parlance_bus::ConnectSettings {
+            url: self.nats.url.clone(),
+            name,
+            user: self.nats.user.clone(),
+            password: self.nats.password.expose_secret().to_owned(),
+            credentials_file: self.nats.credentials_file.clone(),
+        }
+    }
+}
+
+impl Validate for Settings {
+    fn validate(&self) -> Result<(), Invalid> {
+        not_empty("http.host", &self.http.host, "an address or host name")?;
+        not_empty("internal.host", &self.internal.host, "an address or host name")?;
+        not_empty("nats.url", &self.nats.url, "one or more nats:// addresses")?;
+        in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
+        self.jwt.validate()?;
+        one_of("auth.provision", &self.auth.provision, &["jit", "strict"])?;
+        let socket = &self.socket;
+        in_range("socket.max_connections", socket.max_connections, 1..=10_000_000)?;
+        in_range("socket.ping_interval_ms", socket.ping_interval_ms, 100..=300_000)?;
+        in_range("socket.ping_timeout_ms", socket.ping_timeout_ms, 100..=300_000)?;
+        in_range(
+            "socket.connect_timeout_ms",
+            socket.connect_timeout_ms,
+            100..=60_000,
+        )?;
+        in_range(
+            "socket.max_message_bytes",
+            socket.max_message_bytes,
+            1_024..=67_108_864,
+        )?;
+        in_range("socket.write_stall_ms", socket.write_stall_ms, 100..=60_000)?;
+        in_range(
+            "socket.max_backlog_bytes",
+            socket.max_backlog_bytes,
+            65_536..=1_073_741_824,
+        )?;
+        in_range(
+            "socket.max_backlog_packets",
+            socket.max_backlog_packets,
+            128..=1_000_000,
+        )?;
+        in_range(
+            "socket.max_waiting_events",
+            socket.max_waiting_events,
+            1..=1_000_000,
+        )?;
+        in_range(
+            "socket.max_waiting_bytes",
+            socket.max_waiting_bytes,
+            1_024..=1_073_741_824,
+        )?;
+        let limits = &self.limits;
+        // One message must fit a bus message of 900 KiB together with its metadata.
+        in_range("limits.content_bytes", limits.content_bytes, 1..=524_288)?;
+        in_range("limits.metadata_bytes", limits.metadata_bytes, 2..=131_072)?;
+        in_range("limits.title_chars", limits.title_chars, 1..=10_000)?;
+        in_range("limits.participants", limits.participants, 1..=5_000)?;
+        in_range("limits.sync_conversations", limits.sync_conversations, 1..=5_000)?;
+        in_range(
+            "limits.events_per_second",
+            limits.events_per_second,
+            1..=1_000_000,
+        )?;
+        in_range("limits.events_burst", limits.events_burst, 1..=10_000_000)?;
+        in_range("send.timeout_ms", self.send.timeout_ms, 100..=60_000)?;
+        in_range("rooms.linger_ms", self.rooms.linger_ms, 0..=600_000)?;
+        in_range(
+            "rooms.check_interval_ms",
+            self.rooms.check_interval_ms,
+            100..=600_000,
+        )?;
+        self.telemetry.validate()?;
+        in_range("shutdown.wait_ms", self.shutdown.wait_ms, 0..=600_000)?;
+        in_range("shutdown.drain_ms", self.shutdown.drain_ms, 0..=3_600_000)?;
+        let least = self.shutdown.wait_ms + self.shutdown.drain_ms;
+        in_range("shutdown.grace_ms", self.shutdown.grace_ms, least..=7_200_000)
+    }
+}

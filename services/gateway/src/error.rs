@@ -1,0 +1,135 @@
+//! What a client may learn of a failure: a code, a sentence and whether repeating can help.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use parlance_bus::ErrorKind;
+use parlance_proto::ErrorCodeExt as _;
+use parlance_proto::v1::{Error, ErrorCode};
+use serde::Serialize;
+use serde_json::json;
+
+/// A failure as a client sees it. Never holds anything of our insides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientError {
+    /// A name of `proto/chat/v1/error.proto` in snake_case.
+    pub code: &'static str,
+    /// For the developer of the client.
+    pub message: String,
+    /// Whether the same request with the same id may succeed later.
+    pub retry: bool,
+    #[serde(skip)]
+    status: u16,
+    /// What a conflict is with, under its name.
+    #[serde(skip)]
+    existing: Option<(&'static str, serde_json::Value)>,
+}
+
+impl ClientError {
+    /// A failure with its sentence.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code: code.name(),
+            message: message.into(),
+            retry: code.retry(),
+            status: code.http_status(),
+            existing: None,
+        }
+    }
+
+    /// Adds what a conflict is with, for the body of the answer.
+    #[must_use]
+    pub fn with_existing(mut self, name: &'static str, existing: &impl Serialize) -> Self {
+        self.existing = serde_json::to_value(existing).ok().map(|value| (name, value));
+        self
+    }
+
+    /// A payload that is not as documented.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Invalid, message)
+    }
+
+    /// There is no such conversation, or the caller may not know that there is: one answer for both.
+    pub fn no_conversation() -> Self {
+        Self::new(ErrorCode::NotFound, "no such conversation")
+    }
+
+    /// A defect on our side; the cause belongs in the log where it is noticed.
+    pub fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "internal error")
+    }
+
+    /// A query that got no answer. Reading changes nothing, so repeating is always safe.
+    pub fn from_query(error: &parlance_bus::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Malformed => {
+                tracing::error!(%error, "a reply of persistence cannot be read; are versions mixed?");
+                Self::internal()
+            }
+            _ => Self::new(
+                ErrorCode::Unavailable,
+                "the service is not available at the moment",
+            ),
+        }
+    }
+
+    /// A command that was not accepted, or perhaps was.
+    pub fn from_send(error: &parlance_bus::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Refused => Self::new(
+                ErrorCode::Unavailable,
+                "the service is not available at the moment; nothing was stored",
+            ),
+            _ => Self::unknown(),
+        }
+    }
+
+    /// The three-valued logic's third value.
+    pub fn unknown() -> Self {
+        Self::new(
+            ErrorCode::Unknown,
+            "the outcome is not known; repeat with the same id",
+        )
+    }
+}
+
+impl From<Error> for ClientError {
+    fn from(error: Error) -> Self {
+        Self::new(error.code(), error.message)
+    }
+}
+
+impl From<parlance_proto::InvalidId> for ClientError {
+    fn from(error: parlance_proto::InvalidId) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+impl IntoResponse for ClientError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut body = json!({
+            "type": format!("urn:parlance:error:{}", self.code),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": self.status,
+            "detail": self.message,
+            "code": self.code,
+            "retry": self.retry,
+        });
+        if let Some((name, existing)) = self.existing {
+            body[name] = existing;
+        }
+        let mut response = (status, axum::Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,28 @@
+//! The Socket.IO and REST front of Parlance. Holds no database connection and no truth of its own: any
+//! other replica could take its place.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`app`] | assembly: what is made from what, and the order of start and end |
+//! | [`auth`] | from a token to an identity |
+//! | [`socket`] | connections and sessions; the only place that names socketioxide |
+//! | [`dialect`] | vocabularies: pure translation between client events and actions |
+//! | [`commands`] | the only way in: commands and their confirmations |
+//! | [`backend`] | questions to persistence |
+//! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |
+//! | [`rest`] | HTTP routes |
+//! | [`limits`], [`error`], [`config`] | what may be asked, what is answered, what is set |
+
+pub mod app;
+pub mod auth;
+pub mod backend;
+pub mod commands;
+pub mod config;
+pub mod dialect;
+pub mod error;
+pub mod limits;
+pub mod repair;
+pub mod rest;
+pub mod rooms;
+pub mod socket;
+pub mod users;

@@ -1,0 +1,154 @@
+//! What a client may ask for in size, shape and rate. Pure checks; nothing passes to the bus before them.
+
+use std::num::NonZeroU32;
+
+use governor::clock::DefaultClock;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use parlance_proto::UserId;
+use parlance_proto::v1::ErrorCode;
+use serde_json::value::RawValue;
+
+use crate::config;
+use crate::error::ClientError;
+
+/// The configured limits and the running allowances of users.
+pub struct Limits {
+    settings: config::Limits,
+    rates: RateLimiter<UserId, HashMapStateStore<UserId>, DefaultClock>,
+}
+
+impl Limits {
+    /// Limits with full allowances.
+    pub fn new(settings: config::Limits) -> Self {
+        let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(settings.events_per_second))
+            .allow_burst(at_least_one(settings.events_burst));
+        Self {
+            rates: RateLimiter::hashmap(quota),
+            settings,
+        }
+    }
+
+    /// Counts one event of a user.
+    ///
+    /// # Errors
+    /// The allowance is used up.
+    pub fn admit(&self, user: &UserId) -> Result<(), ClientError> {
+        self.rates
+            .check_key(user)
+            .map_err(|_| ClientError::new(ErrorCode::RateLimited, "too many events; slow down"))
+    }
+
+    /// Forgets users whose allowance is full again.
+    pub fn forget_idle(&self) {
+        self.rates.retain_recent();
+    }
+
+    /// The content of a message: not empty, not too large, storable byte for byte.
+    ///
+    /// # Errors
+    /// Says which limit is broken.
+    pub fn content(&self, content: &str) -> Result<(), ClientError> {
+        if content.is_empty() {
+            return Err(ClientError::invalid("content is empty"));
+        }
+        self.fits("content", content.len(), self.settings.content_bytes)?;
+        no_nul("content", content)
+    }
+
+    /// The metadata of a message: a JSON object that Postgres can hold. Returns it as text.
+    ///
+    /// # Errors
+    /// Says which limit is broken.
+    pub fn metadata(&self, metadata: Option<&RawValue>) -> Result<String, ClientError> {
+        let Some(raw) = metadata.map(RawValue::get).filter(|raw| *raw != "null") else {
+            return Ok(String::new());
+        };
+        self.fits("metadata", raw.len(), self.settings.metadata_bytes)?;
+        let value: serde_json::Value = serde_json::from_str(raw)
+            .map_err(|_| ClientError::invalid("metadata holds JSON that cannot be stored"))?;
+        if !value.is_object() {
+            return Err(ClientError::invalid("metadata is not a JSON object"));
+        }
+        if holds_nul(&value) {
+            return Err(ClientError::invalid("metadata holds a NUL character"));
+        }
+        Ok(raw.to_owned())
+    }
+
+    /// The title of a group.
+    ///
+    /// # Errors
+    /// Says which limit is broken.
+    pub fn title(&self, title: &str) -> Result<(), ClientError> {
+        if title.trim().is_empty() {
+            return Err(ClientError::invalid("title is empty"));
+        }
+        let most = self.settings.title_chars;
+        if title.chars().count() > most {
+            let message = format!("title is longer than {most} characters");
+            return Err(ClientError::new(ErrorCode::TooLarge, message));
+        }
+        no_nul("title", title)
+    }
+
+    /// How many users a conversation may be created with.
+    ///
+    /// # Errors
+    /// Too many.
+    pub fn participants(&self, count: usize) -> Result<(), ClientError> {
+        self.count("participant_ids", count, self.settings.participants)
+    }
+
+    /// How many conversations one sync may name.
+    ///
+    /// # Errors
+    /// Too many.
+    pub fn sync(&self, count: usize) -> Result<(), ClientError> {
+        self.count("conversations", count, self.settings.sync_conversations)
+    }
+
+    /// How many messages one receipt may name: as many as a page of history holds, tenfold.
+    ///
+    /// # Errors
+    /// Too many.
+    pub fn receipts(&self, count: usize) -> Result<(), ClientError> {
+        self.count("message_ids", count, 1_000)
+    }
+
+    fn fits(&self, field: &str, bytes: usize, most: usize) -> Result<(), ClientError> {
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!("{field} is larger than {most} bytes");
+        Err(ClientError::new(ErrorCode::TooLarge, message))
+    }
+
+    fn count(&self, field: &str, count: usize, most: usize) -> Result<(), ClientError> {
+        if count <= most {
+            return Ok(());
+        }
+        let message = format!("{field} has more than {most} entries");
+        Err(ClientError::new(ErrorCode::TooLarge, message))
+    }
+}
+
+/// Postgres cannot hold NUL in text, and dropping it would alter what was sent.
+fn no_nul(field: &str, text: &str) -> Result<(), ClientError> {
+    if text.contains('\0') {
+        return Err(ClientError::invalid(format!("{field} holds a NUL character")));
+    }
+    Ok(())
+}
+
+fn holds_nul(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0'),
+        serde_json::Value::Array(items) => items.iter().any(holds_nul),
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
+}

@@ -1,0 +1,86 @@
+//! Anti-entropy: compares every followed conversation and connected user with the database, regularly and
+//! after every loss the bus reports. This finds what no hole in a sequence can show: that the last event
+//! is missing.
+
+use std::time::Duration;
+
+use parlance_bus::Bus;
+use parlance_proto::v1::GetHeads;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Shared;
+
+/// Ids in one question; the answer stays well below a bus message.
+const CHUNK: usize = 2_000;
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// Never.
+pub async fn run(
+    shared: Shared,
+    bus: Bus,
+    interval: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut link = bus.link();
+    let mut seen = *link.borrow_and_update();
+    loop {
+        let lost = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(spread(interval)) => false,
+            changed = link.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                true
+            }
+        };
+        let now = *link.borrow_and_update();
+        if !now.connected {
+            continue;
+        }
+        if now.slow_consumers != seen.slow_consumers {
+            tracing::warn!("the bus dropped messages because this replica was too slow");
+            metrics::counter!("chat_gateway_slow_consumers_total", "kind" => "bus")
+                .increment(now.slow_consumers - seen.slow_consumers);
+        }
+        if lost && now.generation == seen.generation && now.slow_consumers == seen.slow_consumers {
+            continue;
+        }
+        seen = now;
+        compare(&shared).await;
+    }
+}
+
+async fn compare(shared: &Shared) {
+    let conversations = shared.rooms.followed();
+    for chunk in conversations.chunks(CHUNK) {
+        let request = GetHeads {
+            conversation_ids: chunk.iter().map(ToString::to_string).collect(),
+            user_ids: Vec::new(),
+        };
+        if let Ok(heads) = shared.backend.heads(None, request).await {
+            shared.rooms.check(&heads.epoch, heads.heads);
+        }
+    }
+    for chunk in shared.users.connected().chunks(CHUNK) {
+        let request = GetHeads {
+            conversation_ids: Vec::new(),
+            user_ids: chunk.to_vec(),
+        };
+        if let Ok(heads) = shared.backend.heads(None, request).await {
+            shared.users.check(heads.users);
+        }
+    }
+    shared.limits.forget_idle();
+}
+
+/// Within a quarter around the interval, so that replicas do not ask in step.
+fn spread(interval: Duration) -> Duration {
+    let random = f64::from(u16::from_be_bytes([
+        crate::commands::new_id().as_bytes()[14],
+        crate::commands::new_id().as_bytes()[15],
+    ])) / f64::from(u16::MAX);
+    interval.mul_f64(0.875 + random / 4.0)
+}

@@ -1,0 +1,70 @@
+//! Who calls a route: the same tokens as on sockets, from the Authorization header only.
+
+use axum::extract::FromRequestParts;
+use http::header;
+use http::request::Parts;
+use parlance_proto::v1::{Actor, ErrorCode};
+use parlance_proto::{ErrorCodeExt as _, UserId};
+
+use crate::app::Shared;
+use crate::auth::AuthError;
+use crate::commands::actor;
+use crate::error::ClientError;
+
+/// A verified and known user.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// From the token.
+    pub user: UserId,
+    /// From the token.
+    pub username: String,
+}
+
+impl Caller {
+    /// As the actor of commands and queries.
+    pub fn actor(&self) -> Actor {
+        actor(&self.user, &self.username)
+    }
+}
+
+impl FromRequestParts<Shared> for Caller {
+    type Rejection = ClientError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
+        let header = parts.headers.get(header::AUTHORIZATION);
+        let token = header
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(|| refusal(&AuthError::Missing))?;
+        let identity = shared
+            .auth
+            .authenticate(token)
+            .await
+            .map_err(|error| refusal(&error))?;
+        shared.limits.admit(&identity.user_id)?;
+        let caller = Self {
+            user: identity.user_id,
+            username: identity.username,
+        };
+        let known = shared
+            .backend
+            .provision(Some(caller.actor()), shared.provision)
+            .await;
+        known.map_err(|error| {
+            if error.code == ErrorCode::NotFound.name() {
+                ClientError::new(ErrorCode::Unauthenticated, "unknown user")
+            } else {
+                error
+            }
+        })?;
+        Ok(caller)
+    }
+}
+
+fn refusal(error: &AuthError) -> ClientError {
+    let code = match error {
+        AuthError::KeysUnavailable => ErrorCode::Unavailable,
+        _ => ErrorCode::Unauthenticated,
+    };
+    ClientError::new(code, error.to_string())
+}

@@ -1,0 +1,187 @@
+//! Which conversations this replica follows, and for whom.
+//!
+//! A room lives as long as a local session is attached, and lingers a little after. Its task owns its state;
+//! this table only finds it. A replica without members of a conversation does nothing for it.
+
+mod frames;
+mod room;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use parlance_bus::Bus;
+use parlance_proto::ConversationId;
+use parlance_proto::v1::Head;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::Backend;
+use crate::error::ClientError;
+use crate::socket::session::{Session, SessionId};
+
+/// The rooms of this replica. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    bus: Bus,
+    backend: Backend,
+    linger: Duration,
+    table: Arc<Mutex<HashMap<ConversationId, Handle>>>,
+    /// The epoch the database was last seen with.
+    epoch: Arc<Mutex<String>>,
+}
+
+/// From where on an attached session is told everything.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// Events after this seq follow live.
+    pub head_seq: u64,
+    /// The epoch of that seq.
+    pub epoch: String,
+}
+
+/// A room as others see it.
+#[derive(Clone)]
+struct Handle {
+    requests: mpsc::UnboundedSender<Request>,
+    progress: Arc<Progress>,
+}
+
+/// How far a room is; read without disturbing it.
+#[derive(Debug, Default)]
+struct Progress {
+    head_seq: AtomicU64,
+    receipts_version: AtomicU64,
+}
+
+enum Request {
+    Attach {
+        session: Arc<Session>,
+        /// Whether the client follows the conversation itself, or only its place in a list.
+        joined: bool,
+        reply: oneshot::Sender<Result<Attached, ClientError>>,
+    },
+    /// Follow only the place in a list any more.
+    Leave(SessionId),
+    /// The session is gone.
+    Detach(SessionId),
+    /// The database is at least this far.
+    Check { epoch: String, head: Head },
+}
+
+impl Rooms {
+    /// An empty table.
+    pub fn new(bus: Bus, backend: Backend, linger: Duration) -> Self {
+        Self {
+            bus,
+            backend,
+            linger,
+            table: Arc::default(),
+            epoch: Arc::default(),
+        }
+    }
+
+    /// Attaches a session of a member.
+    ///
+    /// # Errors
+    /// [`ClientError::no_conversation`] where the user is no member; or the room cannot be started now.
+    pub async fn attach(
+        &self,
+        conversation: ConversationId,
+        session: Arc<Session>,
+        joined: bool,
+    ) -> Result<Attached, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Attach {
+            session: Arc::clone(&session),
+            joined,
+            reply,
+        };
+        self.send_or_open(conversation, request);
+        // The room ends without an answer only with the process.
+        let attached = answer.await.unwrap_or_else(|_| Err(ClientError::internal()))?;
+        session.attached(conversation);
+        if session.closed.is_cancelled() {
+            // It went while we waited, so nobody else detaches it from here.
+            self.detach(conversation, session.id);
+        }
+        Ok(attached)
+    }
+
+    /// The session follows only the conversation's place in a list any more.
+    pub fn leave(&self, conversation: ConversationId, session: SessionId) {
+        self.send(conversation, Request::Leave(session));
+    }
+
+    /// The session is gone.
+    pub fn detach(&self, conversation: ConversationId, session: SessionId) {
+        self.send(conversation, Request::Detach(session));
+    }
+
+    /// All conversations followed here.
+    pub fn followed(&self) -> Vec<ConversationId> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Lets the rooms that are behind the database catch up.
+    pub fn check(&self, epoch: &str, heads: Vec<Head>) {
+        let other_epoch = {
+            let mut seen = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *seen, epoch.to_owned()) != epoch
+        };
+        let table = self.lock();
+        for head in heads {
+            let id = head.conversation_id.parse();
+            let Some(handle) = id.ok().and_then(|id: ConversationId| table.get(&id)) else {
+                continue;
+            };
+            if other_epoch || handle.progress.is_behind(&head) {
+                let epoch = epoch.to_owned();
+                drop(handle.requests.send(Request::Check { epoch, head }));
+            }
+        }
+    }
+
+    fn send(&self, conversation: ConversationId, request: Request) {
+        if let Some(handle) = self.lock().get(&conversation) {
+            // A room leaves the table before it stops to listen.
+            drop(handle.requests.send(request));
+        }
+    }
+
+    fn send_or_open(&self, conversation: ConversationId, request: Request) {
+        let mut table = self.lock();
+        let handle = table.entry(conversation).or_insert_with(|| {
+            let (requests, queue) = mpsc::unbounded_channel();
+            let progress = Arc::<Progress>::default();
+            let room = room::Room::new(self.clone(), conversation, Arc::clone(&progress));
+            tokio::spawn(room.run(queue));
+            metrics::gauge!("chat_gateway_rooms").increment(1);
+            Handle { requests, progress }
+        });
+        drop(handle.requests.send(request));
+    }
+
+    /// Removes a room that nobody is attached to. False where someone has asked for it meanwhile.
+    fn close(&self, conversation: ConversationId, queue: &mpsc::UnboundedReceiver<Request>) -> bool {
+        let mut table = self.lock();
+        // Requests are sent under this lock, so an empty queue stays empty.
+        if !queue.is_empty() {
+            return false;
+        }
+        table.remove(&conversation);
+        metrics::gauge!("chat_gateway_rooms").decrement(1);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, Handle>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    fn is_behind(&self, head: &Head) -> bool {
+        self.head_seq.load(Ordering::Relaxed) < head.head_seq
+            || self.receipts_version.load(Ordering::Relaxed) < head.receipts_version
+    }
+}

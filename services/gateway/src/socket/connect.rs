@@ -1,0 +1,177 @@
+//! From a connection to a session: who is it, and may it come in.
+//!
+//! Runs before the client is told that it is connected, so that no event can come before its handler.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::header;
+use parlance_proto::ErrorCodeExt as _;
+use parlance_proto::v1::ErrorCode;
+use serde::Deserialize;
+use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::socket::DisconnectReason;
+use tokio_util::sync::CancellationToken;
+
+use super::inbound::{self, Queue, Waiting};
+use super::session::{Opening, Session};
+use crate::app::Shared;
+use crate::auth::{AuthError, Identity};
+use crate::commands::actor;
+use crate::dialect::{self, Dialect};
+
+/// How long a connection takes to be closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// What a client presents at the handshake; everything else in it is ignored.
+#[derive(Debug, Default, Deserialize)]
+pub struct Credentials {
+    token: Option<String>,
+    dialect: Option<String>,
+}
+
+/// A session that waits for its client to be told.
+#[derive(Clone)]
+pub(super) struct Prepared {
+    pub session: Arc<Session>,
+    pub queue: Arc<Mutex<Option<Queue>>>,
+    pub shared: Shared,
+}
+
+/// Why a client is not let in. `Display` is what it reads in `connect_error`.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The token is missing or does not hold.
+    #[error("unauthenticated: {0}")]
+    Token(#[from] AuthError),
+    /// No user of that id.
+    #[error("unauthenticated: unknown user")]
+    UnknownUser,
+    /// No dialect of that name.
+    #[error("invalid: unknown dialect")]
+    Dialect,
+    /// The `auth` of the handshake is not an object with text fields.
+    #[error("invalid: malformed auth")]
+    Malformed,
+    /// Temporary. Stock clients give up after a `connect_error`, so the transport is closed with it and
+    /// they come again.
+    #[error("unavailable: try again")]
+    Temporary,
+}
+
+pub(super) async fn authenticate(
+    shared: &Shared,
+    socket: SocketRef,
+    auth: TryData<Option<Credentials>>,
+) -> Result<(), Refusal> {
+    let outcome = admit(shared, &socket, auth).await;
+    let result = match &outcome {
+        Ok(()) => "ok",
+        Err(Refusal::Temporary) => {
+            close(shared, &socket);
+            // Until the connection is gone, so that the refusal below is not sent.
+            tokio::time::sleep(CLOSING).await;
+            "unavailable"
+        }
+        Err(refusal) => {
+            tracing::info!(%refusal, "refused a connection");
+            "refused"
+        }
+    };
+    metrics::counter!("chat_gateway_connects_total", "result" => result).increment(1);
+    outcome
+}
+
+async fn admit(
+    shared: &Shared,
+    socket: &SocketRef,
+    TryData(auth): TryData<Option<Credentials>>,
+) -> Result<(), Refusal> {
+    let credentials = auth.map_err(|_| Refusal::Malformed)?.unwrap_or_default();
+    let identity = identify(shared, socket, credentials.token.as_deref()).await?;
+    let asked = credentials.dialect.as_deref().or(identity.dialect.as_deref());
+    let dialect = match asked {
+        Some(name) => dialect::by_name(name).ok_or(Refusal::Dialect)?,
+        None => dialect::DEFAULT,
+    };
+    let me = actor(&identity.user_id, &identity.username);
+    if let Err(error) = shared.backend.provision(Some(me), shared.provision).await {
+        return Err(if error.code == ErrorCode::NotFound.name() {
+            Refusal::UnknownUser
+        } else {
+            Refusal::Temporary
+        });
+    }
+    prepare(shared, socket, identity, dialect);
+    Ok(())
+}
+
+async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Refusal> {
+    let from_header = || {
+        let value = socket.req_parts().headers.get(header::AUTHORIZATION)?;
+        value.to_str().ok()?.strip_prefix("Bearer ")
+    };
+    let Some(token) = token.or_else(from_header) else {
+        return Err(AuthError::Missing.into());
+    };
+    match shared.auth.authenticate(token).await {
+        Err(AuthError::KeysUnavailable) => Err(Refusal::Temporary),
+        outcome => Ok(outcome?),
+    }
+}
+
+fn prepare(shared: &Shared, socket: &SocketRef, identity: Identity, dialect: &'static dyn Dialect) {
+    let closed = CancellationToken::new();
+    let limit = Waiting {
+        events: shared.max_waiting_events,
+        bytes: shared.max_waiting_bytes,
+    };
+    let (handler, queue) = inbound::queue(limit, shared.sessions.clone());
+    let opening = Opening {
+        user: identity.user_id,
+        username: identity.username,
+        dialect,
+        expires_at: identity.expires_at,
+        closed: closed.clone(),
+    };
+    let session = Session::new(
+        opening,
+        socket.clone(),
+        shared.sessions.clone(),
+        shared.max_backlog_bytes,
+    );
+    socket.on_fallback::<_, inbound::Ordered>(handler);
+    socket.on_disconnect(async move |reason: DisconnectReason| {
+        metrics::counter!("chat_gateway_disconnects_total", "reason" => reason_name(reason)).increment(1);
+        closed.cancel();
+    });
+    socket.extensions.insert(Prepared {
+        session: Arc::new(session),
+        queue: Arc::new(Mutex::new(Some(queue))),
+        shared: shared.clone(),
+    });
+}
+
+fn close(shared: &Shared, socket: &SocketRef) {
+    match socket.transport_type() {
+        socketioxide::TransportType::Websocket => {
+            if let Some(wire) = shared.sessions.wire_of(socket) {
+                wire.kill();
+            }
+        }
+        socketioxide::TransportType::Polling => shared.sessions.close_polling(socket.id.to_string()),
+    }
+}
+
+fn reason_name(reason: DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::TransportClose => "transport_close",
+        DisconnectReason::MultipleHttpPollingError => "multiple_polling",
+        DisconnectReason::PacketParsingError => "malformed_packet",
+        DisconnectReason::TransportError => "transport_error",
+        DisconnectReason::HeartbeatTimeout => "heartbeat_timeout",
+        DisconnectReason::ClientNSDisconnect => "client",
+        DisconnectReason::ServerNSDisconnect => "server",
+        DisconnectReason::ClosingServer => "closing",
+    }
+}

@@ -1,0 +1,155 @@
+//! Events from clients: one ordered, bounded queue per session instead of a task per event.
+//!
+//! The engine would run every handler as a task of its own and so reorder a client's events; it would
+//! also drop unknown and malformed ones in silence. So one synchronous handler takes them all.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parlance_proto::v1::ErrorCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::{AckSender, SocketRef};
+use socketioxide::handler::{FromMessageParts, MessageHandler, Value};
+use socketioxide::socket::Socket;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::session::Ack;
+use super::sessions::Sessions;
+use crate::error::ClientError;
+
+/// An event as it came.
+pub struct Inbound {
+    /// When it came.
+    pub at: Instant,
+    /// Where the answer goes.
+    pub ack: Ack,
+    packet: Value,
+}
+
+/// An event taken apart.
+pub struct Event<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its first argument.
+    pub payload: &'a RawValue,
+}
+
+/// How much of one client may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Events.
+    pub events: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// The receiving end of a session's queue.
+pub struct Queue {
+    events: mpsc::UnboundedReceiver<Inbound>,
+    load: Arc<Load>,
+}
+
+/// What waits. The channel itself is unbounded; this bounds it by no longer reading from the client.
+struct Load {
+    limit: Waiting,
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// The sending end, as the engine's handler for every event.
+pub struct Handler {
+    events: mpsc::UnboundedSender<Inbound>,
+    load: Arc<Load>,
+    sessions: Sessions,
+}
+
+/// Tells our handler type apart from closures.
+pub enum Ordered {}
+
+/// A queue and the handler that fills it. `sessions` knows the connection to stop reading from.
+pub fn queue(limit: Waiting, sessions: Sessions) -> (Handler, Queue) {
+    let (tx, rx) = mpsc::unbounded_channel();
+    let load = Arc::new(Load {
+        limit,
+        events: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(0),
+    });
+    let handler = Handler {
+        events: tx,
+        load: Arc::clone(&load),
+        sessions,
+    };
+    (handler, Queue { events: rx, load })
+}
+
+impl MessageHandler<LocalAdapter, Ordered> for Handler {
+    fn call(&self, socket: Arc<Socket<LocalAdapter>>, mut packet: Value, ack: Option<i64>) {
+        let events = self.load.events.fetch_add(1, Ordering::AcqRel) + 1;
+        let bytes = self.load.bytes.fetch_add(packet.len(), Ordering::AcqRel) + packet.len();
+        let limit = self.load.limit;
+        if events >= limit.events || bytes >= limit.bytes {
+            let socket = SocketRef::from(Arc::clone(&socket));
+            match self.sessions.wire_of(&socket) {
+                Some(wire) => wire.pause(),
+                // Polling: the size of a request bounds what can come beyond the limit.
+                None => tracing::debug!("a polling client sends faster than it is served"),
+            }
+        }
+        let sender = ack.and_then(|_| AckSender::from_message_parts(&socket, &mut packet, &ack).ok());
+        let inbound = Inbound {
+            at: Instant::now(),
+            ack: Ack::new(sender),
+            packet,
+        };
+        // The session is gone; so is whoever could be answered.
+        drop(self.events.send(inbound));
+    }
+
+    fn phantom(&self) -> PhantomData<Ordered> {
+        PhantomData
+    }
+}
+
+impl Queue {
+    /// The next event; `None` when the socket is gone.
+    pub async fn next(&mut self) -> Option<Inbound> {
+        self.events.recv().await
+    }
+
+    /// An event is dealt with. True when the client may be read from again.
+    pub fn done(&self, inbound: &Inbound) -> bool {
+        let events = self.load.events.fetch_sub(1, Ordering::AcqRel) - 1;
+        let size = inbound.packet.len();
+        let bytes = self.load.bytes.fetch_sub(size, Ordering::AcqRel) - size;
+        let limit = self.load.limit;
+        events <= limit.events / 2 && bytes <= limit.bytes / 2
+    }
+}
+
+impl Inbound {
+    /// Takes the event apart.
+    ///
+    /// # Errors
+    /// It is not `["name", payload?, …]`, or binary.
+    pub fn event(&self) -> Result<Event<'_>, ClientError> {
+        let Value::Str(text, binary) = &self.packet else {
+            return Err(ClientError::invalid("binary events are not supported"));
+        };
+        if binary.as_ref().is_some_and(|parts| !parts.is_empty()) {
+            return Err(ClientError::invalid("binary attachments are not supported"));
+        }
+        let parts: Vec<&RawValue> =
+            serde_json::from_str(text).map_err(|_| ClientError::invalid("the event is not valid JSON"))?;
+        let Some(name) = parts.first() else {
+            return Err(ClientError::invalid("the event has no name"));
+        };
+        let name = <&str>::deserialize(*name)
+            .map_err(|_| ClientError::new(ErrorCode::UnknownEvent, "unknown event"))?;
+        let payload = parts.get(1).copied().unwrap_or(RawValue::NULL);
+        Ok(Event { name, payload })
+    }
+}

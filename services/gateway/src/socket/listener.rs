@@ -1,0 +1,216 @@
+//! TCP connections with what the Socket.IO layer lacks: no Nagle delay, an end for clients that stop
+//! reading, a way to stop reading from a client, and a switch that closes one connection.
+//!
+//! Must not know sessions or events.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use futures::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep};
+
+/// Accepts connections and counts them.
+pub struct Accepting {
+    listener: TcpListener,
+    write_stall: Duration,
+    open: Arc<AtomicUsize>,
+}
+
+/// One connection as the rest of the gateway sees it.
+#[derive(Debug)]
+pub struct Wire {
+    killed: AtomicBool,
+    paused: AtomicBool,
+    reader: AtomicWaker,
+    written: AtomicU64,
+    open: Arc<AtomicUsize>,
+}
+
+/// Put into the extensions of every request of the connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where the connection comes from.
+    pub addr: SocketAddr,
+    /// The connection.
+    pub wire: Arc<Wire>,
+}
+
+/// The stream hyper and the WebSocket layer read and write.
+pub struct WireIo {
+    stream: TcpStream,
+    wire: Arc<Wire>,
+    write_stall: Duration,
+    /// Runs while a write waits for the client.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Accepting {
+    /// `write_stall` is how long a write may make no progress.
+    pub fn new(listener: TcpListener, write_stall: Duration) -> Self {
+        Self {
+            listener,
+            write_stall,
+            open: Arc::default(),
+        }
+    }
+
+    /// The number of open connections, kept up to date.
+    pub fn open(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.open)
+    }
+
+    fn prepare(&self, stream: TcpStream) -> WireIo {
+        // Without it every step of a handshake waits some 40 ms for a delayed acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        // Ends what the kernel still holds for a client that stopped acknowledging.
+        #[cfg(target_os = "linux")]
+        {
+            let stall = u32::try_from(self.write_stall.as_millis()).unwrap_or(u32::MAX);
+            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, stall) {
+                tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+            }
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        WireIo {
+            stream,
+            wire: Arc::new(Wire {
+                killed: AtomicBool::new(false),
+                paused: AtomicBool::new(false),
+                reader: AtomicWaker::new(),
+                written: AtomicU64::new(0),
+                open: Arc::clone(&self.open),
+            }),
+            write_stall: self.write_stall,
+            stalled: None,
+        }
+    }
+}
+
+impl Listener for Accepting {
+    type Io = WireIo;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, addr) = Listener::accept(&mut self.listener).await;
+        (self.prepare(stream), addr)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+impl Connected<IncomingStream<'_, Accepting>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Accepting>) -> Self {
+        Self {
+            addr: *stream.remote_addr(),
+            wire: Arc::clone(&stream.io().wire),
+        }
+    }
+}
+
+impl Wire {
+    /// Ends the connection as if the client had gone; stock clients reconnect after that.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Stops reading, so that TCP slows the client down.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+    }
+
+    /// Reads on.
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Bytes the kernel has taken over so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+}
+
+impl WireIo {
+    fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if result.is_ready() {
+            self.stalled = None;
+            if let Poll::Ready(Ok(bytes)) = &result {
+                self.wire.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+            }
+            return result;
+        }
+        let limit = self.write_stall;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        ready!(stalled.as_mut().poll(cx));
+        metrics::counter!("chat_gateway_slow_consumers_total", "kind" => "stalled").increment(1);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for WireIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Registered before the flags are looked at, so that no change is missed.
+        self.wire.reader.register(cx.waker());
+        if self.wire.killed.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
+        if self.wire.paused.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for WireIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.wrote(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.wrote(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for WireIo {
+    fn drop(&mut self) {
+        self.wire.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,253 @@
+//! One connected client: what it is told, and when it is too slow to be told more.
+//!
+//! Must not know the bus or decide who may see what.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parlance_proto::{ConversationId, UserId};
+use socketioxide::extract::{AckSender, SocketRef};
+use socketioxide::{SendError, SocketError, TransportType};
+use tokio_util::sync::CancellationToken;
+
+use super::listener::Wire;
+use super::sessions::Sessions;
+use crate::dialect::{Answer, Dialect, Frame, Outbound};
+use crate::error::ClientError;
+
+/// Names a session towards others; unlike `socket.id` it is no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(u64);
+
+/// A connected client.
+pub struct Session {
+    /// Own name.
+    pub id: SessionId,
+    /// Who it is, from the token.
+    pub user: UserId,
+    /// The name others see.
+    pub username: String,
+    /// Its vocabulary.
+    pub dialect: &'static dyn Dialect,
+    /// When its token expires, in seconds since 1970.
+    pub expires_at: i64,
+    /// Cancelled when the connection is gone.
+    pub closed: CancellationToken,
+    socket: SocketRef,
+    sessions: Sessions,
+    meter: Mutex<Meter>,
+    conversations: Mutex<HashSet<ConversationId>>,
+    max_backlog_bytes: u64,
+}
+
+/// Where the answer to an event goes.
+pub struct Ack(Option<AckSender>);
+
+/// What was handed to the engine against what the kernel took over.
+#[derive(Default)]
+struct Meter {
+    wire: Option<Arc<Wire>>,
+    /// Bytes written before the first one metered.
+    base: u64,
+    queued: u64,
+}
+
+/// What makes a session.
+pub struct Opening {
+    /// See [`Session::user`].
+    pub user: UserId,
+    /// See [`Session::username`].
+    pub username: String,
+    /// See [`Session::dialect`].
+    pub dialect: &'static dyn Dialect,
+    /// See [`Session::expires_at`].
+    pub expires_at: i64,
+    /// See [`Session::closed`].
+    pub closed: CancellationToken,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl Session {
+    /// A session on a socket.
+    pub fn new(opening: Opening, socket: SocketRef, sessions: Sessions, max_backlog_bytes: u64) -> Self {
+        let Opening {
+            user,
+            username,
+            dialect,
+            expires_at,
+            closed,
+        } = opening;
+        Self {
+            id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            user,
+            username,
+            dialect,
+            expires_at,
+            closed,
+            socket,
+            sessions,
+            meter: Mutex::default(),
+            conversations: Mutex::default(),
+            max_backlog_bytes,
+        }
+    }
+
+    /// The session is told about this conversation from now on.
+    pub fn attached(&self, conversation: ConversationId) {
+        lock(&self.conversations).insert(conversation);
+    }
+
+    /// Whether the session is told about this conversation: its user is a member then.
+    pub fn is_attached(&self, conversation: ConversationId) -> bool {
+        lock(&self.conversations).contains(&conversation)
+    }
+
+    /// All conversations the session is told about.
+    pub fn conversations(&self) -> Vec<ConversationId> {
+        lock(&self.conversations).iter().copied().collect()
+    }
+
+    /// The engine's id: a bearer secret, never to be shown to anyone.
+    pub fn engine_id(&self) -> String {
+        self.socket.id.to_string()
+    }
+
+    /// `websocket` or `polling`, as it is now.
+    pub fn transport(&self) -> &'static str {
+        match self.socket.transport_type() {
+            TransportType::Websocket => "websocket",
+            TransportType::Polling => "polling",
+        }
+    }
+
+    /// Tells the client something; a client that cannot take it is disconnected at transport level.
+    pub fn emit(&self, frame: &Frame) {
+        // Type digits and the array around name and payload.
+        let bytes = frame.event.len() + frame.payload.get().len() + 7;
+        if self.meter(bytes) > self.max_backlog_bytes {
+            self.close_slow("backlog");
+            return;
+        }
+        metrics::counter!("chat_gateway_events_total", "direction" => "out", "event" => frame.event)
+            .increment(1);
+        if let Err(error) = self.socket.emit(frame.event, &frame.payload) {
+            self.failed(&error);
+        }
+    }
+
+    /// Tells the client something that it can do without: dropped when much is waiting already.
+    pub fn emit_ephemeral(&self, frame: &Frame) {
+        if self.meter(0) <= self.max_backlog_bytes / 4 {
+            self.emit(frame);
+        }
+    }
+
+    /// Answers an event: by its ack, or where it asked for none and failed, by the dialect's error event.
+    pub fn answer(&self, ack: Ack, event: &str, outcome: Result<&Answer, &ClientError>) {
+        if let Some(sender) = ack.0 {
+            let payload = self.dialect.answer(outcome);
+            if self.meter(payload.get().len() + 24) > self.max_backlog_bytes {
+                self.close_slow("backlog");
+            } else if let Err(error) = sender.send(&payload) {
+                self.failed(&error);
+            }
+        } else if let Err(error) = outcome
+            && let Some(frame) = self.dialect.encode(Outbound::Failed { event, error })
+        {
+            self.emit(&frame);
+        }
+    }
+
+    /// Ends the connection as if the client had gone; stock clients reconnect and catch up.
+    pub fn close_transport(&self) {
+        let engine_id = self.engine_id();
+        match self.wire() {
+            Some(wire) => wire.kill(),
+            None => self.sessions.close_polling(engine_id),
+        }
+    }
+
+    /// Ends the session for good; stock clients do not reconnect.
+    pub fn expel(&self) {
+        // Fails only when the buffer is full, and then the transport goes too.
+        if self.socket.clone().disconnect().is_err() {
+            self.close_transport();
+        }
+    }
+
+    /// The WebSocket's connection; `None` while polling.
+    pub fn wire(&self) -> Option<Arc<Wire>> {
+        lock(&self.meter).wire(self)
+    }
+
+    fn close_slow(&self, kind: &'static str) {
+        tracing::info!(user = %self.user, kind, "disconnected a client that reads too slowly");
+        metrics::counter!("chat_gateway_slow_consumers_total", "kind" => kind).increment(1);
+        self.close_transport();
+    }
+
+    fn failed(&self, error: &SendError) {
+        match error {
+            SendError::Socket(SocketError::InternalChannelFull) => self.close_slow("packets"),
+            SendError::Socket(SocketError::Closed) => {}
+            SendError::Serialize(error) => {
+                tracing::error!(%error, "a packet cannot be encoded");
+            }
+        }
+    }
+
+    /// Adds a packet and returns the bytes that wait for the client; 0 while polling, where the number
+    /// of packets is the limit.
+    fn meter(&self, bytes: usize) -> u64 {
+        let mut meter = lock(&self.meter);
+        let Some(wire) = meter.wire(self) else {
+            return 0;
+        };
+        if bytes > 0 {
+            // A server's frame header takes 2, 4 or 10 bytes.
+            let header = match bytes {
+                0..=125 => 2,
+                126..=65_535 => 4,
+                _ => 10,
+            };
+            meter.queued += (bytes + header) as u64;
+        }
+        let taken = wire.written().saturating_sub(meter.base);
+        if taken > meter.queued {
+            // Heartbeats are not metered; forget them.
+            meter.base += taken - meter.queued;
+        }
+        meter.queued.saturating_sub(taken)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ack {
+    /// `None` where the client asked for no answer.
+    pub fn new(sender: Option<AckSender>) -> Self {
+        Self(sender)
+    }
+}
+
+impl Meter {
+    fn wire(&mut self, session: &Session) -> Option<Arc<Wire>> {
+        if self.wire.is_none() && session.socket.transport_type() == TransportType::Websocket {
+            self.wire = session.sessions.wire_of(&session.socket);
+            self.base = self.wire.as_ref().map_or(0, |wire| wire.written());
+        }
+        self.wire.clone()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,10 @@
+//! What any service needs to stand up: settings, telemetry, lifecycle, health, start-up errors.
+//!
+//! This crate knows nothing of chat: no ids, no subjects, no SQL, no sockets beyond the internal
+//! HTTP port. It must not depend on any other crate of the workspace.
+
+pub mod config;
+pub mod health;
+pub mod lifecycle;
+pub mod startup;
+pub mod telemetry;
