@@ -1,0 +1,75 @@
+# Every target is a thin line over cargo, npm or the development stack's own program.
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+BIN := $(or $(CARGO_TARGET_DIR),target)/debug
+DEV := $(BIN)/parlance-dev
+JS := services/harness/js
+PACKAGES := $(JS)/node_modules/.package-lock.json
+
+.PHONY: help up down status demo token doctor test check fmt fmt-check lint doc generate check-generated deny build
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: build ## Start the stack, or heal it: GATEWAYS=2 PERSISTENCE=2 PORT=4004 (PORT=0: free ports)
+	@$(DEV) up
+
+down: $(DEV) ## Stop everything; PURGE=1 deletes the data as well
+	@$(DEV) down $(if $(PURGE),--purge)
+
+status: $(DEV) ## Show what runs
+	@$(DEV) status
+
+demo: $(DEV) $(PACKAGES) ## Let two people talk through two gateways
+	@$(DEV) demo
+
+token: $(DEV) ## Print a token: SUB=alice NAME=Alice
+	@$(DEV) token "$(or $(SUB),$(error say for whom: make token SUB=alice))" $(if $(NAME),"$(NAME)")
+
+doctor: ## Check what this machine needs, with the fix for whatever is missing
+	@command -v cargo >/dev/null || { echo "  MISSING  rust        install Rust from https://rustup.rs"; exit 1; }
+	@command -v cc >/dev/null || { echo "  MISSING  C compiler  install one (Debian: apt install build-essential; macOS: xcode-select --install)"; exit 1; }
+	@$(MAKE) --silent --no-print-directory $(DEV)
+	@$(DEV) doctor
+
+test: $(PACKAGES) ## Run all tests on throw-away servers and free ports
+	@cargo build --workspace --all-targets
+	@cargo test --workspace --doc --quiet
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
+	else cargo test --workspace --lib --bins --tests -- --test-threads=2; fi
+
+check: fmt-check lint doc check-generated test ## Everything that CI does
+
+fmt: ## Format the sources
+	@cargo fmt --all
+
+fmt-check:
+	@cargo fmt --all --check
+
+lint: ## Run clippy; warnings are errors
+	@cargo clippy --workspace --all-targets -- -D warnings
+
+doc: ## Build the API documentation; warnings are errors
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+generate: ## Rewrite the files that are generated from others
+	@PARLANCE_BLESS=1 cargo test --quiet --package parlance-proto --test generated
+
+check-generated:
+	@sum() { { git diff; git status --porcelain --untracked-files=all; } | git hash-object --stdin; }; \
+	before=$$(sum); $(MAKE) --no-print-directory generate && test "$$before" = "$$(sum)" \
+	|| { echo "generated files were out of date: keep what \`make generate\` wrote"; git status --short; exit 1; }
+
+deny: ## Check licences and sources of dependencies (needs cargo-deny)
+	@cargo deny check bans licenses sources
+
+build:
+	@cargo build --workspace --bins
+
+$(DEV):
+	@cargo build --quiet --package parlance-harness --bin parlance-dev
+
+$(PACKAGES): $(JS)/package.json $(JS)/package-lock.json
+	@cd $(JS) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@

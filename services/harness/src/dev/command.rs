@@ -1,0 +1,104 @@
+//! The commands of `parlance-dev` and what each of them calls.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::folder::DevFolder;
+use super::replicas::Wanted;
+use super::report::line;
+use super::{demo::demo, doctor::doctor, down::down, env_file, status::status, up::up};
+use crate::token::Token;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(about = "Runs Parlance on this machine")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Order,
+}
+
+#[derive(Debug, Subcommand)]
+enum Order {
+    /// Start whatever is missing or does not answer
+    Up {
+        /// Number of gateways
+        #[arg(long, env = "GATEWAYS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+        gateways: u8,
+        /// Number of persistence replicas
+        #[arg(long, env = "PERSISTENCE", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+        persistence: u8,
+        /// First gateway port; 0 picks free ones [default: as before, at first 4004]
+        #[arg(long, env = "PORT")]
+        port: Option<u16>,
+    },
+    /// Stop everything
+    Down {
+        /// Delete data, logs and the secret as well
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Show what runs; exit 1 unless all of it serves
+    Status,
+    /// Print a token for a user
+    Token {
+        /// The user's id
+        subject: String,
+        /// The user's name; the id by default
+        name: Option<String>,
+    },
+    /// Let two people talk through two gateways
+    Demo,
+    /// Check what this machine needs; exit 1 if something is missing
+    Doctor,
+}
+
+/// Runs one command; an unhealthy answer is an exit code, not an error.
+///
+/// # Errors
+/// One line: what failed, where, and what to do.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let folder = DevFolder::default();
+    let good = match arguments.command {
+        Order::Up {
+            gateways,
+            persistence,
+            port,
+        } => {
+            let (gateways, persistence) = (gateways.into(), persistence.into());
+            up(
+                &folder,
+                Wanted {
+                    gateways,
+                    persistence,
+                    port,
+                },
+            )
+            .await
+            .map(|()| true)?
+        }
+        Order::Down { purge } => down(&folder, purge).map(|()| true)?,
+        Order::Status => status(&folder).await,
+        Order::Token { subject, name } => {
+            let settings = env_file::read(&folder)?;
+            let secret = settings
+                .get("PARLANCE_JWT_SECRET")
+                .map(String::as_str)
+                .unwrap_or_default();
+            line(format_args!(
+                "{}",
+                Token::new(&subject)
+                    .name(name.as_deref().unwrap_or(&subject))
+                    .sign(secret)?
+            ));
+            true
+        }
+        Order::Demo => return demo(&folder),
+        Order::Doctor => doctor(&folder),
+    };
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

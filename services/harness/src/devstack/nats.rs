@@ -1,0 +1,95 @@
+//! A NATS server of a local stack: its configuration file and its command line.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::account::Account;
+use super::launch::{Launch, Lifetime};
+use super::probe::Probe;
+
+/// A server with JetStream in a folder, listening on loopback only. The server does not lock its
+/// store: the caller sees to it that only one runs per folder.
+#[derive(Clone, Debug)]
+pub struct Nats {
+    /// The executable.
+    pub program: PathBuf,
+    /// Holds the configuration file and the store.
+    pub folder: PathBuf,
+    /// Client port on 127.0.0.1.
+    pub port: u16,
+    /// Monitoring port on 127.0.0.1.
+    pub monitor_port: u16,
+    /// Largest payload, in bytes.
+    pub max_payload: u32,
+    /// Log file.
+    pub log: PathBuf,
+}
+
+impl Nats {
+    /// Largest payload by default: 1 MB.
+    pub const MAX_PAYLOAD: u32 = 1024 * 1024;
+
+    /// Writes the configuration file.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn configure(&self) -> anyhow::Result<()> {
+        let describe = || format!("cannot write {}", self.file().display());
+        fs::create_dir_all(&self.folder).with_context(describe)?;
+        fs::write(self.file(), self.configuration()).with_context(describe)
+    }
+
+    /// How the server is started.
+    #[must_use]
+    pub fn launch(&self, lifetime: Lifetime) -> Launch {
+        Launch {
+            name: "nats".into(),
+            program: self.program.clone(),
+            arguments: vec!["--config".into(), self.file().display().to_string()],
+            environment: Vec::new(),
+            stdout: None,
+            log: self.log.clone(),
+            lifetime,
+            account: Account::Caller,
+            orphan_signal: "KILL",
+        }
+    }
+
+    /// URL for clients.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Base URL of the monitoring pages.
+    #[must_use]
+    pub fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor_port)
+    }
+
+    /// How to see that the server answers.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        Probe::Nats { url: self.url() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("nats.conf")
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "server_name: parlance-local\n\
+             listen: \"127.0.0.1:{port}\"\n\
+             http: \"127.0.0.1:{monitor}\"\n\
+             max_payload: {payload}\n\
+             jetstream {{\n  store_dir: {store:?}\n  max_memory_store: 256MB\n  max_file_store: 16GB\n}}\n",
+            port = self.port,
+            monitor = self.monitor_port,
+            payload = self.max_payload,
+            store = self.folder.join("store").display().to_string(),
+        )
+    }
+}

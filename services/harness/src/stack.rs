@@ -1,0 +1,330 @@
+//! A throw-away stack for a system test: own Postgres, NATS, database and services, all on free ports.
+//!
+//! Everything is killed and every file removed when the [`Stack`] is dropped. Must not share anything
+//! with a development stack except downloaded servers.
+
+mod builder;
+mod folder;
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::future::try_join_all;
+
+use crate::devstack::account::Account;
+use crate::devstack::launch::Lifetime;
+use crate::devstack::nats::Nats;
+use crate::devstack::ports;
+use crate::devstack::postgres::Postgres;
+use crate::devstack::process::Process;
+use crate::devstack::programs::{PostgresPrograms, nats_for_tests};
+use crate::devstack::service::{Kind, Service, migrate};
+use crate::environment;
+use crate::token::Token;
+pub use builder::StackBuilder;
+use folder::Folder;
+
+const READY_LIMIT: Duration = Duration::from_secs(60);
+const ATTEMPTS: usize = 3;
+
+impl StackBuilder {
+    /// Starts everything and waits until all of it serves.
+    ///
+    /// # Errors
+    /// A program is missing or does not get ready; carries the end of its log.
+    pub async fn start(self) -> anyhow::Result<Stack> {
+        let folder = Folder::create()?;
+        let secret = environment::random_hex();
+        let (postgres, nats) = tokio::try_join!(start_postgres(&self, &folder), start_nats(&self, &folder))?;
+        let mut stack = Stack {
+            gateways: vec![],
+            persistence: vec![],
+            nats,
+            postgres,
+            secret,
+            folder,
+        };
+        if self.migrate {
+            let mut settings = stack.connections();
+            settings.extend(self.shared.iter().chain(&self.persist).cloned());
+            migrate(&Kind::Persistence.binary()?, &settings)?;
+        }
+        let persistence =
+            (1..=self.persistence).map(|number| stack.service(&self, Kind::Persistence, number));
+        let gateways = (1..=self.gateways).map(|number| stack.service(&self, Kind::Gateway, number));
+        let (persistence, gateways) = tokio::try_join!(try_join_all(persistence), try_join_all(gateways))?;
+        stack.persistence = persistence;
+        stack.gateways = gateways;
+        Ok(stack)
+    }
+}
+
+/// Running servers and services. Replicas are counted from 0.
+#[derive(Debug)]
+pub struct Stack {
+    // Fields are dropped in this order: services before what they need, files last.
+    gateways: Vec<Process>,
+    persistence: Vec<Process>,
+    nats: Process,
+    postgres: Process,
+    secret: String,
+    folder: Folder,
+}
+
+impl Stack {
+    /// A stack of one gateway and one persistence replica, to be changed before it starts.
+    #[must_use]
+    pub fn builder() -> StackBuilder {
+        StackBuilder::default()
+    }
+
+    /// The gateway with this index.
+    ///
+    /// # Panics
+    /// The stack has fewer gateways.
+    #[must_use]
+    pub fn gateway(&self, index: usize) -> &Process {
+        &self.gateways[index]
+    }
+
+    /// All gateways.
+    #[must_use]
+    pub fn gateways(&self) -> &[Process] {
+        &self.gateways
+    }
+
+    /// The persistence replica with this index.
+    ///
+    /// # Panics
+    /// The stack has fewer replicas.
+    #[must_use]
+    pub fn persistence(&self, index: usize) -> &Process {
+        &self.persistence[index]
+    }
+
+    /// All persistence replicas.
+    #[must_use]
+    pub fn persistence_replicas(&self) -> &[Process] {
+        &self.persistence
+    }
+
+    /// The NATS server.
+    #[must_use]
+    pub fn nats(&self) -> &Process {
+        &self.nats
+    }
+
+    /// The Postgres server.
+    #[must_use]
+    pub fn postgres(&self) -> &Process {
+        &self.postgres
+    }
+
+    /// `postgres://…` of the stack's database.
+    #[must_use]
+    pub fn database_url(&self) -> &str {
+        self.postgres.base_url()
+    }
+
+    /// `nats://…`
+    #[must_use]
+    pub fn nats_url(&self) -> &str {
+        self.nats.base_url()
+    }
+
+    /// The secret that the gateways accept tokens of.
+    #[must_use]
+    pub fn jwt_secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// A valid token for `subject`. For an odd one: [`Token`] and [`Stack::jwt_secret`].
+    ///
+    /// # Panics
+    /// Never: these claims can always be encoded.
+    #[must_use]
+    pub fn token(&self, subject: &str) -> String {
+        Token::new(subject)
+            .sign(&self.secret)
+            .expect("claims made of strings and numbers can be encoded")
+    }
+
+    /// A connection pool to the stack's database, for assertions.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn database(&self) -> anyhow::Result<sqlx::PgPool> {
+        let options = sqlx::postgres::PgPoolOptions::new().max_connections(4);
+        options
+            .connect(self.database_url())
+            .await
+            .context("cannot connect to the database of the stack")
+    }
+
+    /// Waits until every process serves, for example after one of them was killed and restarted.
+    ///
+    /// # Errors
+    /// One does not serve in time; carries the end of its log.
+    pub async fn wait_ready(&self) -> anyhow::Result<()> {
+        try_join_all(self.processes().map(|process| process.wait_ready(READY_LIMIT)))
+            .await
+            .map(drop)
+    }
+
+    /// A folder for files of the test, removed with the stack.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        [&self.postgres, &self.nats]
+            .into_iter()
+            .chain(&self.persistence)
+            .chain(&self.gateways)
+    }
+
+    fn connections(&self) -> Vec<(String, String)> {
+        let telemetry = environment::variable("PARLANCE_TEST_LOG").unwrap_or_else(|| "info".into());
+        vec![
+            ("DATABASE_URL".into(), self.database_url().into()),
+            ("PARLANCE_NATS_URL".into(), self.nats_url().into()),
+            ("PARLANCE_JWT_SECRET".into(), self.secret.clone()),
+            ("PARLANCE_TELEMETRY_LOG".into(), telemetry),
+        ]
+    }
+
+    async fn service(&self, builder: &StackBuilder, kind: Kind, number: usize) -> anyhow::Result<Process> {
+        let own = if kind == Kind::Gateway {
+            &builder.gateway
+        } else {
+            &builder.persist
+        };
+        let mut settings = self.connections();
+        if kind == Kind::Gateway {
+            // A gateway that could reach the database would hide that it needs it.
+            settings.retain(|(name, _)| name != "DATABASE_URL");
+        }
+        settings.extend(builder.shared.iter().chain(own).cloned());
+        let binary = kind.binary()?;
+        with_fresh_ports(|| {
+            let service = Service {
+                kind,
+                number,
+                binary: binary.clone(),
+                http_port: ports::free()?,
+                internal_port: ports::free()?,
+                environment: settings.clone(),
+                logs: self.folder.path().join("logs"),
+            };
+            let launch = service.launch(Lifetime::WithParent);
+            Ok(Process::new(
+                launch,
+                service.probe(),
+                service.base_url(),
+                service.internal_url(),
+            ))
+        })
+        .await
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in self.processes() {
+                eprintln!(
+                    "---- end of the log of {} ----\n{}",
+                    process.name(),
+                    process.log_tail(60)
+                );
+            }
+        }
+    }
+}
+
+async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Process> {
+    let account = Account::detect()?;
+    let server = Postgres {
+        programs: PostgresPrograms::for_tests()?,
+        account,
+        data: folder.path().join("postgres"),
+        port: 0,
+        fsync: builder.fsync,
+        log: folder.path().join("logs/postgres.log"),
+    };
+    server.initialise()?;
+    let process = with_fresh_ports(|| {
+        let server = Postgres {
+            port: ports::free()?,
+            ..server.clone()
+        };
+        Ok(Process::new(
+            server.launch(Lifetime::WithParent),
+            server.probe(),
+            server.url(),
+            server.url(),
+        ))
+    })
+    .await?;
+    create_database(&server, &process).await?;
+    Ok(process)
+}
+
+async fn create_database(server: &Postgres, process: &Process) -> anyhow::Result<()> {
+    let port = process
+        .base_url()
+        .rsplit(['/', ':'])
+        .find_map(|part| part.parse().ok());
+    let port = port.context("the URL of Postgres names no port")?;
+    Postgres {
+        port,
+        ..server.clone()
+    }
+    .create_database()
+    .await
+    .context("cannot create the database")
+}
+
+async fn start_nats(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Process> {
+    let program = nats_for_tests()?;
+    with_fresh_ports(|| {
+        let server = Nats {
+            program: program.clone(),
+            folder: folder.path().join("nats"),
+            port: ports::free()?,
+            monitor_port: ports::free()?,
+            max_payload: builder.max_payload,
+            log: folder.path().join("logs/nats.log"),
+        };
+        server.configure()?;
+        Ok(Process::new(
+            server.launch(Lifetime::WithParent),
+            server.probe(),
+            server.url(),
+            server.monitor_url(),
+        ))
+    })
+    .await
+}
+
+/// Starts what `make` describes; another program may take a port between choosing and binding it, so
+/// a few attempts are made.
+async fn with_fresh_ports(make: impl Fn() -> anyhow::Result<Process>) -> anyhow::Result<Process> {
+    for _ in 1..ATTEMPTS {
+        let process = make()?;
+        match process.start().await {
+            Ok(()) => return Ok(process),
+            Err(error) if lost_port(&error) => drop(process),
+            Err(error) => bail!(error),
+        }
+    }
+    let process = make()?;
+    process.start().await?;
+    Ok(process)
+}
+
+fn lost_port(error: &anyhow::Error) -> bool {
+    let text = error.to_string();
+    text.contains("already in use") || text.contains("in use by") || text.contains("port is taken")
+}

@@ -1,0 +1,90 @@
+//! What a throw-away stack consists of, before it is started.
+
+use crate::devstack::nats::Nats;
+
+/// What a [`Stack`](super::Stack) consists of.
+#[derive(Clone, Debug)]
+pub struct StackBuilder {
+    pub(super) gateways: usize,
+    pub(super) persistence: usize,
+    pub(super) migrate: bool,
+    pub(super) fsync: bool,
+    pub(super) max_payload: u32,
+    pub(super) shared: Vec<(String, String)>,
+    pub(super) gateway: Vec<(String, String)>,
+    pub(super) persist: Vec<(String, String)>,
+}
+
+impl StackBuilder {
+    /// Number of gateways; 1 by default.
+    #[must_use]
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// Number of persistence replicas; 1 by default.
+    #[must_use]
+    pub fn persistence(mut self, count: usize) -> Self {
+        self.persistence = count;
+        self
+    }
+
+    /// Postgres and NATS only: no service, an empty database.
+    #[must_use]
+    pub fn servers_only(mut self) -> Self {
+        self.migrate = false;
+        self.gateways(0).persistence(0)
+    }
+
+    /// Sets a variable for every service.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.shared.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Sets a variable for the gateways.
+    #[must_use]
+    pub fn gateway_env(mut self, name: &str, value: impl ToString) -> Self {
+        self.gateway.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Sets a variable for the persistence replicas.
+    #[must_use]
+    pub fn persistence_env(mut self, name: &str, value: impl ToString) -> Self {
+        self.persist.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Whether Postgres waits for the disk at each commit; off by default. A killed process loses
+    /// nothing either way, only a power cut would.
+    #[must_use]
+    pub fn fsync(mut self, on: bool) -> Self {
+        self.fsync = on;
+        self
+    }
+
+    /// Largest NATS payload in bytes; 1 MB by default.
+    #[must_use]
+    pub fn max_payload(mut self, bytes: u32) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+}
+
+impl Default for StackBuilder {
+    fn default() -> Self {
+        Self {
+            gateways: 1,
+            persistence: 1,
+            migrate: true,
+            fsync: false,
+            max_payload: Nats::MAX_PAYLOAD,
+            shared: vec![],
+            gateway: vec![],
+            persist: vec![],
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Holds the table of who may know whom, over the manifests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// Each crate with the crates of ours it depends on.
+const OURS: &[(&str, &[&str])] = &[
+    ("parlance-proto", &[]),
+    ("parlance-bus", &["parlance-proto"]),
+    ("parlance-runtime", &[]),
+    (
+        "parlance-gateway",
+        &["parlance-proto", "parlance-bus", "parlance-runtime"],
+    ),
+    (
+        "parlance-persistence",
+        &["parlance-proto", "parlance-bus", "parlance-runtime"],
+    ),
+    ("parlance-harness", &["parlance-proto", "parlance-bus"]),
+];
+
+/// Crates that decide what a part of the system is, with the only ones of ours that may name them.
+const OWNED: &[(&str, &[&str])] = &[
+    ("async-nats", &["parlance-bus"]),
+    // The harness asserts on rows.
+    ("sqlx", &["parlance-persistence", "parlance-harness"]),
+    ("socketioxide", &["parlance-gateway"]),
+    ("engineioxide", &["parlance-gateway"]),
+    // The runtime serves health pages.
+    ("axum", &["parlance-gateway", "parlance-runtime"]),
+    // The harness mints tokens.
+    ("jsonwebtoken", &["parlance-gateway", "parlance-harness"]),
+];
+
+/// What the crate of pure data may not know.
+const NEVER_IN_PROTO: &[&str] = &["tokio", "serde_json", "async-nats", "sqlx", "axum"];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .no_deps()
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .unwrap()
+}
+
+/// Names of normal and build dependencies per crate; what tests use does not ship.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let shipped = |kind| kind != DependencyKind::Development;
+    let names = |package: &cargo_metadata::Package| {
+        let used = package
+            .dependencies
+            .iter()
+            .filter(|dependency| shipped(dependency.kind));
+        used.map(|dependency| dependency.name.clone()).collect()
+    };
+    let metadata = metadata();
+    metadata
+        .packages
+        .iter()
+        .map(|package| (package.name.to_string(), names(package)))
+        .collect()
+}
+
+#[test]
+fn crates_depend_only_on_those_they_may_know() {
+    let dependencies = dependencies();
+    let known: BTreeSet<_> = OURS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let found: BTreeSet<_> = dependencies.keys().cloned().collect();
+    assert_eq!(
+        found, known,
+        "a crate is missing in the table of this test, or the table names one too many"
+    );
+    for (name, allowed) in OURS {
+        let used = dependencies[*name].iter().filter(|used| known.contains(*used));
+        let refused: Vec<_> = used.filter(|used| !allowed.contains(&used.as_str())).collect();
+        assert!(refused.is_empty(), "{name} must not depend on {refused:?}");
+    }
+}
+
+#[test]
+fn neither_service_knows_the_other_even_in_tests() {
+    let metadata = metadata();
+    for (name, other) in [
+        ("parlance-gateway", "parlance-persistence"),
+        ("parlance-persistence", "parlance-gateway"),
+        ("parlance-gateway", "sqlx"),
+        ("parlance-persistence", "socketioxide"),
+    ] {
+        let package = metadata
+            .packages
+            .iter()
+            .find(|package| package.name.as_str() == name)
+            .unwrap();
+        let names = package
+            .dependencies
+            .iter()
+            .any(|dependency| dependency.name == other);
+        assert!(!names, "{name} must not name {other}");
+    }
+}
+
+#[test]
+fn what_defines_a_part_is_named_by_its_owner_only() {
+    let dependencies = dependencies();
+    for (dependency, owners) in OWNED {
+        let users = dependencies
+            .iter()
+            .filter(|(_, used)| used.contains(*dependency))
+            .map(|(name, _)| name);
+        let others: Vec<_> = users.filter(|name| !owners.contains(&name.as_str())).collect();
+        assert!(
+            others.is_empty(),
+            "{dependency} belongs to {owners:?} but is named by {others:?}"
+        );
+    }
+    let proto = &dependencies["parlance-proto"];
+    let refused: Vec<_> = NEVER_IN_PROTO
+        .iter()
+        .filter(|name| proto.contains(**name))
+        .collect();
+    assert!(
+        refused.is_empty(),
+        "parlance-proto is pure data but names {refused:?}"
+    );
+}

@@ -1,0 +1,145 @@
+//! The stack itself: starts, survives kills, keeps data, leaves nothing behind.
+
+use std::time::Duration;
+
+use parlance_harness::Stack;
+use parlance_harness::devstack::identity::Identity;
+use parlance_harness::eventually::{equal, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn servers() -> Stack {
+    Stack::builder().servers_only().start().await.unwrap()
+}
+
+async fn jetstream_messages(stack: &Stack) -> anyhow::Result<u64> {
+    let page = reqwest::get(format!("{}/jsz", stack.nats().internal_url())).await?;
+    let page: serde_json::Value = page.json().await?;
+    Ok(page["config"]["max_storage"].as_u64().unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn committed_rows_survive_a_killed_postgres() {
+    let stack = servers().await;
+    let database = stack.database().await.unwrap();
+    sqlx::query("CREATE TABLE kept (id int)")
+        .execute(&database)
+        .await
+        .unwrap();
+    sqlx::query("INSERT INTO kept SELECT generate_series(1, 1000)")
+        .execute(&database)
+        .await
+        .unwrap();
+    let before = stack.postgres().pid().unwrap();
+
+    stack.postgres().kill();
+    assert!(!stack.postgres().is_ready().await);
+    stack.postgres().start().await.unwrap();
+
+    assert_ne!(stack.postgres().pid(), Some(before));
+    let rows = || async {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM kept")
+            .fetch_one(&database)
+            .await?;
+        anyhow::Ok(count)
+    };
+    let count = eventually(SOON, "the pool finds the server again", rows)
+        .await
+        .unwrap();
+    assert_eq!(count, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_comes_back_on_its_port_with_jetstream() {
+    let stack = servers().await;
+    let url = stack.nats_url().to_owned();
+    assert!(jetstream_messages(&stack).await.unwrap() > 0);
+    stack.nats().restart().await.unwrap();
+    assert_eq!(stack.nats_url(), url);
+    assert!(stack.nats().is_ready().await);
+    assert!(jetstream_messages(&stack).await.unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_server_lives_but_does_not_answer() {
+    let stack = servers().await;
+    for process in [stack.postgres(), stack.nats()] {
+        process.pause();
+        assert!(process.pid().is_some());
+        assert!(
+            !process.is_ready().await,
+            "{} answers although paused",
+            process.name()
+        );
+        process.resume();
+        process.wait_ready(SOON).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stacks_started_at_once_do_not_disturb_each_other() {
+    let (one, two, three) = tokio::join!(servers(), servers(), servers());
+    let urls = [one.database_url(), two.database_url(), three.database_url()];
+    for stack in [&one, &two, &three] {
+        let database = stack.database().await.unwrap();
+        sqlx::query("CREATE TABLE own (id int)")
+            .execute(&database)
+            .await
+            .unwrap();
+        assert_eq!(urls.iter().filter(|url| **url == stack.database_url()).count(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_stack_leaves_no_process_and_no_file() {
+    let stack = servers().await;
+    let folder = stack.folder().to_path_buf();
+    let pool = stack.database().await.unwrap();
+    let mut family: Vec<_> = [stack.postgres(), stack.nats()]
+        .iter()
+        .filter_map(|process| process.pid())
+        .collect();
+    family.extend(parlance_harness::devstack::identity::descendants(
+        stack.postgres().pid().unwrap(),
+    ));
+    let family: Vec<_> = family.into_iter().filter_map(Identity::of).collect();
+    assert!(family.len() > 4, "Postgres has several processes of its own");
+    stack.postgres().pause();
+
+    drop(stack);
+
+    drop(pool);
+    let left = || async { equal(family.iter().filter(|process| process.is_alive()).count(), &0) };
+    eventually(SOON, "no process left", left).await.unwrap();
+    assert!(!folder.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_serve_on_ports_of_their_own_and_come_back_on_them() {
+    let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
+    let replicas = || stack.gateways().iter().chain(stack.persistence_replicas());
+    let mut urls: Vec<_> = replicas()
+        .flat_map(|replica| [replica.base_url(), replica.internal_url()])
+        .collect();
+    urls.sort_unstable();
+    urls.dedup();
+    assert_eq!(
+        urls.len(),
+        6,
+        "two addresses per gateway, one per persistence replica: {urls:?}"
+    );
+
+    replicas().for_each(|replica| replica.kill());
+    assert!(replicas().all(|replica| replica.pid().is_none()));
+    for replica in replicas() {
+        replica.start().await.unwrap();
+    }
+    stack.wait_ready().await.unwrap();
+
+    stack.gateway(0).terminate();
+    let status = stack.gateway(0).wait_exit(SOON).await.unwrap();
+    assert!(
+        status.code().is_some(),
+        "a gateway that is asked to end does so itself: {status}"
+    );
+}

@@ -1,0 +1,10 @@
+//! System tests: real Postgres, NATS and services as child processes.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed assumption of a test is a failed test"
+)]
+
+mod boundaries;
+mod dev;
+mod devstack;
