@@ -265,3 +265,56 @@ impl Validate for Settings {
         in_range("shutdown.grace_ms", self.shutdown.grace_ms, least..=7_200_000)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use parlance_runtime::config::load;
+
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let mut env = BTreeMap::from([("PARLANCE_JWT_SECRET".to_owned(), "0123456789abcdef".to_owned())]);
+        env.extend(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let sources = Sources {
+            defaults: DEFAULTS,
+            file: None,
+            env,
+            aliases: ALIASES,
+        };
+        load(&sources).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_need_only_a_key() {
+        let settings = with(&[]).unwrap();
+        assert_eq!(settings.http.port, 4004);
+        assert!(with(&[("PARLANCE_JWT_SECRET", "")]).unwrap_err().contains("jwt"));
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_what_is_allowed() {
+        for (name, value, part) in [
+            ("PARLANCE_BUS_PARTITIONS", "0", "bus.partitions"),
+            ("PARLANCE_LIMITS_CONTENT_BYTES", "many", "limits.content_bytes"),
+            ("PARLANCE_AUTH_PROVISION", "never", "jit"),
+            ("PARLANCE_SHUTDOWN_GRACE_MS", "1", "shutdown.grace_ms"),
+            ("PARLANCE_LIMITS_CONTENT", "1", "PARLANCE_LIMITS_CONTENT"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err();
+            assert!(error.contains(part), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn well_known_names_work_too() {
+        let settings = with(&[("PORT", "5000"), ("SOCKET_CORS_ORIGINS", "http://a,http://b")]).unwrap();
+        assert_eq!(settings.http.port, 5000);
+        assert_eq!(settings.cors.origins, ["http://a", "http://b"]);
+    }
+}

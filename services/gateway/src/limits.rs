@@ -152,3 +152,79 @@ fn holds_nul(value: &serde_json::Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn small() -> Limits {
+        Limits::new(config::Limits {
+            content_bytes: 10,
+            metadata_bytes: 40,
+            title_chars: 5,
+            participants: 3,
+            sync_conversations: 2,
+            events_per_second: 1,
+            events_burst: 3,
+        })
+    }
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn content_is_bounded_and_storable() {
+        let limits = small();
+        assert!(limits.content("1234567890").is_ok());
+        assert_eq!(limits.content("12345678901").unwrap_err().code, "too_large");
+        assert_eq!(limits.content("").unwrap_err().code, "invalid");
+        assert_eq!(limits.content("a\0b").unwrap_err().code, "invalid");
+    }
+
+    #[test]
+    fn metadata_passes_unchanged_or_not_at_all() {
+        let limits = small();
+        assert_eq!(
+            limits.metadata(Some(&raw(r#"{"a": 1.50}"#))).unwrap(),
+            r#"{"a": 1.50}"#
+        );
+        assert_eq!(limits.metadata(None).unwrap(), "");
+        assert_eq!(limits.metadata(Some(&raw("null"))).unwrap(), "");
+        for bad in [
+            "[]",
+            "1",
+            r#"{"a":"\u0000"}"#,
+            r#"{"\u0000":1}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":1e400}"#,
+        ] {
+            assert_eq!(
+                limits.metadata(Some(&raw(bad))).unwrap_err().code,
+                "invalid",
+                "{bad}"
+            );
+        }
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(40));
+        assert_eq!(limits.metadata(Some(&raw(&large))).unwrap_err().code, "too_large");
+    }
+
+    #[test]
+    fn deep_metadata_is_refused_without_recursion() {
+        let limits = Limits::new(config::Limits {
+            metadata_bytes: 100_000,
+            ..small().settings
+        });
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(limits.metadata(Some(&raw(&deep))).unwrap_err().code, "invalid");
+    }
+
+    #[test]
+    fn an_allowance_belongs_to_one_user() {
+        let limits = small();
+        let (alice, bob) = (UserId::parse("alice").unwrap(), UserId::parse("bob").unwrap());
+        assert!((0..3).all(|_| limits.admit(&alice).is_ok()));
+        assert_eq!(limits.admit(&alice).unwrap_err().code, "rate_limited");
+        assert!(limits.admit(&bob).is_ok());
+    }
+}

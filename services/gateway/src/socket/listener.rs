@@ -214,3 +214,70 @@ impl Drop for WireIo {
         self.wire.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn connected(stall: Duration) -> (WireIo, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let mut accepting = Accepting::new(listener, stall);
+        let ((io, _), client) = tokio::join!(accepting.accept(), client);
+        (io, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_given_up() {
+        let (mut io, _client) = connected(Duration::from_millis(200)).await;
+        let block = vec![0; 1 << 20];
+        let error = loop {
+            if let Err(error) = io.write_all(&block).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_killed_connection_reads_as_closed() {
+        let (mut io, _client) = connected(Duration::from_secs(5)).await;
+        let wire = Arc::clone(&io.wire);
+        let reader = tokio::spawn(async move { io.read(&mut [0; 8]).await });
+        tokio::task::yield_now().await;
+        wire.kill();
+        assert_eq!(reader.await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_paused_connection_is_not_read_until_resumed() {
+        let (mut io, mut client) = connected(Duration::from_secs(5)).await;
+        let wire = Arc::clone(&io.wire);
+        wire.pause();
+        client.write_all(b"x").await.unwrap();
+        let reader = tokio::spawn(async move { io.read(&mut [0; 8]).await });
+        let early = tokio::time::timeout(Duration::from_millis(50), async {
+            while !reader.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(early.await.is_err(), "read while paused");
+        wire.resume();
+        assert_eq!(reader.await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn open_connections_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut accepting = Accepting::new(listener, Duration::from_secs(1));
+        let open = accepting.open();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (io, _) = accepting.accept().await;
+        assert_eq!(open.load(Ordering::Relaxed), 1);
+        drop(io);
+        assert_eq!(open.load(Ordering::Relaxed), 0);
+    }
+}
