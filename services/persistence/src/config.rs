@@ -1,0 +1,244 @@
+//! The settings of the service. Owns their types and allowed values; their documentation stands in
+//! `defaults.toml`. Must not read the environment: `parlance-runtime` does.
+
+use std::time::Duration;
+
+use parlance_bus::{ConnectSettings, StreamSettings};
+use parlance_runtime::config::{Invalid, Sources, Validate, in_range, load, not_empty, one_of};
+use parlance_runtime::telemetry::TelemetrySettings;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+const DEFAULTS: &str = include_str!("defaults.toml");
+const ALIASES: &[(&str, &str)] = &[("DATABASE_URL", "database.url")];
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Postgres.
+    pub database: DatabaseSettings,
+    /// The bus and its streams.
+    pub nats: NatsSettings,
+    /// The port for probes and metrics.
+    pub internal: InternalSettings,
+    /// How commands are batched.
+    pub ingest: IngestSettings,
+    /// How partitions are owned.
+    pub lease: LeaseSettings,
+    /// How queries are served.
+    pub queries: QuerySettings,
+    /// Messages of other services.
+    pub intake: IntakeSettings,
+    /// Logs, traces, metrics.
+    pub telemetry: TelemetrySettings,
+    /// The end.
+    pub shutdown: ShutdownSettings,
+}
+
+/// Section `database`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// Connection URL; may hold a password.
+    pub url: SecretString,
+    /// Connections for queries.
+    pub max_connections: u32,
+    /// See `defaults.toml`.
+    pub connect_timeout_ms: u64,
+    /// See `defaults.toml`.
+    pub read_timeout_ms: u64,
+    /// See `defaults.toml`.
+    pub write_timeout_ms: u64,
+}
+
+/// Section `nats`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsSettings {
+    /// Addresses, comma-separated.
+    pub url: SecretString,
+    /// Account name; empty for none.
+    pub user: String,
+    /// Its password; empty for none.
+    pub password: SecretString,
+    /// Credentials file; empty for none.
+    pub credentials_file: String,
+    /// Copies of each stream.
+    pub stream_replicas: usize,
+    /// Bytes of waiting commands.
+    pub commands_max_bytes: i64,
+    /// Bytes of the event feed.
+    pub events_max_bytes: i64,
+    /// Age of the event feed in hours.
+    pub events_max_age_hours: u64,
+}
+
+/// Section `internal`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InternalSettings {
+    /// Address to listen on.
+    pub host: String,
+    /// Port; 0 picks a free one.
+    pub port: u16,
+}
+
+/// Section `ingest`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestSettings {
+    /// Parts of the command stream.
+    pub partitions: u16,
+    /// Commands per transaction.
+    pub batch_max: usize,
+    /// Payload bytes per transaction.
+    pub batch_bytes: usize,
+    /// Milliseconds to wait for more under load.
+    pub linger_ms: u64,
+    /// Commands waiting in memory.
+    pub queue: usize,
+}
+
+/// Section `lease`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseSettings {
+    /// Milliseconds a silent replica keeps its partitions.
+    pub ttl_ms: u64,
+}
+
+/// Section `queries`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuerySettings {
+    /// Queries answered at once.
+    pub concurrency: usize,
+}
+
+/// Section `intake`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntakeSettings {
+    /// Whether this replica takes part.
+    pub enabled: bool,
+}
+
+/// Section `shutdown`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownSettings {
+    /// Milliseconds for an orderly end.
+    pub grace_ms: u64,
+}
+
+impl Config {
+    /// Defaults, file and environment of this process.
+    ///
+    /// # Errors
+    /// The first setting that cannot work.
+    pub fn from_process() -> anyhow::Result<Self> {
+        Ok(load(&Sources::from_process(DEFAULTS, ALIASES))?)
+    }
+}
+
+impl DatabaseSettings {
+    /// Patience for one attempt to connect.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// Patience for one batch of writes.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
+    }
+}
+
+impl NatsSettings {
+    /// What the bus needs to connect under the name `instance`.
+    pub fn connect(&self, instance: &str) -> ConnectSettings {
+        ConnectSettings {
+            url: self.url.expose_secret().to_owned(),
+            name: instance.to_owned(),
+            user: self.user.clone(),
+            password: self.password.expose_secret().to_owned(),
+            credentials_file: self.credentials_file.clone(),
+        }
+    }
+
+    /// Sizes of the streams.
+    pub fn streams(&self) -> StreamSettings {
+        StreamSettings {
+            replicas: self.stream_replicas,
+            commands_max_bytes: self.commands_max_bytes,
+            events_max_bytes: self.events_max_bytes,
+            events_max_age: Duration::from_secs(self.events_max_age_hours * 3600),
+        }
+    }
+}
+
+impl LeaseSettings {
+    /// How long a silent replica keeps its partitions.
+    pub fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms)
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        let url = self.database.url.expose_secret();
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(Invalid::hidden("database.url", "a URL that begins with postgres://"));
+        }
+        in_range("database.max_connections", self.database.max_connections, 1..=1000)?;
+        in_range("database.connect_timeout_ms", self.database.connect_timeout_ms, 100..=9_000)?;
+        in_range("database.read_timeout_ms", self.database.read_timeout_ms, 100..=600_000)?;
+        in_range("database.write_timeout_ms", self.database.write_timeout_ms, 1_000..=600_000)?;
+        not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")?;
+        one_of("nats.stream_replicas", &self.nats.stream_replicas.to_string(), &["1", "3", "5"])?;
+        in_range("nats.commands_max_bytes", self.nats.commands_max_bytes, 1 << 20..=1 << 50)?;
+        in_range("nats.events_max_bytes", self.nats.events_max_bytes, 1 << 20..=1 << 50)?;
+        in_range("nats.events_max_age_hours", self.nats.events_max_age_hours, 1..=87_600)?;
+        in_range("ingest.partitions", self.ingest.partitions, 1..=1024)?;
+        in_range("ingest.batch_max", self.ingest.batch_max, 1..=5_000)?;
+        in_range("ingest.batch_bytes", self.ingest.batch_bytes, 1 << 16..=1 << 28)?;
+        in_range("ingest.linger_ms", self.ingest.linger_ms, 0..=100)?;
+        in_range("ingest.queue", self.ingest.queue, 16..=100_000)?;
+        in_range("lease.ttl_ms", self.lease.ttl_ms, 1_000..=60_000)?;
+        in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
+        in_range("shutdown.grace_ms", self.shutdown.grace_ms, 1_000..=600_000)?;
+        self.telemetry.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn from(env: &[(&str, &str)]) -> Result<Config, String> {
+        let env: BTreeMap<_, _> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load(&Sources { defaults: DEFAULTS, file: None, env, aliases: ALIASES }).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_complete() {
+        let config = from(&[]).unwrap();
+        assert_eq!((config.ingest.partitions, config.lease.ttl_ms), (16, 3000));
+    }
+
+    #[test]
+    fn database_url_is_an_alias_and_never_shown() {
+        let config = from(&[("DATABASE_URL", "postgres://u:s3cret@db/x")]).unwrap();
+        assert_eq!(config.database.url.expose_secret(), "postgres://u:s3cret@db/x");
+        let error = from(&[("DATABASE_URL", "mysql://u:s3cret@db/x")]).unwrap_err();
+        assert!(error.contains("database.url") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named() {
+        let error = from(&[("PARLANCE_LEASE_TTL_MS", "5")]).unwrap_err();
+        assert!(error.contains("lease.ttl_ms") && error.contains("1000"), "{error}");
+    }
+}

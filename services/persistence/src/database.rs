@@ -1,0 +1,99 @@
+//! Connections to Postgres: their options, the pools, and connections held by one task.
+//! Must not hold SQL beyond what sets a connection up.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::timeout;
+
+use crate::config::DatabaseSettings;
+
+/// Connections for writes outside of ingest: provisioning and dead letters.
+const WRITE_CONNECTIONS: u32 = 3;
+
+/// The ways to the database.
+#[derive(Clone)]
+pub struct Database {
+    /// For queries: read-only by convention, with a statement timeout.
+    pub reads: PgPool,
+    /// For small writes outside of ingest; without a statement timeout.
+    pub writes: PgPool,
+    options: PgConnectOptions,
+    connect_timeout: Duration,
+}
+
+/// A connection owned by one task: no check-out, no ping, and after any doubt simply a new one.
+pub struct Held {
+    options: PgConnectOptions,
+    connect_timeout: Duration,
+    connection: Option<PgConnection>,
+}
+
+impl Database {
+    /// Prepares pools that connect when first used.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn new(settings: &DatabaseSettings) -> Result<Self, sqlx::Error> {
+        let options = options(settings)?;
+        let read_timeout = format!("{}ms", settings.read_timeout_ms);
+        let reads = PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(settings.connect_timeout())
+            .connect_lazy_with(options.clone().options([("statement_timeout", read_timeout)]));
+        let writes = PgPoolOptions::new()
+            .max_connections(WRITE_CONNECTIONS)
+            .acquire_timeout(settings.connect_timeout())
+            .connect_lazy_with(options.clone());
+        Ok(Self { reads, writes, options, connect_timeout: settings.connect_timeout() })
+    }
+
+    /// A connection for one task, made when first used.
+    pub fn held(&self) -> Held {
+        Held { options: self.options.clone(), connect_timeout: self.connect_timeout, connection: None }
+    }
+}
+
+impl Held {
+    /// The connection, made anew if there is none.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn get(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => timeout(self.connect_timeout, PgConnection::connect_with(&self.options))
+                .await
+                .map_err(|_| sqlx::Error::PoolTimedOut)??,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Forgets the connection: after an error or an abandoned statement its state is not known.
+    pub fn discard(&mut self) {
+        self.connection = None;
+    }
+}
+
+/// Options of every connection.
+fn options(settings: &DatabaseSettings) -> Result<PgConnectOptions, sqlx::Error> {
+    let options = PgConnectOptions::from_str(settings.url.expose_secret())?;
+    Ok(options
+        .application_name("parlance-persistence")
+        .options([
+            // The statements are few and static: planning each batch anew would be most of its cost.
+            ("plan_cache_mode", "force_generic_plan"),
+            // A stopped replica must not keep its partitions' rows locked beyond the lease.
+            ("idle_in_transaction_session_timeout", "2s"),
+            // The server's side of a vanished replica: its locks end with its connection.
+            ("tcp_keepalives_idle", "2"),
+            ("tcp_keepalives_interval", "1"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_user_timeout", "4s"),
+            ("timezone", "UTC"),
+        ])
+        .disable_statement_logging())
+}

@@ -1,0 +1,139 @@
+//! Telling the world what was committed: confirmations to gateways, events to conversations, notices to users.
+//! Comes after the commit and before the acknowledgement, for new and for repeated commands alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use parlance_bus::{Bus, StoredEvents};
+use parlance_proto::v1::{self, Confirmation, ConfirmationBatch, EventBatch, confirmation, event};
+use tokio::time::timeout;
+
+use super::commit::Answer;
+use super::entry::Entry;
+
+/// Longest wait for the bus client to take a message; it blocks while NATS is away and its queue is full.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was told to live listeners, and what must still be heard of the feed.
+pub struct Announced {
+    /// Per conversation.
+    pub events: Vec<Announcement>,
+    /// Whether every confirmation went out; else the commands must come again to be answered.
+    pub confirmed: bool,
+}
+
+/// The events of one conversation.
+pub struct Announcement {
+    /// Kept in case they must be published again.
+    pub batch: EventBatch,
+    /// The feed's promise; `None` if the first attempt failed.
+    pub stored: Option<StoredEvents>,
+}
+
+/// Publishes the answers of a committed part.
+pub async fn announce(bus: &Bus, part: &[Entry], answers: Vec<Answer>) -> Announced {
+    let mut confirmations: BTreeMap<&str, Vec<Confirmation>> = BTreeMap::new();
+    let mut events = Vec::new();
+    let mut notices = Vec::new();
+    for (entry, answer) in part.iter().zip(answers) {
+        count(entry, &answer);
+        let Answer { result, repeated, event, notices: told } = answer;
+        if !entry.reply_to.is_empty() {
+            let confirmation = Confirmation { command_id: entry.command_id.clone(), repeated, result: Some(result) };
+            confirmations.entry(&entry.reply_to).or_default().push(confirmation);
+        } else if let confirmation::Result::Error(error) = &result {
+            let code = error.code().as_str_name();
+            tracing::warn!(command = entry.command_id, code, "rejected a command nobody waits for");
+        }
+        events.extend(event);
+        notices.extend(told);
+    }
+    // Notices first: whoever hears of a conversation can then be listening when its events come.
+    for notice in &notices {
+        let _ = within(bus.notify_user(notice)).await;
+    }
+    let mut announced = Announced { events: Vec::new(), confirmed: true };
+    for batch in by_conversation(events) {
+        let stored = within(bus.publish_events(batch.clone())).await;
+        announced.events.push(Announcement { batch, stored });
+    }
+    for (gateway, confirmations) in confirmations {
+        announced.confirmed &= within(bus.confirm(gateway, ConfirmationBatch { confirmations })).await.is_some();
+    }
+    announced
+}
+
+/// The result of a bus operation; failures are logged and mended by redelivery or by the receivers.
+async fn within<T>(operation: impl Future<Output = Result<T, parlance_bus::Error>>) -> Option<T> {
+    match timeout(PATIENCE, operation).await {
+        Ok(Ok(value)) => Some(value),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not announced yet");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("not announced yet: the bus client is blocked");
+            None
+        }
+    }
+}
+
+/// One batch per conversation: durable events ascending and once each, then the latest receipts of each
+/// reader.
+fn by_conversation(events: Vec<v1::Event>) -> Vec<EventBatch> {
+    let mut durable: BTreeMap<String, BTreeMap<u64, v1::Event>> = BTreeMap::new();
+    let mut receipts: BTreeMap<String, BTreeMap<String, v1::Event>> = BTreeMap::new();
+    for event in events {
+        let conversation = event.conversation_id.clone();
+        match &event.body {
+            Some(event::Body::ReceiptUpdated(receipt)) => {
+                let reader = receipt.user_id.clone();
+                receipts.entry(conversation).or_default().insert(reader, event);
+            }
+            _ => {
+                durable.entry(conversation).or_default().insert(event.seq, event);
+            }
+        }
+    }
+    let conversations: BTreeSet<String> = durable.keys().chain(receipts.keys()).cloned().collect();
+    conversations
+        .into_iter()
+        .map(|conversation| {
+            let durable = durable.remove(&conversation).unwrap_or_default().into_values();
+            let receipts = receipts.remove(&conversation).unwrap_or_default().into_values();
+            EventBatch { events: durable.chain(receipts).collect() }
+        })
+        .collect()
+}
+
+fn count(entry: &Entry, answer: &Answer) {
+    let kind = entry.work.as_ref().map_or("unreadable", |work| work.name());
+    let outcome = match &answer.result {
+        confirmation::Result::Error(_) => "rejected",
+        _ if answer.repeated => "repeated",
+        _ => "done",
+    };
+    metrics::counter!("chat_persistence_commands_total", "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(conversation: &str, seq: u64) -> v1::Event {
+        let body = (seq == 0).then(|| {
+            event::Body::ReceiptUpdated(v1::ReceiptUpdated { user_id: "bob".into(), ..Default::default() })
+        });
+        v1::Event { conversation_id: conversation.into(), seq, body, ..Default::default() }
+    }
+
+    #[test]
+    fn events_of_a_conversation_ascend_once_each_with_receipts_behind() {
+        let events = vec![event("b", 3), event("a", 0), event("a", 7), event("a", 5), event("a", 7), event("a", 0)];
+        let batches: Vec<(String, Vec<u64>)> = by_conversation(events)
+            .into_iter()
+            .map(|batch| (batch.events[0].conversation_id.clone(), batch.events.iter().map(|e| e.seq).collect()))
+            .collect();
+        assert_eq!(batches, [("a".to_owned(), vec![5, 7, 0]), ("b".to_owned(), vec![3])]);
+    }
+}

@@ -1,0 +1,68 @@
+//! A delivery of the command stream on its way through a batch.
+
+use std::collections::BTreeSet;
+
+use parlance_bus::{Delivery, subject};
+use parlance_proto::ConversationId;
+use parlance_proto::v1::{self, Command, ErrorCode};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::work::Work;
+
+/// A delivery and the lease it was taken under.
+pub struct Job {
+    /// From the stream.
+    pub delivery: Delivery,
+    /// Its partition.
+    pub partition: u16,
+    /// The lease's epoch.
+    pub epoch: u64,
+    /// Dropped when the delivery is done with: a partition is given up when none is left.
+    pub token: TaskTrackerToken,
+}
+
+/// A delivery that was read.
+pub struct Entry {
+    /// Where it came from.
+    pub job: Job,
+    /// The asking gateway; empty for none.
+    pub reply_to: String,
+    /// As the emitter wrote it; empty where it could not be read.
+    pub command_id: String,
+    /// The checked command; or the refusal, [`ErrorCode::Unprocessable`] if it is to be parked.
+    pub work: Result<Work, v1::Error>,
+}
+
+impl Entry {
+    /// Reads a delivery.
+    pub fn read(job: Job, partitions: u16) -> Self {
+        match job.delivery.command() {
+            Ok(command) => {
+                let (command_id, reply_to) = (command.id.clone(), command.reply_to.clone());
+                let work = placed(command, job.partition, partitions);
+                Self { job, reply_to, command_id, work }
+            }
+            Err(_) => {
+                let refusal = v1::Error::with(ErrorCode::Unprocessable, "not a readable command");
+                Self { job, reply_to: String::new(), command_id: String::new(), work: Err(refusal) }
+            }
+        }
+    }
+}
+
+/// The leases a part of a batch depends on.
+pub fn leases(part: &[Entry]) -> Vec<(u16, u64)> {
+    let leases: BTreeSet<(u16, u64)> = part.iter().map(|entry| (entry.job.partition, entry.job.epoch)).collect();
+    leases.into_iter().collect()
+}
+
+/// A command must come on its own conversation's partition: on another one, two replicas could work on one
+/// conversation.
+fn placed(command: Command, partition: u16, partitions: u16) -> Result<Work, v1::Error> {
+    let home = command.conversation_id.parse::<ConversationId>().map(|id| subject::partition_of(id, partitions));
+    if home.is_ok_and(|home| home != partition) {
+        let message = "the command came on a partition that is not its conversation's";
+        return Err(v1::Error::with(ErrorCode::Unprocessable, message));
+    }
+    Work::parse(command)
+}

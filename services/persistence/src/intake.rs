@@ -1,0 +1,252 @@
+//! Messages of other services become commands. One replica at a time does this, under a lease of its own;
+//! doing it twice is harmless, because every id is derived from the service's own `Nats-Msg-Id`.
+
+mod json;
+
+use std::time::Duration;
+
+use parlance_bus::{Bus, Delivery, ErrorKind, SystemTarget, subject};
+use parlance_proto::v1::{self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, SystemMessage, command};
+use parlance_proto::{ConversationId, MessageId, UserId};
+use prost::Message as _;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::ingest::park_letter;
+use crate::store::dead_letters::DeadLetter;
+
+const BATCH: usize = 64;
+const PAUSE: Duration = Duration::from_millis(500);
+/// Patience for handing one command to the stream before it is tried anew.
+const HAND_IN: Duration = Duration::from_secs(10);
+const GIVE_UP: Duration = Duration::from_secs(1);
+/// Longest `Nats-Msg-Id`.
+const MESSAGE_ID_MAX_BYTES: usize = 256;
+
+/// What the intake needs.
+pub(crate) struct Intake {
+    pub(crate) bus: Bus,
+    pub(crate) database: Database,
+    pub(crate) partitions: u16,
+}
+
+/// A message that can never become a command.
+#[derive(Debug)]
+struct Unusable(String);
+
+impl Intake {
+    /// Works until `stop`.
+    pub(crate) async fn run(self, epoch: u64, stop: CancellationToken) {
+        let mut puller = None;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work(epoch, &mut puller) => {}
+        }
+        if let Some(puller) = puller
+            && let Ok(Err(error)) = timeout(GIVE_UP, parlance_bus::Puller::give_up(puller)).await
+        {
+            tracing::debug!(%error, "intake consumer not deleted");
+        }
+    }
+
+    async fn work(&self, epoch: u64, slot: &mut Option<parlance_bus::Puller>) {
+        loop {
+            let puller = match slot {
+                Some(puller) => puller,
+                None => match self.bus.take_system(epoch).await {
+                    Ok(puller) => slot.insert(puller),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot take services' messages yet");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            match puller.next_batch(BATCH).await {
+                Ok(deliveries) => {
+                    for delivery in deliveries {
+                        self.take_in(&delivery).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "intake interrupted");
+                    if error.kind() == ErrorKind::Gone {
+                        *slot = None;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Turns one message into commands, for as long as it takes: the next one must not overtake it.
+    async fn take_in(&self, delivery: &Delivery) {
+        match commands(delivery) {
+            Ok(commands) => {
+                for command in &commands {
+                    self.hand_in(command).await;
+                }
+            }
+            Err(Unusable(error)) => {
+                let letter = DeadLetter {
+                    id: dead_letter_id(delivery),
+                    partition: None,
+                    subject: delivery.subject.clone(),
+                    command_id: delivery.message_id.clone(),
+                    payload: delivery.payload.to_vec(),
+                    code: ErrorCode::Invalid,
+                    error,
+                };
+                park_letter(&self.database, &letter).await;
+            }
+        }
+        if let Err(error) = delivery.ack().await {
+            tracing::debug!(%error, "not acknowledged; it comes again");
+        }
+    }
+
+    async fn hand_in(&self, command: &Command) {
+        loop {
+            let deadline = Instant::now() + HAND_IN;
+            match self.bus.send_command(command, self.partitions, &command.id, deadline).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(%error, command = command.id, "a service's message waits for the stream");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// The commands a message stands for.
+fn commands(delivery: &Delivery) -> Result<Vec<Command>, Unusable> {
+    let id = delivery.message_id.as_deref().unwrap_or_default();
+    if id.is_empty() || id.len() > MESSAGE_ID_MAX_BYTES {
+        return Err(Unusable("the header Nats-Msg-Id is missing or longer than 256 bytes".to_owned()));
+    }
+    let target = subject::parse_system(&delivery.subject).map_err(|error| Unusable(error.to_string()))?;
+    let is_json = delivery.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
+    let message = if is_json {
+        json::parse(&delivery.payload).map_err(Unusable)?
+    } else {
+        SystemMessage::decode(delivery.payload.clone())
+            .map_err(|_| Unusable("the payload is no SystemMessage; for JSON set Content-Type".to_owned()))?
+    };
+    commands_of(&target, id, message)
+}
+
+fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Result<Vec<Command>, Unusable> {
+    let sender = UserId::parse(message.sender_id.as_str()).map_err(|e| Unusable(format!("sender_id: {e}")))?;
+    let kind = match message.sender_kind() {
+        SenderKind::Agent => SenderKind::Agent,
+        SenderKind::Unspecified | SenderKind::System => SenderKind::System,
+        SenderKind::User => return Err(Unusable("sender_kind USER is for people".to_owned())),
+    };
+    let message_type = match message.r#type() {
+        MessageType::Unspecified => MessageType::System,
+        given => given,
+    };
+    let SystemMessage { sender_id, sender_name, content, metadata_json, reply_to, .. } = message;
+    let actor = v1::Actor { user_id: sender_id, username: sender_name, kind: kind.into() };
+    // A colon cannot stand in a client's own id: no user's message can have this identity.
+    let scoped = format!("system:{id}");
+    let mut commands = Vec::new();
+    let conversation = match target {
+        SystemTarget::Conversation(conversation) => *conversation,
+        SystemTarget::User(user) => {
+            let conversation = ConversationId::direct(&sender, user);
+            let create = v1::CreateConversation {
+                kind: ConversationKind::Direct.into(),
+                participant_ids: vec![user.to_string()],
+                provision_users: true,
+                ..Default::default()
+            };
+            let body = command::Body::CreateConversation(create);
+            commands.push(new_command(conversation, &sender, &actor, &format!("create:{id}"), body));
+            conversation
+        }
+    };
+    let send = v1::SendMessage {
+        message_id: MessageId::derive(conversation, &sender, &scoped).to_string(),
+        r#type: message_type.into(),
+        content,
+        metadata_json,
+        client_msg_id: None,
+        reply_to,
+    };
+    commands.push(new_command(conversation, &sender, &actor, &scoped, command::Body::SendMessage(send)));
+    Ok(commands)
+}
+
+fn new_command(
+    conversation: ConversationId,
+    sender: &UserId,
+    actor: &v1::Actor,
+    name: &str,
+    body: command::Body,
+) -> Command {
+    Command {
+        // The same for every redelivery, and for a repeat by the service.
+        id: MessageId::derive(conversation, sender, name).to_string(),
+        reply_to: String::new(),
+        actor: Some(actor.clone()),
+        conversation_id: conversation.to_string(),
+        issued_at_ms: 0,
+        body: Some(body),
+    }
+}
+
+/// The same for every redelivery, so that a message is parked once.
+fn dead_letter_id(delivery: &Delivery) -> Uuid {
+    let mut name = delivery.subject.clone().into_bytes();
+    name.push(0);
+    name.extend_from_slice(delivery.message_id.as_deref().unwrap_or_default().as_bytes());
+    name.push(0);
+    name.extend_from_slice(&delivery.payload);
+    Uuid::new_v5(&Uuid::NAMESPACE_URL, &name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::work::{Action, Work};
+
+    fn message() -> SystemMessage {
+        SystemMessage { sender_id: "weather".into(), sender_name: "Weather".into(), content: "rain".into(), ..Default::default() }
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    #[test]
+    fn the_same_message_id_makes_the_same_commands_and_another_other_ones() {
+        let target = SystemTarget::User(user("bob"));
+        let first = commands_of(&target, "m1", message()).unwrap();
+        assert_eq!(first, commands_of(&target, "m1", message()).unwrap());
+        let other = commands_of(&target, "m2", message()).unwrap();
+        assert!(first.iter().all(|a| other.iter().all(|b| a.id != b.id)));
+    }
+
+    #[test]
+    fn a_message_to_a_user_makes_its_conversation_first_and_both_commands_are_valid() {
+        let commands = commands_of(&SystemTarget::User(user("bob")), "m1", message()).unwrap();
+        let works: Vec<Work> = commands.into_iter().map(|command| Work::parse(command).unwrap()).collect();
+        assert!(matches!(works[0].action, Action::Create(_)) && matches!(works[1].action, Action::Send(_)));
+        assert_eq!(works[0].conversation, ConversationId::direct(&user("weather"), &user("bob")));
+        assert!(!works[1].actor.is_user());
+    }
+
+    #[test]
+    fn a_service_cannot_take_the_identity_of_a_user_s_message_nor_pose_as_one() {
+        let conversation = ConversationId::direct(&user("weather"), &user("bob"));
+        let commands = commands_of(&SystemTarget::Conversation(conversation), "m1", message()).unwrap();
+        let Some(command::Body::SendMessage(send)) = &commands[0].body else { panic!("a send") };
+        assert_ne!(send.message_id, MessageId::derive(conversation, &user("weather"), "m1").to_string());
+        let posing = SystemMessage { sender_kind: SenderKind::User.into(), ..message() };
+        assert!(commands_of(&SystemTarget::Conversation(conversation), "m1", posing).is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! Owner of the Postgres data of Parlance: commands become committed, ordered changes; questions get answers.
+//!
+//! The only crate that names sqlx. Must not know sockets, HTTP routes of clients, or tokens.
+
+pub mod config;
+pub mod database;
+pub mod error;
+pub mod identity;
+pub mod ingest;
+mod intake;
+pub mod leases;
+pub mod permissions;
+pub mod queries;
+pub mod read_set;
+pub mod service;
+pub mod startup;
+pub mod store;

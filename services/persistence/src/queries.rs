@@ -1,0 +1,231 @@
+//! Answers to questions of gateways, on any replica. Reads from the primary only, so that what was confirmed
+//! is seen. Authorisation is part of each statement: a stranger and a missing conversation get one answer.
+
+mod conversations;
+mod events;
+mod messages;
+mod page;
+mod rooms;
+mod users;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parlance_bus::request::query_name;
+use parlance_bus::{Bus, IncomingQuery};
+use parlance_proto::v1::{self, ErrorCode, Query, Reply, query, reply};
+use parlance_proto::{ConversationId, UserId};
+use sqlx::PgConnection;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use crate::database::Database;
+use crate::error::without_content;
+use crate::ingest::apply::no_conversation;
+use crate::ingest::work::refuse;
+use crate::store;
+
+/// Pause before the subscription is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long questions that already arrived are still answered after the stop.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// What the answering needs.
+#[derive(Clone)]
+pub struct Queries {
+    /// This replica's name, for `Pong`.
+    pub replica: String,
+    /// For questions and answers.
+    pub bus: Bus,
+    /// For everything else.
+    pub database: Database,
+    /// Questions answered at once.
+    pub concurrency: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum QueryError {
+    /// The asker may know.
+    Refused(v1::Error),
+    /// The database failed.
+    Database(sqlx::Error),
+}
+
+/// On whose behalf a question is answered.
+pub type Viewer<'a> = Option<&'a str>;
+
+impl From<sqlx::Error> for QueryError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<v1::Error> for QueryError {
+    fn from(error: v1::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Queries {
+    /// Answers until `stop`, then what has arrived by then.
+    ///
+    /// # Errors
+    /// The connection to the bus was closed for good.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut server = loop {
+            match self.bus.serve_queries().await {
+                Ok(server) => break server,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot serve queries yet");
+                    tokio::select! {
+                        () = tokio::time::sleep(PAUSE) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                }
+            }
+        };
+        let room = Arc::new(Semaphore::new(self.concurrency));
+        let answering = TaskTracker::new();
+        let mut drained = None;
+        loop {
+            let end = async {
+                match drained {
+                    None => stop.cancelled().await,
+                    Some(until) => tokio::time::sleep_until(until).await,
+                }
+            };
+            let incoming = tokio::select! {
+                incoming = server.next() => incoming,
+                () = end => {
+                    if drained.is_some() {
+                        break;
+                    }
+                    if let Err(error) = server.stop().await {
+                        tracing::debug!(%error, "not unsubscribed");
+                    }
+                    drained = Some(tokio::time::Instant::now() + DRAIN);
+                    continue;
+                }
+            };
+            let Some(incoming) = incoming else {
+                anyhow::ensure!(stop.is_cancelled(), "the connection to NATS is closed for good");
+                break;
+            };
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
+            let queries = self.clone();
+            answering.spawn(async move {
+                queries.serve(incoming).await;
+                drop(permit);
+            });
+        }
+        answering.close();
+        answering.wait().await;
+        Ok(())
+    }
+
+    async fn serve(&self, incoming: IncomingQuery) {
+        let started = Instant::now();
+        let (name, answer) = match &incoming.query {
+            Ok(Query { actor, body: Some(body) }) => {
+                let name = query_name(body);
+                let span = tracing::info_span!("process chat.qry", name);
+                // Without a tracer there is no parent to set.
+                let _ = span.set_parent(incoming.context.clone());
+                (name, self.answer(actor.as_ref(), body).instrument(span).await)
+            }
+            _ => ("unreadable", Err(refuse("not a readable query").into())),
+        };
+        let body = answer.unwrap_or_else(|error| reply::Body::Error(told(name, error)));
+        metrics::histogram!("chat_persistence_query_seconds", "name" => name)
+            .record(started.elapsed().as_secs_f64());
+        if let Err(error) = incoming.reply(&Reply { body: Some(body) }).await {
+            tracing::debug!(%error, "no reply sent");
+        }
+    }
+
+    /// The answer to one question.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn answer(
+        &self,
+        actor: Option<&v1::Actor>,
+        body: &query::Body,
+    ) -> Result<reply::Body, QueryError> {
+        if let Some(actor) = actor {
+            UserId::parse(actor.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
+        }
+        let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
+        if let query::Body::ProvisionUser(provision) = body {
+            let actor = actor.ok_or_else(needs_actor)?;
+            return Ok(reply::Body::User(users::provision(&self.database, actor, provision.create).await?));
+        }
+        let mut connection = self.database.reads.acquire().await?;
+        let c = &mut *connection;
+        Ok(match body {
+            query::Body::ProvisionUser(_) => return Err(needs_actor().into()),
+            query::Body::ListConversations(q) => {
+                reply::Body::Conversations(conversations::list(c, required(viewer)?, q).await?)
+            }
+            query::Body::GetConversation(q) => {
+                reply::Body::Conversation(conversations::get(c, required(viewer)?, &q.conversation_id).await?)
+            }
+            query::Body::ListMessages(q) => reply::Body::Messages(messages::list(c, required(viewer)?, q).await?),
+            query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
+            query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
+            query::Body::GetRoom(q) => reply::Body::Room(rooms::get(c, viewer, &q.conversation_id).await?),
+            query::Body::GetHeads(q) => reply::Body::Heads(rooms::heads(c, viewer, q).await?),
+            query::Body::ListMemberships(q) => {
+                reply::Body::Memberships(users::memberships(c, viewer, q).await?)
+            }
+            query::Body::ListReceipts(q) => reply::Body::Receipts(rooms::receipts(c, viewer, q).await?),
+            query::Body::Ping(v1::Ping {}) => {
+                store::epoch::current(c).await?;
+                reply::Body::Pong(v1::Pong { replica: self.replica.clone() })
+            }
+        })
+    }
+}
+
+/// The conversation somebody means, by UUID or by number.
+async fn conversation_id(connection: &mut PgConnection, text: &str) -> Result<ConversationId, QueryError> {
+    if let Ok(number) = text.parse::<i64>() {
+        let found = store::conversations::by_number(connection, number).await?;
+        return found.ok_or_else(|| no_conversation().into());
+    }
+    Ok(text.parse().map_err(|error: parlance_proto::InvalidId| refuse(error.to_string()))?)
+}
+
+/// The counters of a conversation the viewer belongs to; without a viewer, of any.
+async fn head(
+    connection: &mut PgConnection,
+    viewer: Viewer<'_>,
+    text: &str,
+) -> Result<store::conversations::Head, QueryError> {
+    let id = conversation_id(connection, text).await?;
+    let head = store::conversations::heads(connection, &[id], viewer).await?.pop();
+    Ok(head.ok_or_else(no_conversation)?)
+}
+
+fn required(viewer: Viewer<'_>) -> Result<&str, v1::Error> {
+    viewer.ok_or_else(needs_actor)
+}
+
+fn needs_actor() -> v1::Error {
+    refuse("the query needs an actor")
+}
+
+/// What the asker is told. The rest is for the log.
+fn told(name: &'static str, error: QueryError) -> v1::Error {
+    match error {
+        QueryError::Refused(error) => error,
+        QueryError::Database(error) => {
+            tracing::warn!(query = name, cause = without_content(&error), "a query failed");
+            v1::Error::with(ErrorCode::Unavailable, "the database cannot answer now")
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Pages of a conversation's messages.
+
+use parlance_proto::v1;
+use sqlx::PgConnection;
+
+use super::page::{MAX_BYTES, fitting, limit};
+use super::{QueryError, head};
+use crate::store::messages::{self as store, Window};
+
+pub(super) async fn list(
+    connection: &mut PgConnection,
+    viewer: &str,
+    query: &v1::ListMessages,
+) -> Result<v1::MessagePage, QueryError> {
+    let head = head(connection, Some(viewer), &query.conversation_id).await?;
+    let limit = limit(query.limit);
+    let window = match (query.after, query.before) {
+        (0, 0) => Window::Before(u64::MAX),
+        (0, before) => Window::Before(before),
+        (after, _) => Window::After(after),
+    };
+    let mut messages = store::window(connection, head.id, window, i64::from(limit) + 1).await?;
+    if let (Window::After(_), before @ 1..) = (window, query.before) {
+        messages.retain(|message| message.seq < before);
+    }
+    Ok(page(messages, window, usize::try_from(limit).unwrap_or(usize::MAX)))
+}
+
+/// Cuts at the far end of the direction asked for: what is left out begins where the next page begins.
+fn page(mut messages: Vec<v1::Message>, window: Window, limit: usize) -> v1::MessagePage {
+    let next = match window {
+        Window::After(_) => {
+            let keep = fitting(messages.iter().take(limit), MAX_BYTES);
+            let more = keep < messages.len();
+            messages.truncate(keep);
+            messages.last().filter(|_| more)
+        }
+        Window::Before(_) => {
+            let keep = fitting(messages.iter().rev().take(limit), MAX_BYTES);
+            let cut = messages.len() - keep;
+            messages.drain(..cut);
+            messages.first().filter(|_| cut > 0)
+        }
+    };
+    let next = next.map_or(0, |message| message.seq);
+    v1::MessagePage { messages, next }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(seqs: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<v1::Message> {
+        seqs.map(|seq| v1::Message { seq, content: "x".repeat(bytes), ..Default::default() }).collect()
+    }
+
+    fn shape(page: &v1::MessagePage) -> (u64, u64, u64) {
+        (page.messages[0].seq, page.messages[page.messages.len() - 1].seq, page.next)
+    }
+
+    #[test]
+    fn next_is_the_bound_of_the_following_page_in_the_direction_asked_for() {
+        assert_eq!(shape(&page(messages(5..=8, 1), Window::After(4), 3)), (5, 7, 7));
+        assert_eq!(shape(&page(messages(5..=7, 1), Window::After(4), 3)), (5, 7, 0));
+        assert_eq!(shape(&page(messages(5..=8, 1), Window::Before(9), 3)), (6, 8, 6));
+        assert_eq!(shape(&page(messages(1..=3, 1), Window::Before(4), 3)), (1, 3, 0));
+    }
+
+    #[test]
+    fn large_messages_shorten_the_page() {
+        assert_eq!(shape(&page(messages(1..=9, 300 * 1024), Window::After(0), 9)), (1, 2, 2));
+        assert_eq!(shape(&page(messages(1..=9, 300 * 1024), Window::Before(10), 9)), (8, 9, 8));
+        assert!(page(Vec::new(), Window::Before(1), 3).messages.is_empty());
+    }
+}

@@ -1,0 +1,48 @@
+//! How much goes into one answer: a count asked for, and what fits a bus message. Pure.
+
+/// Items when the asker says nothing.
+const DEFAULT_LIMIT: u32 = 50;
+/// Most items of one page.
+const MAX_LIMIT: u32 = 100;
+/// Bytes of items in one reply; the bus takes 900 KiB in all, and the rest of a reply is small.
+pub(super) const MAX_BYTES: usize = 700 * 1024;
+
+/// The limit that is meant.
+pub(super) fn limit(asked: u32) -> u32 {
+    if asked == 0 { DEFAULT_LIMIT } else { asked.min(MAX_LIMIT) }
+}
+
+/// How many of the items fit `bytes`, in their order; at least one.
+pub(super) fn fitting<'a, T: prost::Message + 'a>(items: impl IntoIterator<Item = &'a T>, bytes: usize) -> usize {
+    let mut used = 0;
+    let mut count = 0;
+    for item in items {
+        used += item.encoded_len() + 8;
+        if used > bytes && count > 0 {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use parlance_proto::v1::Message;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_kept_within_bounds() {
+        assert_eq!((limit(0), limit(7), limit(u32::MAX)), (50, 7, 100));
+    }
+
+    #[test]
+    fn a_page_never_outgrows_its_bytes_but_always_moves_on() {
+        let message = |bytes: usize| Message { content: "x".repeat(bytes), ..Message::default() };
+        let items = [message(400), message(400), message(400)];
+        assert_eq!(fitting(&items, 900), 2);
+        assert_eq!(fitting(&items, 10), 1);
+        assert_eq!(fitting(&items, 9_000), 3);
+    }
+}

@@ -1,0 +1,51 @@
+//! Making users known, and the sets of conversations they belong to.
+
+use parlance_proto::v1::{self, ErrorCode};
+use sqlx::PgConnection;
+
+use super::{QueryError, Viewer};
+use crate::database::Database;
+use crate::ingest::work::refuse;
+use crate::store::users as store;
+
+/// Finds or creates the actor. Writes only when something is new: connecting is frequent, renaming is not.
+pub(super) async fn provision(
+    database: &Database,
+    actor: &v1::Actor,
+    create: bool,
+) -> Result<v1::User, QueryError> {
+    let v1::Actor { user_id, username, .. } = actor;
+    if username.contains('\0') {
+        return Err(refuse("username holds a NUL character").into());
+    }
+    let known = {
+        let mut connection = database.reads.acquire().await?;
+        store::find(&mut connection, user_id).await?
+    };
+    let current = |user: &v1::User| username.is_empty() || user.username == *username;
+    match known {
+        Some(user) if current(&user) => return Ok(user),
+        None if !create => return Err(unknown().into()),
+        _ => {}
+    }
+    let name = if username.is_empty() { user_id } else { username };
+    // Not on the connections for reads: their statement timeout must never meet a commit.
+    let mut connection = database.writes.acquire().await?;
+    let user = store::upsert(&mut connection, user_id, name).await?;
+    // Deleted: neither mode lets a deleted user in again.
+    Ok(user.ok_or_else(unknown)?)
+}
+
+pub(super) async fn memberships(
+    connection: &mut PgConnection,
+    viewer: Viewer<'_>,
+    query: &v1::ListMemberships,
+) -> Result<v1::Memberships, QueryError> {
+    let asked: Vec<String> =
+        query.user_ids.iter().filter(|id| viewer.is_none_or(|viewer| viewer == *id)).cloned().collect();
+    Ok(v1::Memberships { memberships: store::memberships(connection, &asked).await? })
+}
+
+fn unknown() -> v1::Error {
+    v1::Error::with(ErrorCode::NotFound, "no such user")
+}

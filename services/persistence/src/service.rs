@@ -1,0 +1,173 @@
+//! The assembly of the service: what runs, in which order it begins and ends.
+//!
+//! End: pulling stops, the batches in hand are finished, partitions are handed over, then probes go dark.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use parlance_bus::Bus;
+use parlance_runtime::health::{self, Condition, Health};
+use parlance_runtime::lifecycle::Lifecycle;
+use parlance_runtime::startup::{announce, bind};
+use parlance_runtime::telemetry::{self, MetricsHandle};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::database::Database;
+use crate::identity;
+use crate::ingest::Ingest;
+use crate::ingest::batch::Limits;
+use crate::ingest::finish::Finisher;
+use crate::leases::{Leases, Owned};
+use crate::queries::Queries;
+use crate::startup;
+
+/// Pause between attempts to make the streams.
+const STREAMS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// Whatever hinders serving at all.
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let replica = identity::replica_name();
+    let telemetry = telemetry::init(&config.telemetry, "persistence", &replica)?;
+    let result = serve(&config, &replica, telemetry.metrics()).await;
+    telemetry.shutdown();
+    result
+}
+
+/// Applies missing migrations.
+///
+/// # Errors
+/// The database is away or refuses.
+pub async fn migrate(config: Config) -> anyhow::Result<ExitCode> {
+    let mut connection = startup::connect(&config.database).await?;
+    startup::migrate(&mut connection).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Declares every seq known before as void; for after a restore.
+///
+/// # Errors
+/// The database is away or lacks migrations.
+pub async fn new_epoch(config: Config) -> anyhow::Result<ExitCode> {
+    let mut connection = startup::connect(&config.database).await?;
+    startup::check_schema(&mut connection).await?;
+    crate::store::epoch::replace(&mut connection, identity::random()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow::Result<ExitCode> {
+    let listener = bind(&config.internal.host, config.internal.port, "internal.port").await?;
+    let address = listener.local_addr()?;
+    let mut connection = startup::connect(&config.database).await?;
+    startup::check_schema(&mut connection).await?;
+    startup::check_partitions(&mut connection, config.ingest.partitions).await?;
+    drop(connection);
+    let database = Database::new(&config.database)?;
+    let bus = Bus::connect(&config.nats.connect(replica)).await?;
+
+    let health = Health::new();
+    let life = Lifecycle::new();
+    let drained = CancellationToken::new();
+    let router = health::router(health.clone(), metrics);
+    life.spawn("internal", health::serve_internal(listener, router, drained.clone()));
+    life.spawn("nats", watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()));
+    let queries = Queries {
+        replica: replica.to_owned(),
+        bus: bus.clone(),
+        database: database.clone(),
+        concurrency: config.queries.concurrency,
+    };
+    life.spawn("queries", queries.run(life.soft()));
+    life.spawn("ingest", work(config.clone(), replica.to_owned(), bus, database, health, life.clone(), drained));
+    tracing::info!(replica, %address, "started");
+    announce(None, address);
+    Ok(life.run(Duration::from_millis(config.shutdown.grace_ms)).await)
+}
+
+/// Leases, ingest and finishing: they end one after the other, each when its source has run dry.
+async fn work(
+    config: Config,
+    replica: String,
+    bus: Bus,
+    database: Database,
+    health: Health,
+    life: Lifecycle,
+    drained: CancellationToken,
+) -> anyhow::Result<()> {
+    let _drained = drained.drop_guard();
+    let owned = Owned::default();
+    let (queue, jobs) = mpsc::channel(config.ingest.queue);
+    let (finisher, finishing) = Finisher::new(bus.clone(), config.nats.streams(), owned.clone());
+    let leases = Leases {
+        owner: replica.clone(),
+        partitions: config.ingest.partitions,
+        ttl: config.lease.ttl(),
+        bus: bus.clone(),
+        database: database.clone(),
+        owned: owned.clone(),
+        queue,
+        intake: config.intake.enabled,
+        database_condition: health.condition("database"),
+        leases_condition: health.condition("leases"),
+    };
+    let ingest = Ingest {
+        owner: replica,
+        partitions: config.ingest.partitions,
+        limits: Limits {
+            max: config.ingest.batch_max,
+            bytes: config.ingest.batch_bytes,
+            linger: Duration::from_millis(config.ingest.linger_ms),
+        },
+        write_timeout: config.database.write_timeout(),
+        bus: bus.clone(),
+        database,
+        owned,
+        finisher,
+    };
+    tokio::join!(leases.run(life.soft()), ingest.run(jobs, life.hard()), finishing.run(life.hard()));
+    // The last acknowledgements may still sit in the client's buffer.
+    if tokio::time::timeout(Duration::from_secs(1), bus.flush()).await.is_err() {
+        tracing::debug!("left without a flush; what is not acknowledged comes again");
+    }
+    Ok(())
+}
+
+/// Reports the state of NATS and makes the streams after every connect: the server may be a new one.
+async fn watch_link(bus: Bus, config: Config, condition: Condition, stop: CancellationToken) -> anyhow::Result<()> {
+    let streams = config.nats.streams();
+    let mut link = bus.link();
+    loop {
+        let state = *link.borrow_and_update();
+        let ready = if state.connected {
+            match bus.ensure_streams(&streams).await {
+                Ok(()) => {
+                    condition.set_ready();
+                    true
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot make the streams yet");
+                    condition.set_unready("cannot make the streams");
+                    false
+                }
+            }
+        } else {
+            condition.set_unready("connecting to NATS");
+            true
+        };
+        let again = async {
+            if ready {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(STREAMS_PAUSE).await;
+        };
+        tokio::select! {
+            changed = link.changed() => changed?,
+            () = again => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! All SQL of the service, one file per noun. Row structs are private beside their query and become proto
+//! or batch types by full destructuring. Statements are few and static; arrays are passed as parameters.
+
+pub mod batch;
+pub mod conversations;
+pub mod dead_letters;
+pub mod epoch;
+pub mod events;
+pub mod leases;
+pub mod messages;
+pub mod receipts;
+pub mod users;
+pub mod writes;
+
+use chrono::{DateTime, Utc};
+use sqlx::error::BoxDynError;
+
+/// A stored number that is negative or of an unknown kind: the database was changed by other hands.
+fn corrupt(what: &'static str) -> sqlx::Error {
+    let error: BoxDynError = what.into();
+    sqlx::Error::Decode(error)
+}
+
+fn seq_from(stored: i64) -> Result<u64, sqlx::Error> {
+    u64::try_from(stored).map_err(|_| corrupt("a negative seq or version"))
+}
+
+/// Seqs beyond what Postgres can count do not exist; as a bound they mean "no bound".
+fn seq_to(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+fn millis(at: DateTime<Utc>) -> i64 {
+    at.timestamp_millis()
+}
+
+fn from_millis(at_ms: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(at_ms).unwrap_or_default()
+}
