@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
@@ -12,12 +14,23 @@ use parlance_proto::v1::{
     Ping, Position, ProvisionUser, Query, Receipts, Reply, Room, Sync, User, query, reply,
 };
 use parlance_runtime::health::Condition;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ClientError;
 
 /// How long an answer may take: a query is tried again by whoever needs it.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// When a query that has no answer yet is asked once more. A replica that hangs still gets its share of
+/// the questions, and NATS may take minutes to notice that it hangs.
+const REPEATS: [Duration; 6] = [
+    Duration::from_millis(400),
+    Duration::from_millis(900),
+    Duration::from_millis(1_500),
+    Duration::from_millis(2_200),
+    Duration::from_millis(3_000),
+    Duration::from_millis(4_000),
+];
 /// How often NATS and persistence are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -175,7 +188,7 @@ impl Backend {
             actor,
             body: Some(body),
         };
-        let reply = self.bus.query(&query, TIMEOUT).await;
+        let reply = self.answer(&query).await;
         match reply.map_err(|error| ClientError::from_query(&error))? {
             Reply {
                 body: Some(reply::Body::Error(error)),
@@ -183,6 +196,22 @@ impl Backend {
             Reply { body: Some(body) } => Ok(body),
             Reply { body: None } => Err(unexpected()),
         }
+    }
+
+    /// The first answer of any replica. Asking twice is harmless: queries change nothing, but for making a
+    /// user known, which is the same when done again.
+    async fn answer(&self, query: &Query) -> Result<Reply, parlance_bus::Error> {
+        let begun = Instant::now();
+        let mut asked = FuturesUnordered::new();
+        asked.push(self.bus.query(query, TIMEOUT));
+        for after in REPEATS {
+            if let Ok(answer) = tokio::time::timeout_at(begun + after, asked.select_next_some()).await {
+                return answer;
+            }
+            metrics::counter!("chat_gateway_queries_repeated_total").increment(1);
+            asked.push(self.bus.query(query, TIMEOUT.saturating_sub(after)));
+        }
+        asked.select_next_some().await
     }
 }
 

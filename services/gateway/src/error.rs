@@ -53,6 +53,14 @@ impl ClientError {
         Self::new(ErrorCode::NotFound, "no such conversation")
     }
 
+    /// The route exists, but not with this HTTP method.
+    pub fn no_method() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
+            ..Self::invalid("no such method on this route")
+        }
+    }
+
     /// A defect on our side; the cause belongs in the log where it is noticed.
     pub fn internal() -> Self {
         Self::new(ErrorCode::Internal, "internal error")

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Shared;
 
+/// Pause before a comparison that got no answer is made again: after a restart of NATS this replica may be
+/// back before persistence is.
+const RETRY: Duration = Duration::from_millis(500);
 /// Ids in one question; the answer stays well below a bus message.
 const CHUNK: usize = 2_000;
 
@@ -25,10 +28,11 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut link = bus.link();
     let mut seen = *link.borrow_and_update();
+    let mut pause = spread(interval);
     loop {
         let lost = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(spread(interval)) => false,
+            () = tokio::time::sleep(pause) => false,
             changed = link.changed() => {
                 if changed.is_err() {
                     return Ok(());
@@ -49,19 +53,23 @@ pub async fn run(
             continue;
         }
         seen = now;
-        compare(&shared).await;
+        let compared = compare(&shared).await;
+        pause = if compared { spread(interval) } else { RETRY };
     }
 }
 
-async fn compare(shared: &Shared) {
+/// False when a question got no answer.
+async fn compare(shared: &Shared) -> bool {
+    let mut answered = true;
     let conversations = shared.rooms.followed();
     for chunk in conversations.chunks(CHUNK) {
         let request = GetHeads {
             conversation_ids: chunk.iter().map(ToString::to_string).collect(),
             user_ids: Vec::new(),
         };
-        if let Ok(heads) = shared.backend.heads(None, request).await {
-            shared.rooms.check(&heads.epoch, heads.heads);
+        match shared.backend.heads(None, request).await {
+            Ok(heads) => shared.rooms.check(&heads.epoch, heads.heads),
+            Err(_) => answered = false,
         }
     }
     for chunk in shared.users.connected().chunks(CHUNK) {
@@ -69,11 +77,13 @@ async fn compare(shared: &Shared) {
             conversation_ids: Vec::new(),
             user_ids: chunk.to_vec(),
         };
-        if let Ok(heads) = shared.backend.heads(None, request).await {
-            shared.users.check(heads.users);
+        match shared.backend.heads(None, request).await {
+            Ok(heads) => shared.users.check(heads.users),
+            Err(_) => answered = false,
         }
     }
     shared.limits.forget_idle();
+    answered
 }
 
 /// Within a quarter around the interval, so that replicas do not ask in step.

@@ -188,17 +188,52 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
         let url = self.database.url.expose_secret();
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(Invalid::hidden("database.url", "a URL that begins with postgres://"));
+            return Err(Invalid::hidden(
+                "database.url",
+                "a URL that begins with postgres://",
+            ));
         }
-        in_range("database.max_connections", self.database.max_connections, 1..=1000)?;
-        in_range("database.connect_timeout_ms", self.database.connect_timeout_ms, 100..=9_000)?;
-        in_range("database.read_timeout_ms", self.database.read_timeout_ms, 100..=600_000)?;
-        in_range("database.write_timeout_ms", self.database.write_timeout_ms, 1_000..=600_000)?;
+        in_range(
+            "database.max_connections",
+            self.database.max_connections,
+            1..=1000,
+        )?;
+        in_range(
+            "database.connect_timeout_ms",
+            self.database.connect_timeout_ms,
+            100..=9_000,
+        )?;
+        in_range(
+            "database.read_timeout_ms",
+            self.database.read_timeout_ms,
+            100..=600_000,
+        )?;
+        in_range(
+            "database.write_timeout_ms",
+            self.database.write_timeout_ms,
+            1_000..=600_000,
+        )?;
         not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")?;
-        one_of("nats.stream_replicas", &self.nats.stream_replicas.to_string(), &["1", "3", "5"])?;
-        in_range("nats.commands_max_bytes", self.nats.commands_max_bytes, 1 << 20..=1 << 50)?;
-        in_range("nats.events_max_bytes", self.nats.events_max_bytes, 1 << 20..=1 << 50)?;
-        in_range("nats.events_max_age_hours", self.nats.events_max_age_hours, 1..=87_600)?;
+        one_of(
+            "nats.stream_replicas",
+            &self.nats.stream_replicas.to_string(),
+            &["1", "3", "5"],
+        )?;
+        in_range(
+            "nats.commands_max_bytes",
+            self.nats.commands_max_bytes,
+            1 << 20..=1 << 50,
+        )?;
+        in_range(
+            "nats.events_max_bytes",
+            self.nats.events_max_bytes,
+            1 << 20..=1 << 50,
+        )?;
+        in_range(
+            "nats.events_max_age_hours",
+            self.nats.events_max_age_hours,
+            1..=87_600,
+        )?;
         in_range("ingest.partitions", self.ingest.partitions, 1..=1024)?;
         in_range("ingest.batch_max", self.ingest.batch_max, 1..=5_000)?;
         in_range("ingest.batch_bytes", self.ingest.batch_bytes, 1 << 16..=1 << 28)?;
@@ -218,8 +253,17 @@ mod tests {
     use super::*;
 
     fn from(env: &[(&str, &str)]) -> Result<Config, String> {
-        let env: BTreeMap<_, _> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        load(&Sources { defaults: DEFAULTS, file: None, env, aliases: ALIASES }).map_err(|e| e.to_string())
+        let env: BTreeMap<_, _> = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        load(&Sources {
+            defaults: DEFAULTS,
+            file: None,
+            env,
+            aliases: ALIASES,
+        })
+        .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -233,12 +277,18 @@ mod tests {
         let config = from(&[("DATABASE_URL", "postgres://u:s3cret@db/x")]).unwrap();
         assert_eq!(config.database.url.expose_secret(), "postgres://u:s3cret@db/x");
         let error = from(&[("DATABASE_URL", "mysql://u:s3cret@db/x")]).unwrap_err();
-        assert!(error.contains("database.url") && !error.contains("s3cret"), "{error}");
+        assert!(
+            error.contains("database.url") && !error.contains("s3cret"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_value_out_of_range_is_named() {
         let error = from(&[("PARLANCE_LEASE_TTL_MS", "5")]).unwrap_err();
-        assert!(error.contains("lease.ttl_ms") && error.contains("1000"), "{error}");
+        assert!(
+            error.contains("lease.ttl_ms") && error.contains("1000"),
+            "{error}"
+        );
     }
 }

@@ -48,12 +48,21 @@ impl Database {
             .max_connections(WRITE_CONNECTIONS)
             .acquire_timeout(settings.connect_timeout())
             .connect_lazy_with(options.clone());
-        Ok(Self { reads, writes, options, connect_timeout: settings.connect_timeout() })
+        Ok(Self {
+            reads,
+            writes,
+            options,
+            connect_timeout: settings.connect_timeout(),
+        })
     }
 
     /// A connection for one task, made when first used.
     pub fn held(&self) -> Held {
-        Held { options: self.options.clone(), connect_timeout: self.connect_timeout, connection: None }
+        Held {
+            options: self.options.clone(),
+            connect_timeout: self.connect_timeout,
+            connection: None,
+        }
     }
 }
 
@@ -86,6 +95,11 @@ fn options(settings: &DatabaseSettings) -> Result<PgConnectOptions, sqlx::Error>
         .options([
             // The statements are few and static: planning each batch anew would be most of its cost.
             ("plan_cache_mode", "force_generic_plan"),
+            // All of them look rows up by key. A plan made while a table was empty would else read it whole,
+            // and go on doing so until the server's statistics are renewed.
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
             // A stopped replica must not keep its partitions' rows locked beyond the lease.
             ("idle_in_transaction_session_timeout", "2s"),
             // The server's side of a vanished replica: its locks end with its connection.

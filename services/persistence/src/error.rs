@@ -86,8 +86,14 @@ mod tests {
     fn only_errors_about_data_look_for_a_culprit() {
         assert_eq!(disposition(&sqlx::Error::PoolTimedOut), Disposition::Retry);
         assert_eq!(disposition(&sqlx::Error::RowNotFound), Disposition::Retry);
-        assert_eq!(disposition(&sqlx::Error::Decode("x".into())), Disposition::Culprit);
-        let decode = sqlx::Error::ColumnDecode { index: "content".into(), source: "secret words".into() };
+        assert_eq!(
+            disposition(&sqlx::Error::Decode("x".into())),
+            Disposition::Culprit
+        );
+        let decode = sqlx::Error::ColumnDecode {
+            index: "content".into(),
+            source: "secret words".into(),
+        };
         assert!(!without_content(&decode).contains("secret"));
     }
 }

@@ -15,5 +15,9 @@ pub fn replica_name() -> String {
     let host = host.trim();
     let host = if host.is_empty() { "persistence" } else { host };
     let suffix = random().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), suffix.get(..8).unwrap_or_default())
+    format!(
+        "{host}-{}-{}",
+        std::process::id(),
+        suffix.get(..8).unwrap_or_default()
+    )
 }

@@ -91,7 +91,10 @@ impl Ingest {
 
     /// Carries out one batch, whole or in parts, and hands what is answered to the finisher.
     async fn process(&self, connection: &mut Held, jobs: Vec<Job>) {
-        let entries = jobs.into_iter().map(|job| Entry::read(job, self.partitions)).collect();
+        let entries = jobs
+            .into_iter()
+            .map(|job| Entry::read(job, self.partitions))
+            .collect();
         // Parts in reverse order: what came first is worked first.
         let mut parts: Vec<Vec<Entry>> = vec![entries];
         while let Some(part) = parts.pop() {
@@ -186,7 +189,10 @@ impl Ingest {
             error: cause.to_owned(),
         };
         park_letter(&self.database, &letter).await;
-        v1::Error::with(ErrorCode::Unprocessable, "the command holds data that cannot be stored")
+        v1::Error::with(
+            ErrorCode::Unprocessable,
+            "the command holds data that cannot be stored",
+        )
     }
 }
 

@@ -6,7 +6,9 @@ mod json;
 use std::time::Duration;
 
 use parlance_bus::{Bus, Delivery, ErrorKind, SystemTarget, subject};
-use parlance_proto::v1::{self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, SystemMessage, command};
+use parlance_proto::v1::{
+    self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, SystemMessage, command,
+};
 use parlance_proto::{ConversationId, MessageId, UserId};
 use prost::Message as _;
 use tokio::time::{Instant, timeout};
@@ -110,7 +112,11 @@ impl Intake {
     async fn hand_in(&self, command: &Command) {
         loop {
             let deadline = Instant::now() + HAND_IN;
-            match self.bus.send_command(command, self.partitions, &command.id, deadline).await {
+            match self
+                .bus
+                .send_command(command, self.partitions, &command.id, deadline)
+                .await
+            {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(%error, command = command.id, "a service's message waits for the stream");
@@ -125,10 +131,15 @@ impl Intake {
 fn commands(delivery: &Delivery) -> Result<Vec<Command>, Unusable> {
     let id = delivery.message_id.as_deref().unwrap_or_default();
     if id.is_empty() || id.len() > MESSAGE_ID_MAX_BYTES {
-        return Err(Unusable("the header Nats-Msg-Id is missing or longer than 256 bytes".to_owned()));
+        return Err(Unusable(
+            "the header Nats-Msg-Id is missing or longer than 256 bytes".to_owned(),
+        ));
     }
     let target = subject::parse_system(&delivery.subject).map_err(|error| Unusable(error.to_string()))?;
-    let is_json = delivery.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
+    let is_json = delivery
+        .content_type
+        .as_deref()
+        .is_some_and(|kind| kind.starts_with("application/json"));
     let message = if is_json {
         json::parse(&delivery.payload).map_err(Unusable)?
     } else {
@@ -139,7 +150,8 @@ fn commands(delivery: &Delivery) -> Result<Vec<Command>, Unusable> {
 }
 
 fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Result<Vec<Command>, Unusable> {
-    let sender = UserId::parse(message.sender_id.as_str()).map_err(|e| Unusable(format!("sender_id: {e}")))?;
+    let sender =
+        UserId::parse(message.sender_id.as_str()).map_err(|e| Unusable(format!("sender_id: {e}")))?;
     let kind = match message.sender_kind() {
         SenderKind::Agent => SenderKind::Agent,
         SenderKind::Unspecified | SenderKind::System => SenderKind::System,
@@ -149,8 +161,19 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
         MessageType::Unspecified => MessageType::System,
         given => given,
     };
-    let SystemMessage { sender_id, sender_name, content, metadata_json, reply_to, .. } = message;
-    let actor = v1::Actor { user_id: sender_id, username: sender_name, kind: kind.into() };
+    let SystemMessage {
+        sender_id,
+        sender_name,
+        content,
+        metadata_json,
+        reply_to,
+        ..
+    } = message;
+    let actor = v1::Actor {
+        user_id: sender_id,
+        username: sender_name,
+        kind: kind.into(),
+    };
     // A colon cannot stand in a client's own id: no user's message can have this identity.
     let scoped = format!("system:{id}");
     let mut commands = Vec::new();
@@ -165,7 +188,13 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
                 ..Default::default()
             };
             let body = command::Body::CreateConversation(create);
-            commands.push(new_command(conversation, &sender, &actor, &format!("create:{id}"), body));
+            commands.push(new_command(
+                conversation,
+                &sender,
+                &actor,
+                &format!("create:{id}"),
+                body,
+            ));
             conversation
         }
     };
@@ -177,7 +206,13 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
         client_msg_id: None,
         reply_to,
     };
-    commands.push(new_command(conversation, &sender, &actor, &scoped, command::Body::SendMessage(send)));
+    commands.push(new_command(
+        conversation,
+        &sender,
+        &actor,
+        &scoped,
+        command::Body::SendMessage(send),
+    ));
     Ok(commands)
 }
 
@@ -215,7 +250,12 @@ mod tests {
     use crate::ingest::work::{Action, Work};
 
     fn message() -> SystemMessage {
-        SystemMessage { sender_id: "weather".into(), sender_name: "Weather".into(), content: "rain".into(), ..Default::default() }
+        SystemMessage {
+            sender_id: "weather".into(),
+            sender_name: "Weather".into(),
+            content: "rain".into(),
+            ..Default::default()
+        }
     }
 
     fn user(id: &str) -> UserId {
@@ -234,9 +274,15 @@ mod tests {
     #[test]
     fn a_message_to_a_user_makes_its_conversation_first_and_both_commands_are_valid() {
         let commands = commands_of(&SystemTarget::User(user("bob")), "m1", message()).unwrap();
-        let works: Vec<Work> = commands.into_iter().map(|command| Work::parse(command).unwrap()).collect();
+        let works: Vec<Work> = commands
+            .into_iter()
+            .map(|command| Work::parse(command).unwrap())
+            .collect();
         assert!(matches!(works[0].action, Action::Create(_)) && matches!(works[1].action, Action::Send(_)));
-        assert_eq!(works[0].conversation, ConversationId::direct(&user("weather"), &user("bob")));
+        assert_eq!(
+            works[0].conversation,
+            ConversationId::direct(&user("weather"), &user("bob"))
+        );
         assert!(!works[1].actor.is_user());
     }
 
@@ -244,9 +290,17 @@ mod tests {
     fn a_service_cannot_take_the_identity_of_a_user_s_message_nor_pose_as_one() {
         let conversation = ConversationId::direct(&user("weather"), &user("bob"));
         let commands = commands_of(&SystemTarget::Conversation(conversation), "m1", message()).unwrap();
-        let Some(command::Body::SendMessage(send)) = &commands[0].body else { panic!("a send") };
-        assert_ne!(send.message_id, MessageId::derive(conversation, &user("weather"), "m1").to_string());
-        let posing = SystemMessage { sender_kind: SenderKind::User.into(), ..message() };
+        let Some(command::Body::SendMessage(send)) = &commands[0].body else {
+            panic!("a send")
+        };
+        assert_ne!(
+            send.message_id,
+            MessageId::derive(conversation, &user("weather"), "m1").to_string()
+        );
+        let posing = SystemMessage {
+            sender_kind: SenderKind::User.into(),
+            ..message()
+        };
         assert!(commands_of(&SystemTarget::Conversation(conversation), "m1", posing).is_err());
     }
 }

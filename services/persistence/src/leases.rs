@@ -76,8 +76,12 @@ impl Leases {
     pub async fn run(self, stop: CancellationToken) {
         let connection = self.database.held();
         let period = self.ttl / 3;
-        let mut state =
-            Loop { leases: self, connection, running: BTreeMap::new(), renewed_at: Instant::now() };
+        let mut state = Loop {
+            leases: self,
+            connection,
+            running: BTreeMap::new(),
+            renewed_at: Instant::now(),
+        };
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut steps = interval(HAND_OVER_STEP);
@@ -116,7 +120,9 @@ impl Loop {
                 self.connection.discard();
                 tracing::warn!(cause, "cannot renew the leases");
                 self.leases.database_condition.set_unready(cause.clone());
-                self.leases.leases_condition.set_unready("the last renewal failed");
+                self.leases
+                    .leases_condition
+                    .set_unready("the last renewal failed");
                 if self.renewed_at.elapsed() >= self.leases.ttl {
                     // Others may own them by now.
                     self.drop_all_but(&[]);
@@ -126,14 +132,21 @@ impl Loop {
     }
 
     fn known_leases(&self) -> Vec<Lease> {
-        self.running.iter().map(|(&id, running)| (id, running.epoch())).collect()
+        self.running
+            .iter()
+            .map(|(&id, running)| (id, running.epoch()))
+            .collect()
     }
 
     /// Stops working on what is lost, without finishing it.
     fn drop_all_but(&mut self, kept: &[Lease]) {
         let kept: BTreeSet<Lease> = kept.iter().copied().collect();
-        let lost: Vec<i32> =
-            self.known_leases().into_iter().filter(|lease| !kept.contains(lease)).map(|lease| lease.0).collect();
+        let lost: Vec<i32> = self
+            .known_leases()
+            .into_iter()
+            .filter(|lease| !kept.contains(lease))
+            .map(|lease| lease.0)
+            .collect();
         if lost.is_empty() {
             return;
         }
@@ -150,8 +163,12 @@ impl Loop {
 
     /// Moves towards the fair share.
     async fn balance(&mut self, live: usize) {
-        let working: Vec<i32> =
-            self.running.iter().filter(|(id, r)| **id != INTAKE && !r.is_leaving()).map(|(id, _)| *id).collect();
+        let working: Vec<i32> = self
+            .running
+            .iter()
+            .filter(|(id, r)| **id != INTAKE && !r.is_leaving())
+            .map(|(id, _)| *id)
+            .collect();
         match plan(usize::from(self.leases.partitions), live, working.len()) {
             Plan::Release(count) => {
                 tracing::info!(count, live, "handing partitions over to other replicas");
@@ -277,5 +294,8 @@ async fn exchange(connection: &mut Held, leases: &Leases, known: &[Lease]) -> Re
     let connection = connection.get().await?;
     let live = store::heartbeat(connection, &leases.owner, leases.ttl).await?;
     let kept = store::renew(connection, &leases.owner, known, leases.ttl).await?;
-    Ok(Exchange { live: usize::try_from(live).unwrap_or(1), kept })
+    Ok(Exchange {
+        live: usize::try_from(live).unwrap_or(1),
+        kept,
+    })
 }

@@ -115,7 +115,9 @@ impl Queries {
                 anyhow::ensure!(stop.is_cancelled(), "the connection to NATS is closed for good");
                 break;
             };
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+                break;
+            };
             let queries = self.clone();
             answering.spawn(async move {
                 queries.serve(incoming).await;
@@ -130,7 +132,10 @@ impl Queries {
     async fn serve(&self, incoming: IncomingQuery) {
         let started = Instant::now();
         let (name, answer) = match &incoming.query {
-            Ok(Query { actor, body: Some(body) }) => {
+            Ok(Query {
+                actor,
+                body: Some(body),
+            }) => {
                 let name = query_name(body);
                 let span = tracing::info_span!("process chat.qry", name);
                 // Without a tracer there is no parent to set.
@@ -162,7 +167,9 @@ impl Queries {
         let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
         if let query::Body::ProvisionUser(provision) = body {
             let actor = actor.ok_or_else(needs_actor)?;
-            return Ok(reply::Body::User(users::provision(&self.database, actor, provision.create).await?));
+            return Ok(reply::Body::User(
+                users::provision(&self.database, actor, provision.create).await?,
+            ));
         }
         let mut connection = self.database.reads.acquire().await?;
         let c = &mut *connection;
@@ -174,7 +181,9 @@ impl Queries {
             query::Body::GetConversation(q) => {
                 reply::Body::Conversation(conversations::get(c, required(viewer)?, &q.conversation_id).await?)
             }
-            query::Body::ListMessages(q) => reply::Body::Messages(messages::list(c, required(viewer)?, q).await?),
+            query::Body::ListMessages(q) => {
+                reply::Body::Messages(messages::list(c, required(viewer)?, q).await?)
+            }
             query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
             query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
             query::Body::GetRoom(q) => reply::Body::Room(rooms::get(c, viewer, &q.conversation_id).await?),
@@ -185,7 +194,9 @@ impl Queries {
             query::Body::ListReceipts(q) => reply::Body::Receipts(rooms::receipts(c, viewer, q).await?),
             query::Body::Ping(v1::Ping {}) => {
                 store::epoch::current(c).await?;
-                reply::Body::Pong(v1::Pong { replica: self.replica.clone() })
+                reply::Body::Pong(v1::Pong {
+                    replica: self.replica.clone(),
+                })
             }
         })
     }
@@ -197,7 +208,9 @@ async fn conversation_id(connection: &mut PgConnection, text: &str) -> Result<Co
         let found = store::conversations::by_number(connection, number).await?;
         return found.ok_or_else(|| no_conversation().into());
     }
-    Ok(text.parse().map_err(|error: parlance_proto::InvalidId| refuse(error.to_string()))?)
+    Ok(text
+        .parse()
+        .map_err(|error: parlance_proto::InvalidId| refuse(error.to_string()))?)
 }
 
 /// The counters of a conversation the viewer belongs to; without a viewer, of any.
@@ -207,7 +220,9 @@ async fn head(
     text: &str,
 ) -> Result<store::conversations::Head, QueryError> {
     let id = conversation_id(connection, text).await?;
-    let head = store::conversations::heads(connection, &[id], viewer).await?.pop();
+    let head = store::conversations::heads(connection, &[id], viewer)
+        .await?
+        .pop();
     Ok(head.ok_or_else(no_conversation)?)
 }
 

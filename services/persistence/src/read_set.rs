@@ -25,8 +25,12 @@ impl ReadSet {
             return false;
         }
         // Ranges from `from` up to `to` touch or overlap the new one and are melted into it.
-        let from = self.ranges.partition_point(|&(_, end)| end.saturating_add(1) < first);
-        let to = self.ranges.partition_point(|&(start, _)| start <= last.saturating_add(1));
+        let from = self
+            .ranges
+            .partition_point(|&(_, end)| end.saturating_add(1) < first);
+        let to = self
+            .ranges
+            .partition_point(|&(start, _)| start <= last.saturating_add(1));
         if let Some(&(start, end)) = self.ranges.get(from)
             && start <= first
             && last <= end
@@ -56,7 +60,10 @@ impl ReadSet {
 
     /// The set as the wire shows it.
     pub fn to_wire(&self) -> Vec<SeqRange> {
-        self.ranges.iter().map(|&(first, last)| SeqRange { first, last }).collect()
+        self.ranges
+            .iter()
+            .map(|&(first, last)| SeqRange { first, last })
+            .collect()
     }
 
     /// The set as `int8multirange` text.
@@ -77,10 +84,19 @@ impl FromStr for ReadSet {
 
     /// Reads the form Postgres prints: `{[1,5),[7,9)}`, upper bounds excluded.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).ok_or(NotAReadSet)?;
+        let inner = text
+            .strip_prefix('{')
+            .and_then(|t| t.strip_suffix('}'))
+            .ok_or(NotAReadSet)?;
         let mut set = Self::default();
-        for range in inner.split_inclusive(')').map(|range| range.trim_start_matches(',')) {
-            let bounds = range.strip_prefix('[').and_then(|t| t.strip_suffix(')')).ok_or(NotAReadSet)?;
+        for range in inner
+            .split_inclusive(')')
+            .map(|range| range.trim_start_matches(','))
+        {
+            let bounds = range
+                .strip_prefix('[')
+                .and_then(|t| t.strip_suffix(')'))
+                .ok_or(NotAReadSet)?;
             let (first, beyond) = bounds.split_once(',').ok_or(NotAReadSet)?;
             let first: u64 = first.parse().map_err(|_| NotAReadSet)?;
             let beyond: u64 = beyond.parse().map_err(|_| NotAReadSet)?;

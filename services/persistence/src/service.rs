@@ -73,8 +73,14 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
     let life = Lifecycle::new();
     let drained = CancellationToken::new();
     let router = health::router(health.clone(), metrics);
-    life.spawn("internal", health::serve_internal(listener, router, drained.clone()));
-    life.spawn("nats", watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()));
+    life.spawn(
+        "internal",
+        health::serve_internal(listener, router, drained.clone()),
+    );
+    life.spawn(
+        "nats",
+        watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()),
+    );
     let queries = Queries {
         replica: replica.to_owned(),
         bus: bus.clone(),
@@ -82,7 +88,18 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         concurrency: config.queries.concurrency,
     };
     life.spawn("queries", queries.run(life.soft()));
-    life.spawn("ingest", work(config.clone(), replica.to_owned(), bus, database, health, life.clone(), drained));
+    life.spawn(
+        "ingest",
+        work(
+            config.clone(),
+            replica.to_owned(),
+            bus,
+            database,
+            health,
+            life.clone(),
+            drained,
+        ),
+    );
     tracing::info!(replica, %address, "started");
     announce(None, address);
     Ok(life.run(Duration::from_millis(config.shutdown.grace_ms)).await)
@@ -128,16 +145,28 @@ async fn work(
         owned,
         finisher,
     };
-    tokio::join!(leases.run(life.soft()), ingest.run(jobs, life.hard()), finishing.run(life.hard()));
+    tokio::join!(
+        leases.run(life.soft()),
+        ingest.run(jobs, life.hard()),
+        finishing.run(life.hard())
+    );
     // The last acknowledgements may still sit in the client's buffer.
-    if tokio::time::timeout(Duration::from_secs(1), bus.flush()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(1), bus.flush())
+        .await
+        .is_err()
+    {
         tracing::debug!("left without a flush; what is not acknowledged comes again");
     }
     Ok(())
 }
 
 /// Reports the state of NATS and makes the streams after every connect: the server may be a new one.
-async fn watch_link(bus: Bus, config: Config, condition: Condition, stop: CancellationToken) -> anyhow::Result<()> {
+async fn watch_link(
+    bus: Bus,
+    config: Config,
+    condition: Condition,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let streams = config.nats.streams();
     let mut link = bus.link();
     loop {

@@ -24,7 +24,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// What to tell the operator.
 pub async fn connect(settings: &DatabaseSettings) -> Result<PgConnection, StartupError> {
     let options: PgConnectOptions = settings.url.expose_secret().parse().map_err(|_| {
-        StartupError::new("cannot read the database URL", "database.url", "see defaults.toml for its form")
+        StartupError::new(
+            "cannot read the database URL",
+            "database.url",
+            "see defaults.toml for its form",
+        )
     })?;
     let place = place(&options);
     let deadline = Instant::now() + settings.connect_timeout();
@@ -34,12 +38,22 @@ pub async fn connect(settings: &DatabaseSettings) -> Result<PgConnection, Startu
         let error = match timeout_at(deadline, PgConnection::connect_with(&options)).await {
             Ok(Ok(connection)) => return checked(connection, &place).await,
             Ok(Err(error)) => error,
-            Err(_) => return Err(StartupError::new(format!("cannot reach the database ({last})"), place, hint)),
+            Err(_) => {
+                return Err(StartupError::new(
+                    format!("cannot reach the database ({last})"),
+                    place,
+                    hint,
+                ));
+            }
         };
         let refusal = refusal(&error);
         (last, hint) = (refusal.cause, refusal.hint);
         if refusal.is_final || Instant::now() + RETRY_PAUSE >= deadline {
-            return Err(StartupError::new(format!("cannot use the database ({last})"), place, hint));
+            return Err(StartupError::new(
+                format!("cannot use the database ({last})"),
+                place,
+                hint,
+            ));
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -63,16 +77,23 @@ pub async fn check_schema(connection: &mut PgConnection) -> Result<(), StartupEr
                 .fetch_all(connection)
                 .await
                 .map_err(failed)?;
-        rows.into_iter().map(|(version, checksum, success)| (version, (checksum, success))).collect()
+        rows.into_iter()
+            .map(|(version, checksum, success)| (version, (checksum, success)))
+            .collect()
     } else {
         BTreeMap::new()
     };
     for migration in migrations().iter() {
-        let name = format!("{}_{}", migration.version, migration.description.replace(' ', "_"));
+        let name = format!(
+            "{}_{}",
+            migration.version,
+            migration.description.replace(' ', "_")
+        );
         match applied.get(&migration.version) {
             Some((checksum, true)) if **checksum == *migration.checksum => {}
             Some((_, true)) => {
-                let hint = "the file was edited after it was applied: restore it, add a new migration instead";
+                let hint =
+                    "the file was edited after it was applied: restore it, add a new migration instead";
                 return Err(StartupError::new(
                     format!("migration {name} differs from the applied one"),
                     "migrations",
@@ -105,7 +126,8 @@ pub async fn check_partitions(connection: &mut PgConnection, partitions: u16) ->
         return Ok(());
     }
     let what = format!("ingest.partitions is {partitions}, but {known} partitions are in use");
-    let hint = "set ingest.partitions to what all gateways use; to lower it, stop everything, let the stream COMMANDS run empty and delete the rows above from partition_leases";
+    let hint = "set ingest.partitions to what was used so far; to change it, let the stream COMMANDS run \
+                empty, stop all replicas and gateways, and delete the rows";
     Err(StartupError::new(what, "table partition_leases", hint).into())
 }
 
@@ -119,7 +141,11 @@ fn migrations() -> Migrator {
 
 async fn checked(mut connection: PgConnection, place: &str) -> Result<PgConnection, StartupError> {
     let failed = |error: sqlx::Error| {
-        StartupError::new(format!("cannot question the database ({error})"), place, "look into its log")
+        StartupError::new(
+            format!("cannot question the database ({error})"),
+            place,
+            "look into its log",
+        )
     };
     let number: String = sqlx::query_scalar("SELECT current_setting('server_version_num')")
         .fetch_one(&mut connection)
@@ -162,14 +188,21 @@ fn refusal(error: &sqlx::Error) -> Refusal {
             "28P01" | "28000" => ("check user and password of DATABASE_URL, and pg_hba.conf", true),
             "3D000" => ("create the database, or correct its name in DATABASE_URL", true),
             "57P03" => ("Postgres is starting up or shutting down: try again", false),
-            "53300" => ("raise max_connections of the server, or lower database.max_connections", false),
+            "53300" => (
+                "raise max_connections of the server, or lower database.max_connections",
+                false,
+            ),
             _ => ("look into the log of Postgres", true),
         },
         sqlx::Error::Tls(_) => ("check sslmode and sslrootcert of DATABASE_URL", true),
         sqlx::Error::Configuration(_) => ("correct DATABASE_URL", true),
         _ => ("start Postgres there, or set DATABASE_URL to where it is", false),
     };
-    Refusal { cause, hint, is_final }
+    Refusal {
+        cause,
+        hint,
+        is_final,
+    }
 }
 
 /// Where the database is, without user and password.
@@ -177,6 +210,10 @@ fn place(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or("(default)");
     match options.get_socket() {
         Some(socket) => format!("socket {}, database {database}", socket.display()),
-        None => format!("{}:{}, database {database}", options.get_host(), options.get_port()),
+        None => format!(
+            "{}:{}, database {database}",
+            options.get_host(),
+            options.get_port()
+        ),
     }
 }

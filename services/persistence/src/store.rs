@@ -1,5 +1,8 @@
 //! All SQL of the service, one file per noun. Row structs are private beside their query and become proto
 //! or batch types by full destructuring. Statements are few and static; arrays are passed as parameters.
+//!
+//! Rows asked for by an array of two-part keys are fetched by `LATERAL (… LIMIT 1)`: in a plain join of three
+//! tables the planner was seen to use one part of the key only, and so to read whole conversations.
 
 pub mod batch;
 pub mod conversations;

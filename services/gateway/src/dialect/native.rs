@@ -227,6 +227,10 @@ fn acknowledged(body: &impl Serialize) -> Box<RawValue> {
 
 /// Reads a payload; the error names the field but never repeats content.
 fn parse<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Result<T, ClientError> {
+    // serde would take a list of the fields' values for the object.
+    if !payload.get().starts_with('{') {
+        return Err(ClientError::invalid("the payload is not an object"));
+    }
     serde_json::from_str(payload.get()).map_err(|error| json::unreadable(&error))
 }
 

@@ -1,7 +1,6 @@
 //! Conversations: create, list, read, catch up.
 
-use axum::body::Bytes;
-use axum::extract::{OriginalUri, Path, Query, State};
+use axum::extract::{OriginalUri, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -10,7 +9,7 @@ use parlance_proto::v1::{ConversationKind, CreateConversation, ErrorCode, comman
 use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, conversation_id, page_size, parse};
+use super::{Body, Caller, Named, page_size, parse};
 use crate::app::Shared;
 use crate::commands::{Confirmed, new_id};
 use crate::dialect::Answer;
@@ -63,7 +62,7 @@ async fn create_direct(
     State(shared): State<Shared>,
     OriginalUri(uri): OriginalUri,
     caller: Caller,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, ClientError> {
     let body: DirectBody = parse(&body)?;
     let other = UserId::parse(body.user_id)?;
@@ -86,7 +85,7 @@ async fn create_direct(
 async fn create_group(
     State(shared): State<Shared>,
     caller: Caller,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, ClientError> {
     let body: GroupBody = parse(&body)?;
     shared.limits.title(&body.title)?;
@@ -162,9 +161,8 @@ async fn list(
 async fn read(
     State(shared): State<Shared>,
     caller: Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, ClientError> {
-    let id = conversation_id(&id)?;
     let conversation = shared.backend.conversation(Some(caller.actor()), id).await?;
     Ok(Json(json::conversation(&conversation)).into_response())
 }
@@ -172,10 +170,9 @@ async fn read(
 async fn events(
     State(shared): State<Shared>,
     caller: Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
     query: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ClientError> {
-    let id = conversation_id(&id)?;
     let Query(query) = query.map_err(|_| ClientError::invalid("after or limit is malformed"))?;
     let limit = page_size(query.limit)?;
     let page = shared

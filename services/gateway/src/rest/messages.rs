@@ -1,7 +1,6 @@
 //! Messages of a conversation: send and read.
 
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -11,7 +10,7 @@ use parlance_proto::v1::{ListMessages, command};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Caller, conversation_id, page_size, parse};
+use super::{Body, Caller, Named, page_size, parse};
 use crate::app::Shared;
 use crate::dialect::Answer;
 use crate::dialect::native::json::{self, MessageInput, MessageJson};
@@ -51,10 +50,9 @@ struct MessageList<'a> {
 async fn send(
     State(shared): State<Shared>,
     caller: Caller,
-    Path(id): Path<String>,
-    body: Bytes,
+    Named(id): Named,
+    body: Body,
 ) -> Result<Response, ClientError> {
-    let id = conversation_id(&id)?;
     let body: SendBody = parse(&body)?;
     let input = MessageInput {
         client_msg_id: body.client_msg_id,
@@ -80,10 +78,9 @@ async fn send(
 async fn list(
     State(shared): State<Shared>,
     caller: Caller,
-    Path(id): Path<String>,
+    Named(id): Named,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ClientError> {
-    let id = conversation_id(&id)?;
     let Query(query) = query.map_err(|_| ClientError::invalid("limit, before or after is malformed"))?;
     let request = ListMessages {
         conversation_id: id.to_string(),

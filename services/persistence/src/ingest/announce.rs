@@ -37,13 +37,29 @@ pub async fn announce(bus: &Bus, part: &[Entry], answers: Vec<Answer>) -> Announ
     let mut notices = Vec::new();
     for (entry, answer) in part.iter().zip(answers) {
         count(entry, &answer);
-        let Answer { result, repeated, event, notices: told } = answer;
+        let Answer {
+            result,
+            repeated,
+            event,
+            notices: told,
+        } = answer;
         if !entry.reply_to.is_empty() {
-            let confirmation = Confirmation { command_id: entry.command_id.clone(), repeated, result: Some(result) };
-            confirmations.entry(&entry.reply_to).or_default().push(confirmation);
+            let confirmation = Confirmation {
+                command_id: entry.command_id.clone(),
+                repeated,
+                result: Some(result),
+            };
+            confirmations
+                .entry(&entry.reply_to)
+                .or_default()
+                .push(confirmation);
         } else if let confirmation::Result::Error(error) = &result {
             let code = error.code().as_str_name();
-            tracing::warn!(command = entry.command_id, code, "rejected a command nobody waits for");
+            tracing::warn!(
+                command = entry.command_id,
+                code,
+                "rejected a command nobody waits for"
+            );
         }
         events.extend(event);
         notices.extend(told);
@@ -52,13 +68,18 @@ pub async fn announce(bus: &Bus, part: &[Entry], answers: Vec<Answer>) -> Announ
     for notice in &notices {
         let _ = within(bus.notify_user(notice)).await;
     }
-    let mut announced = Announced { events: Vec::new(), confirmed: true };
+    let mut announced = Announced {
+        events: Vec::new(),
+        confirmed: true,
+    };
     for batch in by_conversation(events) {
         let stored = within(bus.publish_events(batch.clone())).await;
         announced.events.push(Announcement { batch, stored });
     }
     for (gateway, confirmations) in confirmations {
-        announced.confirmed &= within(bus.confirm(gateway, ConfirmationBatch { confirmations })).await.is_some();
+        announced.confirmed &= within(bus.confirm(gateway, ConfirmationBatch { confirmations }))
+            .await
+            .is_some();
     }
     announced
 }
@@ -101,7 +122,9 @@ fn by_conversation(events: Vec<v1::Event>) -> Vec<EventBatch> {
         .map(|conversation| {
             let durable = durable.remove(&conversation).unwrap_or_default().into_values();
             let receipts = receipts.remove(&conversation).unwrap_or_default().into_values();
-            EventBatch { events: durable.chain(receipts).collect() }
+            EventBatch {
+                events: durable.chain(receipts).collect(),
+            }
         })
         .collect()
 }
@@ -122,18 +145,41 @@ mod tests {
 
     fn event(conversation: &str, seq: u64) -> v1::Event {
         let body = (seq == 0).then(|| {
-            event::Body::ReceiptUpdated(v1::ReceiptUpdated { user_id: "bob".into(), ..Default::default() })
+            event::Body::ReceiptUpdated(v1::ReceiptUpdated {
+                user_id: "bob".into(),
+                ..Default::default()
+            })
         });
-        v1::Event { conversation_id: conversation.into(), seq, body, ..Default::default() }
+        v1::Event {
+            conversation_id: conversation.into(),
+            seq,
+            body,
+            ..Default::default()
+        }
     }
 
     #[test]
     fn events_of_a_conversation_ascend_once_each_with_receipts_behind() {
-        let events = vec![event("b", 3), event("a", 0), event("a", 7), event("a", 5), event("a", 7), event("a", 0)];
+        let events = vec![
+            event("b", 3),
+            event("a", 0),
+            event("a", 7),
+            event("a", 5),
+            event("a", 7),
+            event("a", 0),
+        ];
         let batches: Vec<(String, Vec<u64>)> = by_conversation(events)
             .into_iter()
-            .map(|batch| (batch.events[0].conversation_id.clone(), batch.events.iter().map(|e| e.seq).collect()))
+            .map(|batch| {
+                (
+                    batch.events[0].conversation_id.clone(),
+                    batch.events.iter().map(|e| e.seq).collect(),
+                )
+            })
             .collect();
-        assert_eq!(batches, [("a".to_owned(), vec![5, 7, 0]), ("b".to_owned(), vec![3])]);
+        assert_eq!(
+            batches,
+            [("a".to_owned(), vec![5, 7, 0]), ("b".to_owned(), vec![3])]
+        );
     }
 }

@@ -29,7 +29,10 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         return create::create(loaded, effects, work, create);
     }
     let now_ms = loaded.now_ms;
-    let conversation = loaded.conversations.get_mut(&work.conversation).ok_or_else(no_conversation)?;
+    let conversation = loaded
+        .conversations
+        .get_mut(&work.conversation)
+        .ok_or_else(no_conversation)?;
     match &work.action {
         Action::Create(_) => Err(no_conversation()),
         Action::Send(send) => message::send(conversation, effects, work, send, now_ms),

@@ -48,7 +48,11 @@ pub async fn collect<T>(
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max: 4, bytes: 100, linger: Duration::from_millis(2) };
+    const LIMITS: Limits = Limits {
+        max: 4,
+        bytes: 100,
+        linger: Duration::from_millis(2),
+    };
 
     fn queue(sizes: &[usize]) -> (mpsc::Sender<usize>, mpsc::Receiver<usize>) {
         let (tx, rx) = mpsc::channel(16);

@@ -38,7 +38,12 @@ struct ReadBack {
 impl Answer {
     /// A command that was surely not carried out.
     pub fn rejected(error: v1::Error) -> Self {
-        Self { result: confirmation::Result::Error(error), repeated: false, event: None, notices: Vec::new() }
+        Self {
+            result: confirmation::Result::Error(error),
+            repeated: false,
+            event: None,
+            notices: Vec::new(),
+        }
     }
 }
 
@@ -54,7 +59,9 @@ pub async fn commit(
     works: &[&Work],
     patience: Duration,
 ) -> Result<Vec<Answer>, BatchError> {
-    let connection = timeout(patience, held.get()).await.map_err(|_| BatchError::TimedOut)??;
+    let connection = timeout(patience, held.get())
+        .await
+        .map_err(|_| BatchError::TimedOut)??;
     match timeout(patience, transaction(connection, owner, leases, works)).await {
         Ok(Ok(answers)) => Ok(answers),
         Ok(Err(error)) => {
@@ -78,8 +85,11 @@ async fn transaction(
 ) -> Result<Vec<Answer>, BatchError> {
     let mut tx = connection.begin().await?;
     let check = batch::check_leases(&mut tx, owner, leases).await?;
-    let lost: BTreeSet<u16> =
-        leases.iter().map(|lease| lease.0).filter(|partition| !check.held.contains(partition)).collect();
+    let lost: BTreeSet<u16> = leases
+        .iter()
+        .map(|lease| lease.0)
+        .filter(|partition| !check.held.contains(partition))
+        .collect();
     if !lost.is_empty() {
         tx.rollback().await?;
         return Err(BatchError::LeaseLost(lost.into_iter().collect()));
@@ -89,7 +99,11 @@ async fn transaction(
     writes::write(&mut tx, &loaded, &effects).await?;
     let receipts = receipts::settle(&mut tx, &loaded, &effects).await?;
     let (views, memberships) = read_back(&mut tx, works, &effects).await?;
-    let read_back = ReadBack { receipts, views, memberships };
+    let read_back = ReadBack {
+        receipts,
+        views,
+        memberships,
+    };
     let answers = works
         .iter()
         .zip(&effects.outcomes)
@@ -104,7 +118,13 @@ async fn read_back(
     connection: &mut PgConnection,
     works: &[&Work],
     effects: &Effects,
-) -> Result<(HashMap<(ConversationId, String), v1::Conversation>, HashMap<String, u64>), sqlx::Error> {
+) -> Result<
+    (
+        HashMap<(ConversationId, String), v1::Conversation>,
+        HashMap<String, u64>,
+    ),
+    sqlx::Error,
+> {
     let mut asked: BTreeSet<(ConversationId, String)> = BTreeSet::new();
     let mut told: BTreeSet<ConversationId> = BTreeSet::new();
     for (work, outcome) in works.iter().zip(&effects.outcomes) {
@@ -141,9 +161,18 @@ async fn read_back(
 fn answer(loaded: &Loaded, read_back: &ReadBack, work: &Work, outcome: Outcome) -> Answer {
     match outcome {
         Outcome::Rejected(error) => Answer::rejected(error),
-        Outcome::Message { message, repeated, event } => {
+        Outcome::Message {
+            message,
+            repeated,
+            event,
+        } => {
             let event = event.map(|told| events::message_event((*message).clone(), told, &loaded.epoch));
-            Answer { result: confirmation::Result::Message(*message), repeated, event, notices: Vec::new() }
+            Answer {
+                result: confirmation::Result::Message(*message),
+                repeated,
+                event,
+                notices: Vec::new(),
+            }
         }
         Outcome::Receipt => {
             let key = (work.conversation, work.actor.id.clone());
@@ -158,14 +187,31 @@ fn answer(loaded: &Loaded, read_back: &ReadBack, work: &Work, outcome: Outcome) 
                 body: Some(event::Body::ReceiptUpdated(receipt.clone())),
             };
             let result = confirmation::Result::Receipt(receipt.clone());
-            Answer { result, repeated: false, event: Some(event), notices: Vec::new() }
+            Answer {
+                result,
+                repeated: false,
+                event: Some(event),
+                notices: Vec::new(),
+            }
         }
         Outcome::Conversation { repeated, announce } => {
-            let Some(view) = read_back.views.get(&(work.conversation, work.actor.id.to_string())) else {
+            let Some(view) = read_back
+                .views
+                .get(&(work.conversation, work.actor.id.to_string()))
+            else {
                 return Answer::rejected(no_conversation());
             };
-            let notices = if announce { notices(read_back, view) } else { Vec::new() };
-            Answer { result: confirmation::Result::Conversation(view.clone()), repeated, event: None, notices }
+            let notices = if announce {
+                notices(read_back, view)
+            } else {
+                Vec::new()
+            };
+            Answer {
+                result: confirmation::Result::Conversation(view.clone()),
+                repeated,
+                event: None,
+                notices,
+            }
         }
     }
 }
@@ -178,7 +224,11 @@ fn notices(read_back: &ReadBack, view: &v1::Conversation) -> Vec<v1::UserNotice>
             let seen = read_back.views.get(&(id, participant.user_id.clone()))?;
             Some(v1::UserNotice {
                 user_id: participant.user_id.clone(),
-                memberships_version: read_back.memberships.get(&participant.user_id).copied().unwrap_or_default(),
+                memberships_version: read_back
+                    .memberships
+                    .get(&participant.user_id)
+                    .copied()
+                    .unwrap_or_default(),
                 body: Some(user_notice::Body::ConversationAdded(seen.clone())),
             })
         })

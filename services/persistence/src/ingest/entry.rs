@@ -40,11 +40,21 @@ impl Entry {
             Ok(command) => {
                 let (command_id, reply_to) = (command.id.clone(), command.reply_to.clone());
                 let work = placed(command, job.partition, partitions);
-                Self { job, reply_to, command_id, work }
+                Self {
+                    job,
+                    reply_to,
+                    command_id,
+                    work,
+                }
             }
             Err(_) => {
                 let refusal = v1::Error::with(ErrorCode::Unprocessable, "not a readable command");
-                Self { job, reply_to: String::new(), command_id: String::new(), work: Err(refusal) }
+                Self {
+                    job,
+                    reply_to: String::new(),
+                    command_id: String::new(),
+                    work: Err(refusal),
+                }
             }
         }
     }
@@ -52,14 +62,20 @@ impl Entry {
 
 /// The leases a part of a batch depends on.
 pub fn leases(part: &[Entry]) -> Vec<(u16, u64)> {
-    let leases: BTreeSet<(u16, u64)> = part.iter().map(|entry| (entry.job.partition, entry.job.epoch)).collect();
+    let leases: BTreeSet<(u16, u64)> = part
+        .iter()
+        .map(|entry| (entry.job.partition, entry.job.epoch))
+        .collect();
     leases.into_iter().collect()
 }
 
 /// A command must come on its own conversation's partition: on another one, two replicas could work on one
 /// conversation.
 fn placed(command: Command, partition: u16, partitions: u16) -> Result<Work, v1::Error> {
-    let home = command.conversation_id.parse::<ConversationId>().map(|id| subject::partition_of(id, partitions));
+    let home = command
+        .conversation_id
+        .parse::<ConversationId>()
+        .map(|id| subject::partition_of(id, partitions));
     if home.is_ok_and(|home| home != partition) {
         let message = "the command came on a partition that is not its conversation's";
         return Err(v1::Error::with(ErrorCode::Unprocessable, message));

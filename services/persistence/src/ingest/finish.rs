@@ -31,7 +31,15 @@ impl Finisher {
     /// The task and the way to it.
     pub fn new(bus: Bus, streams: StreamSettings, owned: Owned) -> (Self, Finishing) {
         let (tx, queue) = mpsc::channel(QUEUE);
-        (Self(tx), Finishing { queue, bus, streams, owned })
+        (
+            Self(tx),
+            Finishing {
+                queue,
+                bus,
+                streams,
+                owned,
+            },
+        )
     }
 
     /// Hands over a part whose answers are out.
@@ -90,7 +98,10 @@ impl Finishing {
                 },
             };
             let Err(error) = result else { return true };
-            if !part.iter().any(|entry| self.owned.holds(entry.job.partition, entry.job.epoch)) {
+            if !part
+                .iter()
+                .any(|entry| self.owned.holds(entry.job.partition, entry.job.epoch))
+            {
                 return false;
             }
             tracing::warn!(%error, "the event feed does not answer; publishing again");

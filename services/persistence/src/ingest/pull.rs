@@ -68,7 +68,12 @@ async fn pull(bus: &Bus, lease: &Partition, queue: &mpsc::Sender<Job>, slot: &mu
                 }
                 for delivery in deliveries {
                     let token = lease.in_flight.token();
-                    let job = Job { delivery, partition: lease.partition, epoch: lease.epoch, token };
+                    let job = Job {
+                        delivery,
+                        partition: lease.partition,
+                        epoch: lease.epoch,
+                        token,
+                    };
                     if queue.send(job).await.is_err() {
                         return;
                     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use parlance_proto::v1::{self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, command};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
-use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 /// One command to carry out.
 #[derive(Debug, Clone)]
@@ -95,28 +95,52 @@ impl Work {
     /// # Errors
     /// What the emitter may be told: always [`ErrorCode::Invalid`].
     pub fn parse(command: Command) -> Result<Self, v1::Error> {
-        let Command { id, reply_to: _, actor, conversation_id, issued_at_ms: _, body } = command;
+        let Command {
+            id,
+            reply_to: _,
+            actor,
+            conversation_id,
+            issued_at_ms: _,
+            body,
+        } = command;
         let actor = Actor::parse(actor)?;
         let conversation = conversation_id.parse().map_err(invalid)?;
         let body = body.ok_or_else(|| refuse("the command has no body"))?;
         let action = match body {
-            command::Body::CreateConversation(create) => Action::Create(Create::parse(create, &actor, conversation)?),
+            command::Body::CreateConversation(create) => {
+                Action::Create(Create::parse(create, &actor, conversation)?)
+            }
             command::Body::SendMessage(send) => Action::Send(Send::parse(send, actor.kind)?),
-            command::Body::EditMessage(v1::EditMessage { message_id, content }) => {
-                Action::Edit { message: message_id.parse().map_err(invalid)?, content: storable(content, "content")? }
-            }
-            command::Body::DeleteMessage(v1::DeleteMessage { message_id }) => {
-                Action::Delete { message: message_id.parse().map_err(invalid)? }
-            }
-            command::Body::MarkRead(v1::MarkRead { up_to_seq, message_ids }) => {
+            command::Body::EditMessage(v1::EditMessage { message_id, content }) => Action::Edit {
+                message: message_id.parse().map_err(invalid)?,
+                content: storable(content, "content")?,
+            },
+            command::Body::DeleteMessage(v1::DeleteMessage { message_id }) => Action::Delete {
+                message: message_id.parse().map_err(invalid)?,
+            },
+            command::Body::MarkRead(v1::MarkRead {
+                up_to_seq,
+                message_ids,
+            }) => {
                 if up_to_seq == 0 && message_ids.is_empty() {
                     return Err(refuse("up_to_seq or message_ids must be given"));
                 }
-                let messages = message_ids.iter().map(|id| id.parse().map_err(invalid)).collect::<Result<_, _>>()?;
-                Action::Read { up_to: up_to_seq, messages }
+                let messages = message_ids
+                    .iter()
+                    .map(|id| id.parse().map_err(invalid))
+                    .collect::<Result<_, _>>()?;
+                Action::Read {
+                    up_to: up_to_seq,
+                    messages,
+                }
             }
         };
-        Ok(Self { id: id.parse().map_err(invalid)?, actor, conversation, action })
+        Ok(Self {
+            id: id.parse().map_err(invalid)?,
+            actor,
+            conversation,
+            action,
+        })
     }
 
     /// A name for metrics and logs.
@@ -140,7 +164,11 @@ impl Actor {
         };
         let id = UserId::parse(actor.user_id).map_err(invalid)?;
         let username = storable(actor.username, "username")?;
-        let username = if username.is_empty() { id.to_string() } else { username };
+        let username = if username.is_empty() {
+            id.to_string()
+        } else {
+            username
+        };
         Ok(Self { id, username, kind })
     }
 
@@ -153,9 +181,17 @@ impl Actor {
 impl Create {
     fn parse(create: v1::CreateConversation, actor: &Actor, id: ConversationId) -> Result<Self, v1::Error> {
         let kind = create.kind();
-        let v1::CreateConversation { kind: _, title, participant_ids, provision_users } = create;
-        let mut others =
-            participant_ids.into_iter().map(UserId::parse).collect::<Result<BTreeSet<_>, _>>().map_err(invalid)?;
+        let v1::CreateConversation {
+            kind: _,
+            title,
+            participant_ids,
+            provision_users,
+        } = create;
+        let mut others = participant_ids
+            .into_iter()
+            .map(UserId::parse)
+            .collect::<Result<BTreeSet<_>, _>>()
+            .map_err(invalid)?;
         others.remove(&actor.id);
         let title = storable(title, "title")?;
         match kind {
@@ -181,7 +217,12 @@ impl Create {
                 }
             }
         }
-        Ok(Self { kind, title, others, provision: provision_users })
+        Ok(Self {
+            kind,
+            title,
+            others,
+            provision: provision_users,
+        })
     }
 }
 
@@ -194,13 +235,22 @@ impl Send {
             }
             (kind, _) => kind,
         };
-        let v1::SendMessage { message_id, r#type: _, content, metadata_json, client_msg_id, reply_to } = send;
+        let v1::SendMessage {
+            message_id,
+            r#type: _,
+            content,
+            metadata_json,
+            client_msg_id,
+            reply_to,
+        } = send;
         Ok(Self {
             message: message_id.parse().map_err(invalid)?,
             kind,
             content: storable(content, "content")?,
             metadata_json: metadata(metadata_json)?,
-            client_msg_id: client_msg_id.map(|id| storable(id, "client_msg_id")).transpose()?,
+            client_msg_id: client_msg_id
+                .map(|id| storable(id, "client_msg_id"))
+                .transpose()?,
             reply_to: reply_to.map(|id| id.parse().map_err(invalid)).transpose()?,
         })
     }
@@ -217,7 +267,11 @@ fn invalid(error: parlance_proto::InvalidId) -> v1::Error {
 
 /// Postgres cannot store NUL in text.
 fn storable(text: String, field: &str) -> Result<String, v1::Error> {
-    if text.contains('\0') { Err(refuse(format!("{field} holds a NUL character"))) } else { Ok(text) }
+    if text.contains('\0') {
+        Err(refuse(format!("{field} holds a NUL character")))
+    } else {
+        Ok(text)
+    }
 }
 
 /// A JSON object or nothing.
@@ -225,7 +279,7 @@ fn metadata(text: String) -> Result<String, v1::Error> {
     if text.is_empty() {
         return Ok(text);
     }
-    let object: std::collections::HashMap<String, IgnoredAny> =
+    let object: Map<String, Value> =
         serde_json::from_str(&text).map_err(|_| refuse("metadata is not a JSON object"))?;
     Ok(if object.is_empty() { String::new() } else { text })
 }
@@ -238,7 +292,10 @@ mod tests {
         Work::parse(Command {
             id: "00000000-0000-4000-8000-000000000001".into(),
             conversation_id: "00000000-0000-4000-8000-000000000002".into(),
-            actor: Some(v1::Actor { user_id: "alice".into(), ..Default::default() }),
+            actor: Some(v1::Actor {
+                user_id: "alice".into(),
+                ..Default::default()
+            }),
             body: Some(command::Body::SendMessage(v1::SendMessage {
                 message_id: "00000000-0000-4000-8000-000000000003".into(),
                 content: content.into(),
@@ -251,7 +308,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_stored_is_invalid() {
-        for (metadata, content) in [("", "a\0b"), ("[1]", ""), ("{\"a\":", ""), ("null", ""), ("{\"a\":\"\\ud800\"}", "")] {
+        for (metadata, content) in [
+            ("", "a\0b"),
+            ("[1]", ""),
+            ("{\"a\":", ""),
+            ("null", ""),
+            ("{\"a\":\"\\ud800\"}", ""),
+        ] {
             let error = send(metadata, content).unwrap_err();
             assert_eq!(error.code(), ErrorCode::Invalid, "{metadata} {content:?}");
         }
@@ -263,16 +326,29 @@ mod tests {
     fn content_stays_as_it_is() {
         let text = "  \u{202E}😀 <b>&amp;</b>\n";
         let work = send("{}", text).unwrap();
-        let Action::Send(send) = work.action else { panic!("a send") };
+        let Action::Send(send) = work.action else {
+            panic!("a send")
+        };
         assert_eq!((send.content.as_str(), send.metadata_json.as_str()), (text, ""));
-        assert_eq!((send.kind, work.actor.username.as_str()), (MessageType::Text, "alice"));
+        assert_eq!(
+            (send.kind, work.actor.username.as_str()),
+            (MessageType::Text, "alice")
+        );
     }
 
-    fn create(kind: ConversationKind, id: ConversationId, title: &str, others: &[&str]) -> Result<Work, v1::Error> {
+    fn create(
+        kind: ConversationKind,
+        id: ConversationId,
+        title: &str,
+        others: &[&str],
+    ) -> Result<Work, v1::Error> {
         Work::parse(Command {
             id: "00000000-0000-4000-8000-000000000001".into(),
             conversation_id: id.to_string(),
-            actor: Some(v1::Actor { user_id: "alice".into(), ..Default::default() }),
+            actor: Some(v1::Actor {
+                user_id: "alice".into(),
+                ..Default::default()
+            }),
             body: Some(command::Body::CreateConversation(v1::CreateConversation {
                 kind: kind.into(),
                 title: title.into(),

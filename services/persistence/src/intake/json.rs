@@ -34,15 +34,30 @@ enum Name {
 /// # Errors
 /// What is wrong, without content.
 pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
-    let JsonMessage { sender_id, sender_name, sender_kind, message_type, content, metadata_json, reply_to } =
-        serde_json::from_slice(payload).map_err(|error| {
-            // The text of a serde error may quote the payload; its place does not.
-            format!("the payload is no JSON SystemMessage (line {}, column {})", error.line(), error.column())
-        })?;
-    let kind = number(sender_kind, "SENDER_KIND_", |name| SenderKind::from_str_name(name).map(i32::from))
-        .ok_or("sender_kind must be AGENT or SYSTEM")?;
-    let message_type = number(message_type, "MESSAGE_TYPE_", |name| MessageType::from_str_name(name).map(i32::from))
-        .ok_or("type is not a known message type")?;
+    let JsonMessage {
+        sender_id,
+        sender_name,
+        sender_kind,
+        message_type,
+        content,
+        metadata_json,
+        reply_to,
+    } = serde_json::from_slice(payload).map_err(|error| {
+        // The text of a serde error may quote the payload; its place does not.
+        format!(
+            "the payload is no JSON SystemMessage (line {}, column {})",
+            error.line(),
+            error.column()
+        )
+    })?;
+    let kind = number(sender_kind, "SENDER_KIND_", |name| {
+        SenderKind::from_str_name(name).map(i32::from)
+    })
+    .ok_or("sender_kind must be AGENT or SYSTEM")?;
+    let message_type = number(message_type, "MESSAGE_TYPE_", |name| {
+        MessageType::from_str_name(name).map(i32::from)
+    })
+    .ok_or("type is not a known message type")?;
     Ok(SystemMessage {
         sender_id,
         sender_name,
@@ -73,7 +88,11 @@ mod tests {
     fn names_are_read_in_every_spelling() {
         for kind in ["\"AGENT\"", "\"agent\"", "\"SENDER_KIND_AGENT\"", "2"] {
             let payload = format!(r#"{{"sender_id":"bot","sender_kind":{kind},"content":"x"}}"#);
-            assert_eq!(parse(payload.as_bytes()).unwrap().sender_kind(), SenderKind::Agent, "{kind}");
+            assert_eq!(
+                parse(payload.as_bytes()).unwrap().sender_kind(),
+                SenderKind::Agent,
+                "{kind}"
+            );
         }
     }
 

@@ -24,9 +24,20 @@ impl Running {
     /// Starts pulling a partition.
     pub(super) fn partition(leases: &Leases, partition: u16, epoch: u64) -> Self {
         let (stop, in_flight) = (CancellationToken::new(), TaskTracker::new());
-        let lease = Partition { partition, epoch, stop: stop.clone(), in_flight: in_flight.clone() };
+        let lease = Partition {
+            partition,
+            epoch,
+            stop: stop.clone(),
+            in_flight: in_flight.clone(),
+        };
         let task = tokio::spawn(pull::run(leases.bus.clone(), lease, leases.queue.clone()));
-        Self { epoch, stop, in_flight, task, leaving_since: None }
+        Self {
+            epoch,
+            stop,
+            in_flight,
+            task,
+            leaving_since: None,
+        }
     }
 
     /// Starts turning services' messages into commands.
@@ -38,7 +49,13 @@ impl Running {
             partitions: leases.partitions,
         };
         let task = tokio::spawn(intake.run(epoch, stop.clone()));
-        Self { epoch, stop, in_flight: TaskTracker::new(), task, leaving_since: None }
+        Self {
+            epoch,
+            stop,
+            in_flight: TaskTracker::new(),
+            task,
+            leaving_since: None,
+        }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -63,7 +80,9 @@ impl Running {
 
     /// Whether nothing is in flight any more, or it took longer than `patience`.
     pub(super) fn has_left(&self, patience: Duration) -> bool {
-        let Some(since) = self.leaving_since else { return false };
+        let Some(since) = self.leaving_since else {
+            return false;
+        };
         (self.task.is_finished() && self.in_flight.is_empty()) || since.elapsed() >= patience
     }
 }

@@ -17,7 +17,11 @@ pub enum Plan {
 /// Compares what is owned with the fair share.
 pub fn plan(total: usize, live: usize, owned: usize) -> Plan {
     let share = fair(total, live);
-    if owned > share { Plan::Release(owned - share) } else { Plan::Take(share - owned) }
+    if owned > share {
+        Plan::Release(owned - share)
+    } else {
+        Plan::Take(share - owned)
+    }
 }
 
 #[cfg(test)]

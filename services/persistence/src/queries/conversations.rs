@@ -25,18 +25,33 @@ pub(super) async fn list(
     query: &v1::ListConversations,
 ) -> Result<v1::ConversationPage, QueryError> {
     let limit = limit(query.limit);
-    let below = if query.cursor.is_empty() { None } else { Some(read_cursor(&query.cursor)?) };
+    let below = if query.cursor.is_empty() {
+        None
+    } else {
+        Some(read_cursor(&query.cursor)?)
+    };
     let ids = store::page(connection, viewer, below, i64::from(limit) + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut more = ids.len() > wanted;
-    let asked: Vec<_> = ids.into_iter().take(wanted).map(|id| (id, viewer.to_owned())).collect();
+    let asked: Vec<_> = ids
+        .into_iter()
+        .take(wanted)
+        .map(|id| (id, viewer.to_owned()))
+        .collect();
     let mut views = store::views(connection, &asked).await?;
     let mut page: Vec<v1::Conversation> = asked.iter().filter_map(|key| views.remove(key)).collect();
     let fitting = fitting(&page, MAX_BYTES);
     more |= fitting < page.len();
     page.truncate(fitting);
-    let next = if more { page.last().map(cursor).unwrap_or_default() } else { String::new() };
-    Ok(v1::ConversationPage { conversations: page, next })
+    let next = if more {
+        page.last().map(cursor).unwrap_or_default()
+    } else {
+        String::new()
+    };
+    Ok(v1::ConversationPage {
+        conversations: page,
+        next,
+    })
 }
 
 /// `<updated_at in ms>.<id>`: opaque to clients.
@@ -47,7 +62,10 @@ fn cursor(last: &v1::Conversation) -> String {
 fn read_cursor(text: &str) -> Result<Place, v1::Error> {
     let place = text.split_once('.').and_then(|(at, id)| {
         let id: parlance_proto::ConversationId = id.parse().ok()?;
-        Some(Place { updated_at_ms: at.parse().ok()?, id: id.uuid() })
+        Some(Place {
+            updated_at_ms: at.parse().ok()?,
+            id: id.uuid(),
+        })
     });
     place.ok_or_else(|| refuse("cursor is not one that was returned"))
 }
@@ -59,7 +77,11 @@ mod tests {
     #[test]
     fn cursors_round_trip_and_anything_else_is_refused() {
         let id = "01890000-0000-7000-8000-000000000001";
-        let last = v1::Conversation { id: id.into(), updated_at_ms: 17, ..Default::default() };
+        let last = v1::Conversation {
+            id: id.into(),
+            updated_at_ms: 17,
+            ..Default::default()
+        };
         let place = read_cursor(&cursor(&last)).unwrap();
         assert_eq!((place.updated_at_ms, place.id.to_string().as_str()), (17, id));
         for bad in ["", "17", "x.y", "17.", "'; DROP TABLE users; --"] {

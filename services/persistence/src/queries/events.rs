@@ -1,7 +1,7 @@
 //! Catching up: the log of conversations after a position.
 
-use parlance_proto::v1;
 use parlance_proto::ConversationId;
+use parlance_proto::v1;
 use sqlx::PgConnection;
 
 use super::page::{MAX_BYTES, fitting};
@@ -22,7 +22,10 @@ pub(super) async fn list(
     query: &v1::ListEvents,
 ) -> Result<v1::EventPage, QueryError> {
     let head = head(connection, viewer, &query.conversation_id).await?;
-    let mut budget = Budget { events: limit(query.limit), bytes: MAX_BYTES };
+    let mut budget = Budget {
+        events: limit(query.limit),
+        bytes: MAX_BYTES,
+    };
     page(connection, &head, query.after, &mut budget).await
 }
 
@@ -34,13 +37,22 @@ pub(super) async fn sync(
     if query.positions.len() > MAX_POSITIONS {
         return Err(refuse(format!("more than {MAX_POSITIONS} positions")).into());
     }
-    let ids: Vec<ConversationId> = query.positions.iter().filter_map(|p| p.conversation_id.parse().ok()).collect();
+    let ids: Vec<ConversationId> = query
+        .positions
+        .iter()
+        .filter_map(|p| p.conversation_id.parse().ok())
+        .collect();
     let heads = heads(connection, &ids, Some(viewer)).await?;
-    let mut budget = Budget { events: limit(query.limit), bytes: MAX_BYTES };
+    let mut budget = Budget {
+        events: limit(query.limit),
+        bytes: MAX_BYTES,
+    };
     let mut pages = Vec::new();
     for position in &query.positions {
         let id = position.conversation_id.parse::<ConversationId>().ok();
-        let Some(head) = heads.iter().find(|head| Some(head.id) == id) else { continue };
+        let Some(head) = heads.iter().find(|head| Some(head.id) == id) else {
+            continue;
+        };
         let other_life = !position.epoch.is_empty() && position.epoch != head.epoch;
         pages.push(if other_life {
             blank(head, true)
@@ -79,9 +91,17 @@ async fn page(
     events.truncate(fitting(&events, budget.bytes));
     let bytes: usize = events.iter().map(prost::Message::encoded_len).sum();
     budget.events = budget.events.saturating_sub(events.len() as u64);
-    budget.bytes = if events.len() < whole { 0 } else { budget.bytes.saturating_sub(bytes) };
+    budget.bytes = if events.len() < whole {
+        0
+    } else {
+        budget.bytes.saturating_sub(bytes)
+    };
     let complete = through == head.seq && events.len() == whole;
-    Ok(v1::EventPage { events, complete, ..blank(head, false) })
+    Ok(v1::EventPage {
+        events,
+        complete,
+        ..blank(head, false)
+    })
 }
 
 fn blank(head: &Head, resync: bool) -> v1::EventPage {
@@ -96,5 +116,9 @@ fn blank(head: &Head, resync: bool) -> v1::EventPage {
 }
 
 fn limit(asked: u32) -> u64 {
-    u64::from(if asked == 0 { DEFAULT_EVENTS } else { asked.min(MAX_EVENTS) })
+    u64::from(if asked == 0 {
+        DEFAULT_EVENTS
+    } else {
+        asked.min(MAX_EVENTS)
+    })
 }

@@ -23,7 +23,11 @@ pub(super) async fn list(
     if let (Window::After(_), before @ 1..) = (window, query.before) {
         messages.retain(|message| message.seq < before);
     }
-    Ok(page(messages, window, usize::try_from(limit).unwrap_or(usize::MAX)))
+    Ok(page(
+        messages,
+        window,
+        usize::try_from(limit).unwrap_or(usize::MAX),
+    ))
 }
 
 /// Cuts at the far end of the direction asked for: what is left out begins where the next page begins.
@@ -51,11 +55,20 @@ mod tests {
     use super::*;
 
     fn messages(seqs: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<v1::Message> {
-        seqs.map(|seq| v1::Message { seq, content: "x".repeat(bytes), ..Default::default() }).collect()
+        seqs.map(|seq| v1::Message {
+            seq,
+            content: "x".repeat(bytes),
+            ..Default::default()
+        })
+        .collect()
     }
 
     fn shape(page: &v1::MessagePage) -> (u64, u64, u64) {
-        (page.messages[0].seq, page.messages[page.messages.len() - 1].seq, page.next)
+        (
+            page.messages[0].seq,
+            page.messages[page.messages.len() - 1].seq,
+            page.next,
+        )
     }
 
     #[test]
@@ -68,8 +81,14 @@ mod tests {
 
     #[test]
     fn large_messages_shorten_the_page() {
-        assert_eq!(shape(&page(messages(1..=9, 300 * 1024), Window::After(0), 9)), (1, 2, 2));
-        assert_eq!(shape(&page(messages(1..=9, 300 * 1024), Window::Before(10), 9)), (8, 9, 8));
+        assert_eq!(
+            shape(&page(messages(1..=9, 300 * 1024), Window::After(0), 9)),
+            (1, 2, 2)
+        );
+        assert_eq!(
+            shape(&page(messages(1..=9, 300 * 1024), Window::Before(10), 9)),
+            (8, 9, 8)
+        );
         assert!(page(Vec::new(), Window::Before(1), 3).messages.is_empty());
     }
 }

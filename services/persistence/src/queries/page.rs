@@ -9,11 +9,18 @@ pub(super) const MAX_BYTES: usize = 700 * 1024;
 
 /// The limit that is meant.
 pub(super) fn limit(asked: u32) -> u32 {
-    if asked == 0 { DEFAULT_LIMIT } else { asked.min(MAX_LIMIT) }
+    if asked == 0 {
+        DEFAULT_LIMIT
+    } else {
+        asked.min(MAX_LIMIT)
+    }
 }
 
 /// How many of the items fit `bytes`, in their order; at least one.
-pub(super) fn fitting<'a, T: prost::Message + 'a>(items: impl IntoIterator<Item = &'a T>, bytes: usize) -> usize {
+pub(super) fn fitting<'a, T: prost::Message + 'a>(
+    items: impl IntoIterator<Item = &'a T>,
+    bytes: usize,
+) -> usize {
     let mut used = 0;
     let mut count = 0;
     for item in items {
@@ -39,7 +46,10 @@ mod tests {
 
     #[test]
     fn a_page_never_outgrows_its_bytes_but_always_moves_on() {
-        let message = |bytes: usize| Message { content: "x".repeat(bytes), ..Message::default() };
+        let message = |bytes: usize| Message {
+            content: "x".repeat(bytes),
+            ..Message::default()
+        };
         let items = [message(400), message(400), message(400)];
         assert_eq!(fitting(&items, 900), 2);
         assert_eq!(fitting(&items, 10), 1);

@@ -30,7 +30,11 @@ pub(super) async fn heads(
     viewer: Viewer<'_>,
     query: &v1::GetHeads,
 ) -> Result<v1::Heads, QueryError> {
-    let ids: Vec<ConversationId> = query.conversation_ids.iter().filter_map(|id| id.parse().ok()).collect();
+    let ids: Vec<ConversationId> = query
+        .conversation_ids
+        .iter()
+        .filter_map(|id| id.parse().ok())
+        .collect();
     let heads = conversations::heads(connection, &ids, viewer)
         .await?
         .into_iter()
@@ -41,8 +45,12 @@ pub(super) async fn heads(
         })
         .collect();
     // On behalf of a user: nobody else's counters.
-    let asked: Vec<String> =
-        query.user_ids.iter().filter(|id| viewer.is_none_or(|viewer| viewer == *id)).cloned().collect();
+    let asked: Vec<String> = query
+        .user_ids
+        .iter()
+        .filter(|id| viewer.is_none_or(|viewer| viewer == *id))
+        .cloned()
+        .collect();
     Ok(v1::Heads {
         epoch: epoch::current(connection).await?,
         heads,
@@ -58,5 +66,8 @@ pub(super) async fn receipts(
     let head = head(connection, viewer, &query.conversation_id).await?;
     // The version was read before the receipts: asking again after it repeats, and never skips.
     let receipts = store::after(connection, head.id, query.after_version).await?;
-    Ok(v1::Receipts { receipts, receipts_version: head.receipts_version })
+    Ok(v1::Receipts {
+        receipts,
+        receipts_version: head.receipts_version,
+    })
 }

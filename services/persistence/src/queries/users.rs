@@ -14,7 +14,9 @@ pub(super) async fn provision(
     actor: &v1::Actor,
     create: bool,
 ) -> Result<v1::User, QueryError> {
-    let v1::Actor { user_id, username, .. } = actor;
+    let v1::Actor {
+        user_id, username, ..
+    } = actor;
     if username.contains('\0') {
         return Err(refuse("username holds a NUL character").into());
     }
@@ -41,9 +43,15 @@ pub(super) async fn memberships(
     viewer: Viewer<'_>,
     query: &v1::ListMemberships,
 ) -> Result<v1::Memberships, QueryError> {
-    let asked: Vec<String> =
-        query.user_ids.iter().filter(|id| viewer.is_none_or(|viewer| viewer == *id)).cloned().collect();
-    Ok(v1::Memberships { memberships: store::memberships(connection, &asked).await? })
+    let asked: Vec<String> = query
+        .user_ids
+        .iter()
+        .filter(|id| viewer.is_none_or(|viewer| viewer == *id))
+        .cloned()
+        .collect();
+    Ok(v1::Memberships {
+        memberships: store::memberships(connection, &asked).await?,
+    })
 }
 
 fn unknown() -> v1::Error {

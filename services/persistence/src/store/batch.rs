@@ -67,8 +67,10 @@ pub async fn check_leases(
     owner: &str,
     leases: &[(u16, u64)],
 ) -> Result<LeaseCheck, sqlx::Error> {
-    let (ids, epochs): (Vec<i32>, Vec<i64>) =
-        leases.iter().map(|&(partition, epoch)| (i32::from(partition), super::seq_to(epoch))).unzip();
+    let (ids, epochs): (Vec<i32>, Vec<i64>) = leases
+        .iter()
+        .map(|&(partition, epoch)| (i32::from(partition), super::seq_to(epoch)))
+        .unzip();
     let rows: Vec<(i32,)> = sqlx::query_as(
         "SELECT l.partition
          FROM unnest($2::int4[], $3::int8[]) AS ours (partition, epoch)
@@ -80,10 +82,18 @@ pub async fn check_leases(
     .bind(epochs)
     .fetch_all(&mut *connection)
     .await?;
-    let (now, epoch): (DateTime<Utc>, Uuid) =
-        sqlx::query_as("SELECT now(), id FROM epoch").fetch_one(connection).await?;
-    let held = rows.into_iter().filter_map(|(partition,)| u16::try_from(partition).ok()).collect();
-    Ok(LeaseCheck { held, now_ms: millis(now), epoch: epoch.to_string() })
+    let (now, epoch): (DateTime<Utc>, Uuid) = sqlx::query_as("SELECT now(), id FROM epoch")
+        .fetch_one(connection)
+        .await?;
+    let held = rows
+        .into_iter()
+        .filter_map(|(partition,)| u16::try_from(partition).ok())
+        .collect();
+    Ok(LeaseCheck {
+        held,
+        now_ms: millis(now),
+        epoch: epoch.to_string(),
+    })
 }
 
 /// Locks the conversations of the commands in one order for all, and loads what the commands touch.
@@ -96,7 +106,12 @@ pub async fn load(
     works: &[&Work],
 ) -> Result<Loaded, sqlx::Error> {
     let conversations = lock_conversations(connection, works).await?;
-    let mut loaded = Loaded { now_ms: check.now_ms, epoch: check.epoch, conversations, ..Loaded::default() };
+    let mut loaded = Loaded {
+        now_ms: check.now_ms,
+        epoch: check.epoch,
+        conversations,
+        ..Loaded::default()
+    };
     load_members(connection, works, &mut loaded).await?;
     load_messages(connection, works, &mut loaded).await?;
     load_changes(connection, works, &mut loaded).await?;
@@ -125,13 +140,17 @@ async fn load_members(
     works: &[&Work],
     loaded: &mut Loaded,
 ) -> Result<(), sqlx::Error> {
-    let asked: BTreeSet<(Uuid, &str)> =
-        works.iter().map(|work| (work.conversation.uuid(), work.actor.id.as_str())).collect();
+    let asked: BTreeSet<(Uuid, &str)> = works
+        .iter()
+        .map(|work| (work.conversation.uuid(), work.actor.id.as_str()))
+        .collect();
     let (conversations, users): (Vec<Uuid>, Vec<&str>) = asked.into_iter().unzip();
     let rows: Vec<MemberRow> = sqlx::query_as(
         "SELECT p.conversation_id, p.user_id, p.role, u.username, p.read_seqs::text AS read_seqs, p.receipts_version
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
-         JOIN participants p USING (conversation_id, user_id) JOIN users u USING (user_id)
+         CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
+                             AND x.user_id = asked.user_id LIMIT 1) AS p
+         JOIN users u ON u.user_id = asked.user_id
          WHERE p.left_seq IS NULL AND u.deleted_at IS NULL",
     )
     .bind(conversations)
@@ -139,7 +158,14 @@ async fn load_members(
     .fetch_all(connection)
     .await?;
     for row in rows {
-        let MemberRow { conversation_id, user_id, role, username, read_seqs, receipts_version } = row;
+        let MemberRow {
+            conversation_id,
+            user_id,
+            role,
+            username,
+            read_seqs,
+            receipts_version,
+        } = row;
         let member = Member {
             role: role_from(role)?,
             username,
@@ -147,7 +173,10 @@ async fn load_members(
             receipts_version: seq_from(receipts_version)?,
         };
         let user = UserId::parse(user_id).map_err(|_| corrupt("a participant's user id"))?;
-        if let Some(state) = loaded.conversations.get_mut(&ConversationId::from_uuid(conversation_id)) {
+        if let Some(state) = loaded
+            .conversations
+            .get_mut(&ConversationId::from_uuid(conversation_id))
+        {
             state.members.insert(user, member);
         }
     }
@@ -160,7 +189,10 @@ async fn load_messages(
     loaded: &mut Loaded,
 ) -> Result<(), sqlx::Error> {
     let mut names: BTreeSet<(ConversationId, MessageId)> = BTreeSet::new();
-    for work in works.iter().filter(|work| loaded.conversations.contains_key(&work.conversation)) {
+    for work in works
+        .iter()
+        .filter(|work| loaded.conversations.contains_key(&work.conversation))
+    {
         let mut name = |id: MessageId| names.insert((work.conversation, id));
         match &work.action {
             Action::Create(_) => {}
@@ -197,22 +229,34 @@ async fn load_changes(
     loaded: &mut Loaded,
 ) -> Result<(), sqlx::Error> {
     let changing = |work: &&&Work| matches!(work.action, Action::Edit { .. } | Action::Delete { .. });
-    let (conversations, commands): (Vec<Uuid>, Vec<Uuid>) =
-        works.iter().filter(changing).map(|work| (work.conversation.uuid(), work.id.uuid())).unzip();
+    let (conversations, commands): (Vec<Uuid>, Vec<Uuid>) = works
+        .iter()
+        .filter(changing)
+        .map(|work| (work.conversation.uuid(), work.id.uuid()))
+        .unzip();
     if commands.is_empty() {
         return Ok(());
     }
     let rows: Vec<ChangeRow> = sqlx::query_as(
         "SELECT c.conversation_id, c.command_id, c.seq, c.kind, c.target_seq, c.actor, c.at
          FROM unnest($1::uuid[], $2::uuid[]) AS asked (conversation_id, command_id)
-         JOIN changes c USING (conversation_id, command_id)",
+         CROSS JOIN LATERAL (SELECT * FROM changes x WHERE x.conversation_id = asked.conversation_id
+                             AND x.command_id = asked.command_id LIMIT 1) AS c",
     )
     .bind(conversations)
     .bind(commands)
     .fetch_all(connection)
     .await?;
     for row in rows {
-        let ChangeRow { conversation_id, command_id, seq, kind, target_seq, actor, at } = row;
+        let ChangeRow {
+            conversation_id,
+            command_id,
+            seq,
+            kind,
+            target_seq,
+            actor,
+            at,
+        } = row;
         let change = Change {
             seq: seq_from(seq)?,
             kind: change_kind_from(kind)?,
@@ -220,7 +264,10 @@ async fn load_changes(
             actor,
             at_ms: millis(at),
         };
-        if let Some(state) = loaded.conversations.get_mut(&ConversationId::from_uuid(conversation_id)) {
+        if let Some(state) = loaded
+            .conversations
+            .get_mut(&ConversationId::from_uuid(conversation_id))
+        {
             state.changes.insert(CommandId::from_uuid(command_id), change);
         }
     }
@@ -235,7 +282,10 @@ async fn load_for_creations(
 ) -> Result<(), sqlx::Error> {
     let mut ids: BTreeSet<&str> = BTreeSet::new();
     let mut fresh: BTreeSet<ConversationId> = BTreeSet::new();
-    for work in works.iter().filter(|work| !loaded.conversations.contains_key(&work.conversation)) {
+    for work in works
+        .iter()
+        .filter(|work| !loaded.conversations.contains_key(&work.conversation))
+    {
         if let Action::Create(create) = &work.action {
             ids.extend(create.others.iter().map(UserId::as_str));
             ids.insert(work.actor.id.as_str());
@@ -258,10 +308,11 @@ async fn load_for_creations(
             loaded.users.insert(id, username);
         }
     }
-    loaded.numbers = sqlx::query_scalar("SELECT nextval('conversation_number') FROM generate_series(1, $1::int8)")
-        .bind(i64::try_from(fresh.len()).unwrap_or(i64::MAX))
-        .fetch_all(connection)
-        .await?;
+    loaded.numbers =
+        sqlx::query_scalar("SELECT nextval('conversation_number') FROM generate_series(1, $1::int8)")
+            .bind(i64::try_from(fresh.len()).unwrap_or(i64::MAX))
+            .fetch_all(connection)
+            .await?;
     Ok(())
 }
 
@@ -283,7 +334,8 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
         } = row;
         let state = ConversationState {
             number,
-            kind: ConversationKind::try_from(i32::from(kind)).map_err(|_| corrupt("a conversation's kind"))?,
+            kind: ConversationKind::try_from(i32::from(kind))
+                .map_err(|_| corrupt("a conversation's kind"))?,
             title,
             created_by,
             created_by_command: CommandId::from_uuid(created_by_command),
@@ -325,6 +377,9 @@ fn role_from(stored: i16) -> Result<Role, sqlx::Error> {
 
 fn ids_of(message: &v1::Message) -> Result<(MessageId, ConversationId), sqlx::Error> {
     let id = message.id.parse().map_err(|_| corrupt("a message id"))?;
-    let conversation = message.conversation_id.parse().map_err(|_| corrupt("a conversation id"))?;
+    let conversation = message
+        .conversation_id
+        .parse()
+        .map_err(|_| corrupt("a conversation id"))?;
     Ok((id, conversation))
 }

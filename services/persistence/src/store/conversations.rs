@@ -85,22 +85,31 @@ pub async fn views(
         "SELECT p.user_id AS viewer, c.conversation_id, c.number, c.kind, c.title, c.created_by, c.head_seq,
                 c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
-         JOIN participants p USING (conversation_id, user_id)
-         JOIN conversations c USING (conversation_id)
+         CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
+                             AND x.user_id = asked.user_id LIMIT 1) AS p
+         JOIN conversations c ON c.conversation_id = asked.conversation_id
          CROSS JOIN epoch e
          CROSS JOIN ",
         unread_messages!(),
         " WHERE p.left_seq IS NULL"
     ))
     .bind(asked.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
-    .bind(asked.iter().map(|(_, viewer)| viewer.as_str()).collect::<Vec<_>>())
+    .bind(
+        asked
+            .iter()
+            .map(|(_, viewer)| viewer.as_str())
+            .collect::<Vec<_>>(),
+    )
     .fetch_all(&mut *connection)
     .await?;
     let mut ids: Vec<Uuid> = rows.iter().map(|row| row.conversation_id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut places: Vec<(Uuid, i64)> =
-        rows.iter().map(|row| (row.conversation_id, row.last_message_seq)).filter(|&(_, seq)| seq > 0).collect();
+    let mut places: Vec<(Uuid, i64)> = rows
+        .iter()
+        .map(|row| (row.conversation_id, row.last_message_seq))
+        .filter(|&(_, seq)| seq > 0)
+        .collect();
     places.sort_unstable();
     places.dedup();
     let participants = participants(connection, &ids).await?;
@@ -108,11 +117,17 @@ pub async fn views(
         HashMap::new()
     } else {
         let messages = messages::by_seq(connection, &places).await?;
-        messages.into_iter().map(|message| (message.conversation_id.clone(), message)).collect()
+        messages
+            .into_iter()
+            .map(|message| (message.conversation_id.clone(), message))
+            .collect()
     };
     rows.into_iter()
         .map(|row| {
-            let members = participants.get(&row.conversation_id).cloned().unwrap_or_default();
+            let members = participants
+                .get(&row.conversation_id)
+                .cloned()
+                .unwrap_or_default();
             let last_message = last.get(&row.conversation_id.to_string()).cloned();
             let (viewer, view) = view(row, members, last_message)?;
             let id = view.0;
@@ -179,8 +194,18 @@ pub async fn participants(
     .fetch_all(connection)
     .await?;
     let mut all: HashMap<Uuid, Vec<v1::Participant>> = HashMap::new();
-    for ParticipantRow { conversation_id, user_id, username, role } in rows {
-        let participant = v1::Participant { user_id, username, role: role.into() };
+    for ParticipantRow {
+        conversation_id,
+        user_id,
+        username,
+        role,
+    } in rows
+    {
+        let participant = v1::Participant {
+            user_id,
+            username,
+            role: role.into(),
+        };
         all.entry(conversation_id).or_default().push(participant);
     }
     Ok(all)
@@ -235,7 +260,13 @@ pub async fn heads(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let HeadRow { conversation_id, number, head_seq, receipts_version, epoch } = row;
+            let HeadRow {
+                conversation_id,
+                number,
+                head_seq,
+                receipts_version,
+                epoch,
+            } = row;
             Ok(Head {
                 id: ConversationId::from_uuid(conversation_id),
                 number,
@@ -255,9 +286,10 @@ pub async fn by_number(
     connection: &mut PgConnection,
     number: i64,
 ) -> Result<Option<ConversationId>, sqlx::Error> {
-    let id: Option<Uuid> = sqlx::query_scalar("SELECT conversation_id FROM conversation_numbers WHERE number = $1")
-        .bind(number)
-        .fetch_optional(connection)
-        .await?;
+    let id: Option<Uuid> =
+        sqlx::query_scalar("SELECT conversation_id FROM conversation_numbers WHERE number = $1")
+            .bind(number)
+            .fetch_optional(connection)
+            .await?;
     Ok(id.map(ConversationId::from_uuid))
 }

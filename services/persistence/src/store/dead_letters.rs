@@ -29,7 +29,15 @@ pub struct DeadLetter {
 /// # Errors
 /// Of the database.
 pub async fn insert(connection: &mut PgConnection, letter: &DeadLetter) -> Result<(), sqlx::Error> {
-    let DeadLetter { id, partition, subject, command_id, payload, code, error } = letter;
+    let DeadLetter {
+        id,
+        partition,
+        subject,
+        command_id,
+        payload,
+        code,
+        error,
+    } = letter;
     // A command id that is no text Postgres can store must not hinder the parking.
     let command_id = command_id.as_deref().map(|id| id.replace('\0', "\u{FFFD}"));
     sqlx::query(

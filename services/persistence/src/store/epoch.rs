@@ -8,7 +8,9 @@ use uuid::Uuid;
 /// # Errors
 /// Of the database.
 pub async fn current(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    let id: Uuid = sqlx::query_scalar("SELECT id FROM epoch").fetch_one(connection).await?;
+    let id: Uuid = sqlx::query_scalar("SELECT id FROM epoch")
+        .fetch_one(connection)
+        .await?;
     Ok(id.to_string())
 }
 

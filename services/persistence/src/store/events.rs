@@ -58,10 +58,20 @@ pub async fn between(
     let mut events = Vec::with_capacity(created.len() + changed.len());
     for row in created {
         let message: v1::Message = row.try_into()?;
-        let told = Told { seq: message.seq, at_ms: message.created_at_ms, change: None };
+        let told = Told {
+            seq: message.seq,
+            at_ms: message.created_at_ms,
+            change: None,
+        };
         events.push(message_event(message, told, epoch));
     }
-    for ChangedRow { change_seq, change_kind, changed_at, message } in changed {
+    for ChangedRow {
+        change_seq,
+        change_kind,
+        changed_at,
+        message,
+    } in changed
+    {
         let told = Told {
             seq: seq_from(change_seq)?,
             at_ms: millis(changed_at),
@@ -82,5 +92,11 @@ pub fn message_event(message: v1::Message, told: Told, epoch: &str) -> v1::Event
         Some(ChangeKind::Edited) => event::Body::MessageEdited(v1::MessageEdited { message }),
         Some(ChangeKind::Deleted) => event::Body::MessageDeleted(v1::MessageDeleted { message }),
     };
-    v1::Event { conversation_id, epoch: epoch.to_owned(), seq: told.seq, at_ms: told.at_ms, body: Some(body) }
+    v1::Event {
+        conversation_id,
+        epoch: epoch.to_owned(),
+        seq: told.seq,
+        at_ms: told.at_ms,
+        body: Some(body),
+    }
 }

@@ -8,23 +8,32 @@ use sqlx::postgres::types::PgInterval;
 /// A lease that is ours: what, and under which epoch.
 pub type Lease = (i32, u64);
 
-/// Makes the rows of all leases. Tells how many there are now.
+/// Makes the rows of all leases, unless there are some. Tells how many partitions have one now.
 ///
 /// # Errors
 /// Of the database.
 pub async fn ensure(connection: &mut PgConnection, ids: &[i32]) -> Result<i64, sqlx::Error> {
-    sqlx::query("INSERT INTO partition_leases (partition) SELECT unnest($1::int4[]) ON CONFLICT DO NOTHING")
-        .bind(ids)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query_scalar("SELECT count(*) FROM partition_leases WHERE partition >= 0").fetch_one(connection).await
+    sqlx::query(
+        "INSERT INTO partition_leases (partition) SELECT unnest($1::int4[])
+         WHERE NOT EXISTS (SELECT FROM partition_leases) ON CONFLICT DO NOTHING",
+    )
+    .bind(ids)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query_scalar("SELECT count(*) FROM partition_leases WHERE partition >= 0")
+        .fetch_one(connection)
+        .await
 }
 
 /// Shows that this replica lives, for `ttl`; forgets the long dead. Tells how many live.
 ///
 /// # Errors
 /// Of the database.
-pub async fn heartbeat(connection: &mut PgConnection, replica: &str, ttl: Duration) -> Result<i64, sqlx::Error> {
+pub async fn heartbeat(
+    connection: &mut PgConnection,
+    replica: &str,
+    ttl: Duration,
+) -> Result<i64, sqlx::Error> {
     sqlx::query(
         "INSERT INTO replicas (replica, expires_at) VALUES ($1, now() + $2)
          ON CONFLICT (replica) DO UPDATE SET expires_at = excluded.expires_at",
@@ -36,7 +45,9 @@ pub async fn heartbeat(connection: &mut PgConnection, replica: &str, ttl: Durati
     sqlx::query("DELETE FROM replicas WHERE expires_at < now() - interval '1 minute'")
         .execute(&mut *connection)
         .await?;
-    sqlx::query_scalar("SELECT count(*) FROM replicas WHERE expires_at > now()").fetch_one(connection).await
+    sqlx::query_scalar("SELECT count(*) FROM replicas WHERE expires_at > now()")
+        .fetch_one(connection)
+        .await
 }
 
 /// Renews what is still ours under the same epochs. The rest is lost.
@@ -98,7 +109,11 @@ pub async fn take(
 ///
 /// # Errors
 /// Of the database.
-pub async fn release(connection: &mut PgConnection, owner: &str, leases: &[Lease]) -> Result<(), sqlx::Error> {
+pub async fn release(
+    connection: &mut PgConnection,
+    owner: &str,
+    leases: &[Lease],
+) -> Result<(), sqlx::Error> {
     let (ids, epochs) = columns(leases);
     sqlx::query(
         "UPDATE partition_leases l SET owner = NULL, expires_at = '-infinity'
@@ -118,7 +133,10 @@ pub async fn release(connection: &mut PgConnection, owner: &str, leases: &[Lease
 /// # Errors
 /// Of the database.
 pub async fn leave(connection: &mut PgConnection, replica: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM replicas WHERE replica = $1").bind(replica).execute(connection).await?;
+    sqlx::query("DELETE FROM replicas WHERE replica = $1")
+        .bind(replica)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -127,9 +145,16 @@ fn lease((id, epoch): (i32, i64)) -> Result<Lease, sqlx::Error> {
 }
 
 fn columns(leases: &[Lease]) -> (Vec<i32>, Vec<i64>) {
-    leases.iter().map(|&(id, epoch)| (id, super::seq_to(epoch))).unzip()
+    leases
+        .iter()
+        .map(|&(id, epoch)| (id, super::seq_to(epoch)))
+        .unzip()
 }
 
 fn interval(duration: Duration) -> PgInterval {
-    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+    }
 }

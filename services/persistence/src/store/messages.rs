@@ -73,7 +73,11 @@ impl TryFrom<MessageRow> for v1::Message {
             conversation_id: conversation_id.to_string(),
             conversation_number,
             seq: seq_from(seq)?,
-            sender: Some(v1::Sender { id: sender_id, username: sender_name, kind: sender_kind.into() }),
+            sender: Some(v1::Sender {
+                id: sender_id,
+                username: sender_name,
+                kind: sender_kind.into(),
+            }),
             r#type: message_type.into(),
             content,
             metadata_json: if metadata == "{}" { String::new() } else { metadata },
@@ -94,13 +98,15 @@ pub async fn by_id(
     connection: &mut PgConnection,
     names: &[(ConversationId, MessageId)],
 ) -> Result<Vec<v1::Message>, sqlx::Error> {
-    let (conversations, ids): (Vec<Uuid>, Vec<Uuid>) = names.iter().map(|(c, m)| (c.uuid(), m.uuid())).unzip();
+    let (conversations, ids): (Vec<Uuid>, Vec<Uuid>) =
+        names.iter().map(|(c, m)| (c.uuid(), m.uuid())).unzip();
     let rows: Vec<MessageRow> = sqlx::query_as(concat!(
         "SELECT ",
         message_columns!(),
         " FROM unnest($1::uuid[], $2::uuid[]) AS asked (conversation_id, message_id)
-          JOIN messages m USING (conversation_id, message_id)
-          JOIN conversations c USING (conversation_id)
+          CROSS JOIN LATERAL (SELECT * FROM messages x WHERE x.conversation_id = asked.conversation_id
+                              AND x.message_id = asked.message_id LIMIT 1) AS m
+          JOIN conversations c ON c.conversation_id = asked.conversation_id
           LEFT JOIN users u ON u.user_id = m.sender_id"
     ))
     .bind(conversations)
@@ -123,8 +129,9 @@ pub async fn by_seq(
         "SELECT ",
         message_columns!(),
         " FROM unnest($1::uuid[], $2::int8[]) AS asked (conversation_id, seq)
-          JOIN messages m USING (conversation_id, seq)
-          JOIN conversations c USING (conversation_id)
+          CROSS JOIN LATERAL (SELECT * FROM messages x WHERE x.conversation_id = asked.conversation_id
+                              AND x.seq = asked.seq LIMIT 1) AS m
+          JOIN conversations c ON c.conversation_id = asked.conversation_id
           LEFT JOIN users u ON u.user_id = m.sender_id"
     ))
     .bind(conversations)
@@ -228,19 +235,36 @@ pub async fn update(connection: &mut PgConnection, messages: &[&v1::Message]) ->
     .bind(uuids(messages, |m| &m.conversation_id)?)
     .bind(messages.iter().map(|m| seq_to(m.seq)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>())
-    .bind(messages.iter().map(|m| m.edited_at_ms.map(from_millis)).collect::<Vec<_>>())
-    .bind(messages.iter().map(|m| m.deleted_at_ms.map(from_millis)).collect::<Vec<_>>())
+    .bind(
+        messages
+            .iter()
+            .map(|m| m.edited_at_ms.map(from_millis))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        messages
+            .iter()
+            .map(|m| m.deleted_at_ms.map(from_millis))
+            .collect::<Vec<_>>(),
+    )
     .execute(connection)
     .await?;
     Ok(())
 }
 
 fn metadata(message: &v1::Message) -> &str {
-    if message.metadata_json.is_empty() { "{}" } else { &message.metadata_json }
+    if message.metadata_json.is_empty() {
+        "{}"
+    } else {
+        &message.metadata_json
+    }
 }
 
 fn uuids(messages: &[&v1::Message], id: impl Fn(&v1::Message) -> &String) -> Result<Vec<Uuid>, sqlx::Error> {
-    messages.iter().map(|m| Uuid::try_parse(id(m)).map_err(|_| super::corrupt("a message without valid ids"))).collect()
+    messages
+        .iter()
+        .map(|m| Uuid::try_parse(id(m)).map_err(|_| super::corrupt("a message without valid ids")))
+        .collect()
 }
 
 fn small(number: i32) -> i16 {

@@ -58,9 +58,15 @@ pub async fn settle(
     }
     let mut sets: BTreeMap<(ConversationId, UserId), (ReadSet, u64, u64)> = BTreeMap::new();
     for key @ (id, user) in effects.readers.keys() {
-        let state = loaded.conversations.get(id).ok_or_else(|| corrupt("a reader's conversation"))?;
+        let state = loaded
+            .conversations
+            .get(id)
+            .ok_or_else(|| corrupt("a reader's conversation"))?;
         let member = state.members.get(user).ok_or_else(|| corrupt("a reader"))?;
-        sets.insert(key.clone(), (member.read.clone(), member.receipts_version, state.head_seq));
+        sets.insert(
+            key.clone(),
+            (member.read.clone(), member.receipts_version, state.head_seq),
+        );
     }
     let rows: Vec<SettledRow> = sqlx::query_as(concat!(
         "SELECT p.conversation_id, p.user_id, n.unread, n.first_unread
@@ -75,10 +81,17 @@ pub async fn settle(
     .fetch_all(&mut *connection)
     .await?;
     for row in rows {
-        let SettledRow { conversation_id, user_id, unread, first_unread } = row;
+        let SettledRow {
+            conversation_id,
+            user_id,
+            unread,
+            first_unread,
+        } = row;
         let user = UserId::parse(user_id).map_err(|_| corrupt("a user id"))?;
         let key = (ConversationId::from_uuid(conversation_id), user);
-        let Some((read, version, head_seq)) = sets.get_mut(&key) else { continue };
+        let Some((read, version, head_seq)) = sets.get_mut(&key) else {
+            continue;
+        };
         let all_read_to = match first_unread {
             Some(seq) => seq_from(seq)?.saturating_sub(1),
             None => *head_seq,
@@ -93,14 +106,21 @@ pub async fn settle(
         };
         settled.insert(key, receipt);
     }
-    let news: Vec<_> = sets.iter().filter(|(key, _)| effects.readers.get(key).is_some_and(|news| *news)).collect();
+    let news: Vec<_> = sets
+        .iter()
+        .filter(|(key, _)| effects.readers.get(key).is_some_and(|news| *news))
+        .collect();
     store(connection, &news, from_millis(loaded.now_ms)).await?;
     Ok(settled)
 }
 
 type Reader<'a> = (&'a (ConversationId, UserId), &'a (ReadSet, u64, u64));
 
-async fn store(connection: &mut PgConnection, news: &[Reader<'_>], at: DateTime<Utc>) -> Result<(), sqlx::Error> {
+async fn store(
+    connection: &mut PgConnection,
+    news: &[Reader<'_>],
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     if news.is_empty() {
         return Ok(());
     }
@@ -113,9 +133,21 @@ async fn store(connection: &mut PgConnection, news: &[Reader<'_>], at: DateTime<
          WHERE p.conversation_id = new.conversation_id AND p.user_id = new.user_id",
     )
     .bind(news.iter().map(|((id, _), _)| id.uuid()).collect::<Vec<_>>())
-    .bind(news.iter().map(|((_, user), _)| user.as_str()).collect::<Vec<_>>())
-    .bind(news.iter().map(|(_, (read, _, _))| read.to_sql()).collect::<Vec<_>>())
-    .bind(news.iter().map(|(_, (_, version, _))| seq_to(*version)).collect::<Vec<_>>())
+    .bind(
+        news.iter()
+            .map(|((_, user), _)| user.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        news.iter()
+            .map(|(_, (read, _, _))| read.to_sql())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        news.iter()
+            .map(|(_, (_, version, _))| seq_to(*version))
+            .collect::<Vec<_>>(),
+    )
     .bind(at)
     .execute(connection)
     .await?;
@@ -144,7 +176,13 @@ pub async fn after(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let ReceiptRow { user_id, read_seqs, receipts_version, unread, head_seq } = row;
+            let ReceiptRow {
+                user_id,
+                read_seqs,
+                receipts_version,
+                unread,
+                head_seq,
+            } = row;
             let read: ReadSet = read_seqs.parse().map_err(|_| corrupt("read_seqs"))?;
             Ok(v1::ReceiptUpdated {
                 user_id,

@@ -18,8 +18,18 @@ impl TryFrom<UserRow> for v1::User {
     type Error = sqlx::Error;
 
     fn try_from(row: UserRow) -> Result<Self, sqlx::Error> {
-        let UserRow { user_id, number, username, memberships_version } = row;
-        Ok(Self { user_id, number, username, memberships_version: seq_from(memberships_version)? })
+        let UserRow {
+            user_id,
+            number,
+            username,
+            memberships_version,
+        } = row;
+        Ok(Self {
+            user_id,
+            number,
+            username,
+            memberships_version: seq_from(memberships_version)?,
+        })
     }
 }
 
@@ -73,7 +83,11 @@ pub async fn versions(connection: &mut PgConnection, ids: &[String]) -> Result<V
     .await?;
     rows.into_iter()
         .map(|(user_id, version)| {
-            Ok(v1::User { user_id, memberships_version: seq_from(version)?, ..v1::User::default() })
+            Ok(v1::User {
+                user_id,
+                memberships_version: seq_from(version)?,
+                ..v1::User::default()
+            })
         })
         .collect()
 }
@@ -82,7 +96,10 @@ pub async fn versions(connection: &mut PgConnection, ids: &[String]) -> Result<V
 ///
 /// # Errors
 /// Of the database.
-pub async fn memberships(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<v1::Membership>, sqlx::Error> {
+pub async fn memberships(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<Vec<v1::Membership>, sqlx::Error> {
     // One statement, one snapshot: the set is exactly the version's.
     let rows: Vec<(String, i64, Vec<Uuid>)> = sqlx::query_as(
         "SELECT u.user_id, u.memberships_version,

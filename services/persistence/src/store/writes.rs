@@ -16,14 +16,21 @@ use crate::ingest::state::{ConversationState, Effects, Loaded};
 ///
 /// # Errors
 /// Of the database.
-pub async fn write(connection: &mut PgConnection, loaded: &Loaded, effects: &Effects) -> Result<(), sqlx::Error> {
+pub async fn write(
+    connection: &mut PgConnection,
+    loaded: &Loaded,
+    effects: &Effects,
+) -> Result<(), sqlx::Error> {
     if !effects.created.is_empty() {
         insert_users(connection, &effects.new_users).await?;
         insert_conversations(connection, loaded, effects).await?;
         insert_participants(connection, effects).await?;
     }
-    let new: Vec<&v1::Message> =
-        effects.new_messages.iter().filter_map(|(c, m)| loaded.conversations.get(c)?.messages.get(m)).collect();
+    let new: Vec<&v1::Message> = effects
+        .new_messages
+        .iter()
+        .filter_map(|(c, m)| loaded.conversations.get(c)?.messages.get(m))
+        .collect();
     if !new.is_empty() {
         messages::insert(connection, &new).await?;
     }
@@ -39,8 +46,11 @@ pub async fn write(connection: &mut PgConnection, loaded: &Loaded, effects: &Eff
     if !effects.new_changes.is_empty() {
         insert_changes(connection, effects).await?;
     }
-    let moved: Vec<(ConversationId, &ConversationState)> =
-        effects.moved.iter().filter_map(|id| Some((*id, loaded.conversations.get(id)?))).collect();
+    let moved: Vec<(ConversationId, &ConversationState)> = effects
+        .moved
+        .iter()
+        .filter_map(|id| Some((*id, loaded.conversations.get(id)?)))
+        .collect();
     if !moved.is_empty() {
         move_conversations(connection, &moved).await?;
     }
@@ -64,10 +74,15 @@ pub async fn bump_memberships(
     .bind(users.iter().map(|id| id.as_str()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(|(id, version)| Ok((id, super::seq_from(version)?))).collect()
+    rows.into_iter()
+        .map(|(id, version)| Ok((id, super::seq_from(version)?)))
+        .collect()
 }
 
-async fn insert_users(connection: &mut PgConnection, users: &BTreeMap<UserId, String>) -> Result<(), sqlx::Error> {
+async fn insert_users(
+    connection: &mut PgConnection,
+    users: &BTreeMap<UserId, String>,
+) -> Result<(), sqlx::Error> {
     if users.is_empty() {
         return Ok(());
     }
@@ -89,8 +104,11 @@ async fn insert_conversations(
     loaded: &Loaded,
     effects: &Effects,
 ) -> Result<(), sqlx::Error> {
-    let rows: Vec<(Uuid, &ConversationState)> =
-        effects.created.keys().filter_map(|id| Some((id.uuid(), loaded.conversations.get(id)?))).collect();
+    let rows: Vec<(Uuid, &ConversationState)> = effects
+        .created
+        .keys()
+        .filter_map(|id| Some((id.uuid(), loaded.conversations.get(id)?)))
+        .collect();
     sqlx::query(
         "INSERT INTO conversations (conversation_id, number, kind, title, created_by, created_by_command,
                                     created_at, updated_at)
@@ -124,7 +142,9 @@ async fn insert_participants(connection: &mut PgConnection, effects: &Effects) -
         .iter()
         .flat_map(|(id, roles)| {
             let role = |role: &v1::Role| i16::try_from(i32::from(*role)).unwrap_or_default();
-            roles.iter().map(move |(user, r)| (id.uuid(), user.as_str(), role(r)))
+            roles
+                .iter()
+                .map(move |(user, r)| (id.uuid(), user.as_str(), role(r)))
         })
         .collect();
     sqlx::query(
@@ -174,11 +194,30 @@ async fn move_conversations(
     )
     .bind(moved.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
     .bind(moved.iter().map(|(_, c)| seq_to(c.head_seq)).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, c)| seq_to(c.last_message_seq)).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, c)| seq_to(c.receipts_version)).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, c)| from_millis(c.updated_at_ms)).collect::<Vec<_>>())
+    .bind(
+        moved
+            .iter()
+            .map(|(_, c)| seq_to(c.last_message_seq))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        moved
+            .iter()
+            .map(|(_, c)| seq_to(c.receipts_version))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        moved
+            .iter()
+            .map(|(_, c)| from_millis(c.updated_at_ms))
+            .collect::<Vec<_>>(),
+    )
     .execute(connection)
     .await?;
     // Messages without a moved head would be seqs given twice.
-    if done.rows_affected() == moved.len() as u64 { Ok(()) } else { Err(corrupt("a conversation vanished")) }
+    if done.rows_affected() == moved.len() as u64 {
+        Ok(())
+    } else {
+        Err(corrupt("a conversation vanished"))
+    }
 }

@@ -22,20 +22,32 @@ pub(super) fn create(
             return Err(no_conversation());
         }
         let same_command = existing.created_by_command == work.id;
-        return Ok(Outcome::Conversation { repeated: !same_command, announce: same_command });
+        return Ok(Outcome::Conversation {
+            repeated: !same_command,
+            announce: same_command,
+        });
     }
     know_users(loaded, effects, work, create)?;
     let Some(number) = loaded.numbers.pop() else {
-        return Err(v1::Error::with(ErrorCode::Internal, "no conversation number at hand"));
+        return Err(v1::Error::with(
+            ErrorCode::Internal,
+            "no conversation number at hand",
+        ));
     };
-    let mut roles: BTreeMap<UserId, Role> = create.others.iter().map(|id| (id.clone(), Role::Member)).collect();
+    let mut roles: BTreeMap<UserId, Role> = create
+        .others
+        .iter()
+        .map(|id| (id.clone(), Role::Member))
+        .collect();
     let creator = match create.kind {
         ConversationKind::Group => Role::Admin,
         ConversationKind::Direct | ConversationKind::Unspecified => Role::Member,
     };
     roles.insert(work.actor.id.clone(), creator);
-    let members: HashMap<UserId, Member> =
-        roles.iter().map(|(id, &role)| (id.clone(), member(loaded, id, role))).collect();
+    let members: HashMap<UserId, Member> = roles
+        .iter()
+        .map(|(id, &role)| (id.clone(), member(loaded, id, role)))
+        .collect();
     let title = match create.kind {
         ConversationKind::Group => create.title.clone(),
         ConversationKind::Direct | ConversationKind::Unspecified => String::new(),
@@ -56,22 +68,36 @@ pub(super) fn create(
     };
     loaded.conversations.insert(work.conversation, conversation);
     effects.created.insert(work.conversation, roles);
-    Ok(Outcome::Conversation { repeated: false, announce: true })
+    Ok(Outcome::Conversation {
+        repeated: false,
+        announce: true,
+    })
 }
 
 /// Makes unknown users known, or names them.
-fn know_users(loaded: &mut Loaded, effects: &mut Effects, work: &Work, create: &Create) -> Result<(), v1::Error> {
+fn know_users(
+    loaded: &mut Loaded,
+    effects: &mut Effects,
+    work: &Work,
+    create: &Create,
+) -> Result<(), v1::Error> {
     let wanted = || create.others.iter().chain([&work.actor.id]);
     let unknown: Vec<&UserId> = wanted().filter(|id| !loaded.users.contains_key(id)).collect();
-    let refused: Vec<&&UserId> =
-        unknown.iter().filter(|id| !create.provision || loaded.deleted_users.contains(id)).collect();
+    let refused: Vec<&&UserId> = unknown
+        .iter()
+        .filter(|id| !create.provision || loaded.deleted_users.contains(id))
+        .collect();
     if !refused.is_empty() {
         let names: Vec<&str> = refused.iter().take(10).map(|id| id.as_str()).collect();
         let message = format!("unknown users: {}", names.join(", "));
         return Err(v1::Error::with(ErrorCode::NotFound, message));
     }
     for id in unknown {
-        let username = if *id == work.actor.id { work.actor.username.clone() } else { id.to_string() };
+        let username = if *id == work.actor.id {
+            work.actor.username.clone()
+        } else {
+            id.to_string()
+        };
         loaded.users.insert(id.clone(), username.clone());
         effects.new_users.insert(id.clone(), username);
     }
@@ -80,5 +106,10 @@ fn know_users(loaded: &mut Loaded, effects: &mut Effects, work: &Work, create: &
 
 fn member(loaded: &Loaded, id: &UserId, role: Role) -> Member {
     let username = loaded.users.get(id).cloned().unwrap_or_else(|| id.to_string());
-    Member { role, username, read: ReadSet::default(), receipts_version: 0 }
+    Member {
+        role,
+        username,
+        read: ReadSet::default(),
+        receipts_version: 0,
+    }
 }

@@ -21,7 +21,11 @@ pub(super) fn send(
         None if work.actor.is_user() => return Err(no_conversation()),
         _ => work.actor.username.clone(),
     };
-    let sender = v1::Sender { id: work.actor.id.to_string(), username, kind: work.actor.kind.into() };
+    let sender = v1::Sender {
+        id: work.actor.id.to_string(),
+        username,
+        kind: work.actor.kind.into(),
+    };
     if let Some(original) = conversation.messages.get(&send.message) {
         return repeat_of(original, &sender);
     }
@@ -55,7 +59,11 @@ pub(super) fn send(
     Ok(Outcome::Message {
         message: Box::new(message),
         repeated: false,
-        event: Some(Told { seq, at_ms, change: None }),
+        event: Some(Told {
+            seq,
+            at_ms,
+            change: None,
+        }),
     })
 }
 
@@ -68,7 +76,11 @@ fn repeat_of(original: &v1::Message, sender: &v1::Sender) -> Result<Outcome, v1:
     Ok(Outcome::Message {
         message: Box::new(original.clone()),
         repeated: true,
-        event: Some(Told { seq: original.seq, at_ms: original.created_at_ms, change: None }),
+        event: Some(Told {
+            seq: original.seq,
+            at_ms: original.created_at_ms,
+            change: None,
+        }),
     })
 }
 
@@ -81,14 +93,24 @@ pub(super) fn change(
     content: Option<&String>,
     now_ms: i64,
 ) -> Result<Outcome, v1::Error> {
-    let member = conversation.members.get(&work.actor.id).ok_or_else(no_conversation)?;
+    let member = conversation
+        .members
+        .get(&work.actor.id)
+        .ok_or_else(no_conversation)?;
     let role = member.role;
     let message = conversation.messages.get(&id).ok_or_else(no_message)?;
     if let Some(done) = conversation.changes.get(&work.id) {
         return repeat_of_change(message, done, work);
     }
-    let own = message.sender.as_ref().is_some_and(|sender| sender.id == work.actor.id.as_str());
-    let action = if content.is_some() { MessageAction::Edit } else { MessageAction::Delete };
+    let own = message
+        .sender
+        .as_ref()
+        .is_some_and(|sender| sender.id == work.actor.id.as_str());
+    let action = if content.is_some() {
+        MessageAction::Edit
+    } else {
+        MessageAction::Delete
+    };
     if !may(role, conversation.kind, action, own) {
         let message = "you may not change what someone else wrote";
         return Err(v1::Error::with(ErrorCode::Forbidden, message));
@@ -96,9 +118,11 @@ pub(super) fn change(
     if message.deleted_at_ms.is_some() {
         return match action {
             MessageAction::Edit => Err(no_message()),
-            MessageAction::Delete => {
-                Ok(Outcome::Message { message: Box::new(message.clone()), repeated: true, event: None })
-            }
+            MessageAction::Delete => Ok(Outcome::Message {
+                message: Box::new(message.clone()),
+                repeated: true,
+                event: None,
+            }),
         };
     }
     let at_ms = conversation.time(now_ms);
@@ -118,21 +142,43 @@ pub(super) fn change(
         }
     };
     let message = message.clone();
-    let change = Change { seq, kind, target_seq: message.seq, actor: work.actor.id.to_string(), at_ms };
+    let change = Change {
+        seq,
+        kind,
+        target_seq: message.seq,
+        actor: work.actor.id.to_string(),
+        at_ms,
+    };
     conversation.changes.insert(work.id, change.clone());
     effects.changed_messages.insert((work.conversation, id));
     effects.new_changes.push((work.conversation, work.id, change));
     effects.moved.insert(work.conversation);
-    let event = Some(Told { seq, at_ms, change: Some(kind) });
-    Ok(Outcome::Message { message: Box::new(message), repeated: false, event })
+    let event = Some(Told {
+        seq,
+        at_ms,
+        change: Some(kind),
+    });
+    Ok(Outcome::Message {
+        message: Box::new(message),
+        repeated: false,
+        event,
+    })
 }
 
 fn repeat_of_change(message: &v1::Message, done: &Change, work: &Work) -> Result<Outcome, v1::Error> {
     if done.actor != work.actor.id.as_str() || done.target_seq != message.seq {
         return Err(v1::Error::with(ErrorCode::Conflict, "the command id is taken"));
     }
-    let event = Some(Told { seq: done.seq, at_ms: done.at_ms, change: Some(done.kind) });
-    Ok(Outcome::Message { message: Box::new(message.clone()), repeated: true, event })
+    let event = Some(Told {
+        seq: done.seq,
+        at_ms: done.at_ms,
+        change: Some(done.kind),
+    });
+    Ok(Outcome::Message {
+        message: Box::new(message.clone()),
+        repeated: true,
+        event,
+    })
 }
 
 fn no_message() -> v1::Error {

@@ -14,8 +14,15 @@ pub(super) fn read(
     up_to: u64,
     messages: &[MessageId],
 ) -> Result<Outcome, v1::Error> {
-    let member = conversation.members.get_mut(&work.actor.id).ok_or_else(no_conversation)?;
-    let seqs: Vec<u64> = messages.iter().filter_map(|id| conversation.messages.get(id)).map(|m| m.seq).collect();
+    let member = conversation
+        .members
+        .get_mut(&work.actor.id)
+        .ok_or_else(no_conversation)?;
+    let seqs: Vec<u64> = messages
+        .iter()
+        .filter_map(|id| conversation.messages.get(id))
+        .map(|m| m.seq)
+        .collect();
     if up_to == 0 && seqs.is_empty() {
         return Err(refuse("none of message_ids is a message of this conversation"));
     }
@@ -24,7 +31,10 @@ pub(super) fn read(
         grown |= member.read.insert(seq, seq);
     }
     let first_news = {
-        let news = effects.readers.entry((work.conversation, work.actor.id.clone())).or_default();
+        let news = effects
+            .readers
+            .entry((work.conversation, work.actor.id.clone()))
+            .or_default();
         let first = grown && !*news;
         *news |= grown;
         first

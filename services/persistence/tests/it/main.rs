@@ -1,0 +1,14 @@
+//! The crate against a real Postgres, and the service against real servers.
+//!
+//! The database server is the one of `DATABASE_URL`, else one started for the test. Every test has a database
+//! of its own that is dropped at its end.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod commits;
+mod database;
+mod leases;
+mod queries;
+mod receipts;
+mod service;
+mod startup;
+mod works;

@@ -1,0 +1,399 @@
+//! What questions are answered, and to whom.
+
+use parlance_bus::{Bus, ConnectSettings};
+use parlance_persistence::queries::{Queries, QueryError};
+use parlance_proto::v1::{self, ErrorCode, query, reply};
+
+use crate::database::{TestDatabase, with_database};
+use crate::works::{conversation, creation, delete, edit, fresh, message, read, sending, told, view, work};
+
+/// Answers without a bus: it never connects.
+async fn queries(db: &TestDatabase) -> Queries {
+    let settings = ConnectSettings {
+        url: "nats://127.0.0.1:1".into(),
+        name: "tester".into(),
+        user: String::new(),
+        password: String::new(),
+        credentials_file: String::new(),
+    };
+    let bus = Bus::connect(&settings).await.unwrap();
+    Queries {
+        replica: "one".into(),
+        bus,
+        database: db.database.clone(),
+        concurrency: 1,
+    }
+}
+
+async fn ask(queries: &Queries, who: &str, body: query::Body) -> Result<reply::Body, ErrorCode> {
+    let actor = v1::Actor {
+        user_id: who.into(),
+        username: who.to_uppercase(),
+        ..Default::default()
+    };
+    let actor = (!who.is_empty()).then_some(actor);
+    match queries.answer(actor.as_ref(), &body).await {
+        Ok(body) => Ok(body),
+        Err(QueryError::Refused(error)) => Err(error.code()),
+        Err(QueryError::Database(error)) => panic!("{error}"),
+    }
+}
+
+macro_rules! expect {
+    ($answer:expr, $variant:ident) => {
+        match $answer {
+            Ok(reply::Body::$variant(body)) => body,
+            other => panic!("{other:?}"),
+        }
+    };
+}
+
+fn events(conversation_id: &str, after: u64, limit: u32) -> query::Body {
+    query::Body::ListEvents(v1::ListEvents {
+        conversation_id: conversation_id.into(),
+        after,
+        limit,
+    })
+}
+
+#[tokio::test]
+async fn the_log_merges_messages_and_changes_without_holes_in_pages() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let first = [
+            work(&creation("alice", id, &["bob"])),
+            work(&sending("alice", id, "m1", "one")),
+        ];
+        let m1 = message(&db.commit(&first).await[1]).id;
+        let second = work(&sending("bob", id, "m2", "two"));
+        let m2 = message(&db.commit(&[work(&edit("alice", id, &m1, "uno")), second]).await[1]).id;
+        db.commit(&[
+            work(&delete("bob", id, &m2)),
+            work(&sending("alice", id, "m3", "three")),
+        ])
+        .await;
+        let queries = queries(&db).await;
+        let id = id.to_string();
+        let page = expect!(ask(&queries, "bob", events(&id, 0, 0)).await, Events);
+        let log: Vec<_> = page.events.iter().map(told).collect();
+        let text = |t: &str| t.to_owned();
+        let expected = [
+            (1, "created", text("uno")),
+            (2, "edited", text("uno")),
+            (3, "created", text("")),
+            (4, "deleted", text("")),
+            (5, "created", text("three")),
+        ];
+        assert_eq!(log, expected);
+        assert_eq!((page.head_seq, page.complete, page.resync), (5, true, false));
+        let part = expect!(ask(&queries, "bob", events(&id, 1, 2)).await, Events);
+        assert_eq!(
+            (part.events.len(), part.events[0].seq, part.complete),
+            (2, 2, false)
+        );
+        let ahead = expect!(ask(&queries, "bob", events(&id, 6, 2)).await, Events);
+        assert!(ahead.resync && ahead.events.is_empty());
+        assert_eq!(
+            ask(&queries, "mallory", events(&id, 0, 0)).await.unwrap_err(),
+            ErrorCode::NotFound
+        );
+        assert!(ask(&queries, "", events(&id, 0, 0)).await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pages_of_large_messages_fit_the_bus_and_lose_nothing() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let large = "x".repeat(200 * 1024);
+        let mut batch = vec![work(&creation("alice", id, &["bob"]))];
+        batch.extend((1..=9).map(|n| work(&sending("alice", id, &format!("m{n}"), &large))));
+        db.commit(&batch).await;
+        let queries = queries(&db).await;
+        let id = id.to_string();
+        let (mut after, mut seen) = (0, Vec::new());
+        loop {
+            let page = expect!(ask(&queries, "bob", events(&id, after, 100)).await, Events);
+            assert!(prost::Message::encoded_len(&page) < 900 * 1024);
+            seen.extend(page.events.iter().map(|event| event.seq));
+            after = *seen.last().unwrap();
+            if page.complete {
+                break;
+            }
+        }
+        assert_eq!(seen, (1..=9).collect::<Vec<_>>());
+        let (mut before, mut seen) = (0, Vec::new());
+        loop {
+            let list = v1::ListMessages {
+                conversation_id: id.clone(),
+                limit: 100,
+                before,
+                after: 0,
+            };
+            let page = expect!(
+                ask(&queries, "bob", query::Body::ListMessages(list)).await,
+                Messages
+            );
+            assert!(prost::Message::encoded_len(&page) < 900 * 1024);
+            seen.splice(0..0, page.messages.iter().map(|message| message.seq));
+            before = page.next;
+            if before == 0 {
+                break;
+            }
+        }
+        assert_eq!(seen, (1..=9).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn conversations_are_listed_latest_first_with_what_each_viewer_sees() {
+    with_database(async |mut db| {
+        let ids: Vec<_> = (0..5).map(|_| conversation()).collect();
+        for &id in &ids {
+            db.commit(&[work(&creation("alice", id, &["bob"]))]).await;
+        }
+        db.commit(&[work(&creation("carol", conversation(), &["dave"]))])
+            .await;
+        db.commit(&[
+            work(&sending("alice", ids[2], "m1", "hello")),
+            work(&sending("alice", ids[2], "m2", "bye")),
+        ])
+        .await;
+        db.commit(&[work(&read("bob", ids[2], 1, &[]))]).await;
+        let queries = queries(&db).await;
+        let (mut cursor, mut listed) = (String::new(), Vec::new());
+        loop {
+            let list = v1::ListConversations { limit: 2, cursor };
+            let page = expect!(
+                ask(&queries, "bob", query::Body::ListConversations(list)).await,
+                Conversations
+            );
+            listed.extend(page.conversations);
+            cursor = page.next;
+            if cursor.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(listed.len(), 5);
+        assert!(
+            listed
+                .windows(2)
+                .all(|w| w[0].updated_at_ms >= w[1].updated_at_ms)
+        );
+        let top = &listed[0];
+        assert_eq!(
+            (top.id.clone(), top.unread, top.head_seq),
+            (ids[2].to_string(), 1, 2)
+        );
+        assert_eq!(top.last_message.as_ref().unwrap().content, "bye");
+        assert_eq!(top.participants.len(), 2);
+        // By number, and as another sees it.
+        let get = |id: String| query::Body::GetConversation(v1::GetConversation { conversation_id: id });
+        let seen = expect!(
+            ask(&queries, "alice", get(top.number.to_string())).await,
+            Conversation
+        );
+        assert_eq!((&seen.id, seen.unread), (&top.id, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stranger_and_a_missing_conversation_get_one_answer_to_every_question() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let answers = db
+            .commit(&[
+                work(&creation("alice", id, &["bob"])),
+                work(&sending("bob", id, "m1", "x")),
+            ])
+            .await;
+        let number = view(&answers[0]).number;
+        let queries = queries(&db).await;
+        let questions = |id: String| {
+            let conversation_id = || id.clone();
+            [
+                query::Body::GetConversation(v1::GetConversation {
+                    conversation_id: conversation_id(),
+                }),
+                query::Body::ListMessages(v1::ListMessages {
+                    conversation_id: conversation_id(),
+                    ..Default::default()
+                }),
+                query::Body::ListEvents(v1::ListEvents {
+                    conversation_id: conversation_id(),
+                    ..Default::default()
+                }),
+                query::Body::GetRoom(v1::GetRoom {
+                    conversation_id: conversation_id(),
+                }),
+                query::Body::ListReceipts(v1::ListReceipts {
+                    conversation_id: conversation_id(),
+                    after_version: 0,
+                }),
+            ]
+        };
+        for id in [id.to_string(), fresh(), number.to_string(), "999999".to_owned()] {
+            for body in questions(id) {
+                let name = format!("{body:?}");
+                assert_eq!(
+                    ask(&queries, "mallory", body).await.unwrap_err(),
+                    ErrorCode::NotFound,
+                    "{name}"
+                );
+            }
+        }
+        let positions = vec![v1::Position {
+            conversation_id: id.to_string(),
+            ..Default::default()
+        }];
+        let sync = query::Body::Sync(v1::Sync { positions, limit: 0 });
+        assert!(
+            expect!(ask(&queries, "mallory", sync).await, Sync)
+                .pages
+                .is_empty()
+        );
+        let heads = v1::GetHeads {
+            conversation_ids: vec![id.to_string()],
+            user_ids: vec!["alice".into()],
+        };
+        let heads = expect!(
+            ask(&queries, "mallory", query::Body::GetHeads(heads)).await,
+            Heads
+        );
+        assert!(heads.heads.is_empty() && heads.users.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn gateways_learn_rooms_heads_memberships_and_receipts() {
+    with_database(async |mut db| {
+        let id = conversation();
+        db.commit(&[
+            work(&creation("alice", id, &["bob"])),
+            work(&sending("bob", id, "m1", "x")),
+        ])
+        .await;
+        db.commit(&[work(&read("alice", id, 1, &[]))]).await;
+        let queries = queries(&db).await;
+        let id = id.to_string();
+        let room = query::Body::GetRoom(v1::GetRoom {
+            conversation_id: id.clone(),
+        });
+        let room = expect!(ask(&queries, "", room).await, Room);
+        assert_eq!(
+            (room.head_seq, room.receipts_version, room.members.len()),
+            (1, 1, 2)
+        );
+        let heads = v1::GetHeads {
+            conversation_ids: vec![id.clone(), fresh()],
+            user_ids: vec!["bob".into()],
+        };
+        let heads = expect!(ask(&queries, "", query::Body::GetHeads(heads)).await, Heads);
+        assert_eq!((heads.heads.len(), heads.users[0].memberships_version), (1, 1));
+        assert_eq!(heads.epoch, room.epoch);
+        let memberships = v1::ListMemberships {
+            user_ids: vec!["alice".into(), "nobody".into()],
+        };
+        let memberships = expect!(
+            ask(&queries, "", query::Body::ListMemberships(memberships)).await,
+            Memberships
+        );
+        assert_eq!(memberships.memberships.len(), 1);
+        assert_eq!(memberships.memberships[0].conversation_ids.join(","), id);
+        for (after_version, found) in [(0, 1), (1, 0)] {
+            let receipts = v1::ListReceipts {
+                conversation_id: id.clone(),
+                after_version,
+            };
+            let receipts = expect!(
+                ask(&queries, "", query::Body::ListReceipts(receipts)).await,
+                Receipts
+            );
+            assert_eq!((receipts.receipts.len(), receipts.receipts_version), (found, 1));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn catching_up_notices_another_life_of_the_database_and_keeps_its_budget() {
+    with_database(async |mut db| {
+        let ids = [conversation(), conversation()];
+        for id in ids {
+            let mut batch = vec![work(&creation("alice", id, &["bob"]))];
+            batch.extend((1..=5).map(|n| work(&sending("alice", id, &format!("m{n}"), "x"))));
+            db.commit(&batch).await;
+        }
+        let queries = queries(&db).await;
+        let sync = async |epoch: &str, seq: u64, limit: u32| {
+            let position = |id: &parlance_proto::ConversationId| v1::Position {
+                conversation_id: id.to_string(),
+                epoch: epoch.into(),
+                seq,
+            };
+            let sync = v1::Sync {
+                positions: ids.iter().map(position).collect(),
+                limit,
+            };
+            expect!(ask(&queries, "bob", query::Body::Sync(sync)).await, Sync).pages
+        };
+        let pages = sync("", 2, 4).await;
+        let shape: Vec<_> = pages
+            .iter()
+            .map(|page| (page.events.len(), page.complete))
+            .collect();
+        assert_eq!(shape, [(3, true), (1, false)]);
+        let epoch = pages[0].epoch.clone();
+        assert!(
+            sync(&epoch, 5, 0)
+                .await
+                .iter()
+                .all(|page| page.complete && !page.resync)
+        );
+        let mut connection = db.database.writes.acquire().await.unwrap();
+        let new = parlance_persistence::identity::random();
+        parlance_persistence::store::epoch::replace(&mut connection, new)
+            .await
+            .unwrap();
+        let pages = sync(&epoch, 2, 0).await;
+        assert!(
+            pages
+                .iter()
+                .all(|page| page.resync && page.events.is_empty() && page.epoch == new.to_string())
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn users_are_created_renamed_and_never_revived() {
+    with_database(async |db| {
+        let queries = queries(&db).await;
+        let provision = |create| query::Body::ProvisionUser(v1::ProvisionUser { create });
+        assert_eq!(
+            ask(&queries, "alice", provision(false)).await.unwrap_err(),
+            ErrorCode::NotFound
+        );
+        let made = expect!(ask(&queries, "alice", provision(true)).await, User);
+        assert_eq!((made.username.as_str(), made.memberships_version), ("ALICE", 0));
+        let again = expect!(ask(&queries, "alice", provision(false)).await, User);
+        assert_eq!(made, again);
+        sqlx::query("UPDATE users SET deleted_at = now()")
+            .execute(&db.database.writes)
+            .await
+            .unwrap();
+        assert_eq!(
+            ask(&queries, "alice", provision(true)).await.unwrap_err(),
+            ErrorCode::NotFound
+        );
+        assert_eq!(
+            ask(&queries, "", provision(true)).await.unwrap_err(),
+            ErrorCode::Invalid
+        );
+    })
+    .await;
+}

@@ -1,0 +1,95 @@
+//! Reading, and what is left unread.
+
+use parlance_proto::v1;
+
+use crate::database::with_database;
+use crate::works::{conversation, creation, delete, edit, message, read, receipt, sending, work};
+
+fn ranges(receipt: &v1::ReceiptUpdated) -> Vec<(u64, u64)> {
+    receipt
+        .read
+        .iter()
+        .map(|range| (range.first, range.last))
+        .collect()
+}
+
+#[tokio::test]
+async fn reading_message_by_message_leaves_one_range_although_own_messages_and_changes_lie_between() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let mut batch = vec![work(&creation("alice", id, &["bob"]))];
+        // 1 alice, 2 bob, 3 alice, 4 alice; 5 is an edit.
+        for (who, name) in [("alice", "a1"), ("bob", "b2"), ("alice", "a3"), ("alice", "a4")] {
+            batch.push(work(&sending(who, id, name, "x")));
+        }
+        let answers = db.commit(&batch).await;
+        let sent: Vec<String> = answers[1..].iter().map(|answer| message(answer).id).collect();
+        db.commit(&[work(&edit("alice", id, &sent[0], "y"))]).await;
+        let third = receipt(&db.commit(&[work(&read("bob", id, 0, &[&sent[2]]))]).await[0]);
+        assert_eq!(
+            (ranges(&third), third.unread, third.version, third.head_seq),
+            (vec![(3, 3)], 2, 1, 5)
+        );
+        let first = receipt(&db.commit(&[work(&read("bob", id, 0, &[&sent[0]]))]).await[0]);
+        assert_eq!(
+            (ranges(&first), first.unread, first.version),
+            (vec![(1, 3)], 1, 2)
+        );
+        let last = receipt(&db.commit(&[work(&read("bob", id, 0, &[&sent[3]]))]).await[0]);
+        assert_eq!((ranges(&last), last.unread, last.version), (vec![(1, 5)], 0, 3));
+        assert_eq!(
+            db.number("SELECT count(*) FROM participants WHERE read_seqs = '{[1,6)}'")
+                .await,
+            1
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reading_never_goes_backwards_and_only_news_make_a_version() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let mut batch = vec![work(&creation("alice", id, &["bob"]))];
+        batch.extend((1..=6).map(|n| work(&sending("alice", id, &format!("m{n}"), "x"))));
+        db.commit(&batch).await;
+        let far = receipt(&db.commit(&[work(&read("bob", id, 4, &[]))]).await[0]);
+        assert_eq!((ranges(&far), far.unread, far.version), (vec![(1, 4)], 2, 1));
+        let answers = db
+            .commit(&[work(&read("bob", id, 2, &[])), work(&read("bob", id, 4, &[]))])
+            .await;
+        for answer in &answers {
+            let back = receipt(answer);
+            assert_eq!((ranges(&back), back.unread, back.version), (vec![(1, 4)], 2, 1));
+            assert!(answer.event.is_some());
+        }
+        let beyond = receipt(&db.commit(&[work(&read("bob", id, u64::MAX, &[]))]).await[0]);
+        assert_eq!(
+            (ranges(&beyond), beyond.unread, beyond.version),
+            (vec![(1, 6)], 0, 2)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deleted_and_own_messages_are_never_unread_and_marks_in_the_batch_of_the_messages_count() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let works = [
+            work(&creation("alice", id, &["bob"])),
+            work(&sending("alice", id, "m1", "x")),
+            work(&sending("alice", id, "m2", "x")),
+            work(&sending("alice", id, "m3", "x")),
+            work(&sending("bob", id, "m4", "x")),
+            work(&read("bob", id, 1, &[])),
+        ];
+        let answers = db.commit(&works).await;
+        assert_eq!(receipt(&answers[5]).unread, 2);
+        let m2 = message(&answers[2]).id;
+        db.commit(&[work(&delete("alice", id, &m2))]).await;
+        let after = receipt(&db.commit(&[work(&read("bob", id, 1, &[]))]).await[0]);
+        assert_eq!((after.unread, after.version), (1, 1));
+    })
+    .await;
+}
