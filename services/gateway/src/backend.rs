@@ -33,6 +33,8 @@ const REPEATS: [Duration; 6] = [
 ];
 /// How often NATS and persistence are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often while one of them is away.
+const WATCH_AGAIN: Duration = Duration::from_millis(100);
 
 /// Persistence as the gateway sees it. Cheap to clone.
 #[derive(Clone)]
@@ -75,20 +77,24 @@ impl Backend {
     /// # Errors
     /// Never.
     pub async fn watch(&self, nats: Condition, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut tick = tokio::time::interval(WATCH_INTERVAL);
         let mut link = self.bus.link();
+        let mut seen = false;
         loop {
             let connected = link.borrow_and_update().connected;
-            if connected {
-                nats.set_ready();
-            } else {
-                nats.set_unready("connecting to NATS");
+            let answered = connected && self.ping().await.is_ok();
+            self.ready.store(answered, Ordering::Relaxed);
+            match (connected, answered) {
+                (false, _) => nats.set_unready("connecting to NATS"),
+                // Handshakes are refused until then, so a load balancer must not send any.
+                (true, false) if !seen => nats.set_unready("waiting for persistence"),
+                // Later a missing answer makes no difference between replicas: none is any better.
+                (true, _) => nats.set_ready(),
             }
-            self.ready
-                .store(connected && self.ping().await.is_ok(), Ordering::Relaxed);
+            seen |= answered;
+            let pause = if answered { WATCH_INTERVAL } else { WATCH_AGAIN };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(pause) => {}
                 changed = link.changed() => if changed.is_err() { return Ok(()) }
             }
         }

@@ -2,14 +2,14 @@
 //! conversations.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
 use parlance_bus::{Bus, Subscription};
 use parlance_proto::v1::{User, UserNotice, user_notice};
 use parlance_proto::{ConversationId, UserId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
 use crate::commands::actor;
@@ -19,6 +19,8 @@ use crate::socket::session::{Session, SessionId};
 
 /// Rooms opened at once for one user.
 const ATTACH_CONCURRENCY: usize = 16;
+/// How often it is looked whether clients are still expected.
+const FORGET: Duration = Duration::from_secs(5);
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -31,7 +33,13 @@ pub struct Users {
     table: Arc<Mutex<HashMap<UserId, mpsc::UnboundedSender<Request>>>>,
 }
 
+/// Keeps a user's notices followed while a client is about to arrive.
+#[derive(Debug, Clone)]
+pub struct Expected(Arc<()>);
+
 enum Request {
+    /// A client is about to arrive; told once nothing can be missed any more.
+    Expect(Weak<()>, oneshot::Sender<()>),
     Arrived(Arc<Session>),
     Gone(SessionId),
     /// The database knows this version of the user's set of conversations.
@@ -45,6 +53,7 @@ struct Connected {
     version: u64,
     conversations: HashSet<ConversationId>,
     sessions: Vec<Arc<Session>>,
+    expected: Vec<Weak<()>>,
 }
 
 impl Users {
@@ -58,23 +67,39 @@ impl Users {
         }
     }
 
+    /// Follows a user's notices before a client of theirs is told that it is connected, so that it hears of
+    /// every conversation it is added to from then on.
+    pub async fn expect(&self, user: &UserId) -> Expected {
+        let token = Arc::new(());
+        let (ready, followed) = oneshot::channel();
+        self.send_or_follow(user, Request::Expect(Arc::downgrade(&token), ready));
+        // Dropped only with the process.
+        drop(followed.await);
+        Expected(token)
+    }
+
     /// A session began.
     pub fn arrived(&self, session: Arc<Session>) {
-        let mut table = self.lock();
         let user = session.user.clone();
+        self.send_or_follow(&user, Request::Arrived(session));
+    }
+
+    fn send_or_follow(&self, user: &UserId, request: Request) {
+        let mut table = self.lock();
         let requests = table.entry(user.clone()).or_insert_with(|| {
             let (tx, rx) = mpsc::unbounded_channel();
             let connected = Connected {
                 users: self.clone(),
-                user,
+                user: user.clone(),
                 version: 0,
                 conversations: HashSet::new(),
                 sessions: Vec::new(),
+                expected: Vec::new(),
             };
             tokio::spawn(connected.run(rx));
             tx
         });
-        drop(requests.send(Request::Arrived(session)));
+        drop(requests.send(request));
     }
 
     /// A session ended.
@@ -130,7 +155,9 @@ impl Connected {
         self.reload(false).await;
         loop {
             self.step(&mut queue, &mut notices).await;
-            if self.sessions.is_empty() && self.users.close(&self.user, &queue) {
+            self.expected.retain(|token| token.strong_count() > 0);
+            let needed = !self.sessions.is_empty() || !self.expected.is_empty();
+            if !needed && self.users.close(&self.user, &queue) {
                 return;
             }
         }
@@ -147,6 +174,11 @@ impl Connected {
                     self.sessions.push(Arc::clone(&session));
                     self.attach(&[session], self.conversations.iter().copied().collect()).await;
                 }
+                Some(Request::Expect(token, ready)) => {
+                    self.expected.push(token);
+                    // The connection may be gone by now.
+                    drop(ready.send(()));
+                }
                 Some(Request::Gone(id)) => self.sessions.retain(|session| session.id != id),
                 Some(Request::Check(version)) if version > self.version => self.reload(true).await,
                 Some(Request::Check(_)) | None => {}
@@ -154,6 +186,8 @@ impl Connected {
             notice = notices.next() => if let Some(notice) = notice {
                 self.noticed(notice).await;
             },
+            // Whether a client that was expected comes at all is noticed nowhere else.
+            () = tokio::time::sleep(FORGET), if self.sessions.is_empty() => {}
         }
     }
 

@@ -85,8 +85,8 @@ async fn list(
     let request = ListMessages {
         conversation_id: id.to_string(),
         limit: page_size(query.limit)?,
-        before: query.before.unwrap_or_default(),
-        after: query.after.unwrap_or_default(),
+        before: query.before,
+        after: query.after,
     };
     let page = shared.backend.messages(Some(caller.actor()), request).await?;
     let list = MessageList {

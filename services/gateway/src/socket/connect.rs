@@ -19,6 +19,7 @@ use crate::app::Shared;
 use crate::auth::{AuthError, Identity};
 use crate::commands::actor;
 use crate::dialect::{self, Dialect};
+use crate::users::Expected;
 
 /// How long a connection takes to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -36,6 +37,8 @@ pub(super) struct Prepared {
     pub session: Arc<Session>,
     pub queue: Arc<Mutex<Option<Queue>>>,
     pub shared: Shared,
+    /// Held until the session has arrived among the users.
+    pub expected: Expected,
 }
 
 /// Why a client is not let in. `Display` is what it reads in `connect_error`.
@@ -102,7 +105,8 @@ async fn admit(
             Refusal::Temporary
         });
     }
-    prepare(shared, socket, identity, dialect);
+    let expected = shared.users.expect(&identity.user_id).await;
+    prepare(shared, socket, identity, dialect, expected);
     Ok(())
 }
 
@@ -120,7 +124,13 @@ async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> R
     }
 }
 
-fn prepare(shared: &Shared, socket: &SocketRef, identity: Identity, dialect: &'static dyn Dialect) {
+fn prepare(
+    shared: &Shared,
+    socket: &SocketRef,
+    identity: Identity,
+    dialect: &'static dyn Dialect,
+    expected: Expected,
+) {
     let closed = CancellationToken::new();
     let limit = Waiting {
         events: shared.max_waiting_events,
@@ -149,6 +159,7 @@ fn prepare(shared: &Shared, socket: &SocketRef, identity: Identity, dialect: &'s
         session: Arc::new(session),
         queue: Arc::new(Mutex::new(Some(queue))),
         shared: shared.clone(),
+        expected,
     });
 }
 

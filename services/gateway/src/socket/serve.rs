@@ -29,6 +29,7 @@ pub(super) async fn begin(socket: SocketRef) {
         session,
         queue,
         shared,
+        expected,
     }) = socket.extensions.remove::<Prepared>()
     else {
         return;
@@ -41,6 +42,7 @@ pub(super) async fn begin(socket: SocketRef) {
     tracing::debug!(user = %session.user, session = ?session.id, "connected");
     shared.sessions.insert(Arc::clone(&session));
     shared.users.arrived(Arc::clone(&session));
+    drop(expected);
     serve(&shared, &session, queue).await;
     shared.sessions.remove(&session);
     shared.users.gone(&session);

@@ -127,17 +127,21 @@ impl Process {
         self.pid().is_some() && self.probe.look().await.is_ok()
     }
 
-    /// `kill -9` of it and all its descendants; returns when it is gone.
+    /// `kill -9` of it and all its descendants; returns when they are gone: a new Postgres refuses to start
+    /// while a child of the old one still holds its shared memory.
     pub fn kill(&self) {
         let Some(pid) = self.pid() else { return };
-        let family = identity::descendants(pid);
-        identity::send(pid, Signal::KILL);
-        family
+        let family: Vec<_> = identity::descendants(pid)
             .into_iter()
-            .for_each(|child| identity::send(child, Signal::KILL));
+            .filter_map(Identity::of)
+            .collect();
+        identity::send(pid, Signal::KILL);
+        family.iter().for_each(|child| child.signal(Signal::KILL));
         if let Some(child) = self.child().as_mut() {
             child.wait().ok();
         }
+        // One that hangs in the kernel is beyond reach; what needs it gone will say so.
+        let _gone = eventually_blocking(LAST_CHANCE, || family.iter().all(|child| !child.is_alive()));
     }
 
     /// SIGSTOP to it and all its descendants: it keeps its connections and does nothing.

@@ -117,7 +117,8 @@ async fn dropping_a_stack_leaves_no_process_and_no_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_serve_on_ports_of_their_own_and_come_back_on_them() {
     let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
-    let replicas = || stack.gateways().iter().chain(stack.persistence_replicas());
+    // A gateway is ready only once persistence answers it.
+    let replicas = || stack.persistence_replicas().iter().chain(stack.gateways());
     let mut urls: Vec<_> = replicas()
         .flat_map(|replica| [replica.base_url(), replica.internal_url()])
         .collect();

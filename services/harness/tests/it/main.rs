@@ -6,5 +6,12 @@
 )]
 
 mod boundaries;
+mod conversations;
 mod dev;
 mod devstack;
+mod faults;
+mod observability;
+mod soak;
+mod spec;
+mod startup;
+mod system_messages;

@@ -15,12 +15,11 @@ pub(super) async fn list(
     let head = head(connection, Some(viewer), &query.conversation_id).await?;
     let limit = limit(query.limit);
     let window = match (query.after, query.before) {
-        (0, 0) => Window::Before(u64::MAX),
-        (0, before) => Window::Before(before),
-        (after, _) => Window::After(after),
+        (Some(after), _) => Window::After(after),
+        (None, before) => Window::Before(before.unwrap_or(u64::MAX)),
     };
     let mut messages = store::window(connection, head.id, window, i64::from(limit) + 1).await?;
-    if let (Window::After(_), before @ 1..) = (window, query.before) {
+    if let (Window::After(_), Some(before)) = (window, query.before) {
         messages.retain(|message| message.seq < before);
     }
     Ok(page(

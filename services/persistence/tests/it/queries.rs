@@ -128,8 +128,8 @@ async fn pages_of_large_messages_fit_the_bus_and_lose_nothing() {
             let list = v1::ListMessages {
                 conversation_id: id.clone(),
                 limit: 100,
-                before,
-                after: 0,
+                before: (before != 0).then_some(before),
+                after: None,
             };
             let page = expect!(
                 ask(&queries, "bob", query::Body::ListMessages(list)).await,

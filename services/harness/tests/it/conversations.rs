@@ -1,0 +1,84 @@
+//! What people do in conversations, over every transport, across two gateways and two persistence replicas.
+
+use parlance_harness::Stack;
+
+use crate::spec::{Transport, run};
+
+/// Every way a stock client may connect.
+const TRANSPORTS: [Transport; 3] = [Transport::Websocket, Transport::Polling, Transport::Default];
+
+async fn replicas() -> Stack {
+    Stack::builder().gateways(2).persistence(2).start().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_cross_gateways_whole_and_in_order_and_repeats_are_one_message() {
+    let stack = replicas().await;
+    let database = stack.database().await.unwrap();
+    for transport in TRANSPORTS {
+        run(&stack, "crossing", transport).await;
+        let people = [
+            format!("crossing-alice-{}", transport.name()),
+            format!("crossing-bob-{}", transport.name()),
+        ];
+        let rows: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT count(*), min(seq), max(seq), count(DISTINCT (sender_id, client_msg_id)) FROM messages \
+             WHERE conversation_id IN (SELECT conversation_id FROM participants WHERE user_id = ANY($1)) \
+             GROUP BY conversation_id",
+        )
+        .bind(people)
+        .fetch_all(&database)
+        .await
+        .unwrap();
+        assert_eq!(rows, [(3000, 1, 3000, 3000)], "over {}", transport.name());
+    }
+
+    for transport in TRANSPORTS {
+        run(&stack, "repeats", transport).await;
+    }
+    let doubled: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT FROM messages WHERE client_msg_id IS NOT NULL \
+         GROUP BY conversation_id, sender_id, client_msg_id HAVING count(*) > 1) AS doubled",
+    )
+    .fetch_one(&database)
+    .await
+    .unwrap();
+    assert_eq!(doubled, 0);
+    let parked: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
+        .fetch_one(&database)
+        .await
+        .unwrap();
+    assert_eq!(parked, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_and_bad_tokens_are_refused() {
+    let stack = replicas().await;
+    for transport in TRANSPORTS {
+        run(&stack, "authorisation", transport).await;
+        run(&stack, "tokens", transport).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_content_is_stored_or_refused_and_disturbs_nobody() {
+    let stack = replicas().await;
+    for transport in TRANSPORTS {
+        run(&stack, "content", transport).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_is_as_documented() {
+    let stack = replicas().await;
+    run(&stack, "rest", Transport::Websocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_receipts_and_news_reach_everyone_who_should_know() {
+    let stack = replicas().await;
+    for transport in TRANSPORTS {
+        run(&stack, "changes", transport).await;
+        run(&stack, "following", transport).await;
+    }
+}

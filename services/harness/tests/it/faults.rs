@@ -1,0 +1,187 @@
+//! Kills, pauses and restarts under load: nothing acked is lost, doubled or reordered, and all converge.
+//!
+//! Every test has a stack of its own, two replicas of each service, and prints a line of figures.
+
+use std::time::Duration;
+
+use parlance_harness::checker::{Database, Report, check};
+use parlance_harness::load::{Load, Player};
+use parlance_harness::{Stack, environment};
+
+/// Load before the fault, so that it hits full pipes.
+const BEFORE: Duration = Duration::from_secs(3);
+/// Load while something is away.
+const AWAY: Duration = Duration::from_secs(4);
+/// Load after the fault; what is late then is waited for after the last message.
+const AFTER: Duration = Duration::from_secs(8);
+/// Without an answer: five seconds for the failover of a partition, the rest for a busy machine.
+const FAILOVER: Duration = Duration::from_secs(10);
+/// Until all is delivered again where the bus or a client's connection was lost.
+pub(crate) const REPAIRED: Duration = Duration::from_secs(15);
+
+/// A stack under load.
+pub(crate) struct Scene {
+    pub(crate) stack: Stack,
+    pub(crate) player: Player,
+}
+
+impl Scene {
+    pub(crate) async fn open() -> Self {
+        let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
+        let player = Load::default().start(&stack).await.unwrap();
+        let mut scene = Self { stack, player };
+        scene.goes_on_for(BEFORE).await;
+        scene.player.mark("fault").await.unwrap();
+        scene
+    }
+
+    pub(crate) async fn goes_on_for(&mut self, time: Duration) {
+        self.player.goes_on_for(time).await.unwrap();
+    }
+
+    /// From here on everything must become well again by itself.
+    pub(crate) async fn heals(&mut self) {
+        self.player.mark("healed").await.unwrap();
+    }
+
+    /// Goes on for a while, then stops and judges.
+    pub(crate) async fn close(mut self, fault: &str) -> Report {
+        self.goes_on_for(AFTER).await;
+        self.player.all_connected().await.unwrap();
+        judge(&self.stack, self.player, fault).await
+    }
+}
+
+async fn judge(stack: &Stack, player: Player, fault: &str) -> Report {
+    let history = player.stop().await.unwrap();
+    keep_history(stack, fault);
+    stack.wait_ready().await.unwrap();
+    let rows = stack.database().await.unwrap();
+    let database = Database::read(&rows).await.unwrap();
+    let report = check(&history, &database);
+    println!("{}\n{}", Report::heading(), report.line(fault));
+    assert!(report.violations.is_empty(), "{fault}: {report}");
+    let counts = report.counts;
+    assert!(
+        counts.acked > 1_000,
+        "{fault}: too little load to tell anything: {report}"
+    );
+    assert!(
+        counts.rejected > 0,
+        "{fault}: the stranger was never rejected: {report}"
+    );
+    report
+}
+
+/// Histories go with the stack, unless `PARLANCE_TEST_HISTORIES` names a folder for them.
+fn keep_history(stack: &Stack, fault: &str) {
+    if let Some(folder) = environment::variable("PARLANCE_TEST_HISTORIES") {
+        let name = fault.replace(|char: char| !char.is_alphanumeric(), "-");
+        std::fs::copy(
+            stack.folder().join("history.jsonl"),
+            format!("{folder}/{name}.jsonl"),
+        )
+        .unwrap();
+    }
+}
+
+fn assert_converged(report: &Report, within: Duration) {
+    assert!(
+        report.timing.converged <= within,
+        "not all converged within {within:?}: {report}"
+    );
+}
+
+async fn replica_of_persistence_is_killed(index: usize) {
+    let mut scene = Scene::open().await;
+    scene.stack.persistence(index).kill();
+    scene.heals().await;
+    // The other takes over while this one is away; afterwards it gets its share back.
+    scene.goes_on_for(AWAY * 2).await;
+    scene.stack.persistence(index).start().await.unwrap();
+    let report = scene.close(&format!("persistence {} kill -9", index + 1)).await;
+    assert!(report.timing.longest_pause <= FAILOVER, "{report}");
+    assert_converged(&report, FAILOVER);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_first_persistence_replica_is_replaced_by_the_second() {
+    replica_of_persistence_is_killed(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_second_persistence_replica_is_replaced_by_the_first() {
+    replica_of_persistence_is_killed(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persistence_replica_that_was_paused_past_its_leases_does_no_harm() {
+    let mut scene = Scene::open().await;
+    scene.stack.persistence(0).pause();
+    scene.heals().await;
+    scene.goes_on_for(Duration::from_secs(20)).await;
+    scene.stack.persistence(0).resume();
+    let report = scene.close("persistence 1 SIGSTOP 20 s").await;
+    assert!(report.timing.longest_pause <= FAILOVER, "{report}");
+    assert_converged(&report, FAILOVER);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_nats_loses_no_acked_message() {
+    let mut scene = Scene::open().await;
+    scene.stack.nats().kill();
+    scene.goes_on_for(AWAY).await;
+    scene.stack.nats().start().await.unwrap();
+    scene.heals().await;
+    let report = scene.close("NATS kill -9 + restart").await;
+    assert_converged(&report, REPAIRED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_postgres_loses_no_acked_message() {
+    let mut scene = Scene::open().await;
+    scene.stack.postgres().kill();
+    scene.goes_on_for(AWAY).await;
+    scene.stack.postgres().start().await.unwrap();
+    scene.heals().await;
+    let report = scene.close("Postgres kill -9 + restart").await;
+    assert_converged(&report, REPAIRED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_killed_gateway_go_on_at_the_other() {
+    let mut scene = Scene::open().await;
+    scene.stack.gateway(0).kill();
+    scene.heals().await;
+    scene.goes_on_for(AWAY).await;
+    scene.player.all_connected().await.unwrap();
+    scene.stack.gateway(0).start().await.unwrap();
+    let report = scene.close("gateway 1 kill -9").await;
+    assert_converged(&report, REPAIRED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_whole_after_everything_was_killed_at_once() {
+    let mut scene = Scene::open().await;
+    let stack = &scene.stack;
+    let services = || stack.gateways().iter().chain(stack.persistence_replicas());
+    services()
+        .chain([stack.nats(), stack.postgres()])
+        .for_each(|process| process.kill());
+    for server in [stack.postgres(), stack.nats()] {
+        server.start().await.unwrap();
+    }
+    services().for_each(|service| service.spawn().unwrap());
+    stack.wait_ready().await.unwrap();
+    scene.heals().await;
+    let report = scene.close("kill -9 of everything").await;
+    assert_converged(&report, REPAIRED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_without_a_fault_breaks_nothing() {
+    let mut scene = Scene::open().await;
+    scene.heals().await;
+    let report = scene.close("none").await;
+    assert!(report.timing.longest_pause <= FAILOVER, "{report}");
+}

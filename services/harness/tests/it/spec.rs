@@ -1,0 +1,109 @@
+//! Runs a specification in `js/tests` against a stack: what the stock Socket.IO client sees.
+//!
+//! Must not assert anything itself but that the specification passed.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use parlance_harness::Stack;
+use parlance_harness::devstack::process::Process;
+use parlance_harness::eventually::{equal, eventually};
+use tokio::process::Command;
+
+/// How the stock client connects.
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    /// WebSocket from the beginning.
+    Websocket,
+    /// HTTP long polling only.
+    Polling,
+    /// The client's own choice: polling first, then the upgrade.
+    Default,
+}
+
+/// Longest run of one specification; Node's own limit strikes first and names the test that hangs.
+const LIMIT: Duration = Duration::from_secs(150);
+/// How long a gateway that is ready may refuse handshakes: it asks for persistence once a second.
+const ADMITTING: Duration = Duration::from_secs(10);
+/// Longest run of one specification and of each test in it, in milliseconds.
+const TEST_LIMIT_MS: u32 = 120_000;
+
+impl Transport {
+    /// As the specifications read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::Polling => "polling",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// Runs `js/tests/<name>.mjs` with further variables; shows its output if it fails.
+pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables: &[(&str, String)]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
+    assert!(
+        folder.join("node_modules/socket.io-client").is_dir(),
+        "the packages of services/harness/js are missing: run `npm ci` there"
+    );
+    for gateway in stack.gateways() {
+        admits(gateway).await;
+    }
+    let gateways: Vec<_> = stack.gateways().iter().map(Process::base_url).collect();
+    let child = Command::new("node")
+        .arg("--test")
+        .arg(format!("--test-timeout={TEST_LIMIT_MS}"))
+        .args(["--test-reporter=spec", "--test-reporter-destination=stdout"])
+        .arg(format!("tests/{name}.mjs"))
+        .current_dir(folder)
+        .env("PARLANCE_GATEWAYS", gateways.join(","))
+        .env("PARLANCE_NATS_URL", stack.nats_url())
+        .env("DATABASE_URL", stack.database_url())
+        .env("PARLANCE_JWT_SECRET", stack.jwt_secret())
+        .env("PARLANCE_TRANSPORT", transport.name())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        // Its end tells the specification that nobody waits any more.
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("Node.js 20 or newer runs the specifications");
+    let output = tokio::time::timeout(LIMIT, collect(child))
+        .await
+        .unwrap_or_else(|_| panic!("{name} over {} has not ended after {LIMIT:?}", transport.name()));
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        panic!("{name} over {} failed:\n{text}{errors}", transport.name());
+    }
+    println!("{name} over {}:\n{text}", transport.name());
+}
+
+/// [`run_with`] without further variables.
+pub async fn run(stack: &Stack, name: &str, transport: Transport) {
+    run_with(stack, name, transport, &[]).await;
+}
+
+/// Waits until the gateway takes handshakes, which it refuses while it does not reach persistence.
+async fn admits(gateway: &Process) {
+    let url = format!("{}/socket.io/?EIO=4&transport=polling", gateway.base_url());
+    let look = || async {
+        let status = reqwest::get(&url).await?.status().as_u16();
+        equal(status, &200).map_err(anyhow::Error::msg)
+    };
+    eventually(
+        ADMITTING,
+        format_args!("{} takes handshakes", gateway.name()),
+        look,
+    )
+    .await
+    .unwrap();
+}
+
+/// Like `wait_with_output`, which would close the standard input at once.
+async fn collect(mut child: tokio::process::Child) -> std::process::Output {
+    let _held = child.stdin.take();
+    child.wait_with_output().await.unwrap()
+}
