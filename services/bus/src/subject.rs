@@ -40,6 +40,9 @@ pub fn user(user: &UserId) -> String {
     format!("chat.usr.{}", encode_token(user.as_str()))
 }
 
+/// Matches the notices of all users.
+pub const ALL_USERS: &str = "chat.usr.*";
+
 /// The subject of a gateway's confirmations.
 pub fn confirmations(gateway: &str) -> String {
     format!("chat.cfm.{}", encode_token(gateway))

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use async_nats::Subscriber;
 use futures::StreamExt;
+use parlance_proto::ConversationId;
 use parlance_proto::v1::{ConfirmationBatch, Ephemeral, EventBatch, UserNotice};
-use parlance_proto::{ConversationId, UserId};
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
@@ -58,12 +58,12 @@ impl Bus {
         self.subscribe(subject::ephemeral(conversation)).await
     }
 
-    /// The notices of a user.
+    /// The notices of all users.
     ///
     /// # Errors
     /// The connection is closed.
-    pub async fn subscribe_user(&self, user: &UserId) -> Result<Subscription<UserNotice>, Error> {
-        self.subscribe(subject::user(user)).await
+    pub async fn subscribe_users(&self) -> Result<Subscription<UserNotice>, Error> {
+        self.subscribe(subject::ALL_USERS.to_owned()).await
     }
 
     /// The confirmations of the commands a gateway sent.

@@ -173,6 +173,17 @@ fn spawn_tasks(settings: &Settings, shared: &Shared, health: &Health, lifecycle:
             }
         }
     });
+    let users = shared.users.clone();
+    let soft = lifecycle.soft();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Err(error) = users.follow(stop).await {
+                tracing::error!(%error, "no more notices can be received");
+                soft.cancel();
+            }
+        }
+    });
     let backend = shared.backend.clone();
     let nats = health.condition("nats");
     tokio::spawn({

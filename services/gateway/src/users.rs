@@ -1,26 +1,27 @@
-//! The users connected here: follows each one's notices and keeps their sessions attached to all of their
+//! The users connected here: follows their notices and keeps their sessions attached to all of their
 //! conversations.
+//!
+//! One subscription serves them all, because notices are as rare as changes of membership, while a
+//! subscription and a task for each user would double what an idle connection costs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use parlance_bus::{Bus, Subscription};
-use parlance_proto::v1::{User, UserNotice, user_notice};
+use parlance_bus::Bus;
+use parlance_proto::v1::{Conversation, Membership, User, UserNotice, user_notice};
 use parlance_proto::{ConversationId, UserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::commands::actor;
 use crate::dialect::Outbound;
 use crate::rooms::Rooms;
-use crate::socket::session::{Session, SessionId};
+use crate::socket::session::Session;
 
 /// Rooms opened at once for one user.
 const ATTACH_CONCURRENCY: usize = 16;
-/// How often it is looked whether clients are still expected.
-const FORGET: Duration = Duration::from_secs(5);
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -30,30 +31,31 @@ pub struct Users {
     bus: Bus,
     backend: Backend,
     rooms: Rooms,
-    table: Arc<Mutex<HashMap<UserId, mpsc::UnboundedSender<Request>>>>,
+    table: Arc<Mutex<HashMap<UserId, Connected>>>,
+}
+
+/// One connected user; kept as long as a session is there or expected.
+#[derive(Default)]
+struct Connected {
+    /// Version of the set of conversations; 0 until it is loaded.
+    version: u64,
+    loaded: bool,
+    conversations: HashSet<ConversationId>,
+    sessions: Vec<Arc<Session>>,
+    expected: usize,
 }
 
 /// Keeps a user's notices followed while a client is about to arrive.
-#[derive(Debug, Clone)]
-pub struct Expected(Arc<()>);
-
-enum Request {
-    /// A client is about to arrive; told once nothing can be missed any more.
-    Expect(Weak<()>, oneshot::Sender<()>),
-    Arrived(Arc<Session>),
-    Gone(SessionId),
-    /// The database knows this version of the user's set of conversations.
-    Check(u64),
-}
-
-/// One connected user; lives as long as a session.
-struct Connected {
+pub struct Expected {
     users: Users,
     user: UserId,
-    version: u64,
-    conversations: HashSet<ConversationId>,
-    sessions: Vec<Arc<Session>>,
-    expected: Vec<Weak<()>>,
+}
+
+/// What a notice asks for.
+enum Step {
+    Nothing,
+    Reload,
+    Add(ConversationId, Vec<Arc<Session>>),
 }
 
 impl Users {
@@ -67,46 +69,63 @@ impl Users {
         }
     }
 
-    /// Follows a user's notices before a client of theirs is told that it is connected, so that it hears of
-    /// every conversation it is added to from then on.
+    /// Follows the notices of all users until `stop`.
+    ///
+    /// # Errors
+    /// The subscription cannot be made.
+    pub async fn follow(&self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut notices = self.bus.subscribe_users().await?;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                notice = notices.next() => match notice {
+                    Some(notice) => self.noticed(notice),
+                    None => anyhow::bail!("the connection to NATS is closed"),
+                },
+            }
+        }
+    }
+
+    /// Follows a user before a client of theirs is told that it is connected, so that it hears of every
+    /// conversation it is added to from then on.
     pub async fn expect(&self, user: &UserId) -> Expected {
-        let token = Arc::new(());
-        let (ready, followed) = oneshot::channel();
-        self.send_or_follow(user, Request::Expect(Arc::downgrade(&token), ready));
-        // Dropped only with the process.
-        drop(followed.await);
-        Expected(token)
+        let loaded = {
+            let mut table = self.lock();
+            let connected = table.entry(user.clone()).or_default();
+            connected.expected += 1;
+            connected.loaded
+        };
+        let expected = Expected {
+            users: self.clone(),
+            user: user.clone(),
+        };
+        if !loaded {
+            self.reload(user, false).await;
+        }
+        expected
     }
 
     /// A session began.
     pub fn arrived(&self, session: Arc<Session>) {
-        let user = session.user.clone();
-        self.send_or_follow(&user, Request::Arrived(session));
-    }
-
-    fn send_or_follow(&self, user: &UserId, request: Request) {
-        let mut table = self.lock();
-        let requests = table.entry(user.clone()).or_insert_with(|| {
-            let (tx, rx) = mpsc::unbounded_channel();
-            let connected = Connected {
-                users: self.clone(),
-                user: user.clone(),
-                version: 0,
-                conversations: HashSet::new(),
-                sessions: Vec::new(),
-                expected: Vec::new(),
-            };
-            tokio::spawn(connected.run(rx));
-            tx
-        });
-        drop(requests.send(request));
+        let conversations: Vec<ConversationId> = {
+            let mut table = self.lock();
+            let connected = table.entry(session.user.clone()).or_default();
+            connected.sessions.push(Arc::clone(&session));
+            connected.conversations.iter().copied().collect()
+        };
+        if !conversations.is_empty() {
+            let users = self.clone();
+            tokio::spawn(async move { users.attach(&[session], &conversations).await });
+        }
     }
 
     /// A session ended.
     pub fn gone(&self, session: &Session) {
-        if let Some(requests) = self.lock().get(&session.user) {
-            drop(requests.send(Request::Gone(session.id)));
+        let mut table = self.lock();
+        if let Some(connected) = table.get_mut(&session.user) {
+            connected.sessions.retain(|other| other.id != session.id);
         }
+        forget(&mut table, &session.user);
     }
 
     /// All users connected here.
@@ -116,130 +135,116 @@ impl Users {
 
     /// Lets the users whose conversations changed catch up.
     pub fn check(&self, users: Vec<User>) {
-        let table = self.lock();
-        for user in users {
-            let id = UserId::parse(user.user_id);
-            if let Some(requests) = id.ok().and_then(|id| table.get(&id)) {
-                drop(requests.send(Request::Check(user.memberships_version)));
+        let behind: Vec<UserId> = {
+            let table = self.lock();
+            let is_behind = |user: User| {
+                let id = UserId::parse(user.user_id).ok()?;
+                let known = table.get(&id)?;
+                (known.loaded && known.version < user.memberships_version).then_some(id)
+            };
+            users.into_iter().filter_map(is_behind).collect()
+        };
+        for user in behind {
+            self.reload_beside(user);
+        }
+    }
+
+    fn noticed(&self, notice: UserNotice) {
+        let Ok(user) = UserId::parse(notice.user_id) else {
+            return;
+        };
+        let added = notice
+            .body
+            .map(|user_notice::Body::ConversationAdded(added)| added);
+        match self.step(&user, notice.memberships_version, added.as_ref()) {
+            Step::Nothing => {}
+            Step::Reload => self.reload_beside(user),
+            Step::Add(id, sessions) => {
+                let users = self.clone();
+                tokio::spawn(async move {
+                    users.attach(&sessions, &[id]).await;
+                    if let Some(conversation) = &added {
+                        tell(&sessions, conversation);
+                    }
+                });
             }
         }
     }
 
-    fn close(&self, user: &UserId, queue: &mpsc::UnboundedReceiver<Request>) -> bool {
+    fn step(&self, user: &UserId, version: u64, added: Option<&Conversation>) -> Step {
         let mut table = self.lock();
-        // Requests are sent under this lock, so an empty queue stays empty.
-        if !queue.is_empty() {
-            return false;
-        }
-        table.remove(user);
-        true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, mpsc::UnboundedSender<Request>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Connected {
-    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
-        let mut notices = loop {
-            match self.users.bus.subscribe_user(&self.user).await {
-                Ok(notices) => break notices,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot follow a user's notices");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
+        let Some(connected) = table.get_mut(user) else {
+            return Step::Nothing;
         };
-        // Asked behind the subscription on one connection: later changes arrive as notices.
-        self.reload(false).await;
-        loop {
-            self.step(&mut queue, &mut notices).await;
-            self.expected.retain(|token| token.strong_count() > 0);
-            let needed = !self.sessions.is_empty() || !self.expected.is_empty();
-            if !needed && self.users.close(&self.user, &queue) {
-                return;
-            }
+        // While it is being loaded, what comes may or may not be part of what is loaded.
+        if !connected.loaded || version > connected.version + 1 {
+            return Step::Reload;
         }
-    }
-
-    async fn step(
-        &mut self,
-        queue: &mut mpsc::UnboundedReceiver<Request>,
-        notices: &mut Subscription<UserNotice>,
-    ) {
-        tokio::select! {
-            request = queue.recv() => match request {
-                Some(Request::Arrived(session)) => {
-                    self.sessions.push(Arc::clone(&session));
-                    self.attach(&[session], self.conversations.iter().copied().collect()).await;
-                }
-                Some(Request::Expect(token, ready)) => {
-                    self.expected.push(token);
-                    // The connection may be gone by now.
-                    drop(ready.send(()));
-                }
-                Some(Request::Gone(id)) => self.sessions.retain(|session| session.id != id),
-                Some(Request::Check(version)) if version > self.version => self.reload(true).await,
-                Some(Request::Check(_)) | None => {}
-            },
-            notice = notices.next() => if let Some(notice) = notice {
-                self.noticed(notice).await;
-            },
-            // Whether a client that was expected comes at all is noticed nowhere else.
-            () = tokio::time::sleep(FORGET), if self.sessions.is_empty() => {}
-        }
-    }
-
-    async fn noticed(&mut self, notice: UserNotice) {
-        if notice.memberships_version > self.version + 1 {
-            self.reload(true).await;
-            return;
-        }
-        let Some(user_notice::Body::ConversationAdded(conversation)) = notice.body else {
-            return;
+        connected.version = connected.version.max(version);
+        let Some(id) = added.and_then(|added| added.id.parse().ok()) else {
+            return Step::Nothing;
         };
-        let Ok(id) = conversation.id.parse() else {
-            return;
-        };
-        self.version = self.version.max(notice.memberships_version);
-        if self.conversations.insert(id) {
-            let sessions = self.sessions.clone();
-            self.attach(&sessions, vec![id]).await;
-            self.tell(&conversation);
+        if !connected.conversations.insert(id) {
+            return Step::Nothing;
         }
+        Step::Add(id, connected.sessions.clone())
     }
 
-    /// Takes over the user's conversations from the database; tells of those that are added.
-    async fn reload(&mut self, tell: bool) {
+    fn reload_beside(&self, user: UserId) {
+        let users = self.clone();
+        tokio::spawn(async move { users.reload(&user, true).await });
+    }
+
+    /// Takes over the user's conversations from the database; tells of those that are added, but for the
+    /// first time.
+    async fn reload(&self, user: &UserId, tell_added: bool) {
         let membership = loop {
-            match self.users.backend.membership(self.user.as_str()).await {
+            match self.backend.membership(user.as_str()).await {
                 Ok(membership) => break membership,
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
+            if !self.lock().contains_key(user) {
+                return;
+            }
         };
-        self.version = membership.version;
+        let Some((added, sessions)) = self.take_over(user, membership) else {
+            return;
+        };
+        self.attach(&sessions, &added).await;
+        for id in added.into_iter().filter(|_| tell_added) {
+            if let Ok(conversation) = self.backend.conversation(Some(actor(user, "")), id).await {
+                tell(&sessions, &conversation);
+            }
+        }
+    }
+
+    /// Returns what is added, and for whom; `None` where the user has gone or something newer is known.
+    fn take_over(
+        &self,
+        user: &UserId,
+        membership: Membership,
+    ) -> Option<(Vec<ConversationId>, Vec<Arc<Session>>)> {
+        let mut table = self.lock();
+        let connected = table.get_mut(user)?;
+        if connected.loaded && membership.version < connected.version {
+            return None;
+        }
+        connected.loaded = true;
+        connected.version = membership.version;
         let ids = membership
             .conversation_ids
             .iter()
             .filter_map(|id| id.parse().ok());
-        let added: Vec<ConversationId> = ids.filter(|id| self.conversations.insert(*id)).collect();
-        let sessions = self.sessions.clone();
-        self.attach(&sessions, added.clone()).await;
-        for id in added.into_iter().filter(|_| tell) {
-            let me = actor(&self.user, "");
-            if let Ok(conversation) = self.users.backend.conversation(Some(me), id).await {
-                self.tell(&conversation);
-            }
-        }
+        let added = ids.filter(|id| connected.conversations.insert(*id)).collect();
+        Some((added, connected.sessions.clone()))
     }
 
-    async fn attach(&self, sessions: &[Arc<Session>], conversations: Vec<ConversationId>) {
+    async fn attach(&self, sessions: &[Arc<Session>], conversations: &[ConversationId]) {
         let mut pairs = Vec::with_capacity(sessions.len() * conversations.len());
         for session in sessions {
             pairs.extend(conversations.iter().map(|id| (*id, Arc::clone(session))));
         }
-        let rooms = self.users.rooms.clone();
+        let rooms = self.rooms.clone();
         futures::stream::iter(pairs)
             .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, session)| {
                 let rooms = rooms.clone();
@@ -252,11 +257,32 @@ impl Connected {
             .await;
     }
 
-    fn tell(&self, conversation: &parlance_proto::v1::Conversation) {
-        for session in &self.sessions {
-            if let Some(frame) = session.dialect.encode(Outbound::ConversationNew(conversation)) {
-                session.emit(&frame);
-            }
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, Connected>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let mut table = self.users.lock();
+        if let Some(connected) = table.get_mut(&self.user) {
+            connected.expected -= 1;
+        }
+        forget(&mut table, &self.user);
+    }
+}
+
+fn forget(table: &mut HashMap<UserId, Connected>, user: &UserId) {
+    let idle = |connected: &Connected| connected.sessions.is_empty() && connected.expected == 0;
+    if table.get(user).is_some_and(idle) {
+        table.remove(user);
+    }
+}
+
+fn tell(sessions: &[Arc<Session>], conversation: &Conversation) {
+    for session in sessions {
+        if let Some(frame) = session.dialect.encode(Outbound::ConversationNew(conversation)) {
+            session.emit(&frame);
         }
     }
 }

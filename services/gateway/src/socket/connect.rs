@@ -38,7 +38,7 @@ pub(super) struct Prepared {
     pub queue: Arc<Mutex<Option<Queue>>>,
     pub shared: Shared,
     /// Held until the session has arrived among the users.
-    pub expected: Expected,
+    pub expected: Arc<Expected>,
 }
 
 /// Why a client is not let in. `Display` is what it reads in `connect_error`.
@@ -159,7 +159,7 @@ fn prepare(
         session: Arc::new(session),
         queue: Arc::new(Mutex::new(Some(queue))),
         shared: shared.clone(),
-        expected,
+        expected: Arc::new(expected),
     });
 }
 
