@@ -147,5 +147,11 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListMemberships(_) => "list_memberships",
         query::Body::ListReceipts(_) => "list_receipts",
         query::Body::Ping(_) => "ping",
+        query::Body::Resolve(_) => "resolve",
+        query::Body::GetMessage(_) => "get_message",
+        query::Body::ListThreads(_) => "list_threads",
+        query::Body::ListJournals(_) => "list_journals",
+        query::Body::ListJournalVersions(_) => "list_journal_versions",
+        query::Body::ListEdits(_) => "list_edits",
     }
 }

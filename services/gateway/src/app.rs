@@ -21,8 +21,9 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::commands::{Commands, new_id};
-use crate::config::{Settings, Shutdown};
+use crate::config::{DialectSettings, Settings, Shutdown};
 use crate::limits::Limits;
+use crate::resolver::Resolver;
 use crate::rooms::Rooms;
 use crate::socket::handshake::{Handshake, Origins};
 use crate::socket::listener::{Accepting, Peer};
@@ -57,6 +58,10 @@ pub struct Parts {
     pub limits: Limits,
     /// Web pages that may connect.
     pub origins: Origins,
+    /// From the ids clients have to ours.
+    pub resolver: Resolver,
+    /// Vocabularies of connections that do not say theirs.
+    pub dialects: DialectSettings,
     /// Whether unknown users are created.
     pub provision: bool,
     /// Cancelled when this replica takes no more clients.
@@ -140,12 +145,19 @@ fn share(
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let rooms = Rooms::new(bus.clone(), backend.clone(), linger);
     Shared(Arc::new(Parts {
-        commands: Commands::new(bus.clone(), settings.bus.partitions, settings.send_timeout()),
+        commands: Commands::new(
+            bus.clone(),
+            rooms.clone(),
+            settings.bus.partitions,
+            settings.send_timeout(),
+        ),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
         sessions: Sessions::default(),
         auth,
         limits: Limits::new(settings.limits.clone()),
         origins: Origins::new(settings.cors.origins.clone()),
+        resolver: Resolver::new(backend.clone()),
+        dialects: settings.dialect.clone(),
         provision: settings.auth.provision == "jit",
         draining: lifecycle.soft(),
         connections: accepting.open(),

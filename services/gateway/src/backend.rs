@@ -9,9 +9,11 @@ use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationPage, EventPage, GetConversation, GetHeads, GetRoom, Heads,
-    ListConversations, ListEvents, ListMemberships, ListMessages, ListReceipts, Membership, MessagePage,
-    Ping, Position, ProvisionUser, Query, Receipts, Reply, Room, Sync, User, query, reply,
+    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage, GetRoom,
+    Heads, JournalVersions, ListConversations, ListEdits, ListEvents, ListJournalVersions, ListJournals,
+    ListMemberships, ListMessages, ListReceipts, ListThreads, Membership, Message, MessagePage, Ping,
+    Position, ProvisionUser, Query, Receipts, Reply, Resolve, Resolved, Room, Sync, Threads, User, query,
+    reply,
 };
 use parlance_runtime::health::Condition;
 use tokio::time::Instant;
@@ -154,6 +156,42 @@ impl Backend {
         /// Receipts changed since a version.
         receipts(actor, id: ConversationId, after_version: u64) -> Receipts / Receipts,
         query::Body::ListReceipts(ListReceipts { conversation_id: id.to_string(), after_version })
+    }
+
+    ask! {
+        /// From what clients have to what we use.
+        resolve(actor, request: Resolve) -> Resolved / Resolved,
+        query::Body::Resolve(request)
+    }
+
+    ask! {
+        /// One message.
+        message(actor, id: ConversationId, message: String) -> Message / Message,
+        query::Body::GetMessage(GetMessage { conversation_id: id.to_string(), message_id: message })
+    }
+
+    ask! {
+        /// All threads of a conversation, or one.
+        threads(actor, id: ConversationId, thread: String) -> Threads / Threads,
+        query::Body::ListThreads(ListThreads { conversation_id: id.to_string(), thread_id: thread })
+    }
+
+    ask! {
+        /// The actor's journals.
+        journals(actor, limit: u32, cursor: String) -> Conversations / ConversationPage,
+        query::Body::ListJournals(ListJournals { limit, cursor })
+    }
+
+    ask! {
+        /// A journal's versions, latest first.
+        journal_versions(actor, id: ConversationId, limit: u32, before: u64) -> JournalVersions / JournalVersions,
+        query::Body::ListJournalVersions(ListJournalVersions { journal_id: id.to_string(), limit, before })
+    }
+
+    ask! {
+        /// Earlier contents of a message.
+        edits(actor, id: ConversationId, message: String) -> Edits / Edits,
+        query::Body::ListEdits(ListEdits { conversation_id: id.to_string(), message_id: message })
     }
 
     /// Catch-up of many conversations.

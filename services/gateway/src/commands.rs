@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use crate::dialect::Answer;
 use crate::error::ClientError;
-use crate::socket::session::{Ack, Session};
+use crate::rooms::Rooms;
+use crate::socket::session::{Ack, Request, Session};
 
 /// What a command led to.
 pub type Outcome = Result<Confirmed, ClientError>;
@@ -36,6 +37,7 @@ pub struct Commands {
     bus: Bus,
     partitions: u16,
     timeout: Duration,
+    rooms: Rooms,
     pending: Arc<Mutex<Pending>>,
 }
 
@@ -49,6 +51,8 @@ pub enum Waiter {
         ack: Ack,
         /// Its name.
         event: &'static str,
+        /// What the client calls it.
+        tag: Option<String>,
     },
     /// A task.
     Task(oneshot::Sender<Outcome>),
@@ -63,9 +67,10 @@ struct Pending {
 
 impl Commands {
     /// `timeout` is how long an outcome may take until it is called unknown.
-    pub fn new(bus: Bus, partitions: u16, timeout: Duration) -> Self {
+    pub fn new(bus: Bus, rooms: Rooms, partitions: u16, timeout: Duration) -> Self {
         Self {
             bus,
+            rooms,
             partitions,
             timeout,
             pending: Arc::default(),
@@ -101,7 +106,7 @@ impl Commands {
         if let Err(error) = sent {
             tracing::warn!(command = %command.id, %error, "a command was not accepted");
             if let Some(waiter) = self.lock().waiters.remove(&command.id) {
-                waiter.tell(Err(ClientError::from_send(&error)));
+                waiter.tell(&self.rooms, Err(ClientError::from_send(&error)));
             }
         }
     }
@@ -149,7 +154,7 @@ impl Commands {
         let waiter = self.lock().waiters.remove(&confirmation.command_id);
         // None: it came after the deadline, and the client was told that the outcome is unknown.
         if let Some(waiter) = waiter {
-            waiter.tell(outcome(confirmation));
+            waiter.tell(&self.rooms, outcome(confirmation));
         }
     }
 
@@ -170,7 +175,7 @@ impl Commands {
                 pending.waiters.remove(&id)
             };
             if let Some(waiter) = waiter {
-                waiter.tell(Err(ClientError::unknown()));
+                waiter.tell(&self.rooms, Err(ClientError::unknown()));
             }
         }
     }
@@ -181,11 +186,22 @@ impl Commands {
 }
 
 impl Waiter {
-    fn tell(self, outcome: Outcome) {
+    fn tell(self, rooms: &Rooms, outcome: Outcome) {
         match self {
-            Self::Socket { session, ack, event } => {
+            Self::Socket {
+                session,
+                ack,
+                event,
+                tag,
+            } => {
                 let outcome = outcome.as_ref().map(|confirmed| &confirmed.answer);
-                session.answer(ack, event, outcome);
+                let place = outcome.ok().and_then(|answer| rooms.place_of(answer));
+                let request = Request {
+                    ack,
+                    event,
+                    tag: tag.as_deref(),
+                };
+                session.answer(request, outcome, place.as_deref());
             }
             // Whoever asked has gone.
             Self::Task(sender) => drop(sender.send(outcome)),
@@ -199,6 +215,8 @@ fn outcome(confirmation: Confirmation) -> Outcome {
         Some(confirmation::Result::Message(message)) => Answer::Message(message),
         Some(confirmation::Result::Conversation(conversation)) => Answer::Conversation(conversation),
         Some(confirmation::Result::Receipt(receipt)) => Answer::Receipt(receipt),
+        Some(confirmation::Result::Thread(thread)) => Answer::Thread(thread),
+        Some(confirmation::Result::Journal(journal)) => Answer::Journal(journal),
         None => Answer::Done,
     };
     Ok(Confirmed {

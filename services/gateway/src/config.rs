@@ -1,5 +1,6 @@
 //! The gateway's settings; `defaults.toml` documents each. Must not act on them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parlance_runtime::config::{Invalid, Sources, Validate, in_range, not_empty, one_of};
@@ -8,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::auth::JwtSettings;
+use crate::dialect::DIALECTS;
 
 const DEFAULTS: &str = include_str!("../defaults.toml");
 const ALIASES: &[(&str, &str)] = &[
@@ -34,6 +36,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Browsers.
     pub cors: Cors,
+    /// Vocabularies of connections that do not say theirs.
+    pub dialect: DialectSettings,
     /// Socket.IO.
     pub socket: Socket,
     /// Sizes and rates.
@@ -96,6 +100,16 @@ pub struct Cors {
     pub origins: Vec<String>,
 }
 
+/// Vocabularies of connections that do not say theirs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DialectSettings {
+    /// Where nothing else decides.
+    pub default: String,
+    /// By the web page's origin.
+    pub origins: BTreeMap<String, String>,
+}
+
 /// Socket.IO.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +142,8 @@ pub struct Socket {
 pub struct Limits {
     /// UTF-8 bytes.
     pub content_bytes: usize,
+    /// UTF-8 bytes.
+    pub journal_bytes: usize,
     /// Bytes of JSON.
     pub metadata_bytes: usize,
     /// Characters.
@@ -203,6 +219,11 @@ impl Validate for Settings {
         in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
         self.jwt.validate()?;
         one_of("auth.provision", &self.auth.provision, &["jit", "strict"])?;
+        let dialects: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
+        one_of("dialect.default", &self.dialect.default, &dialects)?;
+        for dialect in self.dialect.origins.values() {
+            one_of("dialect.origins", dialect, &dialects)?;
+        }
         let socket = &self.socket;
         in_range("socket.max_connections", socket.max_connections, 1..=10_000_000)?;
         in_range("socket.ping_interval_ms", socket.ping_interval_ms, 100..=300_000)?;
@@ -241,6 +262,8 @@ impl Validate for Settings {
         let limits = &self.limits;
         // One message must fit a bus message of 900 KiB together with its metadata.
         in_range("limits.content_bytes", limits.content_bytes, 1..=524_288)?;
+        // Text and change of a journal must fit one together.
+        in_range("limits.journal_bytes", limits.journal_bytes, 1..=393_216)?;
         in_range("limits.metadata_bytes", limits.metadata_bytes, 2..=131_072)?;
         in_range("limits.title_chars", limits.title_chars, 1..=10_000)?;
         in_range("limits.participants", limits.participants, 1..=5_000)?;

@@ -1,117 +1,279 @@
 //! Dialects: how a front end names and shapes what Parlance can do.
 //!
-//! A dialect is a pair of pure functions, from an event to an [`Action`] and from an [`Outbound`] to a
-//! [`Frame`]. It must not wait, look at a clock, or know a socket. A connection has one dialect for life.
+//! A dialect is a set of pure functions, from an event to an [`Action`] and from an [`Outbound`] to
+//! [`Frame`]s. It must not wait, look at a clock, or know a socket. A connection has one dialect for life.
+//! `README.md` beside this folder's files walks through one.
 
+pub mod camel;
+pub mod chats;
+pub mod encrypted;
+pub mod inbox;
+pub mod journal;
 pub mod native;
+pub mod payload;
+pub mod place;
+#[cfg(test)]
+mod samples;
+pub mod shape;
+#[cfg(test)]
+mod tests;
+pub mod threads;
+pub mod union;
 
-use parlance_proto::v1::{Conversation, EventPage, Message, MessageType, Position, ReceiptUpdated, Typing};
-use parlance_proto::{ConversationId, MessageId};
+use parlance_proto::v1::{
+    Conversation, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant, Position,
+    ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
+};
+use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
+
+pub use place::Place;
 
 use crate::error::ClientError;
 use crate::limits::Limits;
 
-/// What a client asks for, whatever its vocabulary.
+/// A conversation or journal as a client names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConversationRef {
+    /// By UUID.
+    Id(ConversationId),
+    /// By its unique number.
+    Number(i64),
+}
+
+/// A message as a client names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MessageRef {
+    /// By UUID.
+    Id(MessageId),
+    /// By its number, which holds conversation and seq.
+    Number(i64),
+}
+
+/// Who speaks, as far as a dialect may care.
+#[derive(Debug, Clone, Copy)]
+pub struct Speaker<'a> {
+    /// From the token.
+    pub user: &'a UserId,
+    /// The user's unique number.
+    pub number: i64,
+}
+
+/// What a client asks for, whatever its vocabulary. Where the conversation is `None`, the message names it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Follow a conversation.
-    Join(ConversationId),
+    Join(ConversationRef),
     /// Follow it no more.
-    Leave(ConversationId),
+    Leave(ConversationRef),
     /// Send a message.
     Send(SendAction),
     /// Change a message.
     Edit {
         /// Where.
-        conversation: ConversationId,
+        conversation: Option<ConversationRef>,
         /// Which.
-        message: MessageId,
+        message: MessageRef,
         /// To what.
         content: String,
     },
-    /// Delete a message for all.
+    /// Delete a message.
     Delete {
         /// Where.
-        conversation: ConversationId,
+        conversation: Option<ConversationRef>,
         /// Which.
-        message: MessageId,
+        message: MessageRef,
+        /// Only hide it from oneself.
+        for_me: bool,
     },
-    /// Mark messages as read; both kinds are united.
-    Read {
-        /// Where.
-        conversation: ConversationId,
+    /// Mark messages as read, or only as delivered; all given are united.
+    Receipt {
+        /// Where; needed with `up_to_seq`.
+        conversation: Option<ConversationRef>,
         /// Everything up to this seq.
         up_to_seq: Option<u64>,
-        /// These messages.
-        messages: Vec<MessageId>,
+        /// These messages, all of one conversation.
+        messages: Vec<MessageRef>,
+        /// They came, but were not looked at.
+        delivered_only: bool,
+    },
+    /// Put a mark on a message or take it back.
+    React {
+        /// Where.
+        conversation: Option<ConversationRef>,
+        /// Which.
+        message: MessageRef,
+        /// The mark.
+        emoji: String,
+        /// Take it back.
+        remove: bool,
     },
     /// Tell the others that one types.
     Typing {
         /// Where.
-        conversation: ConversationId,
+        conversation: ConversationRef,
         /// Begins or ends.
         is_typing: bool,
     },
+    /// Begin a thread.
+    CreateThread {
+        /// Where.
+        conversation: ConversationRef,
+        /// May be empty.
+        title: String,
+        /// The message it grows from.
+        root: Option<MessageRef>,
+        /// The thread it grows from.
+        parent: Option<Uuid>,
+    },
+    /// Look at a thread, or at the main line again. Nobody else is told.
+    SwitchThread {
+        /// Where.
+        conversation: ConversationRef,
+        /// Which.
+        thread: Option<Uuid>,
+    },
+    /// Follow a journal.
+    JoinJournal(ConversationRef),
+    /// Follow it no more.
+    LeaveJournal(ConversationRef),
+    /// Change a journal.
+    EditJournal {
+        /// Which.
+        journal: ConversationRef,
+        /// How.
+        change: JournalChange,
+    },
     /// What happened since.
     Sync(Vec<Position>),
+    /// The user wants to be seen, or not.
+    Presence {
+        /// Seen.
+        online: bool,
+    },
+}
+
+/// A change of a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalChange {
+    /// The whole text as this client now shows it.
+    Content(String),
+    /// A Yjs (v1) update.
+    Update(Vec<u8>),
 }
 
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SendAction {
     /// Where.
-    pub conversation: ConversationId,
+    pub conversation: ConversationRef,
     /// The client's own id, which makes a repeat harmless.
     pub client_msg_id: Option<String>,
     /// Kind of content.
     pub kind: MessageType,
     /// Byte-exact.
     pub content: String,
+    /// The content is ciphertext.
+    pub encrypted: bool,
     /// JSON object as text; empty for none.
     pub metadata: String,
     /// The message it answers.
-    pub reply_to: Option<MessageId>,
+    pub reply_to: Option<MessageRef>,
+    /// The thread it belongs to.
+    pub thread: Option<Uuid>,
 }
 
-/// What the server tells a client unasked.
+/// An event as a dialect reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// What is wanted.
+    pub action: Action,
+    /// What the client calls this request, to be repeated when it fails.
+    pub tag: Option<String>,
+}
+
+impl From<Action> for Decoded {
+    fn from(action: Action) -> Self {
+        Self { action, tag: None }
+    }
+}
+
+/// What the server tells a client unasked. A [`Place`] is the conversation it happens in.
 #[derive(Debug, Clone, Copy)]
 pub enum Outbound<'a> {
     /// A message was sent.
-    MessageCreated(&'a Message),
+    MessageCreated(&'a Place, &'a Message),
     /// A message was changed.
-    MessageEdited(&'a Message),
+    MessageEdited(&'a Place, &'a Message),
     /// A message was deleted.
-    MessageDeleted(&'a Message),
-    /// Somebody read.
-    Receipt(ConversationId, &'a ReceiptUpdated),
+    MessageDeleted(&'a Place, &'a Message),
+    /// This user, on another connection, hid a message from themselves.
+    MessageHidden(&'a Place, &'a Message),
+    /// A mark was put on a message or taken back.
+    Reaction(&'a Place, &'a ReactionChanged),
+    /// Somebody read, or got, messages.
+    Receipt(&'a Place, &'a ReceiptUpdated),
     /// Somebody types.
-    Typing(ConversationId, &'a Typing),
+    Typing(&'a Place, &'a Typing),
+    /// Somebody opened or closed the conversation on a screen.
+    RoomPresence(&'a Place, &'a RoomPresence),
+    /// A thread was begun.
+    ThreadCreated(&'a Place, &'a Thread),
+    /// Users were added.
+    MembersAdded(&'a Place, &'a MembersAdded),
+    /// A user left or was removed; the last that the removed hears.
+    MemberRemoved(&'a Place, &'a Participant),
+    /// A user has another role.
+    RoleChanged(&'a Place, &'a Participant),
+    /// Title, status, channel or metadata changed.
+    ConversationChanged(&'a Place, &'a Conversation),
     /// The user is in a further conversation.
-    ConversationNew(&'a Conversation),
-    /// A conversation that is not joined has a new latest message.
-    ConversationUpdated(&'a Message),
+    ConversationAdded(&'a Conversation),
+    /// The user is in it no more, or it was deleted.
+    ConversationRemoved(&'a Place),
+    /// For lists: a conversation has a new latest message.
+    ListUpdated {
+        /// Which.
+        place: &'a Place,
+        /// The latest message.
+        last: &'a Message,
+        /// Messages of others this user has not read.
+        unread: u64,
+        /// Whether this client follows the conversation itself too.
+        joined: bool,
+    },
+    /// A journal has another text.
+    JournalEdited(&'a JournalEdited),
     /// Seqs of this conversation are void; read it anew.
     Resync {
         /// Which.
-        conversation: ConversationId,
+        place: &'a Place,
         /// The epoch from now on.
         epoch: &'a str,
         /// The head from now on.
         head_seq: u64,
     },
-    /// An event without ack failed.
+    /// An event failed.
     Failed {
         /// The event's name as sent.
         event: &'a str,
+        /// See [`Decoded::tag`].
+        tag: Option<&'a str>,
         /// Why.
         error: &'a ClientError,
+        /// The client also gets the ack, which says the same.
+        acked: bool,
     },
 }
 
 /// The answer to an action.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "short-lived; boxing would cost every reader a line"
+)]
 pub enum Answer {
     /// Done, nothing to say.
     Done,
@@ -121,6 +283,10 @@ pub enum Answer {
     Conversation(Conversation),
     /// The reader's receipts.
     Receipt(ReceiptUpdated),
+    /// The thread as stored.
+    Thread(Thread),
+    /// The journal after the change, or as joined.
+    Journal(JournalEdited),
     /// Catch-up pages.
     Pages(Vec<EventPage>),
 }
@@ -152,24 +318,58 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// The client's events, for metrics: any other name is counted as `other`.
     fn inbound_events(&self) -> &'static [&'static str];
 
+    /// Whether a client follows all of its user's conversations without joining them.
+    fn joins_by_itself(&self) -> bool {
+        false
+    }
+
+    /// Whether the others are told when a client opens or closes a conversation.
+    fn shows_who_looks(&self) -> bool {
+        false
+    }
+
     /// Reads an event. `payload` is its first argument, `null` where there is none.
     ///
     /// # Errors
     /// The event is unknown, or its payload malformed or over a limit.
-    fn decode(&self, event: &str, payload: &RawValue, limits: &Limits) -> Result<Action, ClientError>;
+    fn decode(
+        &self,
+        speaker: Speaker<'_>,
+        event: &str,
+        payload: &RawValue,
+        limits: &Limits,
+    ) -> Result<Decoded, ClientError>;
 
-    /// Writes what the server tells; `None` where the vocabulary has no word for it.
-    fn encode(&self, outbound: Outbound<'_>) -> Option<Frame>;
+    /// What the client calls a request that could not be read, where it can be found in it.
+    fn tag(&self, event: &str, payload: &RawValue) -> Option<String> {
+        let _ = (event, payload);
+        None
+    }
 
-    /// Writes the ack of an event.
-    fn answer(&self, outcome: Result<&Answer, &ClientError>) -> Box<RawValue>;
+    /// Writes what the server tells; nothing where the vocabulary has no word for it.
+    fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame>;
+
+    /// Writes the ack of an event. `place` is the conversation of the answer, where this replica knows it.
+    fn answer(&self, outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> Box<RawValue>;
+
+    /// What a refused client reads in `connect_error`.
+    fn refusal(&self, reason: &str) -> String {
+        reason.to_owned()
+    }
 }
 
-/// The dialect of a connection that asks for none.
+/// The dialect of a connection that asks for none and has no other reason for one.
 pub static DEFAULT: &dyn Dialect = &native::Native;
 
-/// All dialects.
-static DIALECTS: &[&dyn Dialect] = &[&native::Native];
+/// All dialects. A further one is a file beside these, a line here, and its fixtures.
+pub static DIALECTS: &[&dyn Dialect] = &[
+    &native::Native,
+    &journal::Journal,
+    &encrypted::Encrypted,
+    &chats::Chats,
+    &threads::Threads,
+    &inbox::Inbox,
+];
 
 /// The dialect of that name.
 pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {

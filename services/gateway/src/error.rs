@@ -22,6 +22,9 @@ pub struct ClientError {
     /// What a conflict is with, under its name.
     #[serde(skip)]
     existing: Option<(&'static str, serde_json::Value)>,
+    /// The class some front ends tell failures apart by.
+    #[serde(skip)]
+    name: Option<&'static str>,
 }
 
 impl ClientError {
@@ -33,6 +36,7 @@ impl ClientError {
             retry: code.retry(),
             status: code.http_status(),
             existing: None,
+            name: None,
         }
     }
 
@@ -41,6 +45,26 @@ impl ClientError {
     pub fn with_existing(mut self, name: &'static str, existing: &impl Serialize) -> Self {
         self.existing = serde_json::to_value(existing).ok().map(|value| (name, value));
         self
+    }
+
+    /// Adds the class of the failure to the body of the answer, and its status where the class has another.
+    #[must_use]
+    pub fn named(self, name: &'static str) -> Self {
+        let (code, status) = match name {
+            "ForbiddenError" => (ErrorCode::Forbidden.name(), ErrorCode::Forbidden.http_status()),
+            _ => (self.code, self.status),
+        };
+        Self {
+            code,
+            status,
+            name: Some(name),
+            ..self
+        }
+    }
+
+    /// Whether the body tells the class.
+    pub fn is_named(&self) -> bool {
+        self.name.is_some()
     }
 
     /// A payload that is not as documented.
@@ -123,8 +147,12 @@ impl IntoResponse for ClientError {
             "code": self.code,
             "retry": self.retry,
         });
-        if let Some((name, existing)) = self.existing {
-            body[name] = existing;
+        if let Some((name, existing)) = &self.existing {
+            body[*name] = existing.clone();
+        }
+        if let Some(name) = self.name {
+            body["error"] = name.into();
+            body["name"] = name.into();
         }
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
@@ -138,6 +166,8 @@ impl IntoResponse for ClientError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // For routes that write failures their own way.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -7,8 +7,9 @@
 //! | [`auth`] | from a token to an identity |
 //! | [`socket`] | connections and sessions; the only place that names socketioxide |
 //! | [`dialect`] | vocabularies: pure translation between client events and actions |
+//! | [`journal`] | the text of a journal as clients that send whole texts edit it |
 //! | [`commands`] | the only way in: commands and their confirmations |
-//! | [`backend`] | questions to persistence |
+//! | [`backend`], [`resolver`] | questions to persistence |
 //! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |
 //! | [`rest`] | HTTP routes |
 //! | [`limits`], [`error`], [`config`] | what may be asked, what is answered, what is set |
@@ -20,8 +21,10 @@ pub mod commands;
 pub mod config;
 pub mod dialect;
 pub mod error;
+pub mod journal;
 pub mod limits;
 pub mod repair;
+pub mod resolver;
 pub mod rest;
 pub mod rooms;
 pub mod socket;

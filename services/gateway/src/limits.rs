@@ -57,6 +57,24 @@ impl Limits {
         no_nul("content", content)
     }
 
+    /// The whole text of a journal; unlike a message's it may be empty.
+    ///
+    /// # Errors
+    /// Says which limit is broken.
+    pub fn journal(&self, content: &str) -> Result<(), ClientError> {
+        self.fits("content", content.len(), self.settings.journal_bytes)?;
+        no_nul("content", content)
+    }
+
+    /// A change of a journal as a CRDT update, which holds a little more than the text it brings.
+    ///
+    /// # Errors
+    /// Too large.
+    pub fn journal_update(&self, update: &[u8]) -> Result<(), ClientError> {
+        let most = self.settings.journal_bytes;
+        self.fits("update", update.len(), most + most / 8)
+    }
+
     /// The metadata of a message: a JSON object that Postgres can hold. Returns it as text.
     ///
     /// # Errors
@@ -91,6 +109,18 @@ impl Limits {
             return Err(ClientError::new(ErrorCode::TooLarge, message));
         }
         no_nul("title", title)
+    }
+
+    /// The mark on a message: not empty, at most 64 bytes, storable.
+    ///
+    /// # Errors
+    /// Says which limit is broken.
+    pub fn emoji(&self, emoji: &str) -> Result<(), ClientError> {
+        if emoji.is_empty() {
+            return Err(ClientError::invalid("emoji is empty"));
+        }
+        self.fits("emoji", emoji.len(), 64)?;
+        no_nul("emoji", emoji)
     }
 
     /// How many users a conversation may be created with.
@@ -160,6 +190,7 @@ pub(crate) mod tests {
     pub(crate) fn small() -> Limits {
         Limits::new(config::Limits {
             content_bytes: 10,
+            journal_bytes: 16,
             metadata_bytes: 40,
             title_chars: 5,
             participants: 3,
@@ -180,6 +211,17 @@ pub(crate) mod tests {
         assert_eq!(limits.content("12345678901").unwrap_err().code, "too_large");
         assert_eq!(limits.content("").unwrap_err().code, "invalid");
         assert_eq!(limits.content("a\0b").unwrap_err().code, "invalid");
+    }
+
+    #[test]
+    fn the_text_of_a_journal_may_be_empty() {
+        let limits = small();
+        assert!(limits.journal("").is_ok());
+        assert!(limits.journal("1234567890123456").is_ok());
+        assert_eq!(limits.journal("12345678901234567").unwrap_err().code, "too_large");
+        assert_eq!(limits.journal("a\0b").unwrap_err().code, "invalid");
+        assert!(limits.journal_update(&[0; 18]).is_ok());
+        assert_eq!(limits.journal_update(&[0; 19]).unwrap_err().code, "too_large");
     }
 
     #[test]

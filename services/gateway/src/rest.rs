@@ -1,28 +1,37 @@
-//! HTTP routes in the native representation. Every route is served under `/api/v1` and `/api`.
+//! HTTP routes. Every route is served under `/api/v1` and `/api`.
 //!
 //! A handler reads its request, asks [`crate::backend`] or sends a command through [`crate::commands`],
-//! and writes the answer with [`crate::dialect::native::json`].
+//! and writes the answer with [`crate::dialect::native::json`], or as `encrypted` says.
 
 mod caller;
 mod conversations;
+mod creation;
+mod encrypted;
 mod health;
+mod journals;
+mod marks;
 mod messages;
+mod named;
+mod names;
+mod participants;
+mod threads;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request};
+use axum::middleware::map_response;
 use http::StatusCode;
-use http::request::Parts;
-use parlance_proto::ConversationId;
 use parlance_proto::v1::ErrorCode;
 use parlance_runtime::health::Health;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::app::Shared;
-use crate::dialect::native::json;
+use crate::dialect::native::input;
 use crate::error::ClientError;
 
 pub use caller::Caller;
+use names::{Named, NamedMessage, Names};
 
 /// Room for a message at its limits, doubled for JSON escapes.
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
@@ -31,12 +40,18 @@ const BODY_LIMIT: usize = 2 * 1024 * 1024;
 pub fn router(shared: Shared, health: Health) -> Router {
     let routes = Router::new()
         .merge(conversations::routes())
+        .merge(creation::routes())
+        .merge(participants::routes())
         .merge(messages::routes())
+        .merge(marks::routes())
+        .merge(threads::routes())
+        .merge(journals::routes())
+        .merge(encrypted::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
     Router::new()
         .nest("/api/v1", routes.clone())
-        .nest("/api", routes)
+        .nest("/api", routes.layer(map_response(named::by_status)))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(shared.clone())
         .fallback(no_route)
@@ -73,7 +88,7 @@ fn parse<'a, T: Deserialize<'a>>(Body(body): &'a Body) -> Result<T, ClientError>
     if text.trim_start().starts_with('[') {
         return Err(ClientError::invalid("the body is not an object"));
     }
-    serde_json::from_str(text).map_err(|error| json::unreadable(&error))
+    serde_json::from_str(text).map_err(|error| input::unreadable(&error))
 }
 
 /// A page size: the default where none is asked, never above the most.
@@ -85,16 +100,20 @@ fn page_size(asked: Option<u32>) -> Result<u32, ClientError> {
     }
 }
 
-/// The conversation a path names.
-struct Named(ConversationId);
+/// What a query string asks for; a missing one asks for nothing.
+fn asked<T: DeserializeOwned>(query: Asked<T>) -> Result<T, ClientError> {
+    let Query(asked) = query.map_err(|_| ClientError::invalid("the query string is malformed"))?;
+    Ok(asked)
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
-    type Rejection = ClientError;
+/// A query string as it comes.
+type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| ClientError::invalid("the path is not UTF-8"))?;
-        Ok(Self(id.parse::<ConversationId>()?))
+/// The status of something that was made now, or had been before.
+fn made(repeated: bool) -> StatusCode {
+    if repeated {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
     }
 }

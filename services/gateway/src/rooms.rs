@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::Bus;
-use parlance_proto::ConversationId;
 use parlance_proto::v1::Head;
+use parlance_proto::{ConversationId, UserId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
+use crate::dialect::{Answer, Place};
 use crate::error::ClientError;
+use crate::journal::History;
 use crate::socket::session::{Session, SessionId};
 
 /// The rooms of this replica. Cheap to clone.
@@ -31,6 +33,24 @@ pub struct Rooms {
     epoch: Arc<Mutex<String>>,
 }
 
+/// How a session takes part in a conversation.
+#[derive(Debug, Clone, Copy)]
+pub struct Following {
+    /// Whether the client follows the conversation itself, or only its place in a list.
+    pub joined: bool,
+    /// What the user had not read, where that is known.
+    pub unread: Option<Unread>,
+}
+
+/// Messages of others a user has not read, as of a seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread {
+    /// How many.
+    pub count: u64,
+    /// Counted up to here.
+    pub head_seq: u64,
+}
+
 /// From where on an attached session is told everything.
 #[derive(Debug, Clone)]
 pub struct Attached {
@@ -38,6 +58,8 @@ pub struct Attached {
     pub head_seq: u64,
     /// The epoch of that seq.
     pub epoch: String,
+    /// Where the conversation is a journal: its text, which the room keeps up to date.
+    pub journal: Option<Arc<History>>,
 }
 
 /// A room as others see it.
@@ -52,19 +74,21 @@ struct Handle {
 struct Progress {
     head_seq: AtomicU64,
     receipts_version: AtomicU64,
+    place: Mutex<Option<Arc<Place>>>,
 }
 
 enum Request {
     Attach {
         session: Arc<Session>,
-        /// Whether the client follows the conversation itself, or only its place in a list.
-        joined: bool,
+        following: Following,
         reply: oneshot::Sender<Result<Attached, ClientError>>,
     },
     /// Follow only the place in a list any more.
     Leave(SessionId),
     /// The session is gone.
     Detach(SessionId),
+    /// What a user has not read was counted anew.
+    Counted(UserId, Unread),
     /// The database is at least this far.
     Check { epoch: String, head: Head },
 }
@@ -89,12 +113,12 @@ impl Rooms {
         &self,
         conversation: ConversationId,
         session: Arc<Session>,
-        joined: bool,
+        following: Following,
     ) -> Result<Attached, ClientError> {
         let (reply, answer) = oneshot::channel();
         let request = Request::Attach {
             session: Arc::clone(&session),
-            joined,
+            following,
             reply,
         };
         self.send_or_open(conversation, request);
@@ -116,6 +140,29 @@ impl Rooms {
     /// The session is gone.
     pub fn detach(&self, conversation: ConversationId, session: SessionId) {
         self.send(conversation, Request::Detach(session));
+    }
+
+    /// What a user has not read was counted anew.
+    fn counted(&self, conversation: ConversationId, user: UserId, unread: Unread) {
+        self.send(conversation, Request::Counted(user, unread));
+    }
+
+    /// The conversation as its room knows it; `None` where nobody here follows it.
+    pub fn place(&self, conversation: ConversationId) -> Option<Arc<Place>> {
+        let progress = Arc::clone(&self.lock().get(&conversation)?.progress);
+        let place = progress.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.clone()
+    }
+
+    /// The conversation an answer is about, as its room knows it.
+    pub fn place_of(&self, answer: &Answer) -> Option<Arc<Place>> {
+        let id = match answer {
+            Answer::Message(message) => &message.conversation_id,
+            Answer::Thread(thread) => &thread.conversation_id,
+            Answer::Conversation(conversation) => &conversation.id,
+            Answer::Done | Answer::Receipt(_) | Answer::Journal(_) | Answer::Pages(_) => return None,
+        };
+        self.place(id.parse().ok()?)
     }
 
     /// All conversations followed here.
@@ -180,6 +227,10 @@ impl Rooms {
 }
 
 impl Progress {
+    fn show(&self, place: Place) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(place));
+    }
+
     fn is_behind(&self, head: &Head) -> bool {
         self.head_seq.load(Ordering::Relaxed) < head.head_seq
             || self.receipts_version.load(Ordering::Relaxed) < head.receipts_version

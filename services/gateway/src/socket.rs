@@ -8,7 +8,9 @@ pub mod session;
 pub mod sessions;
 
 mod connect;
-pub mod serve;
+mod serve;
+
+pub use serve::send_message;
 
 use std::time::Duration;
 

@@ -4,20 +4,20 @@
 //! One subscription serves them all, because notices are as rare as changes of membership, while a
 //! subscription and a task for each user would double what an idle connection costs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use parlance_bus::Bus;
-use parlance_proto::v1::{Conversation, Membership, User, UserNotice, user_notice};
+use parlance_proto::v1::{Membership, Message, MessageHidden, User, UserNotice, user_notice};
 use parlance_proto::{ConversationId, UserId};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::commands::actor;
 use crate::dialect::Outbound;
-use crate::rooms::Rooms;
+use crate::rooms::{Following, Rooms, Unread};
 use crate::socket::session::Session;
 
 /// Rooms opened at once for one user.
@@ -40,7 +40,7 @@ struct Connected {
     /// Version of the set of conversations; 0 until it is loaded.
     version: u64,
     loaded: bool,
-    conversations: HashSet<ConversationId>,
+    conversations: HashMap<ConversationId, Unread>,
     sessions: Vec<Arc<Session>>,
     expected: usize,
 }
@@ -51,11 +51,15 @@ pub struct Expected {
     user: UserId,
 }
 
+/// Conversations of a user with what is unread in each.
+type Conversations = Vec<(ConversationId, Unread)>;
+
 /// What a notice asks for.
 enum Step {
     Nothing,
     Reload,
-    Add(ConversationId, Vec<Arc<Session>>),
+    Add(ConversationId, Unread, Vec<Arc<Session>>),
+    Hide(MessageHidden, Vec<Arc<Session>>),
 }
 
 impl Users {
@@ -107,11 +111,15 @@ impl Users {
 
     /// A session began.
     pub fn arrived(&self, session: Arc<Session>) {
-        let conversations: Vec<ConversationId> = {
+        let conversations: Conversations = {
             let mut table = self.lock();
             let connected = table.entry(session.user.clone()).or_default();
             connected.sessions.push(Arc::clone(&session));
-            connected.conversations.iter().copied().collect()
+            connected
+                .conversations
+                .iter()
+                .map(|(id, unread)| (*id, *unread))
+                .collect()
         };
         if !conversations.is_empty() {
             let users = self.clone();
@@ -153,25 +161,27 @@ impl Users {
         let Ok(user) = UserId::parse(notice.user_id) else {
             return;
         };
-        let added = notice
-            .body
-            .map(|user_notice::Body::ConversationAdded(added)| added);
-        match self.step(&user, notice.memberships_version, added.as_ref()) {
+        let added = match &notice.body {
+            Some(user_notice::Body::ConversationAdded(added)) => Some(added.clone()),
+            _ => None,
+        };
+        match self.step(&user, notice.memberships_version, notice.body) {
             Step::Nothing => {}
             Step::Reload => self.reload_beside(user),
-            Step::Add(id, sessions) => {
+            Step::Hide(hidden, sessions) => self.hide(&hidden, &sessions),
+            Step::Add(id, unread, sessions) => {
                 let users = self.clone();
                 tokio::spawn(async move {
-                    users.attach(&sessions, &[id]).await;
+                    users.attach(&sessions, &[(id, unread)]).await;
                     if let Some(conversation) = &added {
-                        tell(&sessions, conversation);
+                        tell(&sessions, Outbound::ConversationAdded(conversation));
                     }
                 });
             }
         }
     }
 
-    fn step(&self, user: &UserId, version: u64, added: Option<&Conversation>) -> Step {
+    fn step(&self, user: &UserId, version: u64, body: Option<user_notice::Body>) -> Step {
         let mut table = self.lock();
         let Some(connected) = table.get_mut(user) else {
             return Step::Nothing;
@@ -181,13 +191,46 @@ impl Users {
             return Step::Reload;
         }
         connected.version = connected.version.max(version);
-        let Some(id) = added.and_then(|added| added.id.parse().ok()) else {
-            return Step::Nothing;
-        };
-        if !connected.conversations.insert(id) {
-            return Step::Nothing;
+        match body {
+            Some(user_notice::Body::ConversationAdded(added)) => {
+                let Ok(id) = added.id.parse() else {
+                    return Step::Nothing;
+                };
+                let unread = Unread {
+                    count: added.unread,
+                    head_seq: added.head_seq,
+                };
+                match connected.conversations.insert(id, unread) {
+                    Some(_) => Step::Nothing,
+                    None => Step::Add(id, unread, connected.sessions.clone()),
+                }
+            }
+            // The room tells, and detaches, when the event comes to its turn in the sequence.
+            Some(user_notice::Body::ConversationRemoved(id)) => {
+                if let Ok(id) = id.parse() {
+                    connected.conversations.remove(&id);
+                }
+                Step::Nothing
+            }
+            Some(user_notice::Body::MessageHidden(hidden)) => Step::Hide(hidden, connected.sessions.clone()),
+            None => Step::Nothing,
         }
-        Step::Add(id, connected.sessions.clone())
+    }
+
+    fn hide(&self, hidden: &MessageHidden, sessions: &[Arc<Session>]) {
+        let id = hidden.conversation_id.parse().ok();
+        let place = id.and_then(|id| self.rooms.place(id));
+        let (Some(place), Some(message)) = (place, &hidden.message) else {
+            return;
+        };
+        let message = Message {
+            id: message.id.clone(),
+            conversation_id: hidden.conversation_id.clone(),
+            conversation_number: place.number,
+            seq: message.seq,
+            ..Message::default()
+        };
+        tell(sessions, Outbound::MessageHidden(&place, &message));
     }
 
     fn reload_beside(&self, user: UserId) {
@@ -211,19 +254,15 @@ impl Users {
             return;
         };
         self.attach(&sessions, &added).await;
-        for id in added.into_iter().filter(|_| tell_added) {
+        for (id, _) in added.into_iter().filter(|_| tell_added) {
             if let Ok(conversation) = self.backend.conversation(Some(actor(user, "")), id).await {
-                tell(&sessions, &conversation);
+                tell(&sessions, Outbound::ConversationAdded(&conversation));
             }
         }
     }
 
     /// Returns what is added, and for whom; `None` where the user has gone or something newer is known.
-    fn take_over(
-        &self,
-        user: &UserId,
-        membership: Membership,
-    ) -> Option<(Vec<ConversationId>, Vec<Arc<Session>>)> {
+    fn take_over(&self, user: &UserId, membership: Membership) -> Option<(Conversations, Vec<Arc<Session>>)> {
         let mut table = self.lock();
         let connected = table.get_mut(user)?;
         if connected.loaded && membership.version < connected.version {
@@ -231,25 +270,47 @@ impl Users {
         }
         connected.loaded = true;
         connected.version = membership.version;
+        let counts = membership.unread.iter().zip(&membership.head_seqs);
+        let counts = counts.map(|(count, head_seq)| Unread {
+            count: *count,
+            head_seq: *head_seq,
+        });
         let ids = membership
             .conversation_ids
             .iter()
-            .filter_map(|id| id.parse().ok());
-        let added = ids.filter(|id| connected.conversations.insert(*id)).collect();
+            .map(|id| id.parse::<ConversationId>());
+        let now = ids
+            .zip(counts)
+            .filter_map(|(id, unread)| Some((id.ok()?, unread)))
+            .collect();
+        let known = std::mem::replace(&mut connected.conversations, now);
+        let added = connected
+            .conversations
+            .iter()
+            .filter(|(id, _)| !known.contains_key(*id));
+        let added = added.map(|(id, unread)| (*id, *unread)).collect();
         Some((added, connected.sessions.clone()))
     }
 
-    async fn attach(&self, sessions: &[Arc<Session>], conversations: &[ConversationId]) {
+    async fn attach(&self, sessions: &[Arc<Session>], conversations: &[(ConversationId, Unread)]) {
         let mut pairs = Vec::with_capacity(sessions.len() * conversations.len());
         for session in sessions {
-            pairs.extend(conversations.iter().map(|id| (*id, Arc::clone(session))));
+            pairs.extend(
+                conversations
+                    .iter()
+                    .map(|(id, unread)| (*id, *unread, Arc::clone(session))),
+            );
         }
         let rooms = self.rooms.clone();
         futures::stream::iter(pairs)
-            .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, session)| {
+            .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, unread, session)| {
                 let rooms = rooms.clone();
+                let following = Following {
+                    joined: session.dialect.joins_by_itself(),
+                    unread: Some(unread),
+                };
                 async move {
-                    if let Err(error) = rooms.attach(id, session, false).await {
+                    if let Err(error) = rooms.attach(id, session, following).await {
                         tracing::debug!(conversation = %id, code = error.code, "not attached");
                     }
                 }
@@ -279,10 +340,8 @@ fn forget(table: &mut HashMap<UserId, Connected>, user: &UserId) {
     }
 }
 
-fn tell(sessions: &[Arc<Session>], conversation: &Conversation) {
+fn tell(sessions: &[Arc<Session>], outbound: Outbound<'_>) {
     for session in sessions {
-        if let Some(frame) = session.dialect.encode(Outbound::ConversationNew(conversation)) {
-            session.emit(&frame);
-        }
+        session.tell(outbound);
     }
 }

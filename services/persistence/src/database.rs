@@ -100,6 +100,9 @@ fn options(settings: &DatabaseSettings) -> Result<PgConnectOptions, sqlx::Error>
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            // Where a small table can only be read whole, the planner now counts an enormous cost, and would
+            // compile each such statement anew for longer than it runs.
+            ("jit", "off"),
             // A stopped replica must not keep its partitions' rows locked beyond the lease.
             ("idle_in_transaction_session_timeout", "2s"),
             // The server's side of a vanished replica: its locks end with its connection.

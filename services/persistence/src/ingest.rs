@@ -5,6 +5,7 @@
 //! all of them are dropped unacknowledged and the next owner gets them in their first order.
 
 pub mod announce;
+pub mod answer;
 pub mod apply;
 pub mod batch;
 pub mod commit;
@@ -12,6 +13,7 @@ pub mod entry;
 pub mod finish;
 pub mod pull;
 pub mod state;
+pub mod tell;
 pub mod work;
 
 use std::time::{Duration, Instant};
@@ -29,8 +31,8 @@ use crate::error::{BatchError, Disposition, disposition, without_content};
 use crate::identity;
 use crate::leases::Owned;
 use crate::store::dead_letters::{self, DeadLetter};
+use answer::Answer;
 use batch::Limits;
-use commit::Answer;
 use entry::{Entry, Job};
 use finish::Finisher;
 use work::Work;

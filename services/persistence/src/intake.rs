@@ -205,6 +205,7 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
         metadata_json,
         client_msg_id: None,
         reply_to,
+        ..Default::default()
     };
     commands.push(new_command(
         conversation,

@@ -8,6 +8,7 @@ pub mod error;
 pub mod identity;
 pub mod ingest;
 mod intake;
+pub mod journal;
 pub mod leases;
 pub mod permissions;
 pub mod queries;

@@ -1,48 +1,221 @@
-//! Who may do what, as a pure table of role and action. No I/O, no state.
+//! Who may do what, as a pure table of kind, role and right. No I/O, no state.
 
 use parlance_proto::v1::{ConversationKind, Role};
 
-/// Something a participant wants to do to a message.
+/// Something a participant wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageAction {
-    /// Change its content.
-    Edit,
-    /// Empty it for everyone.
-    Delete,
+pub enum Right {
+    /// Send a message.
+    Send,
+    /// Change the content of an own message.
+    EditOwn,
+    /// Change the content of somebody else's message.
+    EditForeign,
+    /// Empty an own message for everyone.
+    DeleteOwn,
+    /// Empty somebody else's message for everyone.
+    DeleteForeign,
+    /// Hide a message from oneself.
+    Hide,
+    /// Mark a message with an emoji, or take that back.
+    React,
+    /// Begin a thread.
+    StartThread,
+    /// Tell what was delivered or read.
+    Receipts,
+    /// Give another title.
+    SetTitle,
+    /// Give another status, channel or metadata.
+    SetDetails,
+    /// Add a participant with this role.
+    Add(Role),
+    /// Remove another participant, who has this role.
+    Remove(Role),
+    /// Remove oneself.
+    Leave,
+    /// Give another participant this role.
+    GiveRole(Role),
+    /// Delete the conversation for all.
+    DeleteConversation,
+    /// Change a journal's text.
+    EditText,
 }
 
-/// Whether a participant with `role` may do `action` to a message, `own` if they sent it.
+/// What the table says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go ahead.
+    Granted,
+    /// Others may, this role may not.
+    Forbidden,
+    /// Nobody can do this in a conversation of this kind.
+    Senseless,
+}
+
+use Verdict::{Forbidden, Granted, Senseless};
+
+/// What a participant with `role` may do in a conversation of `kind`.
 ///
-/// | | own | others' in a group | others' in a direct conversation |
-/// | --- | --- | --- | --- |
-/// | edit | everyone | nobody | nobody |
-/// | delete | everyone | admin, moderator | nobody |
-pub fn may(role: Role, kind: ConversationKind, action: MessageAction, own: bool) -> bool {
-    if own {
-        return true;
+/// | | direct | group: member | moderator | admin | journal: viewer | editor | owner |
+/// | --- | --- | --- | --- | --- | --- | --- | --- |
+/// | send, react, start threads, receipts, hide; edit and delete own | yes | yes | yes | yes | – | – | – |
+/// | edit others' messages | no | no | no | no | – | – | – |
+/// | delete others' messages | no | no | yes | yes | – | – | – |
+/// | title | yes | no | yes | yes | no | yes | yes |
+/// | status, channel, metadata | yes | no | no | yes | no | no | yes |
+/// | add members | – | no | yes | yes | – | – | – |
+/// | add moderators, admins | – | no | no | yes | – | – | – |
+/// | add viewers | – | – | – | – | no | yes | yes |
+/// | add editors | – | – | – | – | no | no | yes |
+/// | remove members | – | no | yes | yes | – | – | – |
+/// | remove moderators, admins | – | no | no | yes | – | – | – |
+/// | remove viewers, editors | – | – | – | – | no | no | yes |
+/// | leave | – | yes | yes | yes | yes | yes | – |
+/// | change roles | – | no | no | yes | no | no | yes |
+/// | delete the conversation | yes | no | no | yes | no | no | yes |
+/// | edit the text | – | – | – | – | no | yes | yes |
+///
+/// – : senseless there, for everyone.
+pub fn verdict(kind: ConversationKind, role: Role, right: Right) -> Verdict {
+    match kind {
+        ConversationKind::Direct => direct(right),
+        ConversationKind::Group => group(role, right),
+        ConversationKind::Journal => journal(role, right),
+        ConversationKind::Unspecified => Senseless,
     }
-    match action {
-        MessageAction::Edit => false,
-        MessageAction::Delete => {
-            kind == ConversationKind::Group && matches!(role, Role::Admin | Role::Moderator)
+}
+
+fn direct(right: Right) -> Verdict {
+    match right {
+        Right::Send
+        | Right::EditOwn
+        | Right::DeleteOwn
+        | Right::Hide
+        | Right::React
+        | Right::StartThread
+        | Right::Receipts
+        | Right::SetTitle
+        | Right::SetDetails
+        | Right::DeleteConversation => Granted,
+        Right::EditForeign | Right::DeleteForeign => Forbidden,
+        Right::Add(_) | Right::Remove(_) | Right::Leave | Right::GiveRole(_) | Right::EditText => Senseless,
+    }
+}
+
+fn group(role: Role, right: Right) -> Verdict {
+    let admin = granted(role == Role::Admin);
+    let staff = granted(matches!(role, Role::Admin | Role::Moderator));
+    match right {
+        Right::Send
+        | Right::EditOwn
+        | Right::DeleteOwn
+        | Right::Hide
+        | Right::React
+        | Right::StartThread
+        | Right::Receipts
+        | Right::Leave => Granted,
+        Right::EditForeign => Forbidden,
+        Right::DeleteForeign | Right::SetTitle | Right::Add(Role::Member) | Right::Remove(Role::Member) => {
+            staff
         }
+        Right::SetDetails
+        | Right::DeleteConversation
+        | Right::Remove(_)
+        | Right::Add(Role::Moderator | Role::Admin)
+        | Right::GiveRole(Role::Member | Role::Moderator | Role::Admin) => admin,
+        Right::Add(_) | Right::GiveRole(_) | Right::EditText => Senseless,
     }
+}
+
+fn journal(role: Role, right: Right) -> Verdict {
+    let owner = granted(role == Role::Owner);
+    let writer = granted(matches!(role, Role::Owner | Role::Editor));
+    match right {
+        Right::EditText | Right::SetTitle | Right::Add(Role::Viewer) => writer,
+        Right::Add(Role::Editor)
+        | Right::Remove(_)
+        | Right::GiveRole(Role::Viewer | Role::Editor)
+        | Right::SetDetails
+        | Right::DeleteConversation => owner,
+        Right::Leave if role == Role::Owner => Senseless,
+        Right::Leave => Granted,
+        Right::Send
+        | Right::EditOwn
+        | Right::EditForeign
+        | Right::DeleteOwn
+        | Right::DeleteForeign
+        | Right::Hide
+        | Right::React
+        | Right::StartThread
+        | Right::Receipts
+        | Right::Add(_)
+        | Right::GiveRole(_) => Senseless,
+    }
+}
+
+fn granted(yes: bool) -> Verdict {
+    if yes { Granted } else { Forbidden }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const COLUMNS: [(ConversationKind, Role); 7] = [
+        (ConversationKind::Direct, Role::Member),
+        (ConversationKind::Group, Role::Member),
+        (ConversationKind::Group, Role::Moderator),
+        (ConversationKind::Group, Role::Admin),
+        (ConversationKind::Journal, Role::Viewer),
+        (ConversationKind::Journal, Role::Editor),
+        (ConversationKind::Journal, Role::Owner),
+    ];
+
+    /// The whole table: direct, then member, moderator, admin, then viewer, editor, owner.
+    /// y granted, n forbidden, - senseless.
+    const TABLE: [(Right, &str); 26] = [
+        (Right::Send, "yyyy---"),
+        (Right::EditOwn, "yyyy---"),
+        (Right::EditForeign, "nnnn---"),
+        (Right::DeleteOwn, "yyyy---"),
+        (Right::DeleteForeign, "nnyy---"),
+        (Right::Hide, "yyyy---"),
+        (Right::React, "yyyy---"),
+        (Right::StartThread, "yyyy---"),
+        (Right::Receipts, "yyyy---"),
+        (Right::SetTitle, "ynyynyy"),
+        (Right::SetDetails, "ynnynny"),
+        (Right::Add(Role::Member), "-nyy---"),
+        (Right::Add(Role::Moderator), "-nny---"),
+        (Right::Add(Role::Admin), "-nny---"),
+        (Right::Add(Role::Viewer), "----nyy"),
+        (Right::Add(Role::Editor), "----nny"),
+        (Right::Add(Role::Owner), "-------"),
+        (Right::Remove(Role::Member), "-nyynny"),
+        (Right::Remove(Role::Admin), "-nnynny"),
+        (Right::Remove(Role::Viewer), "-nnynny"),
+        (Right::Leave, "-yyyyy-"),
+        (Right::GiveRole(Role::Admin), "-nny---"),
+        (Right::GiveRole(Role::Editor), "----nny"),
+        (Right::GiveRole(Role::Owner), "-------"),
+        (Right::DeleteConversation, "ynnynny"),
+        (Right::EditText, "----nyy"),
+    ];
+
     #[test]
-    fn only_a_group_s_staff_deletes_what_others_wrote_and_nobody_edits_it() {
-        use ConversationKind::{Direct, Group};
-        use MessageAction::{Delete, Edit};
-        for role in [Role::Member, Role::Moderator, Role::Admin] {
-            for kind in [Direct, Group] {
-                assert!(may(role, kind, Edit, true) && may(role, kind, Delete, true));
-                assert!(!may(role, kind, Edit, false));
-                let staff = kind == Group && role != Role::Member;
-                assert_eq!(may(role, kind, Delete, false), staff);
+    fn the_table_is_as_documented() {
+        for (right, row) in TABLE {
+            for ((kind, role), cell) in COLUMNS.into_iter().zip(row.chars()) {
+                let expected = match cell {
+                    'y' => Granted,
+                    'n' => Forbidden,
+                    _ => Senseless,
+                };
+                assert_eq!(
+                    verdict(kind, role, right),
+                    expected,
+                    "{right:?} of {role:?} in {kind:?}"
+                );
             }
         }
     }

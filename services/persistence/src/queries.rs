@@ -3,9 +3,12 @@
 
 mod conversations;
 mod events;
+mod journals;
 mod messages;
 mod page;
+mod resolve;
 mod rooms;
+mod threads;
 mod users;
 
 use std::sync::Arc;
@@ -192,6 +195,18 @@ impl Queries {
                 reply::Body::Memberships(users::memberships(c, viewer, q).await?)
             }
             query::Body::ListReceipts(q) => reply::Body::Receipts(rooms::receipts(c, viewer, q).await?),
+            query::Body::Resolve(q) => reply::Body::Resolved(resolve::resolve(c, q).await?),
+            query::Body::GetMessage(q) => reply::Body::Message(messages::get(c, required(viewer)?, q).await?),
+            query::Body::ListEdits(q) => reply::Body::Edits(messages::edits(c, required(viewer)?, q).await?),
+            query::Body::ListThreads(q) => {
+                reply::Body::Threads(threads::list(c, required(viewer)?, q).await?)
+            }
+            query::Body::ListJournals(q) => {
+                reply::Body::Conversations(conversations::journals(c, required(viewer)?, q).await?)
+            }
+            query::Body::ListJournalVersions(q) => {
+                reply::Body::JournalVersions(journals::versions(c, required(viewer)?, q).await?)
+            }
             query::Body::Ping(v1::Ping {}) => {
                 store::epoch::current(c).await?;
                 reply::Body::Pong(v1::Pong {

@@ -44,6 +44,29 @@ impl ReadSet {
         true
     }
 
+    /// What is in this set and not in `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut rest = Self::default();
+        for &(first, last) in &self.ranges {
+            let mut from = first;
+            for &(gone_first, gone_last) in other
+                .ranges
+                .iter()
+                .filter(|range| range.1 >= first && range.0 <= last)
+            {
+                rest.insert(from, gone_first.saturating_sub(1));
+                from = gone_last + 1;
+            }
+            rest.insert(from, last);
+        }
+        rest
+    }
+
+    /// The lowest and the highest seq; `None` for the empty set.
+    pub fn bounds(&self) -> Option<(u64, u64)> {
+        Some((self.ranges.first()?.0, self.ranges.last()?.1))
+    }
+
     /// Everything up to this seq is in the set; 0 if not even 1 is.
     pub fn watermark(&self) -> u64 {
         match self.ranges.first() {
@@ -132,6 +155,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_left_is_what_only_one_has(
+            ours in prop::collection::vec((1u64..60, 0u64..12), 0..10),
+            theirs in prop::collection::vec((1u64..60, 0u64..12), 0..10),
+        ) {
+            let (mut a, mut b) = (ReadSet::default(), ReadSet::default());
+            ours.iter().for_each(|&(first, length)| { a.insert(first, first + length); });
+            theirs.iter().for_each(|&(first, length)| { b.insert(first, first + length); });
+            let rest = a.without(&b);
+            prop_assert!((0..80).all(|seq| rest.contains(seq) == (a.contains(seq) && !b.contains(seq))));
+            let seqs: Vec<u64> = (0..80).filter(|&seq| rest.contains(seq)).collect();
+            prop_assert_eq!(rest.bounds(), seqs.first().copied().zip(seqs.last().copied()));
+        }
+
         #[test]
         fn it_equals_a_plain_set_and_never_shrinks(ranges in prop::collection::vec((1u64..60, 0u64..12), 0..40)) {
             let mut set = ReadSet::default();

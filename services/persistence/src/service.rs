@@ -118,7 +118,12 @@ async fn work(
     let _drained = drained.drop_guard();
     let owned = Owned::default();
     let (queue, jobs) = mpsc::channel(config.ingest.queue);
-    let (finisher, finishing) = Finisher::new(bus.clone(), config.nats.streams(), owned.clone());
+    let (finisher, finishing) = Finisher::new(
+        bus.clone(),
+        config.nats.streams(),
+        config.ingest.partitions,
+        owned.clone(),
+    );
     let leases = Leases {
         owner: replica.clone(),
         partitions: config.ingest.partitions,

@@ -5,13 +5,21 @@
 //! tables the planner was seen to use one part of the key only, and so to read whole conversations.
 
 pub mod batch;
+pub mod changes;
 pub mod conversations;
 pub mod dead_letters;
+pub mod edits;
 pub mod epoch;
 pub mod events;
+pub mod hidden;
+pub mod journals;
 pub mod leases;
 pub mod messages;
+pub mod participants;
+pub mod reactions;
 pub mod receipts;
+pub mod resolve;
+pub mod threads;
 pub mod users;
 pub mod writes;
 
@@ -35,6 +43,21 @@ fn seq_to(seq: u64) -> i64 {
 
 fn millis(at: DateTime<Utc>) -> i64 {
     at.timestamp_millis()
+}
+
+/// The stored number of an enum value.
+fn small(number: impl Into<i32>) -> i16 {
+    i16::try_from(number.into()).unwrap_or_default()
+}
+
+/// Metadata as the wire shows them: nothing for an empty object.
+fn metadata_from(stored: String) -> String {
+    if stored == "{}" { String::new() } else { stored }
+}
+
+/// Metadata as Postgres takes them.
+fn metadata_to(wire: &str) -> &str {
+    if wire.is_empty() { "{}" } else { wire }
 }
 
 fn from_millis(at_ms: i64) -> DateTime<Utc> {

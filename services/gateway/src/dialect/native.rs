@@ -1,15 +1,26 @@
 //! The native dialect: everything Parlance can do, as JSON objects with snake_case fields.
 
+pub mod input;
 pub mod json;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use parlance_proto::ConversationId;
 use parlance_proto::v1::{ErrorCode, MessageType, Position};
-use parlance_proto::{ConversationId, MessageId, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
-use super::{Action, Answer, Dialect, Frame, Outbound, SendAction, encode};
+use super::payload::object;
+use super::place::{Place, thread_id};
+use super::{
+    Action, Answer, ConversationRef, Decoded, Dialect, Frame, JournalChange, MessageRef, Outbound,
+    SendAction, Speaker, encode,
+};
 use crate::error::ClientError;
 use crate::limits::Limits;
 
@@ -23,36 +34,53 @@ struct ConversationPayload {
 }
 
 #[derive(Deserialize)]
+struct JournalPayload {
+    journal_id: ConversationRef,
+}
+
+#[derive(Deserialize)]
 struct SendPayload<'a> {
     conversation_id: ConversationRef,
     client_msg_id: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
     content: String,
+    #[serde(default)]
+    encrypted: bool,
     #[serde(borrow)]
     metadata: Option<&'a RawValue>,
     reply_to: Option<MessageRef>,
+    #[serde(default, deserialize_with = "thread_id")]
+    thread_id: Option<Uuid>,
 }
 
 #[derive(Deserialize)]
 struct EditPayload {
-    conversation_id: ConversationRef,
+    conversation_id: Option<ConversationRef>,
     message_id: MessageRef,
     content: String,
 }
 
 #[derive(Deserialize)]
 struct DeletePayload {
-    conversation_id: ConversationRef,
+    conversation_id: Option<ConversationRef>,
     message_id: MessageRef,
+    scope: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct ReadPayload {
-    conversation_id: ConversationRef,
+struct ReceiptPayload {
+    conversation_id: Option<ConversationRef>,
     up_to_seq: Option<u64>,
     #[serde(default)]
     message_ids: Vec<MessageRef>,
+}
+
+#[derive(Deserialize)]
+struct ReactPayload {
+    conversation_id: Option<ConversationRef>,
+    message_id: MessageRef,
+    emoji: String,
 }
 
 #[derive(Deserialize)]
@@ -62,8 +90,38 @@ struct TypingPayload {
 }
 
 #[derive(Deserialize)]
+struct ThreadPayload {
+    conversation_id: ConversationRef,
+    #[serde(default)]
+    title: String,
+    root_message_id: Option<MessageRef>,
+    #[serde(default, deserialize_with = "thread_id")]
+    parent_thread_id: Option<Uuid>,
+}
+
+#[derive(Deserialize)]
+struct SwitchPayload {
+    conversation_id: ConversationRef,
+    #[serde(default, deserialize_with = "thread_id")]
+    thread_id: Option<Uuid>,
+}
+
+#[derive(Deserialize)]
+struct JournalEditPayload {
+    journal_id: ConversationRef,
+    content: Option<String>,
+    /// Base64.
+    update: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PresencePayload {
+    online: bool,
+}
+
+#[derive(Deserialize)]
 struct SyncPayload {
-    conversations: BTreeMap<ConversationRef, PositionPayload>,
+    conversations: BTreeMap<SyncKey, PositionPayload>,
 }
 
 #[derive(Deserialize)]
@@ -74,25 +132,13 @@ struct PositionPayload {
     seq: u64,
 }
 
-/// An id inside a payload, so that a malformed one is reported as such.
+/// Positions are kept by UUID only: they hold an epoch, so their client reads what we send.
 #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(try_from = "String")]
-struct ConversationRef(ConversationId);
+struct SyncKey(ConversationId);
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct MessageRef(MessageId);
-
-impl TryFrom<String> for ConversationRef {
-    type Error = ids::InvalidId;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl TryFrom<String> for MessageRef {
-    type Error = ids::InvalidId;
+impl TryFrom<String> for SyncKey {
+    type Error = parlance_proto::InvalidId;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)
@@ -134,79 +180,113 @@ impl Dialect for Native {
             "message:send",
             "message:edit",
             "message:delete",
+            "message:react",
+            "message:unreact",
             "receipt:read",
+            "receipt:delivered",
             "typing",
+            "thread:create",
+            "thread:switch",
+            "journal:join",
+            "journal:leave",
+            "journal:edit",
+            "presence",
             "sync",
         ]
     }
 
-    fn decode(&self, event: &str, payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
-        match event {
-            "conversation:join" => {
-                let payload: ConversationPayload = parse(payload)?;
-                Ok(Action::Join(payload.conversation_id.0))
-            }
-            "conversation:leave" => {
-                let payload: ConversationPayload = parse(payload)?;
-                Ok(Action::Leave(payload.conversation_id.0))
-            }
-            "message:send" => decode_send(parse(payload)?, limits).map(Action::Send),
-            "message:edit" => {
-                let payload: EditPayload = parse(payload)?;
-                limits.content(&payload.content)?;
-                Ok(Action::Edit {
-                    conversation: payload.conversation_id.0,
-                    message: payload.message_id.0,
-                    content: payload.content,
-                })
-            }
-            "message:delete" => {
-                let payload: DeletePayload = parse(payload)?;
-                Ok(Action::Delete {
-                    conversation: payload.conversation_id.0,
-                    message: payload.message_id.0,
-                })
-            }
-            "receipt:read" => decode_read(parse(payload)?, limits),
+    fn decode(
+        &self,
+        _: Speaker<'_>,
+        event: &str,
+        payload: &RawValue,
+        limits: &Limits,
+    ) -> Result<Decoded, ClientError> {
+        let action = match event {
+            "conversation:join" => Action::Join(object::<ConversationPayload>(payload)?.conversation_id),
+            "conversation:leave" => Action::Leave(object::<ConversationPayload>(payload)?.conversation_id),
+            "message:send" => Action::Send(decode_send(object(payload)?, limits)?),
+            "message:edit" => decode_edit(object(payload)?, limits)?,
+            "message:delete" => decode_delete(object(payload)?)?,
+            "message:react" => decode_react(object(payload)?, false, limits)?,
+            "message:unreact" => decode_react(object(payload)?, true, limits)?,
+            "receipt:read" => decode_receipt(object(payload)?, false, limits)?,
+            "receipt:delivered" => decode_receipt(object(payload)?, true, limits)?,
             "typing" => {
-                let payload: TypingPayload = parse(payload)?;
-                Ok(Action::Typing {
-                    conversation: payload.conversation_id.0,
+                let payload: TypingPayload = object(payload)?;
+                Action::Typing {
+                    conversation: payload.conversation_id,
                     is_typing: payload.is_typing,
-                })
+                }
             }
-            "sync" => decode_sync(parse(payload)?, limits),
-            _ => Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
-        }
+            "thread:create" => decode_thread(object(payload)?, limits)?,
+            "thread:switch" => {
+                let payload: SwitchPayload = object(payload)?;
+                Action::SwitchThread {
+                    conversation: payload.conversation_id,
+                    thread: payload.thread_id,
+                }
+            }
+            "journal:join" => Action::JoinJournal(object::<JournalPayload>(payload)?.journal_id),
+            "journal:leave" => Action::LeaveJournal(object::<JournalPayload>(payload)?.journal_id),
+            "journal:edit" => decode_journal_edit(object(payload)?, limits)?,
+            "presence" => Action::Presence {
+                online: object::<PresencePayload>(payload)?.online,
+            },
+            "sync" => decode_sync(object(payload)?, limits)?,
+            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+        };
+        Ok(action.into())
     }
 
-    fn encode(&self, outbound: Outbound<'_>) -> Option<Frame> {
-        Some(match outbound {
-            Outbound::MessageCreated(message) => Frame::new("message:new", &json::message(message)),
-            Outbound::MessageEdited(message) => Frame::new("message:edited", &json::message(message)),
-            Outbound::MessageDeleted(message) => Frame::new("message:deleted", &json::message(message)),
-            Outbound::Receipt(conversation, receipt) => {
-                Frame::new("receipt:updated", &json::receipt(conversation, receipt))
+    fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {
+        let frame = match outbound {
+            Outbound::MessageCreated(_, message) => Frame::new("message:new", &json::message(message)),
+            Outbound::MessageEdited(_, message) => Frame::new("message:edited", &json::message(message)),
+            Outbound::MessageDeleted(_, message) => Frame::new("message:deleted", &json::message(message)),
+            Outbound::MessageHidden(_, message) => Frame::new("message:hidden", &json::hidden(message)),
+            Outbound::Reaction(_, reaction) => Frame::new("message:reaction", &json::reaction(reaction)),
+            Outbound::Receipt(place, receipt) => {
+                Frame::new("receipt:updated", &json::receipt(place.id, receipt))
             }
-            Outbound::Typing(conversation, typing) => {
-                Frame::new("typing", &json::typing(conversation, typing))
+            Outbound::Typing(place, typing) => Frame::new("typing", &json::typing(place.id, typing)),
+            Outbound::ThreadCreated(_, thread) => Frame::new("thread:created", &json::thread(thread)),
+            Outbound::MembersAdded(place, added) => {
+                Frame::new("member:added", &json::members(place.id, &added.members))
             }
-            Outbound::ConversationNew(conversation) => {
+            Outbound::MemberRemoved(place, member) => {
+                Frame::new("member:removed", &json::member(place.id, member))
+            }
+            Outbound::RoleChanged(place, member) => {
+                Frame::new("member:role", &json::member(place.id, member))
+            }
+            Outbound::ConversationAdded(conversation) => {
                 Frame::new("conversation:new", &json::conversation(conversation))
             }
-            Outbound::ConversationUpdated(message) => {
-                Frame::new("conversation:updated", &json::conversation_updated(message))
+            Outbound::ConversationChanged(_, conversation) => {
+                Frame::new("conversation:updated", &json::conversation_changed(conversation))
             }
+            Outbound::ConversationRemoved(place) => {
+                Frame::new("conversation:removed", &json::removed(place.id))
+            }
+            // A client that follows the conversation itself has the message already.
+            Outbound::ListUpdated { joined: true, .. } | Outbound::RoomPresence(..) => return Vec::new(),
+            Outbound::ListUpdated { last, unread, .. } => {
+                Frame::new("conversation:updated", &json::list_updated(last, unread))
+            }
+            Outbound::JournalEdited(edited) => Frame::new("journal:updated", &json::journal(edited)),
             Outbound::Resync {
-                conversation,
+                place,
                 epoch,
                 head_seq,
-            } => Frame::new("resync", &json::resync(conversation, epoch, head_seq)),
-            Outbound::Failed { event, error } => Frame::new("error", &FailedEvent { event, error }),
-        })
+            } => Frame::new("resync", &json::resync(place.id, epoch, head_seq)),
+            Outbound::Failed { acked: true, .. } => return Vec::new(),
+            Outbound::Failed { event, error, .. } => Frame::new("error", &FailedEvent { event, error }),
+        };
+        vec![frame]
     }
 
-    fn answer(&self, outcome: Result<&Answer, &ClientError>) -> Box<RawValue> {
+    fn answer(&self, outcome: Result<&Answer, &ClientError>, _: Option<&Place>) -> Box<RawValue> {
         let body = match outcome {
             Err(error) => return encode(&Refused { ok: false, error }),
             Ok(answer) => answer,
@@ -216,6 +296,8 @@ impl Dialect for Native {
             Answer::Message(message) => acknowledged(&json::Holding::message(message)),
             Answer::Conversation(conversation) => acknowledged(&json::Holding::conversation(conversation)),
             Answer::Receipt(receipt) => acknowledged(&json::Holding::receipt(receipt)),
+            Answer::Thread(thread) => acknowledged(&json::Holding::thread(thread)),
+            Answer::Journal(journal) => acknowledged(&json::Holding::journal(journal)),
             Answer::Pages(pages) => acknowledged(&json::sync(pages)),
         }
     }
@@ -225,41 +307,105 @@ fn acknowledged(body: &impl Serialize) -> Box<RawValue> {
     encode(&Acknowledged { ok: true, body })
 }
 
-/// Reads a payload; the error names the field but never repeats content.
-fn parse<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Result<T, ClientError> {
-    // serde would take a list of the fields' values for the object.
-    if !payload.get().starts_with('{') {
-        return Err(ClientError::invalid("the payload is not an object"));
+fn decode_send(payload: SendPayload<'_>, limits: &Limits) -> Result<SendAction, ClientError> {
+    input::MessageInput {
+        client_msg_id: payload.client_msg_id,
+        kind: payload.kind,
+        content: payload.content,
+        encrypted: payload.encrypted,
+        metadata: payload.metadata,
+        reply_to: payload.reply_to,
+        thread: payload.thread_id,
     }
-    serde_json::from_str(payload.get()).map_err(|error| json::unreadable(&error))
+    .check(payload.conversation_id, limits)
 }
 
-fn decode_send(payload: SendPayload<'_>, limits: &Limits) -> Result<SendAction, ClientError> {
-    Ok(SendAction {
-        conversation: payload.conversation_id.0,
-        ..json::message_input(
-            json::MessageInput {
-                client_msg_id: payload.client_msg_id,
-                kind: payload.kind,
-                content: payload.content,
-                metadata: payload.metadata,
-                reply_to: payload.reply_to.map(|id| id.0),
-            },
-            payload.conversation_id.0,
-            limits,
-        )?
+fn decode_edit(payload: EditPayload, limits: &Limits) -> Result<Action, ClientError> {
+    limits.content(&payload.content)?;
+    Ok(Action::Edit {
+        conversation: payload.conversation_id,
+        message: payload.message_id,
+        content: payload.content,
     })
 }
 
-fn decode_read(payload: ReadPayload, limits: &Limits) -> Result<Action, ClientError> {
+fn decode_delete(payload: DeletePayload) -> Result<Action, ClientError> {
+    Ok(Action::Delete {
+        conversation: payload.conversation_id,
+        message: payload.message_id,
+        for_me: for_me(payload.scope.as_deref())?,
+    })
+}
+
+/// Whether a deletion is only for the one who asks.
+pub(crate) fn for_me(scope: Option<&str>) -> Result<bool, ClientError> {
+    match scope {
+        None | Some("all") => Ok(false),
+        Some("me") => Ok(true),
+        Some(_) => Err(ClientError::invalid("scope is none of all, me")),
+    }
+}
+
+fn decode_react(payload: ReactPayload, remove: bool, limits: &Limits) -> Result<Action, ClientError> {
+    limits.emoji(&payload.emoji)?;
+    Ok(Action::React {
+        conversation: payload.conversation_id,
+        message: payload.message_id,
+        emoji: payload.emoji,
+        remove,
+    })
+}
+
+fn decode_receipt(
+    payload: ReceiptPayload,
+    delivered_only: bool,
+    limits: &Limits,
+) -> Result<Action, ClientError> {
     if payload.up_to_seq.is_none() && payload.message_ids.is_empty() {
         return Err(ClientError::invalid("up_to_seq or message_ids is missing"));
     }
+    if payload.up_to_seq.is_some() && payload.conversation_id.is_none() {
+        return Err(ClientError::invalid("conversation_id is missing"));
+    }
     limits.receipts(payload.message_ids.len())?;
-    Ok(Action::Read {
-        conversation: payload.conversation_id.0,
+    Ok(Action::Receipt {
+        conversation: payload.conversation_id,
         up_to_seq: payload.up_to_seq,
-        messages: payload.message_ids.into_iter().map(|id| id.0).collect(),
+        messages: payload.message_ids,
+        delivered_only,
+    })
+}
+
+fn decode_thread(payload: ThreadPayload, limits: &Limits) -> Result<Action, ClientError> {
+    if !payload.title.is_empty() {
+        limits.title(&payload.title)?;
+    }
+    Ok(Action::CreateThread {
+        conversation: payload.conversation_id,
+        title: payload.title,
+        root: payload.root_message_id,
+        parent: payload.parent_thread_id,
+    })
+}
+
+fn decode_journal_edit(payload: JournalEditPayload, limits: &Limits) -> Result<Action, ClientError> {
+    let change = match (payload.content, payload.update) {
+        (Some(content), None) => {
+            limits.journal(&content)?;
+            JournalChange::Content(content)
+        }
+        (None, Some(update)) => {
+            let bytes = BASE64
+                .decode(update)
+                .map_err(|_| ClientError::invalid("update is not base64"))?;
+            limits.journal_update(&bytes)?;
+            JournalChange::Update(bytes)
+        }
+        _ => return Err(ClientError::invalid("exactly one of content, update is needed")),
+    };
+    Ok(Action::EditJournal {
+        journal: payload.journal_id,
+        change,
     })
 }
 
@@ -284,183 +430,5 @@ pub(crate) fn message_type(name: Option<&str>) -> Result<MessageType, ClientErro
         Some(_) => Err(ClientError::invalid(
             "type is none of text, image, file, voice, journal_share",
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use parlance_proto::v1::{Message, ReceiptUpdated, Sender, SeqRange};
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::limits::tests::small;
-
-    const CONVERSATION: &str = "0190a6e0-0000-7000-8000-000000000001";
-    const MESSAGE: &str = "0190a6e0-0000-7000-8000-000000000002";
-
-    fn decode(event: &str, payload: &Value) -> Result<Action, ClientError> {
-        Native.decode(event, &encode(payload), &small())
-    }
-
-    fn as_json(payload: &RawValue) -> Value {
-        serde_json::from_str(payload.get()).unwrap()
-    }
-
-    fn stored() -> Message {
-        Message {
-            id: MESSAGE.to_owned(),
-            conversation_id: CONVERSATION.to_owned(),
-            conversation_number: 7,
-            seq: 3,
-            sender: Some(Sender {
-                id: "alice".to_owned(),
-                username: "Alice".to_owned(),
-                ..Sender::default()
-            }),
-            content: "héllo".to_owned(),
-            metadata_json: r#"{"a":1.50}"#.to_owned(),
-            client_msg_id: Some("m-1".to_owned()),
-            created_at_ms: 1_700_000_000_123,
-            ..Message::default()
-        }
-    }
-
-    #[test]
-    fn a_message_is_read_with_all_its_parts() {
-        let payload = json!({
-            "conversation_id": CONVERSATION, "client_msg_id": "m-1", "type": "image", "content": "hi",
-            "metadata": {"w": 1}, "reply_to": MESSAGE, "senderId": "mallory",
-        });
-        let Action::Send(send) = decode("message:send", &payload).unwrap() else {
-            panic!("not a send");
-        };
-        assert_eq!(send.conversation.to_string(), CONVERSATION);
-        assert_eq!(send.client_msg_id.as_deref(), Some("m-1"));
-        assert_eq!(send.kind, MessageType::Image);
-        assert_eq!(
-            (send.content.as_str(), send.metadata.as_str()),
-            ("hi", r#"{"w":1}"#)
-        );
-        assert_eq!(send.reply_to.map(|id| id.to_string()).as_deref(), Some(MESSAGE));
-    }
-
-    #[test]
-    fn every_listed_event_is_known_and_no_other() {
-        for event in Native.inbound_events() {
-            assert_ne!(
-                decode(event, &json!(null)).unwrap_err().code,
-                "unknown_event",
-                "{event}"
-            );
-        }
-        assert_eq!(
-            decode("message:sent", &json!({})).unwrap_err().code,
-            "unknown_event"
-        );
-    }
-
-    #[test]
-    fn a_malformed_payload_is_named_without_repeating_it() {
-        let cases = [
-            (
-                "message:send",
-                json!({"conversation_id": CONVERSATION}),
-                "content is missing",
-            ),
-            (
-                "message:send",
-                json!({"conversation_id": "secret", "content": "x"}),
-                "conversation id is not a UUID",
-            ),
-            (
-                "message:send",
-                json!({"conversation_id": CONVERSATION, "content": 5}),
-                "wrong type",
-            ),
-            ("message:send", json!(["secret"]), ""),
-            (
-                "message:send",
-                json!({"conversation_id": CONVERSATION, "content": "x", "type": "system"}),
-                "type",
-            ),
-            (
-                "message:send",
-                json!({"conversation_id": CONVERSATION, "content": "x", "client_msg_id": "a b"}),
-                "client_msg_id",
-            ),
-            (
-                "receipt:read",
-                json!({"conversation_id": CONVERSATION}),
-                "up_to_seq",
-            ),
-            (
-                "typing",
-                json!({"conversation_id": CONVERSATION, "is_typing": "secret"}),
-                "wrong type",
-            ),
-        ];
-        for (event, payload, part) in cases {
-            let error = decode(event, &payload).unwrap_err();
-            assert_eq!(error.code, "invalid", "{event} {payload}");
-            assert!(
-                error.message.contains(part),
-                "{event} {payload}: {}",
-                error.message
-            );
-            assert!(!error.message.contains("secret"), "{}", error.message);
-        }
-    }
-
-    #[test]
-    fn a_message_is_written_in_the_documented_shape() {
-        let message = stored();
-        let frame = Native.encode(Outbound::MessageCreated(&message)).unwrap();
-        assert_eq!(frame.event, "message:new");
-        let expected = json!({
-            "id": MESSAGE, "conversation_id": CONVERSATION, "seq": 3,
-            "sender": {"id": "alice", "username": "Alice"}, "type": "text", "content": "héllo",
-            "metadata": {"a": 1.5}, "client_msg_id": "m-1", "reply_to": null,
-            "created_at": "2023-11-14T22:13:20.123Z", "edited_at": null, "deleted_at": null,
-            "number": (7_i64 << 25) + 3,
-        });
-        assert_eq!(as_json(&frame.payload), expected);
-        assert!(
-            frame.payload.get().contains(r#""metadata":{"a":1.50}"#),
-            "metadata is passed as it is"
-        );
-    }
-
-    #[test]
-    fn an_answer_says_ok_or_why_not() {
-        let done = Native.answer(Ok(&Answer::Message(stored())));
-        assert_eq!(as_json(&done)["ok"], json!(true));
-        assert_eq!(as_json(&done)["message"]["seq"], json!(3));
-        let refused = Native.answer(Err(&ClientError::no_conversation()));
-        let expected = json!({
-            "ok": false,
-            "error": {"code": "not_found", "message": "no such conversation", "retry": false},
-        });
-        assert_eq!(as_json(&refused), expected);
-    }
-
-    #[test]
-    fn the_watermark_of_a_receipt_ends_at_the_first_gap() {
-        let range = |first, last| SeqRange { first, last };
-        let mut receipt = ReceiptUpdated {
-            user_id: "bob".to_owned(),
-            read: vec![range(1, 4), range(6, 6)],
-            version: 9,
-            ..ReceiptUpdated::default()
-        };
-        let conversation = CONVERSATION.parse().unwrap();
-        let frame = Native.encode(Outbound::Receipt(conversation, &receipt)).unwrap();
-        let written = as_json(&frame.payload);
-        assert_eq!(
-            (&written["up_to_seq"], &written["read"]),
-            (&json!(4), &json!([[1, 4], [6, 6]]))
-        );
-        receipt.read = vec![range(6, 6)];
-        let frame = Native.encode(Outbound::Receipt(conversation, &receipt)).unwrap();
-        assert_eq!(as_json(&frame.payload)["up_to_seq"], json!(0));
     }
 }

@@ -1,48 +1,37 @@
-//! Conversations: create, list, read, catch up.
+//! Conversations: list, read, change, delete, catch up.
 
-use axum::extract::{OriginalUri, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
-use parlance_proto::v1::{ConversationKind, CreateConversation, ErrorCode, command};
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::v1::{
+    Channel, Conversation, ConversationStatus, DeleteConversation, UpdateConversation, command,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::{Body, Caller, Named, page_size, parse};
+use super::{Asked, Body, Caller, Named, asked, page_size, parse};
 use crate::app::Shared;
-use crate::commands::{Confirmed, new_id};
-use crate::dialect::Answer;
 use crate::dialect::native::json::{self, ConversationJson};
+use crate::dialect::{Answer, union};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
-        .route("/conversations", get(list))
-        .route("/conversations/direct", post(create_direct))
-        .route("/conversations/group", post(create_group))
-        .route("/conversations/{id}", get(read))
+        .route(
+            "/conversations/{id}",
+            get(read).put(update).patch(update).delete(delete),
+        )
         .route("/conversations/{id}/events", get(events))
 }
 
+/// A page of a list.
 #[derive(Deserialize)]
-struct DirectBody {
-    #[serde(alias = "userId")]
-    user_id: String,
-}
-
-#[derive(Deserialize)]
-struct GroupBody {
-    title: String,
-    #[serde(alias = "participantIds")]
-    participant_ids: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct ListQuery {
-    limit: Option<u32>,
+pub(super) struct ListQuery {
+    pub(super) limit: Option<u32>,
     #[serde(default)]
-    cursor: String,
+    pub(super) cursor: String,
 }
 
 #[derive(Deserialize)]
@@ -52,107 +41,71 @@ struct EventsQuery {
     limit: Option<u32>,
 }
 
+#[derive(Deserialize)]
+struct UpdateBody<'a> {
+    title: Option<String>,
+    status: Option<String>,
+    channel: Option<String>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+}
+
 #[derive(Serialize)]
 struct ConversationList<'a> {
-    conversations: Vec<ConversationJson<'a>>,
+    conversations: Vec<ListedJson<'a>>,
     next: Option<String>,
 }
 
-async fn create_direct(
-    State(shared): State<Shared>,
-    OriginalUri(uri): OriginalUri,
-    caller: Caller,
-    body: Body,
-) -> Result<Response, ClientError> {
-    let body: DirectBody = parse(&body)?;
-    let other = UserId::parse(body.user_id)?;
-    if other == caller.user {
-        return Err(ClientError::invalid("user_id is the caller"));
-    }
-    let id = ConversationId::direct(&caller.user, &other);
-    let create = CreateConversation {
-        kind: ConversationKind::Direct.into(),
-        title: String::new(),
-        participant_ids: vec![other.to_string()],
-        provision_users: shared.provision,
-    };
-    let confirmed = create_conversation(&shared, &caller, id, create).await?;
-    // The older route promises a conflict where both users have a conversation already.
-    let conflict = confirmed.repeated && !uri.path().starts_with("/api/v1/");
-    created(&confirmed, conflict)
+/// A conversation with its latest message in the form of each of two front ends.
+#[derive(Serialize)]
+struct ListedJson<'a> {
+    #[serde(flatten)]
+    conversation: ConversationJson<'a>,
+    #[serde(rename = "lastMessage")]
+    last_message: Option<union::MessageJson<'a>>,
 }
 
-async fn create_group(
-    State(shared): State<Shared>,
-    caller: Caller,
-    body: Body,
-) -> Result<Response, ClientError> {
-    let body: GroupBody = parse(&body)?;
-    shared.limits.title(&body.title)?;
-    shared.limits.participants(body.participant_ids.len())?;
-    let mut others = Vec::new();
-    for id in body.participant_ids {
-        let id = UserId::parse(id)?;
-        if id != caller.user && !others.contains(&id.to_string()) {
-            others.push(id.to_string());
-        }
+/// The channel of that name.
+pub(super) fn channel(name: &str) -> Result<Channel, ClientError> {
+    match name {
+        "chat" => Ok(Channel::Chat),
+        "voice" => Ok(Channel::Voice),
+        "email" => Ok(Channel::Email),
+        _ => Err(ClientError::invalid("channel is none of chat, voice, email")),
     }
-    if others.is_empty() {
-        return Err(ClientError::invalid(
-            "participant_ids names nobody but the caller",
-        ));
-    }
-    let create = CreateConversation {
-        kind: ConversationKind::Group.into(),
-        title: body.title,
-        participant_ids: others,
-        provision_users: shared.provision,
-    };
-    let id = ConversationId::from_uuid(new_id());
-    let confirmed = create_conversation(&shared, &caller, id, create).await?;
-    created(&confirmed, false)
 }
 
-async fn create_conversation(
-    shared: &Shared,
-    caller: &Caller,
-    id: ConversationId,
-    create: CreateConversation,
-) -> Result<Confirmed, ClientError> {
-    let body = command::Body::CreateConversation(create);
-    shared.commands.execute(caller.actor(), id, body).await
-}
-
-fn created(confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
-    let Answer::Conversation(conversation) = &confirmed.answer else {
-        return Err(ClientError::internal());
-    };
-    let json = json::conversation(conversation);
-    if conflict {
-        let error = ClientError::new(ErrorCode::Conflict, "Conversation already exists");
-        return Ok(error.with_existing("conversation", &json).into_response());
+fn status(name: &str) -> Result<ConversationStatus, ClientError> {
+    match name {
+        "active" => Ok(ConversationStatus::Active),
+        "archived" => Ok(ConversationStatus::Archived),
+        "completed" => Ok(ConversationStatus::Completed),
+        _ => Err(ClientError::invalid(
+            "status is none of active, archived, completed",
+        )),
     }
-    let status = if confirmed.repeated {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
-    Ok((status, Json(json)).into_response())
 }
 
-async fn list(
+fn listed(conversation: &Conversation) -> ListedJson<'_> {
+    ListedJson {
+        conversation: json::conversation(conversation),
+        last_message: conversation.last_message.as_ref().map(union::message),
+    }
+}
+
+pub(super) async fn list(
     State(shared): State<Shared>,
     caller: Caller,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
-    let Query(query) = query.map_err(|_| ClientError::invalid("limit or cursor is malformed"))?;
+    let query = asked(query)?;
     let limit = page_size(query.limit)?;
     let page = shared
         .backend
         .conversations(Some(caller.actor()), limit, query.cursor)
         .await?;
     let list = ConversationList {
-        conversations: page.conversations.iter().map(json::conversation).collect(),
+        conversations: page.conversations.iter().map(listed).collect(),
         next: Some(page.next.clone()).filter(|next| !next.is_empty()),
     };
     Ok(Json(list).into_response())
@@ -167,13 +120,50 @@ async fn read(
     Ok(Json(json::conversation(&conversation)).into_response())
 }
 
+async fn update(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: UpdateBody = parse(&body)?;
+    if let Some(title) = &body.title {
+        shared.limits.title(title)?;
+    }
+    let metadata = body
+        .metadata
+        .map(|metadata| shared.limits.metadata(Some(metadata)));
+    let update = UpdateConversation {
+        title: body.title,
+        status: body.status.as_deref().map(status).transpose()?.map(Into::into),
+        channel: body.channel.as_deref().map(channel).transpose()?.map(Into::into),
+        metadata_json: metadata.transpose()?,
+    };
+    let command = command::Body::UpdateConversation(update);
+    let confirmed = shared.commands.execute(caller.actor(), id, command).await?;
+    let Answer::Conversation(conversation) = &confirmed.answer else {
+        return Err(ClientError::internal());
+    };
+    Ok(Json(json::conversation(conversation)).into_response())
+}
+
+async fn delete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+) -> Result<StatusCode, ClientError> {
+    let command = command::Body::DeleteConversation(DeleteConversation {});
+    shared.commands.execute(caller.actor(), id, command).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn events(
     State(shared): State<Shared>,
     caller: Caller,
     Named(id): Named,
-    query: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Asked<EventsQuery>,
 ) -> Result<Response, ClientError> {
-    let Query(query) = query.map_err(|_| ClientError::invalid("after or limit is malformed"))?;
+    let query = asked(query)?;
     let limit = page_size(query.limit)?;
     let page = shared
         .backend

@@ -5,7 +5,7 @@ use crate::dialect::{Dialect, Frame, Outbound};
 /// The frames of one event.
 pub struct Frames<'a> {
     outbound: Outbound<'a>,
-    made: Vec<(&'static str, Option<Frame>)>,
+    made: Vec<(&'static str, Vec<Frame>)>,
 }
 
 impl<'a> Frames<'a> {
@@ -17,8 +17,8 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// The event in a dialect; `None` where it has no word for it.
-    pub fn of(&mut self, dialect: &'static dyn Dialect) -> Option<&Frame> {
+    /// The event in a dialect; empty where it has no word for it.
+    pub fn of(&mut self, dialect: &'static dyn Dialect) -> &[Frame] {
         let name = dialect.name();
         let place = match self.made.iter().position(|(made, _)| *made == name) {
             Some(place) => place,
@@ -27,6 +27,6 @@ impl<'a> Frames<'a> {
                 self.made.len() - 1
             }
         };
-        self.made[place].1.as_ref()
+        &self.made[place].1
     }
 }

@@ -4,24 +4,29 @@
 //! Start: subscribe, then ask for the state, then merge by seq. The question travels behind the
 //! subscription on one connection, so what is committed after its answer arrives live.
 
-use std::collections::{HashMap, HashSet};
+mod audience;
+mod event;
+mod journal;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parlance_bus::Subscription;
 use parlance_proto::v1::{
-    Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, Message, ReceiptUpdated, ephemeral, event,
+    self, Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::frames::Frames;
-use super::{Attached, Progress, Request, Rooms};
-use crate::dialect::Outbound;
+use super::{Attached, Following, Progress, Request, Rooms};
+use crate::dialect::{Outbound, Place};
 use crate::error::ClientError;
-use crate::socket::session::{Session, SessionId};
+use crate::journal::History;
+use crate::socket::session::Session;
+use audience::Audience;
 
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -37,11 +42,15 @@ pub(super) struct Room {
     epoch: String,
     head_seq: u64,
     receipts_version: u64,
-    members: HashSet<String>,
-    attached: HashMap<SessionId, (Arc<Session>, Joined)>,
+    /// Versions of receipts that were read back, which does not say what messages they cover. The live events
+    /// that do may still come.
+    read_back: Range<u64>,
+    place: Place,
+    /// Of journals.
+    journal: Option<Arc<History>>,
+    audience: Audience,
 }
 
-type Joined = bool;
 type Queue = mpsc::UnboundedReceiver<Request>;
 
 /// The live subjects of the conversation.
@@ -59,8 +68,16 @@ impl Room {
             epoch: String::new(),
             head_seq: 0,
             receipts_version: 0,
-            members: HashSet::new(),
-            attached: HashMap::new(),
+            read_back: 0..0,
+            place: Place {
+                id: conversation,
+                number: 0,
+                kind: v1::ConversationKind::Unspecified,
+                title: String::new(),
+                participants: Vec::new(),
+            },
+            journal: None,
+            audience: Audience::default(),
         }
     }
 
@@ -98,8 +115,13 @@ impl Room {
 
     async fn load(&mut self) -> Result<(), ClientError> {
         let room = self.rooms.backend.room(None, self.conversation).await?;
-        self.members = room.members.into_iter().map(|member| member.user_id).collect();
+        self.place.kind = room.kind();
+        self.place.number = room.number;
+        self.place.title = room.title;
+        self.place.participants = room.members;
+        self.publish_place();
         if self.epoch.is_empty() {
+            self.journal = journal::history(self.place.kind, room.journal_state.as_deref(), room.head_seq)?;
             self.epoch = room.epoch;
             self.move_to(room.head_seq, room.receipts_version);
         }
@@ -137,7 +159,7 @@ impl Room {
                     }
                 }
             }
-            empty_since = match (self.attached.is_empty(), empty_since) {
+            empty_since = match (self.audience.is_empty(), empty_since) {
                 (false, _) => None,
                 (true, since) => Some(since.unwrap_or_else(Instant::now)),
             };
@@ -148,44 +170,40 @@ impl Room {
         match request {
             Request::Attach {
                 session,
-                joined,
+                following,
                 reply,
             } => {
-                let outcome = self.attach(session, joined).await;
+                let outcome = self.attach(session, following).await;
                 // Whoever asked has gone; the session detaches by itself.
                 drop(reply.send(outcome));
             }
-            Request::Leave(id) => {
-                if let Some((_, joined)) = self.attached.get_mut(&id) {
-                    *joined = false;
-                }
-            }
-            Request::Detach(id) => {
-                self.attached.remove(&id);
-            }
+            Request::Leave(id) => self.audience.leave(id),
+            Request::Detach(id) => self.audience.detach(id),
+            Request::Counted(user, unread) => self.audience.set_unread(user.as_str(), unread),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
     }
 
-    async fn attach(&mut self, session: Arc<Session>, joined: Joined) -> Result<Attached, ClientError> {
-        if !self.members.contains(session.user.as_str()) {
+    async fn attach(&mut self, session: Arc<Session>, following: Following) -> Result<Attached, ClientError> {
+        if self.place.participant(session.user.as_str()).is_none() {
             // Perhaps a member since we looked.
             self.load().await?;
-            if !self.members.contains(session.user.as_str()) {
+            if self.place.participant(session.user.as_str()).is_none() {
                 return Err(ClientError::no_conversation());
             }
         }
-        let (_, already) = self.attached.entry(session.id).or_insert((session, false));
-        *already |= joined;
+        self.audience.attach(session, following);
         Ok(Attached {
             head_seq: self.head_seq,
             epoch: self.epoch.clone(),
+            journal: self.journal.clone(),
         })
     }
 
     async fn check(&mut self, epoch: &str, head: &Head) {
         if epoch != self.epoch {
-            self.resync(epoch.to_owned(), head.head_seq, head.receipts_version);
+            self.resync(epoch.to_owned(), head.head_seq, head.receipts_version)
+                .await;
         } else if self.progress.is_behind(head) {
             tracing::info!(conversation = %self.conversation, "repairing a conversation that is behind");
             metrics::counter!("chat_gateway_repairs_total", "cause" => "check").increment(1);
@@ -198,27 +216,31 @@ impl Room {
         for event in events {
             if event.epoch != self.epoch {
                 let (epoch, seq) = (event.epoch.clone(), event.seq);
-                self.resync(epoch, seq, 0);
+                self.resync(epoch, seq, 0).await;
                 continue;
             }
-            if let Some(event::Body::ReceiptUpdated(receipt)) = &event.body {
+            if let Some(body::Body::ReceiptUpdated(receipt)) = &event.body {
                 if receipt.version > self.receipts_version + 1 {
-                    self.fetch_receipts().await;
+                    self.fetch_receipts(receipt.version - 1).await;
                 }
-                self.emit_receipt(receipt);
+                if self.read_back.contains(&receipt.version) {
+                    self.complete_receipt(receipt);
+                } else {
+                    self.emit_receipt(receipt);
+                }
                 continue;
             }
             if event.seq > self.head_seq + 1 {
                 metrics::counter!("chat_gateway_repairs_total", "cause" => "hole").increment(1);
                 self.fetch_events(event.seq - 1).await;
             }
-            self.emit(&event);
+            self.take(&event).await;
         }
     }
 
     async fn catch_up(&mut self) {
         self.fetch_events(u64::MAX).await;
-        self.fetch_receipts().await;
+        self.fetch_receipts(u64::MAX).await;
     }
 
     /// Emits everything stored after the head, at least up to `target` or the stored head.
@@ -231,12 +253,12 @@ impl Room {
                 .await;
             match page {
                 Ok(page) if page.epoch != self.epoch || page.resync => {
-                    self.resync(page.epoch, page.head_seq, 0);
+                    self.resync(page.epoch, page.head_seq, 0).await;
                     return;
                 }
                 Ok(EventPage { events, complete, .. }) => {
                     for event in &events {
-                        self.emit(event);
+                        self.take(event).await;
                     }
                     if complete || events.is_empty() {
                         return;
@@ -248,99 +270,52 @@ impl Room {
         }
     }
 
-    async fn fetch_receipts(&mut self) {
+    async fn fetch_receipts(&mut self, target: u64) {
         let known = self.receipts_version;
         // Not worth holding up messages: the next check asks again.
         if let Ok(receipts) = self.rooms.backend.receipts(None, self.conversation, known).await {
-            for receipt in &receipts.receipts {
+            for receipt in receipts
+                .receipts
+                .iter()
+                .filter(|receipt| receipt.version <= target)
+            {
                 self.emit_receipt(receipt);
             }
         }
-    }
-
-    fn emit(&mut self, event: &Event) {
-        if event.seq != self.head_seq + 1 {
-            return;
-        }
-        self.move_to(event.seq, self.receipts_version);
-        match &event.body {
-            Some(event::Body::MessageCreated(body)) => {
-                if let Some(message) = &body.message {
-                    self.emit_created(message);
-                }
-            }
-            Some(event::Body::MessageEdited(body)) => {
-                if let Some(message) = &body.message {
-                    self.emit_to_joined(Outbound::MessageEdited(message));
-                }
-            }
-            Some(event::Body::MessageDeleted(body)) => {
-                if let Some(message) = &body.message {
-                    self.emit_to_joined(Outbound::MessageDeleted(message));
-                }
-            }
-            // A kind this version does not know keeps its place in the sequence.
-            Some(event::Body::ReceiptUpdated(_)) | None => {}
-        }
-    }
-
-    fn emit_created(&self, message: &Message) {
-        let mut created = Frames::new(Outbound::MessageCreated(message));
-        let mut updated = Frames::new(Outbound::ConversationUpdated(message));
-        for (session, joined) in self.attached.values() {
-            let frames = if *joined { &mut created } else { &mut updated };
-            if let Some(frame) = frames.of(session.dialect) {
-                session.emit(frame);
-            }
-        }
-        let age = crate::commands::now().timestamp_millis() - message.created_at_ms;
-        metrics::histogram!("chat_message_delivery_seconds")
-            .record(Duration::from_millis(u64::try_from(age).unwrap_or_default()));
-    }
-
-    fn emit_receipt(&mut self, receipt: &ReceiptUpdated) {
-        if receipt.version > self.receipts_version {
-            self.move_to(self.head_seq, receipt.version);
-            self.emit_to_joined(Outbound::Receipt(self.conversation, receipt));
-        }
-    }
-
-    fn emit_to_joined(&self, outbound: Outbound<'_>) {
-        let mut frames = Frames::new(outbound);
-        for (session, _) in self.attached.values().filter(|(_, joined)| *joined) {
-            if let Some(frame) = frames.of(session.dialect) {
-                session.emit(frame);
-            }
+        if self.receipts_version > known {
+            let first = if self.read_back.is_empty() {
+                known + 1
+            } else {
+                self.read_back.start
+            };
+            self.read_back = first..self.receipts_version + 1;
         }
     }
 
     fn pass_on(&self, ephemeral: &Ephemeral) {
-        let Some(ephemeral::Body::Typing(typing)) = &ephemeral.body else {
-            return;
-        };
-        let mut frames = Frames::new(Outbound::Typing(self.conversation, typing));
-        let others = |session: &Session| session.user.as_str() != typing.user_id;
-        for (session, joined) in self.attached.values() {
-            if *joined
-                && others(session)
-                && let Some(frame) = frames.of(session.dialect)
-            {
-                session.emit_ephemeral(frame);
+        let (outbound, origin) = match &ephemeral.body {
+            Some(ephemeral::Body::Typing(typing)) => (Outbound::Typing(&self.place, typing), &typing.user_id),
+            Some(ephemeral::Body::RoomPresence(presence)) => {
+                (Outbound::RoomPresence(&self.place, presence), &presence.user_id)
             }
-        }
+            None => return,
+        };
+        self.audience.whisper(outbound, origin);
     }
 
     /// The database was restored: what clients know by seq is void.
-    fn resync(&mut self, epoch: String, head_seq: u64, receipts_version: u64) {
+    async fn resync(&mut self, epoch: String, head_seq: u64, receipts_version: u64) {
         metrics::counter!("chat_gateway_resyncs_total").increment(1);
         tracing::warn!(conversation = %self.conversation, "the database has another epoch; clients read anew");
         self.epoch = epoch;
+        self.read_back = 0..0;
         self.move_to(head_seq, receipts_version);
-        self.emit_to_joined(Outbound::Resync {
-            conversation: self.conversation,
+        self.audience.resync(Outbound::Resync {
+            place: &self.place,
             epoch: &self.epoch,
             head_seq,
         });
+        self.restore_journal().await;
     }
 
     fn move_to(&mut self, head_seq: u64, receipts_version: u64) {
@@ -350,6 +325,10 @@ impl Room {
         self.progress
             .receipts_version
             .store(receipts_version, Ordering::Relaxed);
+    }
+
+    fn publish_place(&self) {
+        self.progress.show(self.place.clone());
     }
 }
 

@@ -41,9 +41,16 @@ pub(super) struct Prepared {
     pub expected: Arc<Expected>,
 }
 
-/// Why a client is not let in. `Display` is what it reads in `connect_error`.
+/// A client that is not let in. `Display` is what it reads in `connect_error`.
+#[derive(Debug)]
+pub struct Refusal {
+    dialect: &'static dyn Dialect,
+    cause: Cause,
+}
+
+/// Why a client is not let in.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+enum Cause {
     /// The token is missing or does not hold.
     #[error("unauthenticated: {0}")]
     Token(#[from] AuthError),
@@ -56,10 +63,22 @@ pub enum Refusal {
     /// The `auth` of the handshake is not an object with text fields.
     #[error("invalid: malformed auth")]
     Malformed,
-    /// Temporary. Stock clients give up after a `connect_error`, so the transport is closed with it and
-    /// they come again.
+    /// Stock clients give up after a `connect_error`, so the transport is closed instead and they come
+    /// again.
     #[error("unavailable: try again")]
     Temporary,
+}
+
+impl Refusal {
+    fn new(dialect: &'static dyn Dialect, cause: Cause) -> Self {
+        Self { dialect, cause }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.dialect.refusal(&self.cause.to_string()))
+    }
 }
 
 pub(super) async fn authenticate(
@@ -70,14 +89,17 @@ pub(super) async fn authenticate(
     let outcome = admit(shared, &socket, auth).await;
     let result = match &outcome {
         Ok(()) => "ok",
-        Err(Refusal::Temporary) => {
+        Err(Refusal {
+            cause: Cause::Temporary,
+            ..
+        }) => {
             close(shared, &socket);
             // Until the connection is gone, so that the refusal below is not sent.
             tokio::time::sleep(CLOSING).await;
             "unavailable"
         }
         Err(refusal) => {
-            tracing::info!(%refusal, "refused a connection");
+            tracing::info!(cause = %refusal.cause, "refused a connection");
             "refused"
         }
     };
@@ -90,27 +112,56 @@ async fn admit(
     socket: &SocketRef,
     TryData(auth): TryData<Option<Credentials>>,
 ) -> Result<(), Refusal> {
-    let credentials = auth.map_err(|_| Refusal::Malformed)?.unwrap_or_default();
-    let identity = identify(shared, socket, credentials.token.as_deref()).await?;
-    let asked = credentials.dialect.as_deref().or(identity.dialect.as_deref());
-    let dialect = match asked {
-        Some(name) => dialect::by_name(name).ok_or(Refusal::Dialect)?,
-        None => dialect::DEFAULT,
+    let credentials = auth
+        .map_err(|_| Refusal::new(dialect::DEFAULT, Cause::Malformed))?
+        .unwrap_or_default();
+    let named = named_dialect(socket, &credentials);
+    let fallback = fallback_dialect(shared, socket);
+    let named = match named.as_deref() {
+        Some(name) => Some(dialect::by_name(name).ok_or_else(|| Refusal::new(fallback, Cause::Dialect))?),
+        None => None,
     };
+    let refuse = |cause| Refusal::new(named.unwrap_or(fallback), cause);
+    let identity = identify(shared, socket, credentials.token.as_deref())
+        .await
+        .map_err(refuse)?;
+    let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
+    let dialect = named.or(claimed).unwrap_or(fallback);
     let me = actor(&identity.user_id, &identity.username);
-    if let Err(error) = shared.backend.provision(Some(me), shared.provision).await {
-        return Err(if error.code == ErrorCode::NotFound.name() {
-            Refusal::UnknownUser
-        } else {
-            Refusal::Temporary
-        });
+    match shared.backend.provision(Some(me), shared.provision).await {
+        Ok(user) => {
+            let expected = shared.users.expect(&identity.user_id).await;
+            prepare(shared, socket, identity, user.number, dialect, expected);
+            Ok(())
+        }
+        Err(error) if error.code == ErrorCode::NotFound.name() => Err(refuse(Cause::UnknownUser)),
+        Err(_) => Err(refuse(Cause::Temporary)),
     }
-    let expected = shared.users.expect(&identity.user_id).await;
-    prepare(shared, socket, identity, dialect, expected);
-    Ok(())
 }
 
-async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Refusal> {
+/// What the client says itself: in `auth`, else in the query of the handshake.
+fn named_dialect(socket: &SocketRef, credentials: &Credentials) -> Option<String> {
+    credentials.dialect.clone().or_else(|| {
+        let query = socket.req_parts().uri.query()?;
+        let named = query.split('&').find_map(|part| part.strip_prefix("dialect="));
+        named.map(str::to_owned)
+    })
+}
+
+/// What is configured for the web page's origin, else for all.
+fn fallback_dialect(shared: &Shared, socket: &SocketRef) -> &'static dyn Dialect {
+    let origin = socket
+        .req_parts()
+        .headers
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok());
+    let by_origin = origin.and_then(|origin| shared.dialects.origins.get(origin));
+    let name = by_origin.unwrap_or(&shared.dialects.default);
+    // Checked at start.
+    dialect::by_name(name).unwrap_or(dialect::DEFAULT)
+}
+
+async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Cause> {
     let from_header = || {
         let value = socket.req_parts().headers.get(header::AUTHORIZATION)?;
         value.to_str().ok()?.strip_prefix("Bearer ")
@@ -119,7 +170,7 @@ async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> R
         return Err(AuthError::Missing.into());
     };
     match shared.auth.authenticate(token).await {
-        Err(AuthError::KeysUnavailable) => Err(Refusal::Temporary),
+        Err(AuthError::KeysUnavailable) => Err(Cause::Temporary),
         outcome => Ok(outcome?),
     }
 }
@@ -128,6 +179,7 @@ fn prepare(
     shared: &Shared,
     socket: &SocketRef,
     identity: Identity,
+    number: i64,
     dialect: &'static dyn Dialect,
     expected: Expected,
 ) {
@@ -140,6 +192,7 @@ fn prepare(
     let opening = Opening {
         user: identity.user_id,
         username: identity.username,
+        number,
         dialect,
         expires_at: identity.expires_at,
         closed: closed.clone(),

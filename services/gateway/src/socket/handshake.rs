@@ -115,12 +115,13 @@ impl Service<Request<Body>> for Elsewhere {
 /// The engine keeps the request for the life of the session, and with it hyper's whole read buffer,
 /// of which header values and URI are slices: 16 KiB a connection. So it gets copies of what it needs.
 fn slim(mut request: Request<Body>) -> Request<Body> {
-    const KEPT: [header::HeaderName; 8] = [
+    const KEPT: [header::HeaderName; 9] = [
         header::AUTHORIZATION,
         header::CONNECTION,
         header::CONTENT_LENGTH,
         header::CONTENT_TYPE,
         header::HOST,
+        header::ORIGIN,
         header::SEC_WEBSOCKET_KEY,
         header::SEC_WEBSOCKET_VERSION,
         header::UPGRADE,

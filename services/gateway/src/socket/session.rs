@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Wire;
 use super::sessions::Sessions;
-use crate::dialect::{Answer, Dialect, Frame, Outbound};
+use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker};
 use crate::error::ClientError;
 
 /// Names a session towards others; unlike `socket.id` it is no secret.
@@ -28,6 +28,8 @@ pub struct Session {
     pub user: UserId,
     /// The name others see.
     pub username: String,
+    /// The user's unique number.
+    pub number: i64,
     /// Its vocabulary.
     pub dialect: &'static dyn Dialect,
     /// When its token expires, in seconds since 1970.
@@ -44,6 +46,16 @@ pub struct Session {
 /// Where the answer to an event goes.
 pub struct Ack(Option<AckSender>);
 
+/// An event that is to be answered.
+pub struct Request<'a> {
+    /// Where the answer goes.
+    pub ack: Ack,
+    /// The event's name as sent.
+    pub event: &'a str,
+    /// What the client calls it.
+    pub tag: Option<&'a str>,
+}
+
 /// What was handed to the engine against what the kernel took over.
 #[derive(Default)]
 struct Meter {
@@ -59,6 +71,8 @@ pub struct Opening {
     pub user: UserId,
     /// See [`Session::username`].
     pub username: String,
+    /// See [`Session::number`].
+    pub number: i64,
     /// See [`Session::dialect`].
     pub dialect: &'static dyn Dialect,
     /// See [`Session::expires_at`].
@@ -75,6 +89,7 @@ impl Session {
         let Opening {
             user,
             username,
+            number,
             dialect,
             expires_at,
             closed,
@@ -83,6 +98,7 @@ impl Session {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
             user,
             username,
+            number,
             dialect,
             expires_at,
             closed,
@@ -99,6 +115,11 @@ impl Session {
         lock(&self.conversations).insert(conversation);
     }
 
+    /// The session is not told about this conversation any more.
+    pub fn detached(&self, conversation: ConversationId) {
+        lock(&self.conversations).remove(&conversation);
+    }
+
     /// Whether the session is told about this conversation: its user is a member then.
     pub fn is_attached(&self, conversation: ConversationId) -> bool {
         lock(&self.conversations).contains(&conversation)
@@ -107,6 +128,14 @@ impl Session {
     /// All conversations the session is told about.
     pub fn conversations(&self) -> Vec<ConversationId> {
         lock(&self.conversations).iter().copied().collect()
+    }
+
+    /// As dialects see it.
+    pub fn speaker(&self) -> Speaker<'_> {
+        Speaker {
+            user: &self.user,
+            number: self.number,
+        }
     }
 
     /// The engine's id: a bearer secret, never to be shown to anyone.
@@ -144,18 +173,38 @@ impl Session {
         }
     }
 
-    /// Answers an event: by its ack, or where it asked for none and failed, by the dialect's error event.
-    pub fn answer(&self, ack: Ack, event: &str, outcome: Result<&Answer, &ClientError>) {
+    /// Answers an event: by its ack where it asked for one, and a failure in the dialect's own events too.
+    pub fn answer(
+        &self,
+        request: Request<'_>,
+        outcome: Result<&Answer, &ClientError>,
+        place: Option<&Place>,
+    ) {
+        let Request { ack, event, tag } = request;
+        let acked = ack.0.is_some();
         if let Some(sender) = ack.0 {
-            let payload = self.dialect.answer(outcome);
+            let payload = self.dialect.answer(outcome, place);
             if self.meter(payload.get().len() + 24) > self.max_backlog_bytes {
                 self.close_slow("backlog");
-            } else if let Err(error) = sender.send(&payload) {
+                return;
+            }
+            if let Err(error) = sender.send(&payload) {
                 self.failed(&error);
             }
-        } else if let Err(error) = outcome
-            && let Some(frame) = self.dialect.encode(Outbound::Failed { event, error })
-        {
+        }
+        if let Err(error) = outcome {
+            self.tell(Outbound::Failed {
+                event,
+                tag,
+                error,
+                acked,
+            });
+        }
+    }
+
+    /// Tells the client something that is for it alone.
+    pub fn tell(&self, outbound: Outbound<'_>) {
+        for frame in self.dialect.encode(outbound) {
             self.emit(&frame);
         }
     }

@@ -104,7 +104,9 @@ test('a reply names what it answers, and only something of the same conversation
 test('every type a client may send comes back as it was', async () => {
   const { conversation, alice } = await scene();
   for (const type of ['text', 'image', 'file', 'voice', 'journal_share']) {
-    assert.equal((await alice.sends(conversation, 'x', { type })).type, type);
+    const metadata = type === 'journal_share' ? { journalId: '0190a6e0-0000-7000-8000-000000000001' } : {};
+    const sent = await alice.sends(conversation, 'x', { type, metadata });
+    assert.deepEqual([sent.type, sent.metadata], [type, metadata]);
   }
   assert.equal((await alice.sends(conversation, 'x')).type, 'text');
 });
@@ -117,7 +119,7 @@ test('receipts grow by seq, never go back, and repeating one changes nothing', a
   const unread = async () => (await bob.rest('GET', `/conversations/${conversation.id}`)).body.unread;
   assert.equal(await unread(), 6);
   const first = await read(4);
-  assert.deepEqual(Object.keys(first).sort(), ['read', 'up_to_seq', 'user_id', 'version']);
+  assert.deepEqual(Object.keys(first).sort(), ['delivered_seq', 'read', 'up_to_seq', 'user_id', 'version']);
   assert.deepEqual([first.user_id, first.up_to_seq, first.read], [bob.user, 4, [[1, 4]]]);
   assert.equal(await unread(), 2);
   const shown = await alice.sees('receipt:updated', (one) => one.version === first.version);

@@ -87,7 +87,7 @@ test('leaving silences a conversation except for the news that it moved on', asy
   await alice.does('typing', { conversation_id: conversation.id, is_typing: true });
   const fence = await alice.sends(conversation, 'fence');
   const news = await bob.sees('conversation:updated', (one) => one.head_seq === fence.seq);
-  assert.deepEqual(Object.keys(news).sort(), ['conversation_id', 'head_seq', 'last_message', 'updated_at']);
+  assert.deepEqual(Object.keys(news).sort(), ['conversation_id', 'head_seq', 'last_message', 'unread', 'updated_at']);
   assert.deepEqual(news.last_message, fence);
   assert.deepEqual(
     bob.seen.map(({ event }) => event).filter((event) => event !== 'conversation:updated'),

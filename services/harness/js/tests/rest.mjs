@@ -9,14 +9,18 @@ after(closeAll);
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 const CONVERSATION = [
+  'channel',
   'created_at',
+  'created_by',
   'epoch',
   'head_seq',
   'id',
   'kind',
   'last_message',
+  'metadata',
   'number',
   'participants',
+  'status',
   'title',
   'unread',
   'updated_at',
@@ -28,12 +32,16 @@ const MESSAGE = [
   'created_at',
   'deleted_at',
   'edited_at',
+  'encrypted',
   'id',
   'metadata',
   'number',
+  'reactions',
   'reply_to',
   'sender',
+  'sender_kind',
   'seq',
+  'thread_id',
   'type',
 ];
 const keys = (value) => Object.keys(value).sort();
@@ -184,7 +192,11 @@ test('a sent message is the message itself, and read back the same', async () =>
     conversation_id: conversation.id,
     seq: 1,
     sender: { id: alice, username: alice },
+    sender_kind: 'user',
     reply_to: null,
+    thread_id: null,
+    encrypted: false,
+    reactions: [],
     edited_at: null,
     deleted_at: null,
   });
@@ -288,7 +300,10 @@ test('conversations are listed newest first, in pages, each with its unread coun
     );
     assert.deepEqual(keys(body), ['conversations', 'next']);
     assert.ok(body.conversations.length <= 3);
-    body.conversations.forEach(assertConversation);
+    for (const { lastMessage, ...one } of body.conversations) {
+      assertConversation(one);
+      assert.equal(lastMessage?.id, one.last_message?.id);
+    }
     listed.push(...body.conversations);
     cursor = body.next;
   }
@@ -350,7 +365,8 @@ test('what does not exist is answered with problem+json', async () => {
   assertProblem(await rest(user, 'GET', `/conversations/${randomUUID()}`), 404, 'not_found');
   for (const id of ['x', '%00', '%ff', '..', '*', '-1', '999999999999999999999']) {
     const answer = await rest(user, 'GET', `/conversations/${id}/messages`);
-    assert.ok(answer.status === 400 || answer.status === 404, `${id}: ${answer.status}`);
+    // `..` is resolved by the client and leads to another route.
+    assert.ok([400, 404, 405].includes(answer.status), `${id}: ${answer.status}`);
     assert.match(answer.type, /^application\/problem\+json/);
   }
 });

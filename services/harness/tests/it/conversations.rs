@@ -75,6 +75,12 @@ async fn rest_is_as_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_whole_domain_is_served_over_rest() {
+    let stack = replicas().await;
+    run(&stack, "domain", Transport::Websocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_receipts_and_news_reach_everyone_who_should_know() {
     let stack = replicas().await;
     for transport in TRANSPORTS {

@@ -9,6 +9,7 @@ mod boundaries;
 mod conversations;
 mod dev;
 mod devstack;
+mod dialects;
 mod faults;
 mod observability;
 mod soak;

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use parlance_bus::{Bus, StoredEvents};
-use parlance_proto::v1::{self, Confirmation, ConfirmationBatch, EventBatch, confirmation, event};
+use parlance_proto::v1::{
+    self, Confirmation, ConfirmationBatch, EventBatch, confirmation, event, user_notice,
+};
 use tokio::time::timeout;
 
-use super::commit::Answer;
+use super::answer::Answer;
 use super::entry::Entry;
 
 /// Longest wait for the bus client to take a message; it blocks while NATS is away and its queue is full.
@@ -20,6 +22,8 @@ pub struct Announced {
     pub events: Vec<Announcement>,
     /// Whether every confirmation went out; else the commands must come again to be answered.
     pub confirmed: bool,
+    /// What the commands lead to elsewhere; they may be acknowledged only after these are handed in.
+    pub then: Vec<v1::Command>,
 }
 
 /// The events of one conversation.
@@ -35,13 +39,15 @@ pub async fn announce(bus: &Bus, part: &[Entry], answers: Vec<Answer>) -> Announ
     let mut confirmations: BTreeMap<&str, Vec<Confirmation>> = BTreeMap::new();
     let mut events = Vec::new();
     let mut notices = Vec::new();
+    let mut then = Vec::new();
     for (entry, answer) in part.iter().zip(answers) {
         count(entry, &answer);
         let Answer {
             result,
             repeated,
-            event,
-            notices: told,
+            events: told,
+            notices: told_users,
+            then: follows,
         } = answer;
         if !entry.reply_to.is_empty() {
             let confirmation = Confirmation {
@@ -61,27 +67,38 @@ pub async fn announce(bus: &Bus, part: &[Entry], answers: Vec<Answer>) -> Announ
                 "rejected a command nobody waits for"
             );
         }
-        events.extend(event);
-        notices.extend(told);
+        events.extend(told);
+        notices.extend(told_users);
+        then.extend(follows);
     }
-    // Notices first: whoever hears of a conversation can then be listening when its events come.
-    for notice in &notices {
-        let _ = within(bus.notify_user(notice)).await;
-    }
+    // Whoever hears of a conversation first can be listening when its events come; whoever hears of its end
+    // last has had what came before.
+    let gains =
+        |notice: &v1::UserNotice| matches!(notice.body, Some(user_notice::Body::ConversationAdded(_)));
+    let (gains, others): (Vec<_>, Vec<_>) = notices.into_iter().partition(gains);
+    notify(bus, &gains).await;
     let mut announced = Announced {
         events: Vec::new(),
         confirmed: true,
+        then,
     };
     for batch in by_conversation(events) {
         let stored = within(bus.publish_events(batch.clone())).await;
         announced.events.push(Announcement { batch, stored });
     }
+    notify(bus, &others).await;
     for (gateway, confirmations) in confirmations {
         announced.confirmed &= within(bus.confirm(gateway, ConfirmationBatch { confirmations }))
             .await
             .is_some();
     }
     announced
+}
+
+async fn notify(bus: &Bus, notices: &[v1::UserNotice]) {
+    for notice in notices {
+        let _ = within(bus.notify_user(notice)).await;
+    }
 }
 
 /// The result of a bus operation; failures are logged and mended by redelivery or by the receivers.

@@ -4,15 +4,38 @@
 //! nothing that a client can observe is decided anywhere else. Later commands see the effects of earlier ones.
 
 mod create;
+mod details;
+mod journal;
+mod members;
 mod message;
+mod reaction;
 mod receipt;
+mod repeat;
 #[cfg(test)]
 mod tests;
+mod thread;
+
+use std::collections::{HashMap, HashSet};
 
 use parlance_proto::v1::{self, ErrorCode};
+use parlance_proto::{ConversationId, UserId};
 
-use super::state::{ConversationState, Effects, Loaded, Outcome};
+use super::state::{Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person};
+use super::tell::{self, Parts};
 use super::work::{Action, Work};
+use crate::permissions::{Right, Verdict, verdict};
+
+/// One command at its conversation.
+struct Scene<'a> {
+    work: &'a Work,
+    conversation: &'a mut ConversationState,
+    effects: &'a mut Effects,
+    users: &'a mut HashMap<UserId, Person>,
+    deleted_users: &'a HashSet<UserId>,
+    journals_by_number: &'a HashMap<i64, ConversationId>,
+    epoch: &'a str,
+    now_ms: i64,
+}
 
 /// Applies all commands of a batch and tells what to write and to answer.
 pub fn apply<'a>(loaded: &mut Loaded, works: impl IntoIterator<Item = &'a Work>) -> Effects {
@@ -28,19 +51,112 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
     if let Action::Create(create) = &work.action {
         return create::create(loaded, effects, work, create);
     }
-    let now_ms = loaded.now_ms;
-    let conversation = loaded
-        .conversations
+    let Loaded {
+        now_ms,
+        epoch,
+        conversations,
+        users,
+        deleted_users,
+        numbers: _,
+        journals_by_number,
+    } = loaded;
+    let conversation = conversations
         .get_mut(&work.conversation)
         .ok_or_else(no_conversation)?;
+    let mut scene = Scene {
+        work,
+        conversation,
+        effects,
+        users,
+        deleted_users,
+        journals_by_number,
+        epoch: epoch.as_str(),
+        now_ms: *now_ms,
+    };
+    if let Some(done) = scene.conversation.changes.get(&work.id).cloned() {
+        return repeat::repeat(&scene, &done);
+    }
+    if scene.conversation.deleted {
+        return Err(no_conversation());
+    }
+    let scene = &mut scene;
     match &work.action {
         Action::Create(_) => Err(no_conversation()),
-        Action::Send(send) => message::send(conversation, effects, work, send, now_ms),
-        Action::Edit { message, content } => {
-            message::change(conversation, effects, work, *message, Some(content), now_ms)
+        Action::Send(send) => message::send(scene, send),
+        Action::Edit { message, content } => message::change(scene, *message, Some(content)),
+        Action::Delete(message) => message::change(scene, *message, None),
+        Action::Hide(message) => message::hide(scene, *message),
+        Action::Receive(receive) => receipt::receive(scene, receive),
+        Action::React(react) => reaction::react(scene, react),
+        Action::StartThread(start) => thread::start(scene, start),
+        Action::Update(update) => details::update(scene, update),
+        Action::AddMembers(add) => members::add(scene, add),
+        Action::RemoveMember(user) => members::remove(scene, user),
+        Action::ChangeRole(user, role) => members::change_role(scene, user, *role),
+        Action::DeleteConversation => details::delete(scene),
+        Action::EditJournal(edit) => journal::edit(scene, edit),
+    }
+}
+
+impl Scene<'_> {
+    fn id(&self) -> ConversationId {
+        self.work.conversation
+    }
+
+    fn actor(&self) -> &UserId {
+        &self.work.actor.id
+    }
+
+    /// The actor as participant; to everyone else there is no such conversation.
+    fn member(&self) -> Result<&Member, v1::Error> {
+        self.conversation
+            .members
+            .get(self.actor())
+            .ok_or_else(no_conversation)
+    }
+
+    /// Refuses what the actor may not do.
+    fn check(&self, right: Right) -> Result<(), v1::Error> {
+        match verdict(self.conversation.kind, self.member()?.role, right) {
+            Verdict::Granted => Ok(()),
+            Verdict::Forbidden => Err(v1::Error::with(
+                ErrorCode::Forbidden,
+                "your role does not allow this here",
+            )),
+            Verdict::Senseless => Err(v1::Error::with(
+                ErrorCode::Invalid,
+                "a conversation of this kind does not know this",
+            )),
         }
-        Action::Delete { message } => message::change(conversation, effects, work, *message, None, now_ms),
-        Action::Read { up_to, messages } => receipt::read(conversation, effects, work, *up_to, messages),
+    }
+
+    /// Takes the next place in the sequence for a change by the actor.
+    fn log(&mut self, kind: ChangeKind, target_seq: u64, payload: Vec<u8>) -> Change {
+        let id = if self.conversation.changes.contains_key(&self.work.id) {
+            self.work.second_id()
+        } else {
+            self.work.id
+        };
+        let change = Change {
+            seq: self.conversation.next_seq(),
+            kind,
+            target_seq,
+            actor: self.actor().to_string(),
+            payload,
+            at_ms: self.conversation.time(self.now_ms),
+        };
+        self.conversation.changes.insert(id, change.clone());
+        self.effects.new_changes.push((self.id(), id, change.clone()));
+        self.effects.moved.insert(self.id());
+        change
+    }
+
+    fn event(&self, change: &Change, parts: Parts) -> Option<v1::Event> {
+        tell::changed(self.id(), self.epoch, change, parts)
+    }
+
+    fn bare(&self) -> v1::Conversation {
+        tell::bare(self.id(), self.conversation, self.epoch)
     }
 }
 
@@ -60,4 +176,9 @@ impl ConversationState {
 /// The answer to everyone who may not know whether the conversation exists.
 pub fn no_conversation() -> v1::Error {
     v1::Error::with(ErrorCode::NotFound, "no such conversation")
+}
+
+/// The answer where there is no such message for the asker.
+pub fn no_message() -> v1::Error {
+    v1::Error::with(ErrorCode::NotFound, "no such message")
 }

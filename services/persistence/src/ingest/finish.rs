@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use parlance_bus::{Bus, StreamSettings};
+use parlance_proto::v1;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::{Announced, Announcement};
@@ -15,6 +17,8 @@ use crate::leases::Owned;
 const QUEUE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Patience for handing one command to the stream before it is tried anew.
+const HAND_IN: Duration = Duration::from_secs(5);
 
 /// The way to the finishing task.
 pub struct Finisher(mpsc::Sender<(Vec<Entry>, Announced)>);
@@ -24,12 +28,13 @@ pub struct Finishing {
     queue: mpsc::Receiver<(Vec<Entry>, Announced)>,
     bus: Bus,
     streams: StreamSettings,
+    partitions: u16,
     owned: Owned,
 }
 
 impl Finisher {
     /// The task and the way to it.
-    pub fn new(bus: Bus, streams: StreamSettings, owned: Owned) -> (Self, Finishing) {
+    pub fn new(bus: Bus, streams: StreamSettings, partitions: u16, owned: Owned) -> (Self, Finishing) {
         let (tx, queue) = mpsc::channel(QUEUE);
         (
             Self(tx),
@@ -37,6 +42,7 @@ impl Finisher {
                 queue,
                 bus,
                 streams,
+                partitions,
                 owned,
             },
         )
@@ -66,9 +72,18 @@ impl Finishing {
     }
 
     async fn finish(&self, part: Vec<Entry>, announced: Announced) {
-        let Announced { events, confirmed } = announced;
+        let Announced {
+            events,
+            confirmed,
+            then,
+        } = announced;
         for announcement in events {
             if !self.stored(announcement, &part).await {
+                return;
+            }
+        }
+        for command in &then {
+            if !self.handed_in(command, &part).await {
                 return;
             }
         }
@@ -81,6 +96,31 @@ impl Finishing {
                 tracing::debug!(%error, "not acknowledged; it comes again");
             }
         }
+    }
+
+    /// Hands in a command that another one led to. False when none of the part's partitions is ours any
+    /// more: then the next owner does it.
+    async fn handed_in(&self, command: &v1::Command, part: &[Entry]) -> bool {
+        loop {
+            let deadline = Instant::now() + HAND_IN;
+            let Err(error) = self
+                .bus
+                .send_command(command, self.partitions, &command.id, deadline)
+                .await
+            else {
+                return true;
+            };
+            if !self.ours(part) {
+                return false;
+            }
+            tracing::warn!(%error, command = command.id, "a command that follows another waits for the stream");
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+    }
+
+    fn ours(&self, part: &[Entry]) -> bool {
+        part.iter()
+            .any(|entry| self.owned.holds(entry.job.partition, entry.job.epoch))
     }
 
     /// Waits until the feed has the events, publishing them again as often as it takes. False when none of
@@ -98,10 +138,7 @@ impl Finishing {
                 },
             };
             let Err(error) = result else { return true };
-            if !part
-                .iter()
-                .any(|entry| self.owned.holds(entry.job.partition, entry.job.epoch))
-            {
+            if !self.ours(part) {
                 return false;
             }
             tracing::warn!(%error, "the event feed does not answer; publishing again");

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use parlance_proto::v1::{self, ConversationKind, Role};
+use parlance_proto::v1::{self, Channel, ConversationKind, ConversationStatus, Role};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
+use uuid::Uuid;
 
+use super::work::MessageName;
 use crate::read_set::ReadSet;
 
 /// The part of the database a batch works on. `apply` carries its commands out on it.
@@ -14,14 +16,25 @@ pub struct Loaded {
     pub now_ms: i64,
     /// See `Conversation.epoch`.
     pub epoch: String,
-    /// Those that exist, locked.
+    /// Those that exist or were deleted, locked.
     pub conversations: HashMap<ConversationId, ConversationState>,
-    /// User name of every living user that a creation names.
-    pub users: HashMap<UserId, String>,
+    /// Every living user that a creation or addition names.
+    pub users: HashMap<UserId, Person>,
     /// Those of them that were deleted: they are never created anew.
     pub deleted_users: HashSet<UserId>,
     /// Fresh conversation numbers, one for each creation.
     pub numbers: Vec<i64>,
+    /// Journals that messages name by number.
+    pub journals_by_number: HashMap<i64, ConversationId>,
+}
+
+/// How a user is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// As the latest token says.
+    pub username: String,
+    /// Unique; 0 for those that this batch creates.
+    pub number: i64,
 }
 
 /// A locked conversation and those of its rows that the batch touches.
@@ -29,28 +42,46 @@ pub struct Loaded {
 pub struct ConversationState {
     /// Unique number.
     pub number: i64,
-    /// Direct or group.
+    /// Direct, group or journal.
     pub kind: ConversationKind,
-    /// Empty for direct.
+    /// May be empty for direct.
     pub title: String,
+    /// How people reach each other.
+    pub channel: Channel,
+    /// Active, archived or completed.
+    pub status: ConversationStatus,
+    /// A JSON object as text; empty for `{}`.
+    pub metadata_json: String,
     /// Who created it.
     pub created_by: String,
     /// By which command.
     pub created_by_command: CommandId,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Gone for all.
+    pub deleted: bool,
+    /// What has a seq up to this belongs to an earlier life and is hidden.
+    pub history_from: u64,
     /// Seq of the latest change.
     pub head_seq: u64,
     /// Seq of the latest message.
     pub last_message_seq: u64,
     /// Version of the latest receipt.
     pub receipts_version: u64,
-    /// Unix milliseconds of the latest message, or of the creation.
+    /// Unix milliseconds of the latest message, of a journal's latest change, or of the creation.
     pub updated_at_ms: i64,
-    /// Those of the batch's actors who belong to it now.
+    /// Of those who belong to it now: the batch's actors, or everybody where a command needs that.
     pub members: HashMap<UserId, Member>,
     /// Those messages the batch names.
     pub messages: HashMap<MessageId, v1::Message>,
+    /// Their ids by place.
+    pub places: HashMap<u64, MessageId>,
+    /// Those threads the batch names, and the seq of their making.
+    pub threads: HashMap<Uuid, (u64, v1::Thread)>,
     /// Those changes that commands of the batch have made before.
     pub changes: HashMap<CommandId, Change>,
+    /// The document, where the batch edits it.
+    pub journal: Option<JournalState>,
 }
 
 /// A current participant.
@@ -59,20 +90,56 @@ pub struct Member {
     /// What they may do.
     pub role: Role,
     /// How they are shown.
-    pub username: String,
+    pub person: Person,
+    /// The head when they joined.
+    pub joined_seq: u64,
     /// What they have read.
     pub read: ReadSet,
-    /// The conversation's version at the latest change of `read`.
+    /// Latest seq delivered to them.
+    pub delivered_seq: u64,
+    /// The conversation's version at the latest change of `read` or `delivered_seq`.
     pub receipts_version: u64,
 }
 
-/// What a change did to a message.
+/// A journal's document.
+#[derive(Debug, Clone, Default)]
+pub struct JournalState {
+    /// Seq of the latest change of the text.
+    pub version: u64,
+    /// All of it as a Yjs update.
+    pub state: Vec<u8>,
+    /// The latest version stored with the whole document.
+    pub checkpoint_version: u64,
+    /// What the documents consist of that editors of this batch saw, by the version they name.
+    pub bases: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Changes that commands of the batch have made before, by their seq.
+    pub done: BTreeMap<u64, v1::JournalEdited>,
+}
+
+/// What a change did. The numbers are those stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i16)]
 pub enum ChangeKind {
-    /// New content.
-    Edited,
-    /// Emptied.
-    Deleted,
+    /// New content of a message.
+    Edited = 1,
+    /// A message was emptied.
+    Deleted = 2,
+    /// A mark on a message came or went.
+    Reaction = 3,
+    /// A thread began.
+    ThreadCreated = 4,
+    /// Title, status, channel or metadata.
+    Updated = 5,
+    /// Participants came.
+    MembersAdded = 6,
+    /// A participant left or was removed.
+    MemberRemoved = 7,
+    /// A participant got another role.
+    RoleChanged = 8,
+    /// The conversation is gone.
+    ConversationDeleted = 9,
+    /// A journal's text.
+    JournalEdited = 10,
 }
 
 /// A change of the log that is no new message.
@@ -82,10 +149,12 @@ pub struct Change {
     pub seq: u64,
     /// What it did.
     pub kind: ChangeKind,
-    /// The seq of the message it did it to.
+    /// The seq of the message it did it to; 0 for none.
     pub target_seq: u64,
     /// Who did it.
     pub actor: String,
+    /// What cannot be joined when it is read: the event without messages, texts and names.
+    pub payload: Vec<u8>,
     /// Unix milliseconds.
     pub at_ms: i64,
 }
@@ -97,18 +166,90 @@ pub struct Effects {
     pub outcomes: Vec<Outcome>,
     /// Users to create: id and user name.
     pub new_users: BTreeMap<UserId, String>,
-    /// Conversations to insert, with their participants.
-    pub created: BTreeMap<ConversationId, BTreeMap<UserId, Role>>,
+    /// Conversations to insert.
+    pub created: BTreeSet<ConversationId>,
+    /// Conversations of which more than the counters is written anew.
+    pub changed: BTreeSet<ConversationId>,
+    /// Conversations whose counters moved.
+    pub moved: BTreeSet<ConversationId>,
+    /// Participants to insert or to bring back, with the head at that time.
+    pub joined: BTreeMap<(ConversationId, UserId), (Role, u64)>,
+    /// Participants to give another role.
+    pub roles: BTreeMap<(ConversationId, UserId), Role>,
+    /// Participants to end, with the last seq they may see.
+    pub left: BTreeMap<(ConversationId, UserId), u64>,
     /// Messages to insert.
     pub new_messages: Vec<(ConversationId, MessageId)>,
     /// Messages to update.
     pub changed_messages: BTreeSet<(ConversationId, MessageId)>,
+    /// Earlier contents to keep.
+    pub edits: Vec<Edit>,
+    /// Messages of which nothing is kept, by place.
+    pub scrubbed: BTreeSet<(ConversationId, u64)>,
+    /// Messages to hide from one user, by place.
+    pub hidden: BTreeSet<(ConversationId, UserId, u64)>,
+    /// Marks to set, with the seq and time of the change, or to take away.
+    pub reactions: BTreeMap<Mark, Option<(u64, i64)>>,
+    /// Threads to insert.
+    pub new_threads: BTreeSet<(ConversationId, Uuid)>,
+    /// Threads whose counters moved.
+    pub moved_threads: BTreeSet<(ConversationId, Uuid)>,
     /// Changes to insert.
     pub new_changes: Vec<(ConversationId, CommandId, Change)>,
-    /// Conversations whose counters moved.
-    pub moved: BTreeSet<ConversationId>,
-    /// Participants who marked something as read, and whether that was news.
-    pub readers: BTreeMap<(ConversationId, UserId), bool>,
+    /// Journals to write anew.
+    pub journals: BTreeSet<ConversationId>,
+    /// Versions of journals to insert.
+    pub versions: Vec<(ConversationId, Version)>,
+    /// Participants who told what they have read or got.
+    pub readers: BTreeMap<(ConversationId, UserId), Reader>,
+}
+
+/// A mark: conversation, the message's place, user, emoji.
+pub type Mark = (ConversationId, u64, UserId, String);
+
+/// The earlier content of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// Where.
+    pub conversation: ConversationId,
+    /// The message's place.
+    pub message_seq: u64,
+    /// The seq of the change that replaced it.
+    pub edit_seq: u64,
+    /// As it was.
+    pub content: String,
+    /// When it was written, unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// A version of a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Its seq.
+    pub version: u64,
+    /// What changed.
+    pub update: Vec<u8>,
+    /// The whole text.
+    pub content: String,
+    /// The whole document, now and then.
+    pub checkpoint: Option<Vec<u8>>,
+    /// Who made it.
+    pub actor: String,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Where a participant stood before the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reader {
+    /// What they had read.
+    pub read: ReadSet,
+    /// What they had got.
+    pub delivered_seq: u64,
+    /// Whether the batch changes any of it.
+    pub news: bool,
+    /// Whether they read something, not only got it.
+    pub has_read: bool,
 }
 
 /// What became of one command, before the last pieces are read back.
@@ -118,31 +259,92 @@ pub enum Outcome {
     Rejected(v1::Error),
     /// A message as it is now.
     Message {
-        /// Answer and event.
+        /// For the emitter.
         message: Box<v1::Message>,
         /// Carried out before.
         repeated: bool,
         /// What the members are told; `None` where they were told under another command.
-        event: Option<Told>,
+        event: Option<v1::Event>,
+        /// Whether the actor's connections are told that it is hidden.
+        hidden: bool,
+        /// What else the command leads to: opening a shared journal.
+        then: Vec<v1::Command>,
     },
-    /// A conversation, to be read back for the actor.
+    /// A conversation.
     Conversation {
-        /// Existed before.
+        /// What the emitter gets where it cannot be read back for them any more.
+        bare: Box<v1::Conversation>,
+        /// Carried out before.
         repeated: bool,
-        /// Whether its participants are told that they have it.
-        announce: bool,
+        /// What the members are told.
+        events: Vec<v1::Event>,
+        /// Who is told that they have it.
+        added: Told,
+        /// Who is told that they have it no more.
+        removed: Vec<UserId>,
+    },
+    /// A thread.
+    Thread {
+        /// For the emitter.
+        thread: v1::Thread,
+        /// Carried out before.
+        repeated: bool,
+        /// What the members are told.
+        event: Option<v1::Event>,
+    },
+    /// A journal's text.
+    Journal {
+        /// For the emitter.
+        edited: Box<v1::JournalEdited>,
+        /// Carried out before, or nothing changed.
+        repeated: bool,
+        /// What the collaborators are told.
+        event: Option<v1::Event>,
     },
     /// The actor's receipts, to be settled.
     Receipt,
 }
 
-/// The event of a message outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
-    /// Its place.
-    pub seq: u64,
-    /// Unix milliseconds.
-    pub at_ms: i64,
-    /// `None` for a new message.
-    pub change: Option<ChangeKind>,
+/// Who is told something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// No one.
+    Nobody,
+    /// Who belongs to the conversation when the batch is done.
+    Everybody,
+    /// These, as far as they belong to it.
+    These(Vec<UserId>),
+}
+
+impl ConversationState {
+    /// The message a command names, if it belongs to this life of the conversation.
+    pub fn message(&self, name: MessageName) -> Option<&v1::Message> {
+        let id = match name {
+            MessageName::Id(id) => id,
+            MessageName::Seq(seq) => *self.places.get(&seq)?,
+        };
+        self.messages
+            .get(&id)
+            .filter(|message| message.seq > self.history_from)
+    }
+
+    /// Its id.
+    pub fn message_id(&self, name: MessageName) -> Option<MessageId> {
+        let message = self.message(name)?;
+        self.places.get(&message.seq).copied()
+    }
+
+    /// Makes a message known.
+    pub fn put_message(&mut self, id: MessageId, message: v1::Message) {
+        self.places.insert(message.seq, id);
+        self.messages.insert(id, message);
+    }
+
+    /// The thread with this id, if it belongs to this life of the conversation.
+    pub fn thread(&self, id: Uuid) -> Option<&v1::Thread> {
+        self.threads
+            .get(&id)
+            .filter(|(seq, _)| *seq > self.history_from)
+            .map(|(_, thread)| thread)
+    }
 }

@@ -1,11 +1,20 @@
 //! A command in checked, typed form. Whoever wrote it to the bus, past this point every id is valid and
 //! every text can be stored. Pure.
 
+mod parse;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
-use parlance_proto::v1::{self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, command};
+use parlance_proto::v1::{
+    self, Channel, ConversationKind, ConversationStatus, ErrorCode, MessageType, Role, SenderKind,
+};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
-use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Users that one command may name.
+pub const MAX_USERS: usize = 1_000;
 
 /// One command to carry out.
 #[derive(Debug, Clone)]
@@ -31,6 +40,15 @@ pub struct Actor {
     pub kind: SenderKind,
 }
 
+/// A stored message, as a command names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MessageName {
+    /// By its identity.
+    Id(MessageId),
+    /// By its place.
+    Seq(u64),
+}
+
 /// What a command wants.
 #[derive(Debug, Clone)]
 pub enum Action {
@@ -41,35 +59,51 @@ pub enum Action {
     /// New content for a message.
     Edit {
         /// Which.
-        message: MessageId,
+        message: MessageName,
         /// Byte-exact.
         content: String,
     },
     /// Empty a message.
-    Delete {
-        /// Which.
-        message: MessageId,
-    },
-    /// Mark messages as read by the actor.
-    Read {
-        /// Everything up to this seq; 0 for none.
-        up_to: u64,
-        /// And these.
-        messages: Vec<MessageId>,
-    },
+    Delete(MessageName),
+    /// Hide a message from the actor.
+    Hide(MessageName),
+    /// See [`Receive`].
+    Receive(Receive),
+    /// See [`React`].
+    React(React),
+    /// See [`StartThread`].
+    StartThread(StartThread),
+    /// See [`Update`].
+    Update(Update),
+    /// See [`AddMembers`].
+    AddMembers(AddMembers),
+    /// Remove somebody, or oneself.
+    RemoveMember(UserId),
+    /// Give somebody this role.
+    ChangeRole(UserId, Role),
+    /// Delete the conversation for all.
+    DeleteConversation,
+    /// See [`EditJournal`].
+    EditJournal(EditJournal),
 }
 
 /// Create a conversation.
 #[derive(Debug, Clone)]
 pub struct Create {
-    /// Direct or group.
+    /// Never unspecified.
     pub kind: ConversationKind,
-    /// Of a group; empty for direct.
+    /// May be empty for direct.
     pub title: String,
-    /// Without the actor; not empty.
+    /// Without the actor; may be empty for journals only.
     pub others: BTreeSet<UserId>,
     /// Whether unknown users are created.
     pub provision: bool,
+    /// Never unspecified.
+    pub channel: Channel,
+    /// A JSON object as text; empty for `{}`.
+    pub metadata_json: String,
+    /// First text of a journal.
+    pub content: String,
 }
 
 /// Send a message.
@@ -86,7 +120,95 @@ pub struct Send {
     /// The client's own id.
     pub client_msg_id: Option<String>,
     /// The message it answers.
-    pub reply_to: Option<MessageId>,
+    pub reply_to: Option<MessageName>,
+    /// Whether the content is ciphertext.
+    pub encrypted: bool,
+    /// The thread it belongs to.
+    pub thread: Option<Uuid>,
+    /// Of `JOURNAL_SHARE`: which.
+    pub journal: Option<JournalName>,
+}
+
+/// A journal, as a message's metadata name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalName {
+    /// By its identity.
+    Id(ConversationId),
+    /// By its number.
+    Number(i64),
+}
+
+/// Tell what was delivered to the actor, or read by them.
+#[derive(Debug, Clone)]
+pub struct Receive {
+    /// Everything up to this seq; 0 for none.
+    pub up_to: u64,
+    /// And these.
+    pub messages: Vec<MessageName>,
+    /// Not read.
+    pub delivered_only: bool,
+}
+
+/// Mark a message, or take the mark back.
+#[derive(Debug, Clone)]
+pub struct React {
+    /// Which.
+    pub message: MessageName,
+    /// 1 to 64 bytes.
+    pub emoji: String,
+    /// Take it back.
+    pub remove: bool,
+}
+
+/// Begin a thread.
+#[derive(Debug, Clone)]
+pub struct StartThread {
+    /// Its identity for ever.
+    pub thread: Uuid,
+    /// May be empty.
+    pub title: String,
+    /// The message it grows from.
+    pub root: Option<MessageName>,
+    /// The thread it grows from.
+    pub parent: Option<Uuid>,
+}
+
+/// Change what a conversation is about; `None` stays as it is.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// Not checked against the kind.
+    pub title: Option<String>,
+    /// Never unspecified.
+    pub status: Option<ConversationStatus>,
+    /// Never unspecified.
+    pub channel: Option<Channel>,
+    /// A JSON object as text; empty for `{}`.
+    pub metadata_json: Option<String>,
+}
+
+/// Add participants.
+#[derive(Debug, Clone)]
+pub struct AddMembers {
+    /// Not empty.
+    pub users: BTreeSet<UserId>,
+    /// Unspecified: the least of the kind.
+    pub role: Role,
+    /// Whether unknown users are created.
+    pub provision: bool,
+}
+
+/// Change a journal's text.
+#[derive(Debug, Clone)]
+pub enum EditJournal {
+    /// The whole text.
+    Content {
+        /// As the editor wants it.
+        content: String,
+        /// The version it was made on; 0 for the present one.
+        base_version: u64,
+    },
+    /// A Yjs (v1) update.
+    Update(Vec<u8>),
 }
 
 impl Work {
@@ -94,53 +216,8 @@ impl Work {
     ///
     /// # Errors
     /// What the emitter may be told: always [`ErrorCode::Invalid`].
-    pub fn parse(command: Command) -> Result<Self, v1::Error> {
-        let Command {
-            id,
-            reply_to: _,
-            actor,
-            conversation_id,
-            issued_at_ms: _,
-            body,
-        } = command;
-        let actor = Actor::parse(actor)?;
-        let conversation = conversation_id.parse().map_err(invalid)?;
-        let body = body.ok_or_else(|| refuse("the command has no body"))?;
-        let action = match body {
-            command::Body::CreateConversation(create) => {
-                Action::Create(Create::parse(create, &actor, conversation)?)
-            }
-            command::Body::SendMessage(send) => Action::Send(Send::parse(send, actor.kind)?),
-            command::Body::EditMessage(v1::EditMessage { message_id, content }) => Action::Edit {
-                message: message_id.parse().map_err(invalid)?,
-                content: storable(content, "content")?,
-            },
-            command::Body::DeleteMessage(v1::DeleteMessage { message_id }) => Action::Delete {
-                message: message_id.parse().map_err(invalid)?,
-            },
-            command::Body::MarkRead(v1::MarkRead {
-                up_to_seq,
-                message_ids,
-            }) => {
-                if up_to_seq == 0 && message_ids.is_empty() {
-                    return Err(refuse("up_to_seq or message_ids must be given"));
-                }
-                let messages = message_ids
-                    .iter()
-                    .map(|id| id.parse().map_err(invalid))
-                    .collect::<Result<_, _>>()?;
-                Action::Read {
-                    up_to: up_to_seq,
-                    messages,
-                }
-            }
-        };
-        Ok(Self {
-            id: id.parse().map_err(invalid)?,
-            actor,
-            conversation,
-            action,
-        })
+    pub fn parse(command: v1::Command) -> Result<Self, v1::Error> {
+        parse::work(command)
     }
 
     /// A name for metrics and logs.
@@ -149,231 +226,107 @@ impl Work {
             Action::Create(_) => "create_conversation",
             Action::Send(_) => "send_message",
             Action::Edit { .. } => "edit_message",
-            Action::Delete { .. } => "delete_message",
-            Action::Read { .. } => "mark_read",
+            Action::Delete(_) => "delete_message",
+            Action::Hide(_) => "hide_message",
+            Action::Receive(_) => "mark_read",
+            Action::React(_) => "react",
+            Action::StartThread(_) => "create_thread",
+            Action::Update(_) => "update_conversation",
+            Action::AddMembers(_) => "add_members",
+            Action::RemoveMember(_) => "remove_member",
+            Action::ChangeRole(..) => "change_role",
+            Action::DeleteConversation => "delete_conversation",
+            Action::EditJournal(_) => "edit_journal",
         }
+    }
+
+    /// The id under which a second change of the same command is logged.
+    pub fn second_id(&self) -> CommandId {
+        CommandId::from_uuid(Uuid::new_v5(&self.id.uuid(), b"second"))
+    }
+
+    /// Whether carrying it out needs to know all participants, not only the actor.
+    pub fn needs_all_members(&self) -> bool {
+        match &self.action {
+            Action::AddMembers(_)
+            | Action::RemoveMember(_)
+            | Action::ChangeRole(..)
+            | Action::DeleteConversation => true,
+            Action::Send(send) => send.journal.is_some(),
+            _ => false,
+        }
+    }
+
+    /// The messages it names.
+    pub fn named_messages(&self) -> Vec<MessageName> {
+        match &self.action {
+            Action::Send(send) => send
+                .reply_to
+                .into_iter()
+                .chain([MessageName::Id(send.message)])
+                .collect(),
+            Action::Edit { message, .. } | Action::Delete(message) | Action::Hide(message) => vec![*message],
+            Action::React(react) => vec![react.message],
+            Action::Receive(receive) => receive.messages.clone(),
+            Action::StartThread(start) => start.root.into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The threads it names.
+    pub fn named_threads(&self) -> Vec<Uuid> {
+        match &self.action {
+            Action::Send(send) => send.thread.into_iter().collect(),
+            Action::StartThread(start) => start.parent.into_iter().chain([start.thread]).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it makes a change that is found again under its id.
+    pub fn is_change(&self) -> bool {
+        !matches!(
+            self.action,
+            Action::Create(_) | Action::Send(_) | Action::Receive(_) | Action::Hide(_)
+        )
     }
 }
 
 impl Actor {
-    fn parse(actor: Option<v1::Actor>) -> Result<Self, v1::Error> {
-        let actor = actor.ok_or_else(|| refuse("the command has no actor"))?;
-        let kind = match actor.kind() {
-            SenderKind::Unspecified => SenderKind::User,
-            kind => kind,
-        };
-        let id = UserId::parse(actor.user_id).map_err(invalid)?;
-        let username = storable(actor.username, "username")?;
-        let username = if username.is_empty() {
-            id.to_string()
-        } else {
-            username
-        };
-        Ok(Self { id, username, kind })
-    }
-
     /// Whether membership decides what the actor may do; services may write anywhere.
     pub fn is_user(&self) -> bool {
         self.kind == SenderKind::User
     }
 }
 
-impl Create {
-    fn parse(create: v1::CreateConversation, actor: &Actor, id: ConversationId) -> Result<Self, v1::Error> {
-        let kind = create.kind();
-        let v1::CreateConversation {
-            kind: _,
-            title,
-            participant_ids,
-            provision_users,
-        } = create;
-        let mut others = participant_ids
-            .into_iter()
-            .map(UserId::parse)
-            .collect::<Result<BTreeSet<_>, _>>()
-            .map_err(invalid)?;
-        others.remove(&actor.id);
-        let title = storable(title, "title")?;
-        match kind {
-            ConversationKind::Unspecified => return Err(refuse("the kind of the conversation is missing")),
-            ConversationKind::Direct => {
-                let (Some(other), 1) = (others.first(), others.len()) else {
-                    return Err(refuse("a direct conversation has exactly one other participant"));
-                };
-                if id != ConversationId::direct(&actor.id, other) {
-                    return Err(refuse("the id is not that of these two users' conversation"));
-                }
+impl std::str::FromStr for MessageName {
+    type Err = v1::Error;
+
+    /// A UUID, or `#` and a seq.
+    fn from_str(text: &str) -> Result<Self, v1::Error> {
+        match text.strip_prefix('#') {
+            Some(seq) => {
+                let seq = seq.parse().ok().filter(|seq| (1..=i64::MAX as u64).contains(seq));
+                seq.map(Self::Seq)
+                    .ok_or_else(|| refuse("message id is neither a UUID nor # and a seq"))
             }
-            ConversationKind::Group => {
-                if title.trim().is_empty() {
-                    return Err(refuse("a group needs a title"));
-                }
-                if others.is_empty() {
-                    return Err(refuse("a group needs at least one other participant"));
-                }
-                // Derived ids belong to direct conversations: no group may sit on one.
-                if id.uuid().get_version_num() == 5 {
-                    return Err(refuse("the id is that of a direct conversation"));
-                }
-            }
+            None => text.parse().map(Self::Id).map_err(parse::invalid),
         }
-        Ok(Self {
-            kind,
-            title,
-            others,
-            provision: provision_users,
-        })
     }
 }
 
-impl Send {
-    fn parse(send: v1::SendMessage, sender: SenderKind) -> Result<Self, v1::Error> {
-        let kind = match (send.r#type(), sender) {
-            (MessageType::Unspecified, _) => MessageType::Text,
-            (MessageType::System, SenderKind::User) => {
-                return Err(refuse("messages of type system are reserved to services"));
-            }
-            (kind, _) => kind,
-        };
-        let v1::SendMessage {
-            message_id,
-            r#type: _,
-            content,
-            metadata_json,
-            client_msg_id,
-            reply_to,
-        } = send;
-        Ok(Self {
-            message: message_id.parse().map_err(invalid)?,
-            kind,
-            content: storable(content, "content")?,
-            metadata_json: metadata(metadata_json)?,
-            client_msg_id: client_msg_id
-                .map(|id| storable(id, "client_msg_id"))
-                .transpose()?,
-            reply_to: reply_to.map(|id| id.parse().map_err(invalid)).transpose()?,
-        })
+/// Groups and journals have a title that can be seen.
+///
+/// # Errors
+/// [`ErrorCode::Invalid`].
+pub fn needs_title(kind: ConversationKind, title: &str) -> Result<(), v1::Error> {
+    match kind {
+        ConversationKind::Group if title.trim().is_empty() => Err(refuse("a group needs a title")),
+        ConversationKind::Journal if title.trim().is_empty() => Err(refuse("a journal needs a title")),
+        _ => Ok(()),
     }
 }
 
 /// An answer for a malformed command.
 pub fn refuse(message: impl Into<String>) -> v1::Error {
     v1::Error::with(ErrorCode::Invalid, message)
-}
-
-fn invalid(error: parlance_proto::InvalidId) -> v1::Error {
-    refuse(error.to_string())
-}
-
-/// Postgres cannot store NUL in text.
-fn storable(text: String, field: &str) -> Result<String, v1::Error> {
-    if text.contains('\0') {
-        Err(refuse(format!("{field} holds a NUL character")))
-    } else {
-        Ok(text)
-    }
-}
-
-/// A JSON object or nothing.
-fn metadata(text: String) -> Result<String, v1::Error> {
-    if text.is_empty() {
-        return Ok(text);
-    }
-    let object: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|_| refuse("metadata is not a JSON object"))?;
-    Ok(if object.is_empty() { String::new() } else { text })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn send(metadata_json: &str, content: &str) -> Result<Work, v1::Error> {
-        Work::parse(Command {
-            id: "00000000-0000-4000-8000-000000000001".into(),
-            conversation_id: "00000000-0000-4000-8000-000000000002".into(),
-            actor: Some(v1::Actor {
-                user_id: "alice".into(),
-                ..Default::default()
-            }),
-            body: Some(command::Body::SendMessage(v1::SendMessage {
-                message_id: "00000000-0000-4000-8000-000000000003".into(),
-                content: content.into(),
-                metadata_json: metadata_json.into(),
-                ..Default::default()
-            })),
-            ..Default::default()
-        })
-    }
-
-    #[test]
-    fn what_cannot_be_stored_is_invalid() {
-        for (metadata, content) in [
-            ("", "a\0b"),
-            ("[1]", ""),
-            ("{\"a\":", ""),
-            ("null", ""),
-            ("{\"a\":\"\\ud800\"}", ""),
-        ] {
-            let error = send(metadata, content).unwrap_err();
-            assert_eq!(error.code(), ErrorCode::Invalid, "{metadata} {content:?}");
-        }
-        let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
-        assert!(send(&deep, "").is_err());
-    }
-
-    #[test]
-    fn content_stays_as_it_is() {
-        let text = "  \u{202E}😀 <b>&amp;</b>\n";
-        let work = send("{}", text).unwrap();
-        let Action::Send(send) = work.action else {
-            panic!("a send")
-        };
-        assert_eq!((send.content.as_str(), send.metadata_json.as_str()), (text, ""));
-        assert_eq!(
-            (send.kind, work.actor.username.as_str()),
-            (MessageType::Text, "alice")
-        );
-    }
-
-    fn create(
-        kind: ConversationKind,
-        id: ConversationId,
-        title: &str,
-        others: &[&str],
-    ) -> Result<Work, v1::Error> {
-        Work::parse(Command {
-            id: "00000000-0000-4000-8000-000000000001".into(),
-            conversation_id: id.to_string(),
-            actor: Some(v1::Actor {
-                user_id: "alice".into(),
-                ..Default::default()
-            }),
-            body: Some(command::Body::CreateConversation(v1::CreateConversation {
-                kind: kind.into(),
-                title: title.into(),
-                participant_ids: others.iter().map(|&id| id.to_owned()).collect(),
-                provision_users: true,
-            })),
-            ..Default::default()
-        })
-    }
-
-    #[test]
-    fn a_direct_conversation_has_the_id_of_its_pair_and_a_group_never_such_an_id() {
-        use ConversationKind::{Direct, Group};
-        let user = |id: &str| UserId::parse(id).unwrap();
-        let pair = ConversationId::direct(&user("alice"), &user("bob"));
-        let other = ConversationId::direct(&user("alice"), &user("carol"));
-        let free: ConversationId = "01890000-0000-7000-8000-000000000001".parse().unwrap();
-        assert!(create(Direct, pair, "", &["bob"]).is_ok());
-        assert!(create(Direct, pair, "", &["alice", "bob"]).is_ok());
-        assert!(create(Direct, other, "", &["bob"]).is_err());
-        assert!(create(Direct, pair, "", &[]).is_err());
-        assert!(create(Direct, pair, "", &["bob", "carol"]).is_err());
-        assert!(create(Group, free, "t", &["bob"]).is_ok());
-        assert!(create(Group, other, "t", &["bob"]).is_err());
-        assert!(create(Group, free, " ", &["bob"]).is_err());
-        assert!(create(Group, free, "t", &["alice"]).is_err());
-    }
 }

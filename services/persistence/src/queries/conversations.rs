@@ -3,11 +3,12 @@
 use parlance_proto::v1;
 use sqlx::PgConnection;
 
-use super::page::{MAX_BYTES, fitting, limit};
+use super::page::{MAX_BYTES, fitting, limit, slim};
 use super::{QueryError, conversation_id};
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
 use crate::store::conversations::{self as store, Place};
+use crate::store::journals::fill;
 
 pub(super) async fn get(
     connection: &mut PgConnection,
@@ -16,7 +17,10 @@ pub(super) async fn get(
 ) -> Result<v1::Conversation, QueryError> {
     let key = (conversation_id(connection, id).await?, viewer.to_owned());
     let mut views = store::views(connection, std::slice::from_ref(&key)).await?;
-    Ok(views.remove(&key).ok_or_else(no_conversation)?)
+    fill(connection, views.values_mut()).await?;
+    let mut view = views.remove(&key).ok_or_else(no_conversation)?;
+    slim(&mut view, |view| &mut view.participants);
+    Ok(view)
 }
 
 pub(super) async fn list(
@@ -24,13 +28,31 @@ pub(super) async fn list(
     viewer: &str,
     query: &v1::ListConversations,
 ) -> Result<v1::ConversationPage, QueryError> {
-    let limit = limit(query.limit);
-    let below = if query.cursor.is_empty() {
+    page(connection, viewer, false, query.limit, &query.cursor).await
+}
+
+pub(super) async fn journals(
+    connection: &mut PgConnection,
+    viewer: &str,
+    query: &v1::ListJournals,
+) -> Result<v1::ConversationPage, QueryError> {
+    page(connection, viewer, true, query.limit, &query.cursor).await
+}
+
+async fn page(
+    connection: &mut PgConnection,
+    viewer: &str,
+    journals: bool,
+    asked: u32,
+    cursor: &str,
+) -> Result<v1::ConversationPage, QueryError> {
+    let limit = limit(asked);
+    let below = if cursor.is_empty() {
         None
     } else {
-        Some(read_cursor(&query.cursor)?)
+        Some(read_cursor(cursor)?)
     };
-    let ids = store::page(connection, viewer, below, i64::from(limit) + 1).await?;
+    let ids = store::page(connection, viewer, journals, below, i64::from(limit) + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut more = ids.len() > wanted;
     let asked: Vec<_> = ids
@@ -44,7 +66,7 @@ pub(super) async fn list(
     more |= fitting < page.len();
     page.truncate(fitting);
     let next = if more {
-        page.last().map(cursor).unwrap_or_default()
+        page.last().map(self::cursor).unwrap_or_default()
     } else {
         String::new()
     };

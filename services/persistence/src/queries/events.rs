@@ -1,7 +1,7 @@
 //! Catching up: the log of conversations after a position.
 
 use parlance_proto::ConversationId;
-use parlance_proto::v1;
+use parlance_proto::v1::{self, ConversationKind};
 use sqlx::PgConnection;
 
 use super::page::{MAX_BYTES, fitting};
@@ -13,6 +13,8 @@ use crate::store::events as store;
 /// Events of one page when the asker says nothing, and at most.
 const DEFAULT_EVENTS: u32 = 100;
 const MAX_EVENTS: u32 = 500;
+/// Each event of a journal carries its whole text.
+const MAX_VERSIONS: u32 = 16;
 /// Conversations of one sync.
 const MAX_POSITIONS: usize = 1_000;
 
@@ -26,7 +28,7 @@ pub(super) async fn list(
         events: limit(query.limit),
         bytes: MAX_BYTES,
     };
-    page(connection, &head, query.after, &mut budget).await
+    page(connection, viewer, &head, query.after, &mut budget).await
 }
 
 pub(super) async fn sync(
@@ -57,7 +59,7 @@ pub(super) async fn sync(
         pages.push(if other_life {
             blank(head, true)
         } else {
-            page(connection, head, position.seq, &mut budget).await?
+            page(connection, Some(viewer), head, position.seq, &mut budget).await?
         });
     }
     Ok(v1::SyncPages { pages })
@@ -72,21 +74,31 @@ struct Budget {
 /// One conversation's events after a seq, as far as the budget goes.
 async fn page(
     connection: &mut PgConnection,
+    viewer: Viewer<'_>,
     head: &Head,
     after: u64,
     budget: &mut Budget,
 ) -> Result<v1::EventPage, QueryError> {
-    if after > head.seq {
+    // Ahead of the head, or in an earlier life of the conversation.
+    if after > head.seq || (1..head.history_from).contains(&after) {
         return Ok(blank(head, true));
     }
+    let after = after.max(head.history_from);
     if after == head.seq || budget.events == 0 || budget.bytes == 0 {
         let mut page = blank(head, false);
         page.complete = after == head.seq;
         return Ok(page);
     }
     // Every seq up to the head is exactly one event, so a bound on seqs is a bound on the count.
-    let through = head.seq.min(after.saturating_add(budget.events));
-    let mut events = store::between(connection, head.id, &head.epoch, after, through).await?;
+    let most = if head.kind == i32::from(ConversationKind::Journal) {
+        MAX_VERSIONS
+    } else {
+        MAX_EVENTS
+    };
+    let through = head
+        .seq
+        .min(after.saturating_add(budget.events.min(u64::from(most))));
+    let mut events = store::between(connection, head.id, viewer, &head.epoch, after, through).await?;
     let whole = events.len();
     events.truncate(fitting(&events, budget.bytes));
     let bytes: usize = events.iter().map(prost::Message::encoded_len).sum();

@@ -2,10 +2,18 @@
 
 use parlance_proto::v1;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::page::{MAX_BYTES, fitting, limit};
 use super::{QueryError, head};
-use crate::store::messages::{self as store, Window};
+use crate::ingest::apply::no_message;
+use crate::ingest::work::{MessageName, refuse};
+use crate::store::conversations::Head;
+use crate::store::messages::{self as store, Stretch, Window};
+use crate::store::{edits as earlier, hidden};
+
+/// Pages by offset end here: each reads all that it skips.
+const MAX_OFFSET: u32 = 100_000;
 
 pub(super) async fn list(
     connection: &mut PgConnection,
@@ -13,12 +21,27 @@ pub(super) async fn list(
     query: &v1::ListMessages,
 ) -> Result<v1::MessagePage, QueryError> {
     let head = head(connection, Some(viewer), &query.conversation_id).await?;
+    if query.offset > MAX_OFFSET {
+        return Err(refuse(format!("offset is above {MAX_OFFSET}: page with before")).into());
+    }
     let limit = limit(query.limit);
-    let window = match (query.after, query.before) {
-        (Some(after), _) => Window::After(after),
-        (None, before) => Window::Before(before.unwrap_or(u64::MAX)),
+    let thread = match query.thread_id.as_str() {
+        "" => None,
+        id => Some(Uuid::try_parse(id).map_err(|_| refuse("thread_id is not a UUID"))?),
     };
-    let mut messages = store::window(connection, head.id, window, i64::from(limit) + 1).await?;
+    let window = match (query.after, query.before) {
+        (None, before) => Window::Before(before.unwrap_or(u64::MAX)),
+        (Some(after), _) => Window::After(after),
+    };
+    let stretch = Stretch {
+        conversation: head.id,
+        viewer,
+        history_from: head.history_from,
+        thread,
+        window,
+        offset: query.offset,
+    };
+    let mut messages = store::window(connection, stretch, i64::from(limit) + 1).await?;
     if let (Window::After(_), Some(before)) = (window, query.before) {
         messages.retain(|message| message.seq < before);
     }
@@ -27,6 +50,60 @@ pub(super) async fn list(
         window,
         usize::try_from(limit).unwrap_or(usize::MAX),
     ))
+}
+
+pub(super) async fn get(
+    connection: &mut PgConnection,
+    viewer: &str,
+    query: &v1::GetMessage,
+) -> Result<v1::Message, QueryError> {
+    let head = head(connection, Some(viewer), &query.conversation_id).await?;
+    find(connection, viewer, &head, &query.message_id).await
+}
+
+pub(super) async fn edits(
+    connection: &mut PgConnection,
+    viewer: &str,
+    query: &v1::ListEdits,
+) -> Result<v1::Edits, QueryError> {
+    let head = head(connection, Some(viewer), &query.conversation_id).await?;
+    let message = find(connection, viewer, &head, &query.message_id).await?;
+    let mut edits = earlier::of(connection, head.id, message.seq).await?;
+    // What does not fit is the oldest.
+    let fitting = fitting(edits.iter().rev(), MAX_BYTES);
+    edits.drain(..edits.len() - fitting);
+    Ok(v1::Edits { edits })
+}
+
+/// The message somebody means, if they may see it.
+async fn find(
+    connection: &mut PgConnection,
+    viewer: &str,
+    head: &Head,
+    name: &str,
+) -> Result<v1::Message, QueryError> {
+    let found = match name.parse()? {
+        MessageName::Id(id) => store::by_id(connection, &[(head.id, id)]).await?,
+        MessageName::Seq(seq) => {
+            store::by_seq(
+                connection,
+                &[(head.id.uuid(), i64::try_from(seq).unwrap_or(i64::MAX))],
+            )
+            .await?
+        }
+    };
+    let message = found
+        .into_iter()
+        .find(|message| message.seq > head.history_from)
+        .ok_or_else(no_message)?;
+    if hidden::among(connection, head.id, viewer, &[message.seq])
+        .await?
+        .is_empty()
+    {
+        Ok(message)
+    } else {
+        Err(no_message().into())
+    }
 }
 
 /// Cuts at the far end of the direction asked for: what is left out begins where the next page begins.

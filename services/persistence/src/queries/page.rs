@@ -1,5 +1,7 @@
 //! How much goes into one answer: a count asked for, and what fits a bus message. Pure.
 
+use parlance_proto::v1::Participant;
+
 /// Items when the asker says nothing.
 const DEFAULT_LIMIT: u32 = 50;
 /// Most items of one page.
@@ -31,6 +33,15 @@ pub(super) fn fitting<'a, T: prost::Message + 'a>(
         count += 1;
     }
     count
+}
+
+/// Leaves out what the participants of a very large conversation have read, where it would not fit.
+pub(super) fn slim<T: prost::Message>(item: &mut T, participants: impl Fn(&mut T) -> &mut Vec<Participant>) {
+    if item.encoded_len() > MAX_BYTES {
+        for participant in participants(item) {
+            participant.read.clear();
+        }
+    }
 }
 
 #[cfg(test)]

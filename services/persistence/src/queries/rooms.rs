@@ -1,11 +1,14 @@
 //! What gateways need to serve conversations live: members, heads, receipts.
 
 use parlance_proto::ConversationId;
-use parlance_proto::v1;
+use parlance_proto::v1::{self, ConversationKind};
+use prost::Message as _;
 use sqlx::PgConnection;
 
+use super::page::{MAX_BYTES, fitting, slim};
 use super::{QueryError, Viewer, head};
-use crate::store::{conversations, epoch, receipts as store, users};
+use crate::ingest::apply::no_conversation;
+use crate::store::{conversations, epoch, journals, participants, receipts as store, users};
 
 pub(super) async fn get(
     connection: &mut PgConnection,
@@ -13,16 +16,33 @@ pub(super) async fn get(
     id: &str,
 ) -> Result<v1::Room, QueryError> {
     let head = head(connection, viewer, id).await?;
+    if head.deleted {
+        return Err(no_conversation().into());
+    }
     // Members after the head: whoever joins in between is an event the asker will see.
-    let mut members = conversations::participants(connection, &[head.id.uuid()]).await?;
-    Ok(v1::Room {
+    let mut members = participants::of(connection, &[head.id.uuid()]).await?;
+    let mut room = v1::Room {
         conversation_id: head.id.to_string(),
         number: head.number,
         head_seq: head.seq,
         epoch: head.epoch,
         receipts_version: head.receipts_version,
         members: members.remove(&head.id.uuid()).unwrap_or_default(),
-    })
+        kind: head.kind,
+        title: head.title,
+        journal_state: None,
+    };
+    slim(&mut room, |room| &mut room.members);
+    if room.kind() == ConversationKind::Journal {
+        let state = journals::states(connection, &[head.id.uuid()])
+            .await?
+            .remove(&head.id.uuid());
+        // A document too large for one message is left out; its versions can be read one by one.
+        room.journal_state = state
+            .map(|journal| journal.state)
+            .filter(|state| state.len() + room.encoded_len() <= MAX_BYTES);
+    }
+    Ok(room)
 }
 
 pub(super) async fn heads(
@@ -65,9 +85,15 @@ pub(super) async fn receipts(
 ) -> Result<v1::Receipts, QueryError> {
     let head = head(connection, viewer, &query.conversation_id).await?;
     // The version was read before the receipts: asking again after it repeats, and never skips.
-    let receipts = store::after(connection, head.id, query.after_version).await?;
+    let mut receipts = store::after(connection, head.id, query.after_version).await?;
+    let fitting = fitting(&receipts, MAX_BYTES);
+    let mut receipts_version = head.receipts_version;
+    if fitting < receipts.len() {
+        receipts.truncate(fitting);
+        receipts_version = receipts.last().map_or(receipts_version, |last| last.version);
+    }
     Ok(v1::Receipts {
         receipts,
-        receipts_version: head.receipts_version,
+        receipts_version,
     })
 }

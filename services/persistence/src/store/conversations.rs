@@ -9,7 +9,24 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::receipts::unread_messages;
-use super::{messages, millis, seq_from};
+use super::{messages, metadata_from, millis, participants, seq_from};
+
+/// The seq of the latest message of `c` that `p` did not hide; 0 for none.
+macro_rules! last_message {
+    () => {
+        "CASE WHEN NOT EXISTS (SELECT FROM hidden_messages h
+                               WHERE h.conversation_id = c.conversation_id AND h.user_id = p.user_id
+                                 AND h.message_seq = c.last_message_seq)
+              THEN c.last_message_seq
+              ELSE coalesce((SELECT m.seq FROM messages m
+                             WHERE m.conversation_id = c.conversation_id AND m.seq > c.history_from
+                               AND NOT EXISTS (SELECT FROM hidden_messages h
+                                               WHERE h.conversation_id = c.conversation_id
+                                                 AND h.user_id = p.user_id AND h.message_seq = m.seq)
+                             ORDER BY m.seq DESC LIMIT 1), 0)
+         END"
+    };
+}
 
 #[derive(sqlx::FromRow)]
 struct ViewRow {
@@ -26,22 +43,36 @@ struct ViewRow {
     updated_at: DateTime<Utc>,
     unread: i64,
     epoch: Uuid,
+    channel: i16,
+    status: i16,
+    metadata: String,
 }
 
 #[derive(sqlx::FromRow)]
-struct ParticipantRow {
-    conversation_id: Uuid,
-    user_id: String,
-    username: String,
-    role: i16,
+struct BareRow {
+    number: i64,
+    kind: i16,
+    title: String,
+    head_seq: i64,
+    receipts_version: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    created_by: String,
+    channel: i16,
+    status: i16,
+    metadata: String,
 }
 
 #[derive(sqlx::FromRow)]
 struct HeadRow {
     conversation_id: Uuid,
     number: i64,
+    kind: i16,
+    title: String,
     head_seq: i64,
     receipts_version: i64,
+    history_from: i64,
+    deleted: bool,
     epoch: Uuid,
 }
 
@@ -52,8 +83,16 @@ pub struct Head {
     pub id: ConversationId,
     /// Its number.
     pub number: i64,
+    /// Direct, group or journal.
+    pub kind: i32,
+    /// May be empty for direct.
+    pub title: String,
     /// Seq of the latest change.
     pub seq: u64,
+    /// What has a seq up to this belongs to an earlier life and is hidden.
+    pub history_from: u64,
+    /// Gone for all.
+    pub deleted: bool,
     /// Version of the latest receipt.
     pub receipts_version: u64,
     /// See `Conversation.epoch`.
@@ -83,7 +122,10 @@ pub async fn views(
     }
     let rows: Vec<ViewRow> = sqlx::query_as(concat!(
         "SELECT p.user_id AS viewer, c.conversation_id, c.number, c.kind, c.title, c.created_by, c.head_seq,
-                c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch
+                ",
+        last_message!(),
+        " AS last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
+                c.channel, c.status, c.metadata::text AS metadata
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
          CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
                              AND x.user_id = asked.user_id LIMIT 1) AS p
@@ -112,14 +154,14 @@ pub async fn views(
         .collect();
     places.sort_unstable();
     places.dedup();
-    let participants = participants(connection, &ids).await?;
-    let last: HashMap<String, v1::Message> = if places.is_empty() {
+    let participants = participants::of(connection, &ids).await?;
+    let last: HashMap<(String, u64), v1::Message> = if places.is_empty() {
         HashMap::new()
     } else {
         let messages = messages::by_seq(connection, &places).await?;
         messages
             .into_iter()
-            .map(|message| (message.conversation_id.clone(), message))
+            .map(|message| ((message.conversation_id.clone(), message.seq), message))
             .collect()
     };
     rows.into_iter()
@@ -128,7 +170,8 @@ pub async fn views(
                 .get(&row.conversation_id)
                 .cloned()
                 .unwrap_or_default();
-            let last_message = last.get(&row.conversation_id.to_string()).cloned();
+            let place = (row.conversation_id.to_string(), seq_from(row.last_message_seq)?);
+            let last_message = last.get(&place).cloned();
             let (viewer, view) = view(row, members, last_message)?;
             let id = view.0;
             Ok(((id, viewer), view.1))
@@ -157,6 +200,9 @@ fn view(
         updated_at,
         unread,
         epoch,
+        channel,
+        status,
+        metadata,
     } = row;
     let conversation = v1::Conversation {
         id: conversation_id.to_string(),
@@ -172,59 +218,67 @@ fn view(
         created_at_ms: millis(created_at),
         updated_at_ms: millis(updated_at),
         created_by,
+        channel: channel.into(),
+        status: status.into(),
+        metadata_json: metadata_from(metadata),
+        content: None,
     };
     Ok((viewer, (ConversationId::from_uuid(conversation_id), conversation)))
 }
 
-/// The current participants of conversations, in the order of their ids.
+/// A conversation without participants, unread and last message.
 ///
 /// # Errors
 /// Of the database.
-pub async fn participants(
+pub async fn bare(
     connection: &mut PgConnection,
-    conversations: &[Uuid],
-) -> Result<HashMap<Uuid, Vec<v1::Participant>>, sqlx::Error> {
-    let rows: Vec<ParticipantRow> = sqlx::query_as(
-        "SELECT p.conversation_id, p.user_id, u.username, p.role
-         FROM participants p JOIN users u USING (user_id)
-         WHERE p.conversation_id = ANY($1) AND p.left_seq IS NULL
-         ORDER BY p.conversation_id, p.user_id",
+    id: ConversationId,
+    epoch: &str,
+) -> Result<Option<v1::Conversation>, sqlx::Error> {
+    let row: Option<BareRow> = sqlx::query_as(
+        "SELECT number, kind, title, head_seq, receipts_version, created_at, updated_at, created_by, channel, status,
+                metadata::text AS metadata
+         FROM conversations WHERE conversation_id = $1",
     )
-    .bind(conversations)
-    .fetch_all(connection)
+    .bind(id.uuid())
+    .fetch_optional(connection)
     .await?;
-    let mut all: HashMap<Uuid, Vec<v1::Participant>> = HashMap::new();
-    for ParticipantRow {
-        conversation_id,
-        user_id,
-        username,
-        role,
-    } in rows
-    {
-        let participant = v1::Participant {
-            user_id,
-            username,
-            role: role.into(),
-        };
-        all.entry(conversation_id).or_default().push(participant);
-    }
-    Ok(all)
+    row.map(|row| {
+        Ok(v1::Conversation {
+            id: id.to_string(),
+            number: row.number,
+            kind: row.kind.into(),
+            title: row.title,
+            head_seq: seq_from(row.head_seq)?,
+            epoch: epoch.to_owned(),
+            receipts_version: seq_from(row.receipts_version)?,
+            created_at_ms: millis(row.created_at),
+            updated_at_ms: millis(row.updated_at),
+            created_by: row.created_by,
+            channel: row.channel.into(),
+            status: row.status.into(),
+            metadata_json: metadata_from(row.metadata),
+            ..Default::default()
+        })
+    })
+    .transpose()
 }
 
-/// A page of a user's conversations, latest first.
+/// A page of a user's conversations, latest first: their journals, or everything else.
 ///
 /// # Errors
 /// Of the database.
 pub async fn page(
     connection: &mut PgConnection,
     user: &str,
+    journals: bool,
     below: Option<Place>,
     limit: i64,
 ) -> Result<Vec<ConversationId>, sqlx::Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "SELECT c.conversation_id
          FROM participants p JOIN conversations c USING (conversation_id)
-         WHERE p.user_id = $1 AND p.left_seq IS NULL
+         WHERE p.user_id = $1 AND p.left_seq IS NULL AND (c.kind = 3) = $5
            AND ($2::timestamptz IS NULL OR (c.updated_at, c.conversation_id) < ($2, $3))
          ORDER BY c.updated_at DESC, c.conversation_id DESC LIMIT $4",
     )
@@ -232,12 +286,13 @@ pub async fn page(
     .bind(below.map(|place| super::from_millis(place.updated_at_ms)))
     .bind(below.map(|place| place.id))
     .bind(limit)
+    .bind(journals)
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(ConversationId::from_uuid).collect())
 }
 
-/// The counters of those conversations that exist; with a viewer, of those they belong to.
+/// The counters of those conversations that exist or were deleted; with a viewer, of those they belong to.
 ///
 /// # Errors
 /// Of the database.
@@ -247,7 +302,8 @@ pub async fn heads(
     viewer: Option<&str>,
 ) -> Result<Vec<Head>, sqlx::Error> {
     let rows: Vec<HeadRow> = sqlx::query_as(
-        "SELECT c.conversation_id, c.number, c.head_seq, c.receipts_version, e.id AS epoch
+        "SELECT c.conversation_id, c.number, c.kind, c.title, c.head_seq, c.receipts_version, c.history_from,
+                c.deleted_at IS NOT NULL AS deleted, e.id AS epoch
          FROM conversations c CROSS JOIN epoch e
          WHERE c.conversation_id = ANY($1)
            AND ($2::text IS NULL OR EXISTS
@@ -263,13 +319,21 @@ pub async fn heads(
             let HeadRow {
                 conversation_id,
                 number,
+                kind,
+                title,
                 head_seq,
                 receipts_version,
+                history_from,
+                deleted,
                 epoch,
             } = row;
             Ok(Head {
                 id: ConversationId::from_uuid(conversation_id),
                 number,
+                kind: kind.into(),
+                title,
+                history_from: seq_from(history_from)?,
+                deleted,
                 seq: seq_from(head_seq)?,
                 receipts_version: seq_from(receipts_version)?,
                 epoch: epoch.to_string(),

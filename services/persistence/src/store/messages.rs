@@ -6,14 +6,15 @@ use parlance_proto::{ConversationId, MessageId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{from_millis, millis, seq_from, seq_to};
+use super::{from_millis, metadata_from, metadata_to, millis, reactions, seq_from, seq_to, small};
 
 /// The columns of [`MessageRow`] out of `messages m`, `conversations c` and `users u`.
 macro_rules! message_columns {
     () => {
         "m.conversation_id, c.number AS conversation_number, m.seq, m.message_id, m.sender_id, m.sender_kind,
          coalesce(m.sender_name, u.username, m.sender_id) AS sender_name, m.type AS message_type, m.content,
-         m.metadata::text AS metadata, m.client_msg_id, m.reply_to, m.created_at, m.edited_at, m.deleted_at"
+         m.metadata::text AS metadata, m.client_msg_id, m.reply_to, m.created_at, m.edited_at, m.deleted_at,
+         m.encrypted, m.thread_id, CASE WHEN m.sender_kind = 1 THEN coalesce(u.number, 0) ELSE 0 END AS sender_number"
     };
 }
 pub(super) use message_columns;
@@ -36,6 +37,9 @@ pub(super) struct MessageRow {
     created_at: DateTime<Utc>,
     edited_at: Option<DateTime<Utc>>,
     deleted_at: Option<DateTime<Utc>>,
+    encrypted: bool,
+    thread_id: Option<Uuid>,
+    sender_number: i64,
 }
 
 /// Which messages of a conversation, by seq, bounds excluded.
@@ -67,6 +71,9 @@ impl TryFrom<MessageRow> for v1::Message {
             created_at,
             edited_at,
             deleted_at,
+            encrypted,
+            thread_id,
+            sender_number,
         } = row;
         Ok(Self {
             id: message_id.to_string(),
@@ -77,15 +84,19 @@ impl TryFrom<MessageRow> for v1::Message {
                 id: sender_id,
                 username: sender_name,
                 kind: sender_kind.into(),
+                number: sender_number,
             }),
             r#type: message_type.into(),
             content,
-            metadata_json: if metadata == "{}" { String::new() } else { metadata },
+            metadata_json: metadata_from(metadata),
             client_msg_id,
             reply_to: reply_to.map(|id| id.to_string()),
             created_at_ms: millis(created_at),
             edited_at_ms: edited_at.map(millis),
             deleted_at_ms: deleted_at.map(millis),
+            encrypted,
+            thread_id: thread_id.map(|id| id.to_string()),
+            reactions: Vec::new(),
         })
     }
 }
@@ -111,9 +122,9 @@ pub async fn by_id(
     ))
     .bind(conversations)
     .bind(ids)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    whole(connection, rows).await
 }
 
 /// The messages at these places.
@@ -136,48 +147,95 @@ pub async fn by_seq(
     ))
     .bind(conversations)
     .bind(seqs)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    whole(connection, rows).await
 }
 
-/// At most `limit` messages of a window, ascending.
+/// Messages with their reactions.
+///
+/// # Errors
+/// Of the database.
+pub(super) async fn whole(
+    connection: &mut PgConnection,
+    rows: Vec<MessageRow>,
+) -> Result<Vec<v1::Message>, sqlx::Error> {
+    let mut messages = rows
+        .into_iter()
+        .map(TryInto::try_into)
+        .collect::<Result<Vec<v1::Message>, _>>()?;
+    reactions::attach(connection, &mut messages).await?;
+    Ok(messages)
+}
+
+/// A stretch of a conversation as one viewer sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch<'a> {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Who: what they hid is left out.
+    pub viewer: &'a str,
+    /// What has a seq up to this is hidden from all.
+    pub history_from: u64,
+    /// Only this thread.
+    pub thread: Option<Uuid>,
+    /// Which side of which seq.
+    pub window: Window,
+    /// How many of the nearest to leave out.
+    pub offset: u32,
+}
+
+/// A window in one direction, in one thread or all.
+macro_rules! window_sql {
+    ($side:literal, $order:literal, $thread:literal) => {
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM messages m JOIN conversations c USING (conversation_id)
+              LEFT JOIN users u ON u.user_id = m.sender_id
+              WHERE m.conversation_id = $1 AND m.seq > $2 AND ",
+            $side,
+            $thread,
+            " AND NOT EXISTS (SELECT FROM hidden_messages h
+                              WHERE h.conversation_id = m.conversation_id AND h.user_id = $4 AND h.message_seq = m.seq)
+              ORDER BY m.seq ",
+            $order,
+            " LIMIT $5 OFFSET $6"
+        )
+    };
+}
+
+/// At most `limit` messages of a stretch, ascending.
 ///
 /// # Errors
 /// Of the database.
 pub async fn window(
     connection: &mut PgConnection,
-    conversation: ConversationId,
-    window: Window,
+    stretch: Stretch<'_>,
     limit: i64,
 ) -> Result<Vec<v1::Message>, sqlx::Error> {
-    const BEFORE: &str = concat!(
-        "SELECT ",
-        message_columns!(),
-        " FROM messages m JOIN conversations c USING (conversation_id)
-          LEFT JOIN users u ON u.user_id = m.sender_id
-          WHERE m.conversation_id = $1 AND m.seq < $2 ORDER BY m.seq DESC LIMIT $3"
-    );
-    const AFTER: &str = concat!(
-        "SELECT ",
-        message_columns!(),
-        " FROM messages m JOIN conversations c USING (conversation_id)
-          LEFT JOIN users u ON u.user_id = m.sender_id
-          WHERE m.conversation_id = $1 AND m.seq > $2 ORDER BY m.seq LIMIT $3"
-    );
-    let (sql, bound) = match window {
-        Window::Before(seq) => (BEFORE, seq),
-        Window::After(seq) => (AFTER, seq),
+    const BEFORE: &str = window_sql!("m.seq < $3", "DESC", " AND $7::uuid IS NULL");
+    const AFTER: &str = window_sql!("m.seq > $3", "ASC", " AND $7::uuid IS NULL");
+    const BEFORE_IN_THREAD: &str = window_sql!("m.seq < $3", "DESC", " AND m.thread_id = $7");
+    const AFTER_IN_THREAD: &str = window_sql!("m.seq > $3", "ASC", " AND m.thread_id = $7");
+    let (sql, bound) = match (stretch.window, stretch.thread) {
+        (Window::Before(seq), None) => (BEFORE, seq),
+        (Window::After(seq), None) => (AFTER, seq),
+        (Window::Before(seq), Some(_)) => (BEFORE_IN_THREAD, seq),
+        (Window::After(seq), Some(_)) => (AFTER_IN_THREAD, seq),
     };
     let rows: Vec<MessageRow> = sqlx::query_as(sql)
-        .bind(conversation.uuid())
+        .bind(stretch.conversation.uuid())
+        .bind(seq_to(stretch.history_from))
         .bind(seq_to(bound))
+        .bind(stretch.viewer)
         .bind(limit)
-        .fetch_all(connection)
+        .bind(i64::from(stretch.offset))
+        .bind(stretch.thread)
+        .fetch_all(&mut *connection)
         .await?;
-    let messages: Result<Vec<v1::Message>, _> = rows.into_iter().map(TryInto::try_into).collect();
-    let mut messages = messages?;
-    if matches!(window, Window::Before(_)) {
+    let mut messages = whole(connection, rows).await?;
+    if matches!(stretch.window, Window::Before(_)) {
         messages.reverse();
     }
     Ok(messages)
@@ -192,13 +250,15 @@ pub async fn insert(connection: &mut PgConnection, messages: &[&v1::Message]) ->
     let is_user = |m: &v1::Message| sender(m).kind() == v1::SenderKind::User;
     sqlx::query(
         "INSERT INTO messages (conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
-                               metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at)
+                               metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted,
+                               thread_id)
          SELECT conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
-                metadata::jsonb, client_msg_id, reply_to, created_at, edited_at, deleted_at
+                metadata::jsonb, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id
          FROM unnest($1::uuid[], $2::int8[], $3::uuid[], $4::text[], $5::int2[], $6::text[], $7::int2[], $8::text[],
-                     $9::text[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[])
+                     $9::text[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[],
+                     $15::bool[], $16::uuid[])
               AS new (conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
-                      metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at)",
+                      metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id)",
     )
     .bind(uuids(messages, |m| &m.conversation_id)?)
     .bind(messages.iter().map(|m| seq_to(m.seq)).collect::<Vec<_>>())
@@ -208,12 +268,14 @@ pub async fn insert(connection: &mut PgConnection, messages: &[&v1::Message]) ->
     .bind(messages.iter().map(|m| (!is_user(m)).then(|| sender(m).username)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| small(m.r#type)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>())
-    .bind(messages.iter().map(|m| metadata(m)).collect::<Vec<_>>())
+    .bind(messages.iter().map(|m| metadata_to(&m.metadata_json)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.client_msg_id.as_deref()).collect::<Vec<_>>())
-    .bind(messages.iter().map(|m| m.reply_to.as_deref().and_then(|id| Uuid::try_parse(id).ok())).collect::<Vec<_>>())
+    .bind(messages.iter().map(|m| optional_uuid(m.reply_to.as_ref())).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| from_millis(m.created_at_ms)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.edited_at_ms.map(from_millis)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.deleted_at_ms.map(from_millis)).collect::<Vec<_>>())
+    .bind(messages.iter().map(|m| m.encrypted).collect::<Vec<_>>())
+    .bind(messages.iter().map(|m| optional_uuid(m.thread_id.as_ref())).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())
@@ -252,12 +314,8 @@ pub async fn update(connection: &mut PgConnection, messages: &[&v1::Message]) ->
     Ok(())
 }
 
-fn metadata(message: &v1::Message) -> &str {
-    if message.metadata_json.is_empty() {
-        "{}"
-    } else {
-        &message.metadata_json
-    }
+fn optional_uuid(text: Option<&String>) -> Option<Uuid> {
+    text.and_then(|text| Uuid::try_parse(text).ok())
 }
 
 fn uuids(messages: &[&v1::Message], id: impl Fn(&v1::Message) -> &String) -> Result<Vec<Uuid>, sqlx::Error> {
@@ -265,8 +323,4 @@ fn uuids(messages: &[&v1::Message], id: impl Fn(&v1::Message) -> &String) -> Res
         .iter()
         .map(|m| Uuid::try_parse(id(m)).map_err(|_| super::corrupt("a message without valid ids")))
         .collect()
-}
-
-fn small(number: i32) -> i16 {
-    i16::try_from(number).unwrap_or_default()
 }

@@ -8,15 +8,20 @@ use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{corrupt, from_millis, seq_from, seq_to};
-use crate::ingest::state::{Effects, Loaded};
+use super::{corrupt, from_millis, millis, seq_from, seq_to};
+use crate::ingest::state::{Effects, Loaded, Reader};
 use crate::read_set::ReadSet;
 
-/// Counts what `p` has not read: messages of others, not deleted, not in the read set. Counting starts
-/// above the first range of the set, so it is short for everyone who reads.
+/// Counts what `p` has not read: messages of others, not deleted, not in the read set, and for the count not
+/// hidden. Counting starts above the first range of the set, so it is short for everyone who reads.
 macro_rules! unread_messages {
     () => {
-        "LATERAL (SELECT count(*) AS unread, min(m.seq) AS first_unread FROM messages m
+        "LATERAL (SELECT count(*) FILTER (WHERE NOT EXISTS
+                             (SELECT FROM hidden_messages h
+                              WHERE h.conversation_id = p.conversation_id AND h.user_id = p.user_id
+                                AND h.message_seq = m.seq)) AS unread,
+                         min(m.seq) AS first_unread
+                  FROM messages m
                   WHERE m.conversation_id = p.conversation_id
                     AND m.seq > coalesce((SELECT upper(r) - 1 FROM unnest(p.read_seqs) AS r
                                           WHERE lower(r) <= 1 LIMIT 1), 0)
@@ -34,15 +39,40 @@ struct SettledRow {
 }
 
 #[derive(sqlx::FromRow)]
+struct CoveredRow {
+    conversation_id: Uuid,
+    user_id: String,
+    reading: bool,
+    message_id: Uuid,
+    seq: i64,
+    sender_id: String,
+}
+
+#[derive(sqlx::FromRow)]
 struct ReceiptRow {
     user_id: String,
+    number: i64,
     read_seqs: String,
+    delivered_seq: i64,
     receipts_version: i64,
+    receipts_at: Option<DateTime<Utc>>,
     unread: i64,
     head_seq: i64,
 }
 
-/// Stores the read sets of a batch's readers, closing gaps in which nothing is unread, and tells everyone's
+type Key = (ConversationId, UserId);
+
+/// A participant of the batch who told something.
+struct Settling<'a> {
+    read: ReadSet,
+    before: &'a Reader,
+    receipt: v1::ReceiptUpdated,
+}
+
+/// Messages that one receipt names as covered just now.
+const MAX_COVERED: i64 = 1_000;
+
+/// Stores what a batch's readers got and read, closing gaps in which nothing is unread, and tells everyone's
 /// present receipts. Comes after the batch's messages are written.
 ///
 /// # Errors
@@ -51,23 +81,51 @@ pub async fn settle(
     connection: &mut PgConnection,
     loaded: &Loaded,
     effects: &Effects,
-) -> Result<BTreeMap<(ConversationId, UserId), v1::ReceiptUpdated>, sqlx::Error> {
-    let mut settled = BTreeMap::new();
+) -> Result<BTreeMap<Key, v1::ReceiptUpdated>, sqlx::Error> {
     if effects.readers.is_empty() {
-        return Ok(settled);
+        return Ok(BTreeMap::new());
     }
-    let mut sets: BTreeMap<(ConversationId, UserId), (ReadSet, u64, u64)> = BTreeMap::new();
-    for key @ (id, user) in effects.readers.keys() {
+    let mut readers: BTreeMap<Key, Settling<'_>> = BTreeMap::new();
+    for (key @ (id, user), before) in &effects.readers {
         let state = loaded
             .conversations
             .get(id)
             .ok_or_else(|| corrupt("a reader's conversation"))?;
-        let member = state.members.get(user).ok_or_else(|| corrupt("a reader"))?;
-        sets.insert(
+        // Removed later in the batch: there is nothing left to tell them.
+        let Some(member) = state.members.get(user) else {
+            continue;
+        };
+        let receipt = v1::ReceiptUpdated {
+            user_id: user.to_string(),
+            version: member.receipts_version,
+            head_seq: state.head_seq,
+            user_number: member.person.number,
+            delivered_seq: member.delivered_seq,
+            at_ms: loaded.now_ms,
+            ..Default::default()
+        };
+        readers.insert(
             key.clone(),
-            (member.read.clone(), member.receipts_version, state.head_seq),
+            Settling {
+                read: member.read.clone(),
+                before,
+                receipt,
+            },
         );
     }
+    count_unread(connection, &mut readers).await?;
+    name_covered(connection, &mut readers).await?;
+    store(connection, &readers, from_millis(loaded.now_ms)).await?;
+    Ok(readers
+        .into_iter()
+        .map(|(key, settling)| (key, settling.receipt))
+        .collect())
+}
+
+async fn count_unread(
+    connection: &mut PgConnection,
+    readers: &mut BTreeMap<Key, Settling<'_>>,
+) -> Result<(), sqlx::Error> {
     let rows: Vec<SettledRow> = sqlx::query_as(concat!(
         "SELECT p.conversation_id, p.user_id, n.unread, n.first_unread
          FROM (SELECT conversation_id, user_id, read_seqs::int8multirange AS read_seqs
@@ -75,10 +133,10 @@ pub async fn settle(
          CROSS JOIN ",
         unread_messages!()
     ))
-    .bind(sets.keys().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
-    .bind(sets.keys().map(|(_, user)| user.as_str()).collect::<Vec<_>>())
-    .bind(sets.values().map(|(read, _, _)| read.to_sql()).collect::<Vec<_>>())
-    .fetch_all(&mut *connection)
+    .bind(readers.keys().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
+    .bind(readers.keys().map(|(_, user)| user.as_str()).collect::<Vec<_>>())
+    .bind(readers.values().map(|settling| settling.read.to_sql()).collect::<Vec<_>>())
+    .fetch_all(connection)
     .await?;
     for row in rows {
         let SettledRow {
@@ -89,65 +147,140 @@ pub async fn settle(
         } = row;
         let user = UserId::parse(user_id).map_err(|_| corrupt("a user id"))?;
         let key = (ConversationId::from_uuid(conversation_id), user);
-        let Some((read, version, head_seq)) = sets.get_mut(&key) else {
+        let Some(Settling {
+            read,
+            before,
+            receipt,
+        }) = readers.get_mut(&key)
+        else {
             continue;
         };
-        let all_read_to = match first_unread {
-            Some(seq) => seq_from(seq)?.saturating_sub(1),
-            None => *head_seq,
-        };
-        read.insert(1, all_read_to);
-        let receipt = v1::ReceiptUpdated {
-            user_id: key.1.to_string(),
-            read: read.to_wire(),
-            version: *version,
-            unread: seq_from(unread)?,
-            head_seq: *head_seq,
-        };
-        settled.insert(key, receipt);
+        // Who only got something has not thereby read what needs no reading.
+        if before.has_read {
+            let all_read_to = match first_unread {
+                Some(seq) => seq_from(seq)?.saturating_sub(1),
+                None => receipt.head_seq,
+            };
+            read.insert(1, all_read_to);
+        }
+        receipt.read = read.to_wire();
+        receipt.unread = seq_from(unread)?;
     }
-    let news: Vec<_> = sets
-        .iter()
-        .filter(|(key, _)| effects.readers.get(key).is_some_and(|news| *news))
-        .collect();
-    store(connection, &news, from_millis(loaded.now_ms)).await?;
-    Ok(settled)
+    Ok(())
 }
 
-type Reader<'a> = (&'a (ConversationId, UserId), &'a (ReadSet, u64, u64));
+/// Names the messages of others that were not covered before the batch and are now.
+async fn name_covered(
+    connection: &mut PgConnection,
+    readers: &mut BTreeMap<Key, Settling<'_>>,
+) -> Result<(), sqlx::Error> {
+    let mut asked: Vec<(Uuid, String, bool, ReadSet)> = Vec::new();
+    for (
+        (id, user),
+        Settling {
+            read,
+            before,
+            receipt,
+        },
+    ) in readers.iter().filter(|(_, r)| r.before.news)
+    {
+        let mut delivered = ReadSet::default();
+        delivered.insert(before.delivered_seq + 1, receipt.delivered_seq);
+        for (reading, covered) in [(true, read.without(&before.read)), (false, delivered)] {
+            if covered.bounds().is_some() {
+                asked.push((id.uuid(), user.to_string(), reading, covered));
+            }
+        }
+    }
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let bounds = |covered: &ReadSet| covered.bounds().unwrap_or_default();
+    let rows: Vec<CoveredRow> = sqlx::query_as(
+        "SELECT a.conversation_id, a.user_id, a.reading, m.message_id, m.seq, m.sender_id
+         FROM unnest($1::uuid[], $2::text[], $3::bool[], $4::text[], $5::int8[], $6::int8[])
+              AS a (conversation_id, user_id, reading, covered, low, high)
+         CROSS JOIN LATERAL
+              (SELECT x.message_id, x.seq, x.sender_id FROM messages x
+               WHERE x.conversation_id = a.conversation_id AND x.seq BETWEEN a.low AND a.high
+                 AND a.covered::int8multirange @> x.seq AND x.sender_id <> a.user_id AND x.deleted_at IS NULL
+               ORDER BY x.seq DESC LIMIT $7) AS m
+         ORDER BY m.seq",
+    )
+    .bind(asked.iter().map(|row| row.0).collect::<Vec<_>>())
+    .bind(asked.iter().map(|row| row.1.as_str()).collect::<Vec<_>>())
+    .bind(asked.iter().map(|row| row.2).collect::<Vec<_>>())
+    .bind(asked.iter().map(|row| row.3.to_sql()).collect::<Vec<_>>())
+    .bind(
+        asked
+            .iter()
+            .map(|row| seq_to(bounds(&row.3).0))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        asked
+            .iter()
+            .map(|row| seq_to(bounds(&row.3).1))
+            .collect::<Vec<_>>(),
+    )
+    .bind(MAX_COVERED)
+    .fetch_all(connection)
+    .await?;
+    for CoveredRow {
+        conversation_id,
+        user_id,
+        reading,
+        message_id,
+        seq,
+        sender_id,
+    } in rows
+    {
+        let user = UserId::parse(user_id).map_err(|_| corrupt("a user id"))?;
+        let Some(settling) = readers.get_mut(&(ConversationId::from_uuid(conversation_id), user)) else {
+            continue;
+        };
+        let message = v1::MessageRef {
+            id: message_id.to_string(),
+            seq: seq_from(seq)?,
+            sender_id,
+        };
+        let receipt = &mut settling.receipt;
+        if reading {
+            receipt.read_now.push(message)
+        } else {
+            receipt.delivered_now.push(message)
+        }
+    }
+    Ok(())
+}
 
 async fn store(
     connection: &mut PgConnection,
-    news: &[Reader<'_>],
+    readers: &BTreeMap<Key, Settling<'_>>,
     at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
+    let news: Vec<_> = readers
+        .iter()
+        .filter(|(_, settling)| settling.before.news)
+        .collect();
     if news.is_empty() {
         return Ok(());
     }
     sqlx::query(
         "UPDATE participants p
-         SET read_seqs = p.read_seqs + new.read_seqs::int8multirange, receipts_version = new.receipts_version,
-             last_read_at = $5
-         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int8[])
-              AS new (conversation_id, user_id, read_seqs, receipts_version)
+         SET read_seqs = p.read_seqs + new.read_seqs::int8multirange,
+             delivered_seq = greatest(p.delivered_seq, new.delivered_seq), receipts_version = new.receipts_version,
+             receipts_at = $7, last_read_at = CASE WHEN new.has_read THEN $7 ELSE p.last_read_at END
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::bool[])
+              AS new (conversation_id, user_id, read_seqs, delivered_seq, receipts_version, has_read)
          WHERE p.conversation_id = new.conversation_id AND p.user_id = new.user_id",
     )
     .bind(news.iter().map(|((id, _), _)| id.uuid()).collect::<Vec<_>>())
-    .bind(
-        news.iter()
-            .map(|((_, user), _)| user.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        news.iter()
-            .map(|(_, (read, _, _))| read.to_sql())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        news.iter()
-            .map(|(_, (_, version, _))| seq_to(*version))
-            .collect::<Vec<_>>(),
-    )
+    .bind(news.iter().map(|((_, user), _)| user.as_str()).collect::<Vec<_>>())
+    .bind(news.iter().map(|(_, settling)| settling.read.to_sql()).collect::<Vec<_>>())
+    .bind(news.iter().map(|(_, settling)| seq_to(settling.receipt.delivered_seq)).collect::<Vec<_>>())
+    .bind(news.iter().map(|(_, settling)| seq_to(settling.receipt.version)).collect::<Vec<_>>())
+    .bind(news.iter().map(|(_, settling)| settling.before.has_read).collect::<Vec<_>>())
     .bind(at)
     .execute(connection)
     .await?;
@@ -164,8 +297,9 @@ pub async fn after(
     version: u64,
 ) -> Result<Vec<v1::ReceiptUpdated>, sqlx::Error> {
     let rows: Vec<ReceiptRow> = sqlx::query_as(concat!(
-        "SELECT p.user_id, p.read_seqs::text AS read_seqs, p.receipts_version, n.unread, c.head_seq
-         FROM participants p JOIN conversations c USING (conversation_id) CROSS JOIN ",
+        "SELECT p.user_id, u.number, p.read_seqs::text AS read_seqs, p.delivered_seq, p.receipts_version,
+                p.receipts_at, n.unread, c.head_seq
+         FROM participants p JOIN conversations c USING (conversation_id) JOIN users u USING (user_id) CROSS JOIN ",
         unread_messages!(),
         " WHERE p.conversation_id = $1 AND p.receipts_version > $2 AND p.left_seq IS NULL
           ORDER BY p.receipts_version, p.user_id"
@@ -178,8 +312,11 @@ pub async fn after(
         .map(|row| {
             let ReceiptRow {
                 user_id,
+                number,
                 read_seqs,
+                delivered_seq,
                 receipts_version,
+                receipts_at,
                 unread,
                 head_seq,
             } = row;
@@ -190,6 +327,11 @@ pub async fn after(
                 version: seq_from(receipts_version)?,
                 unread: seq_from(unread)?,
                 head_seq: seq_from(head_seq)?,
+                user_number: number,
+                delivered_seq: seq_from(delivered_seq)?,
+                at_ms: receipts_at.map(millis).unwrap_or_default(),
+                read_now: Vec::new(),
+                delivered_now: Vec::new(),
             })
         })
         .collect()

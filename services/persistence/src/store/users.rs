@@ -1,10 +1,14 @@
 //! Users and their sets of conversations.
 
+use std::collections::{BTreeSet, HashMap};
+
 use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::receipts::unread_messages;
 use super::seq_from;
+use crate::ingest::tell::Unnamed;
 
 #[derive(sqlx::FromRow)]
 struct UserRow {
@@ -12,6 +16,15 @@ struct UserRow {
     number: i64,
     username: String,
     memberships_version: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct MembershipRow {
+    user_id: String,
+    memberships_version: i64,
+    conversations: Vec<Uuid>,
+    unread: Vec<i64>,
+    heads: Vec<i64>,
 }
 
 impl TryFrom<UserRow> for v1::User {
@@ -92,7 +105,34 @@ pub async fn versions(connection: &mut PgConnection, ids: &[String]) -> Result<V
         .collect()
 }
 
-/// The conversations each living user belongs to now.
+/// Fills in the names and numbers of people.
+///
+/// # Errors
+/// Of the database.
+pub async fn name(connection: &mut PgConnection, people: Vec<Unnamed<'_>>) -> Result<(), sqlx::Error> {
+    if people.is_empty() {
+        return Ok(());
+    }
+    let ids: BTreeSet<&str> = people.iter().map(|person| person.id).collect();
+    let rows: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT user_id, username, number FROM users WHERE user_id = ANY($1)")
+            .bind(ids.into_iter().map(str::to_owned).collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+    let names: HashMap<String, (String, i64)> = rows
+        .into_iter()
+        .map(|(id, username, number)| (id, (username, number)))
+        .collect();
+    for person in people {
+        if let Some((username, number)) = names.get(person.id) {
+            person.username.clone_from(username);
+            *person.number = *number;
+        }
+    }
+    Ok(())
+}
+
+/// The conversations each living user belongs to now, journals left out, with what is unread in them.
 ///
 /// # Errors
 /// Of the database.
@@ -101,22 +141,38 @@ pub async fn memberships(
     ids: &[String],
 ) -> Result<Vec<v1::Membership>, sqlx::Error> {
     // One statement, one snapshot: the set is exactly the version's.
-    let rows: Vec<(String, i64, Vec<Uuid>)> = sqlx::query_as(
-        "SELECT u.user_id, u.memberships_version,
-                ARRAY(SELECT p.conversation_id FROM participants p
-                      WHERE p.user_id = u.user_id AND p.left_seq IS NULL ORDER BY p.conversation_id)
-         FROM users u WHERE u.user_id = ANY($1) AND u.deleted_at IS NULL",
-    )
+    let rows: Vec<MembershipRow> = sqlx::query_as(concat!(
+        "SELECT u.user_id, u.memberships_version, m.conversations, m.unread, m.heads
+         FROM users u
+         CROSS JOIN LATERAL
+              (SELECT coalesce(array_agg(c.conversation_id ORDER BY c.conversation_id), '{}') AS conversations,
+                      coalesce(array_agg(n.unread ORDER BY c.conversation_id), '{}') AS unread,
+                      coalesce(array_agg(c.head_seq ORDER BY c.conversation_id), '{}') AS heads
+               FROM participants p JOIN conversations c USING (conversation_id) CROSS JOIN ",
+        unread_messages!(),
+        " WHERE p.user_id = u.user_id AND p.left_seq IS NULL AND c.kind <> 3) AS m
+         WHERE u.user_id = ANY($1) AND u.deleted_at IS NULL"
+    ))
     .bind(ids)
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|(user_id, version, conversations)| {
-            Ok(v1::Membership {
-                user_id,
-                version: seq_from(version)?,
-                conversation_ids: conversations.iter().map(Uuid::to_string).collect(),
-            })
-        })
+        .map(
+            |MembershipRow {
+                 user_id,
+                 memberships_version,
+                 conversations,
+                 unread,
+                 heads,
+             }| {
+                Ok(v1::Membership {
+                    user_id,
+                    version: seq_from(memberships_version)?,
+                    conversation_ids: conversations.iter().map(Uuid::to_string).collect(),
+                    unread: unread.into_iter().map(seq_from).collect::<Result<_, _>>()?,
+                    head_seqs: heads.into_iter().map(seq_from).collect::<Result<_, _>>()?,
+                })
+            },
+        )
         .collect()
 }

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use parlance_proto::v1;
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::{ConversationId, MessageId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::batch::change_kind_to;
-use super::{corrupt, from_millis, messages, seq_to};
+use super::{
+    changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, participants, reactions,
+    seq_to, small, threads,
+};
 use crate::ingest::state::{ConversationState, Effects, Loaded};
 
 /// Writes everything but receipts. Conversations are locked, so nothing here can meet another writer,
@@ -21,16 +23,29 @@ pub async fn write(
     loaded: &Loaded,
     effects: &Effects,
 ) -> Result<(), sqlx::Error> {
-    if !effects.created.is_empty() {
-        insert_users(connection, &effects.new_users).await?;
-        insert_conversations(connection, loaded, effects).await?;
-        insert_participants(connection, effects).await?;
+    insert_users(connection, &effects.new_users).await?;
+    insert_conversations(connection, loaded, effects).await?;
+    participants::write(connection, effects).await?;
+    write_messages(connection, loaded, effects).await?;
+    reactions::write(connection, effects).await?;
+    edits::write(connection, effects).await?;
+    hidden::write(connection, effects).await?;
+    threads::write(connection, loaded, effects).await?;
+    journals::write(connection, loaded, effects).await?;
+    if !effects.new_changes.is_empty() {
+        changes::insert(connection, effects).await?;
     }
-    let new: Vec<&v1::Message> = effects
-        .new_messages
-        .iter()
-        .filter_map(|(c, m)| loaded.conversations.get(c)?.messages.get(m))
-        .collect();
+    change_conversations(connection, loaded, effects).await?;
+    move_conversations(connection, loaded, effects).await
+}
+
+async fn write_messages(
+    connection: &mut PgConnection,
+    loaded: &Loaded,
+    effects: &Effects,
+) -> Result<(), sqlx::Error> {
+    let find = |(c, m): &(ConversationId, MessageId)| loaded.conversations.get(c)?.messages.get(m);
+    let new: Vec<&v1::Message> = effects.new_messages.iter().filter_map(find).collect();
     if !new.is_empty() {
         messages::insert(connection, &new).await?;
     }
@@ -38,21 +53,10 @@ pub async fn write(
     let changed: Vec<&v1::Message> = effects
         .changed_messages
         .difference(&inserted)
-        .filter_map(|(c, m)| loaded.conversations.get(c)?.messages.get(m))
+        .filter_map(find)
         .collect();
     if !changed.is_empty() {
         messages::update(connection, &changed).await?;
-    }
-    if !effects.new_changes.is_empty() {
-        insert_changes(connection, effects).await?;
-    }
-    let moved: Vec<(ConversationId, &ConversationState)> = effects
-        .moved
-        .iter()
-        .filter_map(|id| Some((*id, loaded.conversations.get(id)?)))
-        .collect();
-    if !moved.is_empty() {
-        move_conversations(connection, &moved).await?;
     }
     Ok(())
 }
@@ -104,25 +108,46 @@ async fn insert_conversations(
     loaded: &Loaded,
     effects: &Effects,
 ) -> Result<(), sqlx::Error> {
-    let rows: Vec<(Uuid, &ConversationState)> = effects
-        .created
-        .keys()
-        .filter_map(|id| Some((id.uuid(), loaded.conversations.get(id)?)))
-        .collect();
+    let rows = states(loaded, &effects.created);
+    if rows.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT INTO conversations (conversation_id, number, kind, title, created_by, created_by_command,
-                                    created_at, updated_at)
-         SELECT conversation_id, number, kind, title, created_by, created_by_command, at, at
-         FROM unnest($1::uuid[], $2::int8[], $3::int2[], $4::text[], $5::text[], $6::uuid[], $7::timestamptz[])
-              AS new (conversation_id, number, kind, title, created_by, created_by_command, at)",
+                                    channel, status, metadata, created_at, updated_at)
+         SELECT conversation_id, number, kind, title, created_by, created_by_command, channel, status,
+                metadata::jsonb, at, at
+         FROM unnest($1::uuid[], $2::int8[], $3::int2[], $4::text[], $5::text[], $6::uuid[], $7::int2[],
+                     $8::int2[], $9::text[], $10::timestamptz[])
+              AS new (conversation_id, number, kind, title, created_by, created_by_command, channel, status,
+                      metadata, at)",
     )
     .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, c)| c.number).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, c)| i16::try_from(i32::from(c.kind)).unwrap_or_default()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| small(c.kind)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, c)| c.title.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, c)| c.created_by.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, c)| c.created_by_command.uuid()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|_| from_millis(loaded.now_ms)).collect::<Vec<_>>())
+    .bind(
+        rows.iter()
+            .map(|(_, c)| c.created_by.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        rows.iter()
+            .map(|(_, c)| c.created_by_command.uuid())
+            .collect::<Vec<_>>(),
+    )
+    .bind(rows.iter().map(|(_, c)| small(c.channel)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| small(c.status)).collect::<Vec<_>>())
+    .bind(
+        rows.iter()
+            .map(|(_, c)| metadata_to(&c.metadata_json))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        rows.iter()
+            .map(|(_, c)| from_millis(c.created_at_ms))
+            .collect::<Vec<_>>(),
+    )
     .execute(&mut *connection)
     .await?;
     sqlx::query(
@@ -136,45 +161,38 @@ async fn insert_conversations(
     Ok(())
 }
 
-async fn insert_participants(connection: &mut PgConnection, effects: &Effects) -> Result<(), sqlx::Error> {
-    let rows: Vec<(Uuid, &str, i16)> = effects
-        .created
-        .iter()
-        .flat_map(|(id, roles)| {
-            let role = |role: &v1::Role| i16::try_from(i32::from(*role)).unwrap_or_default();
-            roles
-                .iter()
-                .map(move |(user, r)| (id.uuid(), user.as_str(), role(r)))
-        })
-        .collect();
+/// Rare: what conversations are about, their end and their new beginning.
+async fn change_conversations(
+    connection: &mut PgConnection,
+    loaded: &Loaded,
+    effects: &Effects,
+) -> Result<(), sqlx::Error> {
+    let rows = states(loaded, &effects.changed);
+    if rows.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
-        "INSERT INTO participants (conversation_id, user_id, role)
-         SELECT conversation_id, user_id, role
-         FROM unnest($1::uuid[], $2::text[], $3::int2[]) AS new (conversation_id, user_id, role)",
+        "UPDATE conversations c
+         SET title = new.title, channel = new.channel, status = new.status, metadata = new.metadata::jsonb,
+             created_by = new.created_by, created_by_command = new.created_by_command,
+             history_from = new.history_from,
+             deleted_at = CASE WHEN new.deleted THEN coalesce(c.deleted_at, $10) END
+         FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::int2[], $5::text[], $6::text[], $7::uuid[], $8::int8[],
+                     $9::bool[])
+              AS new (conversation_id, title, channel, status, metadata, created_by, created_by_command,
+                      history_from, deleted)
+         WHERE c.conversation_id = new.conversation_id",
     )
-    .bind(rows.iter().map(|row| row.0).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.1).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.2).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn insert_changes(connection: &mut PgConnection, effects: &Effects) -> Result<(), sqlx::Error> {
-    let rows = &effects.new_changes;
-    sqlx::query(
-        "INSERT INTO changes (conversation_id, seq, command_id, kind, target_seq, actor, at)
-         SELECT conversation_id, seq, command_id, kind, target_seq, actor, at
-         FROM unnest($1::uuid[], $2::int8[], $3::uuid[], $4::int2[], $5::int8[], $6::text[], $7::timestamptz[])
-              AS new (conversation_id, seq, command_id, kind, target_seq, actor, at)",
-    )
-    .bind(rows.iter().map(|(id, _, _)| id.uuid()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, _, c)| seq_to(c.seq)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, id, _)| id.uuid()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, _, c)| change_kind_to(c.kind)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, _, c)| seq_to(c.target_seq)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, _, c)| c.actor.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, _, c)| from_millis(c.at_ms)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| c.title.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| small(c.channel)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| small(c.status)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| metadata_to(&c.metadata_json)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| c.created_by.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| c.created_by_command.uuid()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| seq_to(c.history_from)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, c)| c.deleted).collect::<Vec<_>>())
+    .bind(from_millis(loaded.now_ms))
     .execute(connection)
     .await?;
     Ok(())
@@ -182,8 +200,13 @@ async fn insert_changes(connection: &mut PgConnection, effects: &Effects) -> Res
 
 async fn move_conversations(
     connection: &mut PgConnection,
-    moved: &[(ConversationId, &ConversationState)],
+    loaded: &Loaded,
+    effects: &Effects,
 ) -> Result<(), sqlx::Error> {
+    let moved = states(loaded, &effects.moved);
+    if moved.is_empty() {
+        return Ok(());
+    }
     let done = sqlx::query(
         "UPDATE conversations c
          SET head_seq = new.head_seq, last_message_seq = new.last_message_seq,
@@ -192,7 +215,7 @@ async fn move_conversations(
               AS new (conversation_id, head_seq, last_message_seq, receipts_version, updated_at)
          WHERE c.conversation_id = new.conversation_id",
     )
-    .bind(moved.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(moved.iter().map(|(_, c)| seq_to(c.head_seq)).collect::<Vec<_>>())
     .bind(
         moved
@@ -220,4 +243,10 @@ async fn move_conversations(
     } else {
         Err(corrupt("a conversation vanished"))
     }
+}
+
+fn states<'a>(loaded: &'a Loaded, ids: &BTreeSet<ConversationId>) -> Vec<(Uuid, &'a ConversationState)> {
+    ids.iter()
+        .filter_map(|id| Some((id.uuid(), loaded.conversations.get(id)?)))
+        .collect()
 }

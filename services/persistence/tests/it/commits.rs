@@ -28,7 +28,7 @@ async fn a_message_is_stored_as_answered_and_a_repeat_gets_the_same() {
             assert!(answer.repeated);
             assert_eq!(message(answer), original);
             assert_eq!(
-                told(answer.event.as_ref().unwrap()),
+                told(answer.events.first().unwrap()),
                 (1, "created", original.content.clone())
             );
         }
@@ -51,7 +51,7 @@ async fn changes_after_the_batch_of_the_message_are_repeated_exactly() {
         let (edited, deleted) = (edit("bob", id, &m1, "new"), delete("alice", id, &m1));
         let answers = db.commit(&[work(&edited)]).await;
         assert_eq!(
-            told(answers[0].event.as_ref().unwrap()),
+            told(answers[0].events.first().unwrap()),
             (2, "edited", "new".to_owned())
         );
         assert_eq!(
@@ -62,14 +62,14 @@ async fn changes_after_the_batch_of_the_message_are_repeated_exactly() {
         let answers = db.commit(&[work(&edited), work(&deleted)]).await;
         assert!(answers[0].repeated && !answers[1].repeated);
         assert_eq!(
-            told(answers[1].event.as_ref().unwrap()),
+            told(answers[1].events.first().unwrap()),
             (3, "deleted", String::new())
         );
         let answers = db.commit(&[work(&edited), work(&deleted)]).await;
         assert!(answers.iter().all(|answer| answer.repeated));
         // The edit's event shows what the message is now.
         assert_eq!(
-            told(answers[0].event.as_ref().unwrap()),
+            told(answers[0].events.first().unwrap()),
             (2, "edited", String::new())
         );
         assert_eq!(db.number("SELECT count(*) FROM changes").await, 2);

@@ -6,7 +6,11 @@
 
 mod commits;
 mod database;
+mod details;
+mod journals;
 mod leases;
+mod members;
+mod messages;
 mod queries;
 mod receipts;
 mod service;

@@ -8,7 +8,7 @@ use crate::database::{TestDatabase, with_database};
 use crate::works::{conversation, creation, delete, edit, fresh, message, read, sending, told, view, work};
 
 /// Answers without a bus: it never connects.
-async fn queries(db: &TestDatabase) -> Queries {
+pub(crate) async fn queries(db: &TestDatabase) -> Queries {
     let settings = ConnectSettings {
         url: "nats://127.0.0.1:1".into(),
         name: "tester".into(),
@@ -25,7 +25,7 @@ async fn queries(db: &TestDatabase) -> Queries {
     }
 }
 
-async fn ask(queries: &Queries, who: &str, body: query::Body) -> Result<reply::Body, ErrorCode> {
+pub(crate) async fn ask(queries: &Queries, who: &str, body: query::Body) -> Result<reply::Body, ErrorCode> {
     let actor = v1::Actor {
         user_id: who.into(),
         username: who.to_uppercase(),
@@ -39,16 +39,17 @@ async fn ask(queries: &Queries, who: &str, body: query::Body) -> Result<reply::B
     }
 }
 
-macro_rules! expect {
+macro_rules! answered {
     ($answer:expr, $variant:ident) => {
         match $answer {
-            Ok(reply::Body::$variant(body)) => body,
+            Ok(parlance_proto::v1::reply::Body::$variant(body)) => body,
             other => panic!("{other:?}"),
         }
     };
 }
+pub(crate) use answered;
 
-fn events(conversation_id: &str, after: u64, limit: u32) -> query::Body {
+pub(crate) fn events(conversation_id: &str, after: u64, limit: u32) -> query::Body {
     query::Body::ListEvents(v1::ListEvents {
         conversation_id: conversation_id.into(),
         after,
@@ -74,7 +75,7 @@ async fn the_log_merges_messages_and_changes_without_holes_in_pages() {
         .await;
         let queries = queries(&db).await;
         let id = id.to_string();
-        let page = expect!(ask(&queries, "bob", events(&id, 0, 0)).await, Events);
+        let page = answered!(ask(&queries, "bob", events(&id, 0, 0)).await, Events);
         let log: Vec<_> = page.events.iter().map(told).collect();
         let text = |t: &str| t.to_owned();
         let expected = [
@@ -86,12 +87,12 @@ async fn the_log_merges_messages_and_changes_without_holes_in_pages() {
         ];
         assert_eq!(log, expected);
         assert_eq!((page.head_seq, page.complete, page.resync), (5, true, false));
-        let part = expect!(ask(&queries, "bob", events(&id, 1, 2)).await, Events);
+        let part = answered!(ask(&queries, "bob", events(&id, 1, 2)).await, Events);
         assert_eq!(
             (part.events.len(), part.events[0].seq, part.complete),
             (2, 2, false)
         );
-        let ahead = expect!(ask(&queries, "bob", events(&id, 6, 2)).await, Events);
+        let ahead = answered!(ask(&queries, "bob", events(&id, 6, 2)).await, Events);
         assert!(ahead.resync && ahead.events.is_empty());
         assert_eq!(
             ask(&queries, "mallory", events(&id, 0, 0)).await.unwrap_err(),
@@ -114,7 +115,7 @@ async fn pages_of_large_messages_fit_the_bus_and_lose_nothing() {
         let id = id.to_string();
         let (mut after, mut seen) = (0, Vec::new());
         loop {
-            let page = expect!(ask(&queries, "bob", events(&id, after, 100)).await, Events);
+            let page = answered!(ask(&queries, "bob", events(&id, after, 100)).await, Events);
             assert!(prost::Message::encoded_len(&page) < 900 * 1024);
             seen.extend(page.events.iter().map(|event| event.seq));
             after = *seen.last().unwrap();
@@ -123,22 +124,22 @@ async fn pages_of_large_messages_fit_the_bus_and_lose_nothing() {
             }
         }
         assert_eq!(seen, (1..=9).collect::<Vec<_>>());
-        let (mut before, mut seen) = (0, Vec::new());
+        let (mut before, mut seen) = (None, Vec::new());
         loop {
             let list = v1::ListMessages {
                 conversation_id: id.clone(),
                 limit: 100,
-                before: (before != 0).then_some(before),
-                after: None,
+                before,
+                ..Default::default()
             };
-            let page = expect!(
+            let page = answered!(
                 ask(&queries, "bob", query::Body::ListMessages(list)).await,
                 Messages
             );
             assert!(prost::Message::encoded_len(&page) < 900 * 1024);
             seen.splice(0..0, page.messages.iter().map(|message| message.seq));
-            before = page.next;
-            if before == 0 {
+            before = Some(page.next);
+            if page.next == 0 {
                 break;
             }
         }
@@ -166,7 +167,7 @@ async fn conversations_are_listed_latest_first_with_what_each_viewer_sees() {
         let (mut cursor, mut listed) = (String::new(), Vec::new());
         loop {
             let list = v1::ListConversations { limit: 2, cursor };
-            let page = expect!(
+            let page = answered!(
                 ask(&queries, "bob", query::Body::ListConversations(list)).await,
                 Conversations
             );
@@ -191,7 +192,7 @@ async fn conversations_are_listed_latest_first_with_what_each_viewer_sees() {
         assert_eq!(top.participants.len(), 2);
         // By number, and as another sees it.
         let get = |id: String| query::Body::GetConversation(v1::GetConversation { conversation_id: id });
-        let seen = expect!(
+        let seen = answered!(
             ask(&queries, "alice", get(top.number.to_string())).await,
             Conversation
         );
@@ -251,7 +252,7 @@ async fn a_stranger_and_a_missing_conversation_get_one_answer_to_every_question(
         }];
         let sync = query::Body::Sync(v1::Sync { positions, limit: 0 });
         assert!(
-            expect!(ask(&queries, "mallory", sync).await, Sync)
+            answered!(ask(&queries, "mallory", sync).await, Sync)
                 .pages
                 .is_empty()
         );
@@ -259,7 +260,7 @@ async fn a_stranger_and_a_missing_conversation_get_one_answer_to_every_question(
             conversation_ids: vec![id.to_string()],
             user_ids: vec!["alice".into()],
         };
-        let heads = expect!(
+        let heads = answered!(
             ask(&queries, "mallory", query::Body::GetHeads(heads)).await,
             Heads
         );
@@ -283,7 +284,7 @@ async fn gateways_learn_rooms_heads_memberships_and_receipts() {
         let room = query::Body::GetRoom(v1::GetRoom {
             conversation_id: id.clone(),
         });
-        let room = expect!(ask(&queries, "", room).await, Room);
+        let room = answered!(ask(&queries, "", room).await, Room);
         assert_eq!(
             (room.head_seq, room.receipts_version, room.members.len()),
             (1, 1, 2)
@@ -292,13 +293,13 @@ async fn gateways_learn_rooms_heads_memberships_and_receipts() {
             conversation_ids: vec![id.clone(), fresh()],
             user_ids: vec!["bob".into()],
         };
-        let heads = expect!(ask(&queries, "", query::Body::GetHeads(heads)).await, Heads);
+        let heads = answered!(ask(&queries, "", query::Body::GetHeads(heads)).await, Heads);
         assert_eq!((heads.heads.len(), heads.users[0].memberships_version), (1, 1));
         assert_eq!(heads.epoch, room.epoch);
         let memberships = v1::ListMemberships {
             user_ids: vec!["alice".into(), "nobody".into()],
         };
-        let memberships = expect!(
+        let memberships = answered!(
             ask(&queries, "", query::Body::ListMemberships(memberships)).await,
             Memberships
         );
@@ -309,7 +310,7 @@ async fn gateways_learn_rooms_heads_memberships_and_receipts() {
                 conversation_id: id.clone(),
                 after_version,
             };
-            let receipts = expect!(
+            let receipts = answered!(
                 ask(&queries, "", query::Body::ListReceipts(receipts)).await,
                 Receipts
             );
@@ -339,7 +340,7 @@ async fn catching_up_notices_another_life_of_the_database_and_keeps_its_budget()
                 positions: ids.iter().map(position).collect(),
                 limit,
             };
-            expect!(ask(&queries, "bob", query::Body::Sync(sync)).await, Sync).pages
+            answered!(ask(&queries, "bob", query::Body::Sync(sync)).await, Sync).pages
         };
         let pages = sync("", 2, 4).await;
         let shape: Vec<_> = pages
@@ -378,9 +379,9 @@ async fn users_are_created_renamed_and_never_revived() {
             ask(&queries, "alice", provision(false)).await.unwrap_err(),
             ErrorCode::NotFound
         );
-        let made = expect!(ask(&queries, "alice", provision(true)).await, User);
+        let made = answered!(ask(&queries, "alice", provision(true)).await, User);
         assert_eq!((made.username.as_str(), made.memberships_version), ("ALICE", 0));
-        let again = expect!(ask(&queries, "alice", provision(false)).await, User);
+        let again = answered!(ask(&queries, "alice", provision(false)).await, User);
         assert_eq!(made, again);
         sqlx::query("UPDATE users SET deleted_at = now()")
             .execute(&db.database.writes)

@@ -7,11 +7,14 @@ use parlance_bus::subject::partition_of;
 use parlance_bus::{Bus, ConnectSettings, Subscription};
 use parlance_harness::{Stack, eventually};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{Command, Confirmation, ConfirmationBatch, ErrorCode, confirmation};
+use parlance_proto::v1::{
+    Command, Confirmation, ConfirmationBatch, ErrorCode, MessageType, command, confirmation,
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::journals::{journal, rewrite};
 use crate::works::{conversation, creation, poison, sending};
 
 const PARTITIONS: u16 = 16;
@@ -72,6 +75,8 @@ impl Gateway {
             confirmation::Result::Message(message) => Ok(message.seq),
             confirmation::Result::Conversation(conversation) => Ok(conversation.head_seq),
             confirmation::Result::Receipt(receipt) => Ok(receipt.version),
+            confirmation::Result::Thread(thread) => Ok(thread.reply_count),
+            confirmation::Result::Journal(journal) => Ok(journal.version),
             confirmation::Result::Error(error) => Err(error.code()),
         }
     }
@@ -321,4 +326,26 @@ async fn a_killed_replica_s_partitions_go_over_in_time_and_in_order() {
     // An orderly end leaves nothing to wait for.
     stack.persistence(1).terminate();
     shared_by(&stack, 1, Duration::from_secs(4)).await;
+}
+
+#[tokio::test]
+async fn sharing_a_journal_opens_it_for_the_members_before_the_message_is_done_with() {
+    let stack = Stack::builder().gateways(0).start().await.unwrap();
+    let mut gateway = Gateway::connect(&stack).await;
+    let (chat, diary) = (conversation(), conversation());
+    assert_eq!(gateway.ask(&creation("alice", chat, &["bob"])).await, Ok(0));
+    assert_eq!(gateway.ask(&journal("alice", diary, "dear")).await, Ok(1));
+    let edit = || rewrite("bob", diary, 0, "mine");
+    assert_eq!(gateway.ask(&edit()).await, Err(ErrorCode::NotFound));
+    let mut sharing = sending("alice", chat, "m1", "");
+    if let Some(command::Body::SendMessage(send)) = &mut sharing.body {
+        send.r#type = MessageType::JournalShare.into();
+        send.metadata_json = format!(r#"{{"journalId":"{diary}"}}"#);
+    }
+    assert_eq!(gateway.ask(&sharing).await, Ok(1));
+    // Now he is a viewer: he may know the journal, not change it.
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.ask(&edit()).await != Err(ErrorCode::Forbidden) {
+        assert!(Instant::now() < deadline, "the journal stays closed");
+    }
 }

@@ -1,7 +1,7 @@
 //! Commands as a gateway would send them.
 
 use parlance_harness::environment::random_hex;
-use parlance_persistence::ingest::commit::Answer;
+use parlance_persistence::ingest::answer::Answer;
 use parlance_persistence::ingest::work::Work;
 use parlance_proto::v1::{self, Command, ConversationKind, ErrorCode, command, confirmation, event};
 use parlance_proto::{ConversationId, MessageId, UserId};
@@ -49,6 +49,7 @@ pub(crate) fn creation(who: &str, id: ConversationId, others: &[&str]) -> Comman
         title: "Tea".into(),
         participant_ids: others.iter().map(|&id| id.to_owned()).collect(),
         provision_users: true,
+        ..Default::default()
     };
     command(who, id, command::Body::CreateConversation(create))
 }
@@ -59,6 +60,7 @@ pub(crate) fn direct(who: &str, other: &str) -> Command {
         title: String::new(),
         participant_ids: vec![other.into()],
         provision_users: true,
+        ..Default::default()
     };
     let id = ConversationId::direct(&user(who), &user(other));
     command(who, id, command::Body::CreateConversation(create))
@@ -109,6 +111,7 @@ pub(crate) fn read(who: &str, id: ConversationId, up_to_seq: u64, message_ids: &
         command::Body::MarkRead(v1::MarkRead {
             up_to_seq,
             message_ids,
+            delivered_only: false,
         }),
     )
 }

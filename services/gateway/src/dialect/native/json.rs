@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, SecondsFormat};
 use parlance_proto::v1::{
-    Conversation, ConversationKind, Event, EventPage, Message, MessageType, ReceiptUpdated, Role, SeqRange,
+    Channel, Conversation, ConversationKind, ConversationStatus, Event, EventPage, JournalEdited, Message,
+    MessageType, Participant, ReactionChanged, ReceiptUpdated, Role, Sender, SenderKind, SeqRange, Thread,
     Typing, event,
 };
-use parlance_proto::{ConversationId, MessageId, ids};
+use parlance_proto::{ConversationId, MessageId};
 use serde::Serialize;
 use serde_json::value::RawValue;
-
-use super::message_type;
-use crate::dialect::SendAction;
-use crate::error::ClientError;
-use crate::limits::Limits;
 
 /// A message as clients see it.
 #[derive(Debug, Serialize)]
@@ -23,6 +21,7 @@ pub struct MessageJson<'a> {
     conversation_id: &'a str,
     seq: u64,
     sender: SenderJson<'a>,
+    sender_kind: &'static str,
     #[serde(rename = "type")]
     kind: &'static str,
     content: &'a str,
@@ -33,12 +32,21 @@ pub struct MessageJson<'a> {
     edited_at: Option<String>,
     deleted_at: Option<String>,
     number: Option<i64>,
+    encrypted: bool,
+    thread_id: Option<&'a str>,
+    reactions: Vec<ReactionJson<'a>>,
 }
 
 #[derive(Debug, Serialize)]
 struct SenderJson<'a> {
     id: &'a str,
     username: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct ReactionJson<'a> {
+    user_id: &'a str,
+    emoji: &'a str,
 }
 
 /// A conversation as one of its participants sees it.
@@ -55,6 +63,10 @@ pub struct ConversationJson<'a> {
     last_message: Option<MessageJson<'a>>,
     created_at: String,
     updated_at: String,
+    channel: &'static str,
+    status: &'static str,
+    metadata: Box<RawValue>,
+    created_by: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,8 +82,104 @@ pub struct EventJson<'a> {
     seq: u64,
     #[serde(rename = "type")]
     kind: &'static str,
-    message: MessageJson<'a>,
+    #[serde(flatten)]
+    body: EventBodyJson<'a>,
     at: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum EventBodyJson<'a> {
+    Message {
+        message: MessageJson<'a>,
+    },
+    Reaction(ReactionChangedJson<'a>),
+    Thread {
+        thread: ThreadJson<'a>,
+    },
+    Conversation {
+        conversation: ConversationChangedJson<'a>,
+    },
+    Members {
+        members: Vec<ParticipantJson<'a>>,
+    },
+    Journal {
+        journal: JournalJson<'a>,
+    },
+    Nothing {},
+}
+
+#[derive(Debug, Serialize)]
+struct ReactionChangedJson<'a> {
+    conversation_id: &'a str,
+    message_id: &'a str,
+    user_id: &'a str,
+    emoji: &'a str,
+    removed: bool,
+    reactions: Vec<ReactionJson<'a>>,
+}
+
+/// A thread as clients see it.
+#[derive(Debug, Serialize)]
+pub struct ThreadJson<'a> {
+    id: &'a str,
+    conversation_id: &'a str,
+    title: &'a str,
+    root_message_id: Option<&'a str>,
+    parent_thread_id: Option<&'a str>,
+    created_by: &'a str,
+    created_at: String,
+    reply_count: u64,
+    last_reply_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConversationChangedJson<'a> {
+    conversation_id: &'a str,
+    title: Option<&'a str>,
+    channel: &'static str,
+    status: &'static str,
+    metadata: Box<RawValue>,
+    head_seq: u64,
+    updated_at: String,
+}
+
+/// A journal's text as clients see it.
+#[derive(Debug, Serialize)]
+pub struct JournalJson<'a> {
+    journal_id: &'a str,
+    number: i64,
+    version: u64,
+    content: &'a str,
+    /// The change in base64, where there was one.
+    update: Option<String>,
+    user_id: &'a str,
+    updated_at: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MembersJson<'a> {
+    conversation_id: String,
+    members: Vec<ParticipantJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberJson<'a> {
+    conversation_id: String,
+    #[serde(flatten)]
+    member: ParticipantJson<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct HiddenJson<'a> {
+    conversation_id: &'a str,
+    message_id: &'a str,
+    seq: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RemovedJson {
+    conversation_id: String,
 }
 
 /// What happened in a conversation since a position.
@@ -95,6 +203,10 @@ pub struct Holding<'a> {
     conversation: Option<ConversationJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<ReadStateJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread: Option<ThreadJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<JournalJson<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +216,7 @@ struct ReadStateJson<'a> {
     up_to_seq: u64,
     /// Everything that is read, as inclusive ranges of seqs.
     read: Vec<[u64; 2]>,
+    delivered_seq: u64,
     version: u64,
 }
 
@@ -123,10 +236,11 @@ struct TypingJson<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct ConversationUpdatedJson<'a> {
+struct ListUpdatedJson<'a> {
     conversation_id: &'a str,
     head_seq: u64,
     last_message: MessageJson<'a>,
+    unread: u64,
     updated_at: String,
 }
 
@@ -142,81 +256,22 @@ struct SyncJson<'a> {
     conversations: BTreeMap<&'a str, EventPageJson<'a>>,
 }
 
-/// The parts of a message a client supplies, by socket or REST.
-#[derive(Debug)]
-pub struct MessageInput<'a> {
-    /// See [`ids::check_client_msg_id`].
-    pub client_msg_id: Option<String>,
-    /// Name of the type.
-    pub kind: Option<String>,
-    /// Byte-exact.
-    pub content: String,
-    /// A JSON object.
-    pub metadata: Option<&'a RawValue>,
-    /// The message it answers.
-    pub reply_to: Option<MessageId>,
-}
-
-/// Checks what a client wants to send against every limit.
-///
-/// # Errors
-/// The first limit that is broken.
-pub fn message_input(
-    input: MessageInput<'_>,
-    conversation: ConversationId,
-    limits: &Limits,
-) -> Result<SendAction, ClientError> {
-    if let Some(id) = &input.client_msg_id {
-        ids::check_client_msg_id(id)?;
-    }
-    limits.content(&input.content)?;
-    Ok(SendAction {
-        conversation,
-        client_msg_id: input.client_msg_id,
-        kind: message_type(input.kind.as_deref())?,
-        metadata: limits.metadata(input.metadata)?,
-        content: input.content,
-        reply_to: input.reply_to,
-    })
-}
-
-/// A payload or body that is not the documented JSON. Says what and where, never repeats values.
-pub fn unreadable(error: &serde_json::Error) -> ClientError {
-    if error.is_data() {
-        // "missing field `x` at line …" and "invalid type: …, expected …": the first may be told, the
-        // second repeats a value unless cut down to what was expected.
-        let text = error.to_string();
-        if let Some(field) = text
-            .strip_prefix("missing field `")
-            .and_then(|t| t.split('`').next())
-        {
-            return ClientError::invalid(format!("{field} is missing"));
-        }
-        let place = text
-            .rsplit_once(" at line")
-            .map_or(text.as_str(), |(before, _)| before);
-        if let Some((_, expected)) = place.rsplit_once("expected ") {
-            return ClientError::invalid(format!("a field is of the wrong type: expected {expected}"));
-        }
-        if place.len() < 80 {
-            return ClientError::invalid(place);
-        }
-        return ClientError::invalid("a field has a wrong value");
-    }
-    ClientError::invalid("not valid JSON, nested too deeply, or a number or character out of range")
-}
-
 /// Writes a message.
 pub fn message(message: &Message) -> MessageJson<'_> {
-    let (sender, username) = message
-        .sender
-        .as_ref()
-        .map_or(("", ""), |sender| (&*sender.id, &*sender.username));
+    let sender = message.sender.as_ref();
     MessageJson {
         id: &message.id,
         conversation_id: &message.conversation_id,
         seq: message.seq,
-        sender: SenderJson { id: sender, username },
+        sender: SenderJson {
+            id: sender.map_or("", |sender| &sender.id),
+            username: sender.map_or("", |sender| &sender.username),
+        },
+        sender_kind: match sender.map_or(SenderKind::User, Sender::kind) {
+            SenderKind::User | SenderKind::Unspecified => "user",
+            SenderKind::Agent => "agent",
+            SenderKind::System => "system",
+        },
         kind: type_name(message.r#type()),
         content: &message.content,
         metadata: metadata(&message.metadata_json),
@@ -226,6 +281,16 @@ pub fn message(message: &Message) -> MessageJson<'_> {
         edited_at: message.edited_at_ms.map(time),
         deleted_at: message.deleted_at_ms.map(time),
         number: MessageId::number(message.conversation_number, message.seq),
+        encrypted: message.encrypted,
+        thread_id: message.thread_id.as_deref(),
+        reactions: message
+            .reactions
+            .iter()
+            .map(|reaction| ReactionJson {
+                user_id: &reaction.user_id,
+                emoji: &reaction.emoji,
+            })
+            .collect(),
     }
 }
 
@@ -236,28 +301,59 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         number: conversation.number,
         kind: match conversation.kind() {
             ConversationKind::Group => "group",
+            ConversationKind::Journal => "journal",
             ConversationKind::Direct | ConversationKind::Unspecified => "direct",
         },
         title: Some(conversation.title.as_str()).filter(|title| !title.is_empty()),
-        participants: conversation
-            .participants
-            .iter()
-            .map(|participant| ParticipantJson {
-                user_id: &participant.user_id,
-                username: &participant.username,
-                role: match participant.role() {
-                    Role::Admin => "admin",
-                    Role::Moderator => "moderator",
-                    Role::Member | Role::Unspecified => "member",
-                },
-            })
-            .collect(),
+        participants: conversation.participants.iter().map(participant).collect(),
         head_seq: conversation.head_seq,
         epoch: &conversation.epoch,
         unread: conversation.unread,
         last_message: conversation.last_message.as_ref().map(message),
         created_at: time(conversation.created_at_ms),
         updated_at: time(conversation.updated_at_ms),
+        channel: channel_name(conversation.channel()),
+        status: status_name(conversation.status()),
+        metadata: metadata(&conversation.metadata_json),
+        created_by: &conversation.created_by,
+    }
+}
+
+fn participant(participant: &Participant) -> ParticipantJson<'_> {
+    ParticipantJson {
+        user_id: &participant.user_id,
+        username: &participant.username,
+        role: role_name(participant.role()),
+    }
+}
+
+/// The name of a role.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+        Role::Moderator => "moderator",
+        Role::Member | Role::Unspecified => "member",
+        Role::Viewer => "viewer",
+        Role::Editor => "editor",
+        Role::Owner => "owner",
+    }
+}
+
+/// The name of a channel.
+pub fn channel_name(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Chat | Channel::Unspecified => "chat",
+        Channel::Voice => "voice",
+        Channel::Email => "email",
+    }
+}
+
+/// The name of a status.
+pub fn status_name(status: ConversationStatus) -> &'static str {
+    match status {
+        ConversationStatus::Active | ConversationStatus::Unspecified => "active",
+        ConversationStatus::Archived => "archived",
+        ConversationStatus::Completed => "completed",
     }
 }
 
@@ -286,19 +382,154 @@ pub fn sync(pages: &[EventPage]) -> impl Serialize {
 }
 
 fn event(event: &Event) -> Option<EventJson<'_>> {
-    let (kind, changed) = match event.body.as_ref()? {
-        event::Body::MessageCreated(body) => ("message:new", body.message.as_ref()?),
-        event::Body::MessageEdited(body) => ("message:edited", body.message.as_ref()?),
-        event::Body::MessageDeleted(body) => ("message:deleted", body.message.as_ref()?),
+    let (kind, body) = match event.body.as_ref()? {
+        event::Body::MessageCreated(body) => ("message:new", changed(body.message.as_ref()?)),
+        event::Body::MessageEdited(body) => ("message:edited", changed(body.message.as_ref()?)),
+        event::Body::MessageDeleted(body) => ("message:deleted", changed(body.message.as_ref()?)),
+        event::Body::ReactionChanged(body) => {
+            ("message:reaction", EventBodyJson::Reaction(reaction_json(body)))
+        }
+        event::Body::ThreadCreated(body) => {
+            let thread = thread(body.thread.as_ref()?);
+            ("thread:created", EventBodyJson::Thread { thread })
+        }
+        event::Body::ConversationUpdated(body) => {
+            let conversation = conversation_changed_json(body.conversation.as_ref()?);
+            (
+                "conversation:updated",
+                EventBodyJson::Conversation { conversation },
+            )
+        }
+        event::Body::MembersAdded(body) => {
+            let members = body.members.iter().map(participant).collect();
+            ("member:added", EventBodyJson::Members { members })
+        }
+        event::Body::MemberRemoved(body) => {
+            let members = vec![participant(body.member.as_ref()?)];
+            ("member:removed", EventBodyJson::Members { members })
+        }
+        event::Body::RoleChanged(body) => {
+            let members = vec![participant(body.member.as_ref()?)];
+            ("member:role", EventBodyJson::Members { members })
+        }
+        event::Body::ConversationDeleted(_) => ("conversation:removed", EventBodyJson::Nothing {}),
+        event::Body::JournalEdited(body) => {
+            let journal = journal(body);
+            ("journal:updated", EventBodyJson::Journal { journal })
+        }
         // Receipts have no place in the sequence.
         event::Body::ReceiptUpdated(_) => return None,
     };
     Some(EventJson {
         seq: event.seq,
         kind,
-        message: message(changed),
+        body,
         at: time(event.at_ms),
     })
+}
+
+fn changed(message: &Message) -> EventBodyJson<'_> {
+    EventBodyJson::Message {
+        message: self::message(message),
+    }
+}
+
+/// Writes a mark.
+pub fn reaction(reaction: &ReactionChanged) -> impl Serialize {
+    reaction_json(reaction)
+}
+
+fn reaction_json(reaction: &ReactionChanged) -> ReactionChangedJson<'_> {
+    let message = reaction.message.as_ref();
+    let all = message.map_or(&[][..], |message| &message.reactions);
+    ReactionChangedJson {
+        conversation_id: message.map_or("", |message| &message.conversation_id),
+        message_id: message.map_or("", |message| &message.id),
+        user_id: &reaction.user_id,
+        emoji: &reaction.emoji,
+        removed: reaction.removed,
+        reactions: all
+            .iter()
+            .map(|reaction| ReactionJson {
+                user_id: &reaction.user_id,
+                emoji: &reaction.emoji,
+            })
+            .collect(),
+    }
+}
+
+/// Writes a thread.
+pub fn thread(thread: &Thread) -> ThreadJson<'_> {
+    ThreadJson {
+        id: &thread.id,
+        conversation_id: &thread.conversation_id,
+        title: &thread.title,
+        root_message_id: thread.root_message_id.as_deref(),
+        parent_thread_id: thread.parent_thread_id.as_deref(),
+        created_by: &thread.created_by,
+        created_at: time(thread.created_at_ms),
+        reply_count: thread.reply_count,
+        last_reply_at: thread.last_reply_at_ms.map(time),
+    }
+}
+
+fn conversation_changed_json(conversation: &Conversation) -> ConversationChangedJson<'_> {
+    ConversationChangedJson {
+        conversation_id: &conversation.id,
+        title: Some(conversation.title.as_str()).filter(|title| !title.is_empty()),
+        channel: channel_name(conversation.channel()),
+        status: status_name(conversation.status()),
+        metadata: metadata(&conversation.metadata_json),
+        head_seq: conversation.head_seq,
+        updated_at: time(conversation.updated_at_ms),
+    }
+}
+
+/// Writes a journal's text.
+pub fn journal(edited: &JournalEdited) -> JournalJson<'_> {
+    JournalJson {
+        journal_id: &edited.journal_id,
+        number: edited.journal_number,
+        version: edited.version,
+        content: &edited.content,
+        update: Some(&edited.update)
+            .filter(|update| !update.is_empty())
+            .map(|update| BASE64.encode(update)),
+        user_id: &edited.actor_id,
+        updated_at: time(edited.at_ms),
+    }
+}
+
+/// Writes users that were added.
+pub fn members(conversation: ConversationId, members: &[Participant]) -> impl Serialize {
+    MembersJson {
+        conversation_id: conversation.to_string(),
+        members: members.iter().map(participant).collect(),
+    }
+}
+
+/// Writes a user that left or has another role.
+pub fn member(conversation: ConversationId, member: &Participant) -> impl Serialize {
+    MemberJson {
+        conversation_id: conversation.to_string(),
+        member: participant(member),
+    }
+}
+
+/// Writes a message that is hidden.
+pub fn hidden(message: &Message) -> impl Serialize {
+    HiddenJson {
+        conversation_id: &message.conversation_id,
+        message_id: &message.id,
+        seq: message.seq,
+    }
+}
+
+/// Writes that a conversation is no longer the user's.
+pub fn removed(conversation: ConversationId) -> impl Serialize {
+    RemovedJson {
+        conversation_id: conversation.to_string(),
+    }
 }
 
 /// Writes a reader's state.
@@ -319,14 +550,20 @@ pub fn typing(conversation: ConversationId, typing: &Typing) -> impl Serialize {
     }
 }
 
-/// Writes the new head of a conversation for a list of conversations.
-pub fn conversation_updated(last: &Message) -> impl Serialize {
-    ConversationUpdatedJson {
+/// Writes the latest message of a conversation for a list of conversations.
+pub fn list_updated(last: &Message, unread: u64) -> impl Serialize {
+    ListUpdatedJson {
         conversation_id: &last.conversation_id,
         head_seq: last.seq,
         updated_at: time(last.created_at_ms),
+        unread,
         last_message: message(last),
     }
+}
+
+/// Writes what changed of a conversation itself.
+pub fn conversation_changed(conversation: &Conversation) -> impl Serialize {
+    conversation_changed_json(conversation)
 }
 
 /// Writes that a conversation must be read anew.
@@ -355,6 +592,22 @@ impl<'a> Holding<'a> {
         }
     }
 
+    /// `{thread}`.
+    pub fn thread(held: &'a Thread) -> Self {
+        Self {
+            thread: Some(thread(held)),
+            ..Self::default()
+        }
+    }
+
+    /// `{journal}`.
+    pub fn journal(held: &'a JournalEdited) -> Self {
+        Self {
+            journal: Some(journal(held)),
+            ..Self::default()
+        }
+    }
+
     /// `{receipt}`.
     pub fn receipt(held: &'a ReceiptUpdated) -> Self {
         Self {
@@ -374,24 +627,28 @@ fn read_state(receipt: &ReceiptUpdated) -> ReadStateJson<'_> {
             .iter()
             .map(|range| [range.first, range.last])
             .collect(),
+        delivered_seq: receipt.delivered_seq,
         version: receipt.version,
     }
 }
 
-fn metadata(text: &str) -> Box<RawValue> {
+/// Writes a metadata text as the object it is.
+pub fn metadata(text: &str) -> Box<RawValue> {
     if text.is_empty() {
         return super::encode(&serde_json::Map::new());
     }
     RawValue::from_string(text.to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-fn time(ms: i64) -> String {
+/// Writes a time: ISO 8601 in UTC with milliseconds.
+pub fn time(ms: i64) -> String {
     DateTime::from_timestamp_millis(ms)
         .unwrap_or_default()
         .to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-fn type_name(kind: MessageType) -> &'static str {
+/// The name of a message type.
+pub fn type_name(kind: MessageType) -> &'static str {
     match kind {
         MessageType::Text | MessageType::Unspecified => "text",
         MessageType::Image => "image",

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parlance_proto::UserId;
-use parlance_proto::v1::{self, ConversationKind, ErrorCode, Role};
+use parlance_proto::v1::{self, ConversationKind, ConversationStatus, ErrorCode, Role};
 
-use super::no_conversation;
-use crate::ingest::state::{ConversationState, Effects, Loaded, Member, Outcome};
+use super::members::{know, newcomer, unnamed};
+use super::{Scene, journal, no_conversation};
+use crate::ingest::state::{ConversationState, Effects, Loaded, Outcome, Told};
+use crate::ingest::tell;
 use crate::ingest::work::{Create, Work};
-use crate::read_set::ReadSet;
 
 pub(super) fn create(
     loaded: &mut Loaded,
@@ -17,16 +18,26 @@ pub(super) fn create(
     create: &Create,
 ) -> Result<Outcome, v1::Error> {
     if let Some(existing) = loaded.conversations.get(&work.conversation) {
+        if existing.deleted {
+            return revive(loaded, effects, work, create);
+        }
         // A foreign group under the same id must look like nothing at all.
         if !existing.members.contains_key(&work.actor.id) || existing.kind != create.kind {
             return Err(no_conversation());
         }
         let same_command = existing.created_by_command == work.id;
-        return Ok(Outcome::Conversation {
-            repeated: !same_command,
-            announce: same_command,
-        });
+        let everybody = same_command && existing.kind != ConversationKind::Journal;
+        let added = if everybody { Told::Everybody } else { Told::Nobody };
+        return Ok(outcome(loaded, work, !same_command, Vec::new(), added));
     }
+    let first = match create.kind {
+        ConversationKind::Journal => Some(crate::journal::begin(
+            &create.content,
+            crate::journal::client_of(work.conversation.uuid()),
+        )),
+        _ => None,
+    };
+    let first = first.transpose().map_err(journal::refused)?;
     know_users(loaded, effects, work, create)?;
     let Some(number) = loaded.numbers.pop() else {
         return Err(v1::Error::with(
@@ -34,82 +45,168 @@ pub(super) fn create(
             "no conversation number at hand",
         ));
     };
-    let mut roles: BTreeMap<UserId, Role> = create
-        .others
-        .iter()
-        .map(|id| (id.clone(), Role::Member))
-        .collect();
-    let creator = match create.kind {
-        ConversationKind::Group => Role::Admin,
-        ConversationKind::Direct | ConversationKind::Unspecified => Role::Member,
-    };
-    roles.insert(work.actor.id.clone(), creator);
-    let members: HashMap<UserId, Member> = roles
-        .iter()
-        .map(|(id, &role)| (id.clone(), member(loaded, id, role)))
-        .collect();
-    let title = match create.kind {
-        ConversationKind::Group => create.title.clone(),
-        ConversationKind::Direct | ConversationKind::Unspecified => String::new(),
-    };
-    let conversation = ConversationState {
+    let mut conversation = blank(loaded.now_ms, number, work, create);
+    seat(loaded, effects, work, create, &mut conversation);
+    effects.created.insert(work.conversation);
+    let mut told = Vec::new();
+    if let Some(first) = first {
+        // A text of its own place: whoever edits can name the version they saw.
+        let Loaded {
+            now_ms,
+            epoch,
+            users,
+            deleted_users,
+            journals_by_number,
+            ..
+        } = &mut *loaded;
+        let conversation = &mut conversation;
+        let mut scene = Scene {
+            work,
+            conversation,
+            effects,
+            users,
+            deleted_users,
+            journals_by_number,
+            epoch,
+            now_ms: *now_ms,
+        };
+        if let Outcome::Journal { event, .. } = journal::commit(&mut scene, first) {
+            told.extend(event);
+        }
+    }
+    let journal = conversation.kind == ConversationKind::Journal;
+    loaded.conversations.insert(work.conversation, conversation);
+    Ok(outcome(
+        loaded,
+        work,
+        false,
+        told,
+        if journal { Told::Nobody } else { Told::Everybody },
+    ))
+}
+
+/// A conversation without anybody.
+fn blank(now_ms: i64, number: i64, work: &Work, create: &Create) -> ConversationState {
+    ConversationState {
         number,
         kind: create.kind,
-        title,
+        title: create.title.clone(),
+        channel: create.channel,
+        status: ConversationStatus::Active,
+        metadata_json: create.metadata_json.clone(),
         created_by: work.actor.id.to_string(),
         created_by_command: work.id,
+        created_at_ms: now_ms,
+        deleted: false,
+        history_from: 0,
         head_seq: 0,
         last_message_seq: 0,
         receipts_version: 0,
-        updated_at_ms: loaded.now_ms,
-        members,
+        updated_at_ms: now_ms,
+        members: HashMap::new(),
         messages: HashMap::new(),
+        places: HashMap::new(),
+        threads: HashMap::new(),
         changes: HashMap::new(),
-    };
-    loaded.conversations.insert(work.conversation, conversation);
-    effects.created.insert(work.conversation, roles);
-    Ok(Outcome::Conversation {
-        repeated: false,
-        announce: true,
-    })
+        journal: None,
+    }
 }
 
-/// Makes unknown users known, or names them.
+/// A direct conversation that was deleted begins anew under its id, and what was before stays hidden. Nothing
+/// else comes back, nor does a creation that was carried out before the deletion.
+fn revive(
+    loaded: &mut Loaded,
+    effects: &mut Effects,
+    work: &Work,
+    create: &Create,
+) -> Result<Outcome, v1::Error> {
+    let revivable = loaded
+        .conversations
+        .get(&work.conversation)
+        .is_some_and(|existing| {
+            existing.kind == ConversationKind::Direct
+                && create.kind == ConversationKind::Direct
+                && existing.created_by_command != work.id
+        });
+    if !revivable {
+        return Err(no_conversation());
+    }
+    know_users(loaded, effects, work, create)?;
+    let Some(mut conversation) = loaded.conversations.remove(&work.conversation) else {
+        return Err(no_conversation());
+    };
+    conversation.deleted = false;
+    conversation.history_from = conversation.head_seq;
+    conversation.last_message_seq = 0;
+    conversation.title.clone_from(&create.title);
+    conversation.channel = create.channel;
+    conversation.status = ConversationStatus::Active;
+    conversation.metadata_json.clone_from(&create.metadata_json);
+    conversation.created_by = work.actor.id.to_string();
+    conversation.created_by_command = work.id;
+    conversation.updated_at_ms = conversation.updated_at_ms.max(loaded.now_ms);
+    seat(loaded, effects, work, create, &mut conversation);
+    effects.changed.insert(work.conversation);
+    effects.moved.insert(work.conversation);
+    loaded.conversations.insert(work.conversation, conversation);
+    Ok(outcome(loaded, work, false, Vec::new(), Told::Everybody))
+}
+
+/// Gives everybody their place in a conversation that begins.
+fn seat(
+    loaded: &Loaded,
+    effects: &mut Effects,
+    work: &Work,
+    create: &Create,
+    conversation: &mut ConversationState,
+) {
+    let (creator, other) = match create.kind {
+        ConversationKind::Group => (Role::Admin, Role::Member),
+        ConversationKind::Journal => (Role::Owner, Role::Viewer),
+        ConversationKind::Direct | ConversationKind::Unspecified => (Role::Member, Role::Member),
+    };
+    let mut roles: BTreeMap<&UserId, Role> = create.others.iter().map(|id| (id, other)).collect();
+    roles.insert(&work.actor.id, creator);
+    for (user, role) in roles {
+        let person = loaded.users.get(user).cloned().unwrap_or_else(|| unnamed(user));
+        conversation
+            .members
+            .insert(user.clone(), newcomer(person, role, conversation.head_seq));
+        let key = (work.conversation, user.clone());
+        effects.left.remove(&key);
+        effects.roles.remove(&key);
+        effects.joined.insert(key, (role, conversation.head_seq));
+    }
+}
+
 fn know_users(
     loaded: &mut Loaded,
     effects: &mut Effects,
     work: &Work,
     create: &Create,
 ) -> Result<(), v1::Error> {
-    let wanted = || create.others.iter().chain([&work.actor.id]);
-    let unknown: Vec<&UserId> = wanted().filter(|id| !loaded.users.contains_key(id)).collect();
-    let refused: Vec<&&UserId> = unknown
-        .iter()
-        .filter(|id| !create.provision || loaded.deleted_users.contains(id))
-        .collect();
-    if !refused.is_empty() {
-        let names: Vec<&str> = refused.iter().take(10).map(|id| id.as_str()).collect();
-        let message = format!("unknown users: {}", names.join(", "));
-        return Err(v1::Error::with(ErrorCode::NotFound, message));
+    let wanted = create.others.iter().chain([&work.actor.id]);
+    let mut new = know(&mut loaded.users, &loaded.deleted_users, wanted, create.provision)?;
+    if let Some(name) = new.get_mut(&work.actor.id) {
+        name.clone_from(&work.actor.username);
+        if let Some(person) = loaded.users.get_mut(&work.actor.id) {
+            person.username.clone_from(name);
+        }
     }
-    for id in unknown {
-        let username = if *id == work.actor.id {
-            work.actor.username.clone()
-        } else {
-            id.to_string()
-        };
-        loaded.users.insert(id.clone(), username.clone());
-        effects.new_users.insert(id.clone(), username);
-    }
+    effects.new_users.extend(new);
     Ok(())
 }
 
-fn member(loaded: &Loaded, id: &UserId, role: Role) -> Member {
-    let username = loaded.users.get(id).cloned().unwrap_or_else(|| id.to_string());
-    Member {
-        role,
-        username,
-        read: ReadSet::default(),
-        receipts_version: 0,
+fn outcome(loaded: &Loaded, work: &Work, repeated: bool, events: Vec<v1::Event>, added: Told) -> Outcome {
+    let state = loaded.conversations.get(&work.conversation);
+    let bare = state
+        .map(|state| tell::bare(work.conversation, state, &loaded.epoch))
+        .unwrap_or_default();
+    Outcome::Conversation {
+        bare: Box::new(bare),
+        repeated,
+        events,
+        added,
+        removed: Vec::new(),
     }
 }

@@ -1,186 +1,269 @@
-//! Sending, editing and deleting messages.
+//! Sending, editing, deleting and hiding messages.
 
-use parlance_proto::MessageId;
 use parlance_proto::v1::{self, ErrorCode};
+use uuid::Uuid;
 
-use super::no_conversation;
-use crate::ingest::state::{Change, ChangeKind, ConversationState, Effects, Outcome, Told};
-use crate::ingest::work::{Send, Work, refuse};
-use crate::permissions::{MessageAction, may};
+use super::{Scene, no_conversation, no_message};
+use crate::ingest::state::{ChangeKind, Edit, Outcome};
+use crate::ingest::tell::{self, Parts};
+use crate::ingest::work::{JournalName, MAX_USERS, MessageName, Send, refuse};
+use crate::permissions::Right;
 
-pub(super) fn send(
-    conversation: &mut ConversationState,
-    effects: &mut Effects,
-    work: &Work,
-    send: &Send,
-    now_ms: i64,
-) -> Result<Outcome, v1::Error> {
-    let member = conversation.members.get(&work.actor.id);
-    let username = match member {
-        Some(member) if work.actor.is_user() => member.username.clone(),
-        None if work.actor.is_user() => return Err(no_conversation()),
-        _ => work.actor.username.clone(),
+pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Error> {
+    let actor = &scene.work.actor;
+    let member = scene.conversation.members.get(&actor.id);
+    let (username, number) = match member {
+        Some(member) if actor.is_user() => (member.person.username.clone(), member.person.number),
+        _ => (actor.username.clone(), 0),
     };
     let sender = v1::Sender {
-        id: work.actor.id.to_string(),
+        id: actor.id.to_string(),
         username,
-        kind: work.actor.kind.into(),
+        kind: actor.kind.into(),
+        number,
     };
-    if let Some(original) = conversation.messages.get(&send.message) {
-        return repeat_of(original, &sender);
+    let present = !actor.is_user() || member.is_some();
+    if let Some(original) = scene.conversation.messages.get(&send.message) {
+        return repeat_of(scene, send, original, &sender, present);
     }
-    if let Some(answered) = send.reply_to
-        && !conversation.messages.contains_key(&answered)
+    if !present {
+        return Err(no_conversation());
+    }
+    if actor.is_user() {
+        scene.check(Right::Send)?;
+    } else if scene.conversation.kind == v1::ConversationKind::Journal {
+        return Err(refuse("a journal has no messages"));
+    }
+    let reply_to = match send.reply_to {
+        Some(name) => {
+            let answered = scene.conversation.message_id(name);
+            Some(answered.ok_or_else(|| refuse("reply_to names no message of this conversation"))?)
+        }
+        None => None,
+    };
+    if send
+        .thread
+        .is_some_and(|thread| scene.conversation.thread(thread).is_none())
     {
-        return Err(refuse("reply_to names no message of this conversation"));
+        return Err(refuse("thread_id names no thread of this conversation"));
     }
-    let seq = conversation.next_seq();
-    let at_ms = conversation.time(now_ms);
+    let seq = scene.conversation.next_seq();
+    let at_ms = scene.conversation.time(scene.now_ms);
     let message = v1::Message {
         id: send.message.to_string(),
-        conversation_id: work.conversation.to_string(),
-        conversation_number: conversation.number,
+        conversation_id: scene.id().to_string(),
+        conversation_number: scene.conversation.number,
         seq,
         sender: Some(sender),
         r#type: send.kind.into(),
         content: send.content.clone(),
         metadata_json: send.metadata_json.clone(),
         client_msg_id: send.client_msg_id.clone(),
-        reply_to: send.reply_to.map(|id| id.to_string()),
+        reply_to: reply_to.map(|id| id.to_string()),
         created_at_ms: at_ms,
         edited_at_ms: None,
         deleted_at_ms: None,
+        encrypted: send.encrypted,
+        thread_id: send.thread.map(|id| id.to_string()),
+        reactions: Vec::new(),
     };
-    conversation.last_message_seq = seq;
-    conversation.updated_at_ms = at_ms;
-    conversation.messages.insert(send.message, message.clone());
-    effects.new_messages.push((work.conversation, send.message));
-    effects.moved.insert(work.conversation);
+    if let Some(id) = send.thread
+        && let Some((_, thread)) = scene.conversation.threads.get_mut(&id)
+    {
+        thread.reply_count += 1;
+        thread.last_reply_at_ms = Some(at_ms);
+        scene.effects.moved_threads.insert((scene.work.conversation, id));
+    }
+    scene.conversation.last_message_seq = seq;
+    scene.conversation.updated_at_ms = at_ms;
+    scene.conversation.put_message(send.message, message.clone());
+    scene.effects.new_messages.push((scene.id(), send.message));
+    scene.effects.moved.insert(scene.id());
     Ok(Outcome::Message {
+        event: Some(tell::created(message.clone(), scene.epoch)),
+        then: open_journal(scene, send),
         message: Box::new(message),
         repeated: false,
-        event: Some(Told {
-            seq,
-            at_ms,
-            change: None,
-        }),
+        hidden: false,
     })
 }
 
 /// The original, told once more: the first telling may have been lost.
-fn repeat_of(original: &v1::Message, sender: &v1::Sender) -> Result<Outcome, v1::Error> {
+fn repeat_of(
+    scene: &Scene<'_>,
+    send: &Send,
+    original: &v1::Message,
+    sender: &v1::Sender,
+    present: bool,
+) -> Result<Outcome, v1::Error> {
     let theirs = original.sender.as_ref();
     if theirs.is_none_or(|theirs| theirs.id != sender.id || theirs.kind != sender.kind) {
-        return Err(v1::Error::with(ErrorCode::Conflict, "the message id is taken"));
+        // To a stranger, nothing is here that could be taken.
+        let taken = v1::Error::with(ErrorCode::Conflict, "the message id is taken");
+        return Err(if present { taken } else { no_conversation() });
+    }
+    let event = Some(tell::created(original.clone(), scene.epoch));
+    let mut message = original.clone();
+    let mut then = Vec::new();
+    if present {
+        then = open_journal(scene, send);
+    } else {
+        // Who left still learns that their message is stored, but not what others did since.
+        message.reactions.clear();
     }
     Ok(Outcome::Message {
-        message: Box::new(original.clone()),
+        message: Box::new(message),
         repeated: true,
-        event: Some(Told {
-            seq: original.seq,
-            at_ms: original.created_at_ms,
-            change: None,
-        }),
+        event,
+        hidden: false,
+        then,
     })
+}
+
+/// A shared journal is opened for those who are members now: commands of the sender to the journal, under
+/// ids that are the same for every repeat. Its own rules decide whether the sender may.
+fn open_journal(scene: &Scene<'_>, send: &Send) -> Vec<v1::Command> {
+    let journal = match send.journal {
+        Some(JournalName::Id(id)) => id,
+        Some(JournalName::Number(number)) => match scene.journals_by_number.get(&number) {
+            Some(&id) => id,
+            None => return Vec::new(),
+        },
+        None => return Vec::new(),
+    };
+    let actor = &scene.work.actor;
+    let mut users: Vec<String> = scene
+        .conversation
+        .members
+        .keys()
+        .filter(|id| **id != actor.id)
+        .map(ToString::to_string)
+        .collect();
+    users.sort_unstable();
+    users
+        .chunks(MAX_USERS)
+        .enumerate()
+        .map(|(part, users)| v1::Command {
+            id: Uuid::new_v5(&send.message.uuid(), format!("share:{part}").as_bytes()).to_string(),
+            reply_to: String::new(),
+            actor: Some(v1::Actor {
+                user_id: actor.id.to_string(),
+                username: actor.username.clone(),
+                kind: actor.kind.into(),
+            }),
+            conversation_id: journal.to_string(),
+            issued_at_ms: scene.now_ms,
+            body: Some(v1::command::Body::AddMembers(v1::AddMembers {
+                user_ids: users.to_vec(),
+                role: v1::Role::Viewer.into(),
+                provision_users: false,
+            })),
+        })
+        .collect()
 }
 
 /// Edits with `content`, deletes without.
 pub(super) fn change(
-    conversation: &mut ConversationState,
-    effects: &mut Effects,
-    work: &Work,
-    id: MessageId,
+    scene: &mut Scene<'_>,
+    name: MessageName,
     content: Option<&String>,
-    now_ms: i64,
 ) -> Result<Outcome, v1::Error> {
-    let member = conversation
-        .members
-        .get(&work.actor.id)
-        .ok_or_else(no_conversation)?;
-    let role = member.role;
-    let message = conversation.messages.get(&id).ok_or_else(no_message)?;
-    if let Some(done) = conversation.changes.get(&work.id) {
-        return repeat_of_change(message, done, work);
-    }
+    scene.member()?;
+    let id = scene.conversation.message_id(name).ok_or_else(no_message)?;
+    let message = scene.conversation.messages.get(&id).ok_or_else(no_message)?;
     let own = message
         .sender
         .as_ref()
-        .is_some_and(|sender| sender.id == work.actor.id.as_str());
-    let action = if content.is_some() {
-        MessageAction::Edit
-    } else {
-        MessageAction::Delete
-    };
-    if !may(role, conversation.kind, action, own) {
-        let message = "you may not change what someone else wrote";
-        return Err(v1::Error::with(ErrorCode::Forbidden, message));
-    }
+        .is_some_and(|sender| sender.id == scene.actor().as_str());
+    scene.check(match (content.is_some(), own) {
+        (true, true) => Right::EditOwn,
+        (true, false) => Right::EditForeign,
+        (false, true) => Right::DeleteOwn,
+        (false, false) => Right::DeleteForeign,
+    })?;
     if message.deleted_at_ms.is_some() {
-        return match action {
-            MessageAction::Edit => Err(no_message()),
-            MessageAction::Delete => Ok(Outcome::Message {
-                message: Box::new(message.clone()),
-                repeated: true,
-                event: None,
-            }),
-        };
+        if content.is_some() {
+            return Err(no_message());
+        }
+        return Ok(quiet(message.clone()));
     }
-    let at_ms = conversation.time(now_ms);
-    let seq = conversation.next_seq();
-    let message = conversation.messages.get_mut(&id).ok_or_else(no_message)?;
-    let kind = match content {
+    let message_seq = message.seq;
+    let kind = if content.is_some() {
+        ChangeKind::Edited
+    } else {
+        ChangeKind::Deleted
+    };
+    let change = scene.log(kind, message_seq, Vec::new());
+    let conversation = scene.work.conversation;
+    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+    match content {
         Some(content) => {
-            message.content.clone_from(content);
-            message.edited_at_ms = Some(at_ms);
-            ChangeKind::Edited
+            let at_ms = message.edited_at_ms.unwrap_or(message.created_at_ms);
+            let earlier = std::mem::replace(&mut message.content, content.clone());
+            let edit = Edit {
+                conversation,
+                message_seq,
+                edit_seq: change.seq,
+                content: earlier,
+                at_ms,
+            };
+            scene.effects.edits.push(edit);
+            message.edited_at_ms = Some(change.at_ms);
         }
         None => {
             message.content.clear();
             message.metadata_json.clear();
-            message.deleted_at_ms = Some(at_ms);
-            ChangeKind::Deleted
+            message.deleted_at_ms = Some(change.at_ms);
+            for v1::Reaction { user_id, emoji } in std::mem::take(&mut message.reactions) {
+                if let Ok(user) = user_id.parse() {
+                    scene
+                        .effects
+                        .reactions
+                        .insert((conversation, message_seq, user, emoji), None);
+                }
+            }
+            scene.effects.scrubbed.insert((conversation, message_seq));
         }
-    };
+    }
     let message = message.clone();
-    let change = Change {
-        seq,
-        kind,
-        target_seq: message.seq,
-        actor: work.actor.id.to_string(),
-        at_ms,
-    };
-    conversation.changes.insert(work.id, change.clone());
-    effects.changed_messages.insert((work.conversation, id));
-    effects.new_changes.push((work.conversation, work.id, change));
-    effects.moved.insert(work.conversation);
-    let event = Some(Told {
-        seq,
-        at_ms,
-        change: Some(kind),
-    });
+    scene.effects.changed_messages.insert((conversation, id));
+    let event = scene.event(
+        &change,
+        Parts {
+            message: Some(message.clone()),
+            ..Parts::default()
+        },
+    );
     Ok(Outcome::Message {
         message: Box::new(message),
         repeated: false,
         event,
+        hidden: false,
+        then: Vec::new(),
     })
 }
 
-fn repeat_of_change(message: &v1::Message, done: &Change, work: &Work) -> Result<Outcome, v1::Error> {
-    if done.actor != work.actor.id.as_str() || done.target_seq != message.seq {
-        return Err(v1::Error::with(ErrorCode::Conflict, "the command id is taken"));
-    }
-    let event = Some(Told {
-        seq: done.seq,
-        at_ms: done.at_ms,
-        change: Some(done.kind),
-    });
+pub(super) fn hide(scene: &mut Scene<'_>, name: MessageName) -> Result<Outcome, v1::Error> {
+    scene.check(Right::Hide)?;
+    let message = scene.conversation.message(name).ok_or_else(no_message)?.clone();
+    let key = (scene.id(), scene.actor().clone(), message.seq);
+    scene.effects.hidden.insert(key);
     Ok(Outcome::Message {
-        message: Box::new(message.clone()),
-        repeated: true,
-        event,
+        message: Box::new(message),
+        repeated: false,
+        event: None,
+        hidden: true,
+        then: Vec::new(),
     })
 }
 
-fn no_message() -> v1::Error {
-    v1::Error::with(ErrorCode::NotFound, "no such message")
+/// Nothing to do and nothing to tell.
+pub(super) fn quiet(message: v1::Message) -> Outcome {
+    Outcome::Message {
+        message: Box::new(message),
+        repeated: true,
+        event: None,
+        hidden: false,
+        then: Vec::new(),
+    }
 }

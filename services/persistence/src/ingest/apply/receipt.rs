@@ -1,49 +1,52 @@
-//! Marking messages as read: the set only grows, and only growth makes a new version.
+//! What participants got and read: both only grow, and only growth makes a new version.
 
-use parlance_proto::MessageId;
 use parlance_proto::v1;
 
-use super::no_conversation;
-use crate::ingest::state::{ConversationState, Effects, Outcome};
-use crate::ingest::work::{Work, refuse};
+use super::Scene;
+use crate::ingest::state::{Outcome, Reader};
+use crate::ingest::work::{Receive, refuse};
+use crate::permissions::Right;
 
-pub(super) fn read(
-    conversation: &mut ConversationState,
-    effects: &mut Effects,
-    work: &Work,
-    up_to: u64,
-    messages: &[MessageId],
-) -> Result<Outcome, v1::Error> {
-    let member = conversation
-        .members
-        .get_mut(&work.actor.id)
-        .ok_or_else(no_conversation)?;
-    let seqs: Vec<u64> = messages
+pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcome, v1::Error> {
+    scene.check(Right::Receipts)?;
+    let seqs: Vec<u64> = receive
+        .messages
         .iter()
-        .filter_map(|id| conversation.messages.get(id))
+        .filter_map(|&name| scene.conversation.message(name))
         .map(|m| m.seq)
         .collect();
-    if up_to == 0 && seqs.is_empty() {
+    if receive.up_to == 0 && seqs.is_empty() {
         return Err(refuse("none of message_ids is a message of this conversation"));
     }
-    let mut grown = member.read.insert(1, up_to.min(conversation.head_seq));
-    for seq in seqs {
-        grown |= member.read.insert(seq, seq);
-    }
-    let first_news = {
-        let news = effects
-            .readers
-            .entry((work.conversation, work.actor.id.clone()))
-            .or_default();
-        let first = grown && !*news;
-        *news |= grown;
-        first
+    let up_to = receive.up_to.min(scene.conversation.head_seq);
+    let key = (scene.work.conversation, scene.work.actor.id.clone());
+    let Some(member) = scene.conversation.members.get_mut(&key.1) else {
+        return Err(super::no_conversation());
     };
+    let reader = scene.effects.readers.entry(key).or_insert_with(|| Reader {
+        read: member.read.clone(),
+        delivered_seq: member.delivered_seq,
+        news: false,
+        has_read: false,
+    });
+    // Deliveries are in order: what came last came after all before it.
+    let delivered = seqs.iter().copied().fold(up_to, u64::max);
+    let mut grown = delivered > member.delivered_seq;
+    member.delivered_seq = member.delivered_seq.max(delivered);
+    if !receive.delivered_only {
+        let mut read = member.read.insert(1, up_to);
+        for seq in seqs {
+            read |= member.read.insert(seq, seq);
+        }
+        reader.has_read |= read;
+        grown |= read;
+    }
     // All marks of one participant in one batch are one change.
-    if first_news {
-        conversation.receipts_version += 1;
-        member.receipts_version = conversation.receipts_version;
-        effects.moved.insert(work.conversation);
+    if grown && !reader.news {
+        reader.news = true;
+        scene.conversation.receipts_version += 1;
+        member.receipts_version = scene.conversation.receipts_version;
+        scene.effects.moved.insert(scene.work.conversation);
     }
     Ok(Outcome::Receipt)
 }

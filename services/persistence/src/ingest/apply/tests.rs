@@ -1,13 +1,17 @@
+mod domain;
+
 use std::collections::{BTreeMap, HashMap};
 
-use parlance_proto::v1::{ConversationKind, MessageType, Role, SenderKind};
+use parlance_proto::v1::{
+    Channel, ConversationKind, ConversationStatus, MessageType, Role, SenderKind, event,
+};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::ingest::state::{ChangeKind, Member, Told};
-use crate::ingest::work::{Actor, Create, Send};
+use crate::ingest::state::{ChangeKind, Member, Person, Told};
+use crate::ingest::work::{Actor, Create, MessageName, Receive, Send};
 use crate::read_set::ReadSet;
 
 /// A group of alice (admin), bob and carol, and a stranger: mallory.
@@ -23,6 +27,10 @@ fn group() -> ConversationId {
 
 fn message_id(id: u128) -> MessageId {
     MessageId::from_uuid(Uuid::from_u128(id))
+}
+
+fn name(id: u128) -> MessageName {
+    MessageName::Id(message_id(id))
 }
 
 fn work(command: u128, who: &str, action: Action) -> Work {
@@ -47,6 +55,9 @@ fn send(command: u128, who: &str, message: u128) -> Work {
         metadata_json: "{\"k\":1}".into(),
         client_msg_id: None,
         reply_to: None,
+        encrypted: false,
+        thread: None,
+        journal: None,
     };
     work(command, who, Action::Send(send))
 }
@@ -56,25 +67,23 @@ fn edit(command: u128, who: &str, message: u128, content: &str) -> Work {
         command,
         who,
         Action::Edit {
-            message: message_id(message),
+            message: name(message),
             content: content.into(),
         },
     )
 }
 
 fn delete(command: u128, who: &str, message: u128) -> Work {
-    work(
-        command,
-        who,
-        Action::Delete {
-            message: message_id(message),
-        },
-    )
+    work(command, who, Action::Delete(name(message)))
 }
 
 fn read(command: u128, who: &str, up_to: u64, messages: &[u128]) -> Work {
-    let messages = messages.iter().map(|&id| message_id(id)).collect();
-    work(command, who, Action::Read { up_to, messages })
+    let receive = Receive {
+        up_to,
+        messages: messages.iter().map(|&id| name(id)).collect(),
+        delivered_only: false,
+    };
+    work(command, who, Action::Receive(receive))
 }
 
 fn create(command: u128, who: &str, others: &[&str], provision: bool) -> Work {
@@ -84,6 +93,9 @@ fn create(command: u128, who: &str, others: &[&str], provision: bool) -> Work {
         title: "Tea".into(),
         others,
         provision,
+        channel: Channel::Chat,
+        metadata_json: String::new(),
+        content: String::new(),
     };
     work(command, who, Action::Create(create))
 }
@@ -95,8 +107,13 @@ fn loaded() -> Loaded {
             user(id),
             Member {
                 role,
-                username: id.to_uppercase(),
+                person: Person {
+                    username: id.to_uppercase(),
+                    number: 3,
+                },
+                joined_seq: 0,
                 read: ReadSet::default(),
+                delivered_seq: 0,
                 receipts_version: 0,
             },
         )
@@ -105,6 +122,12 @@ fn loaded() -> Loaded {
         number: 7,
         kind: ConversationKind::Group,
         title: "Tea".into(),
+        channel: Channel::Chat,
+        status: ConversationStatus::Active,
+        metadata_json: String::new(),
+        created_at_ms: 500,
+        deleted: false,
+        history_from: 0,
         created_by: "alice".into(),
         created_by_command: CommandId::from_uuid(Uuid::from_u128(1)),
         head_seq: 0,
@@ -113,7 +136,10 @@ fn loaded() -> Loaded {
         updated_at_ms: 500,
         members: MEMBERS.iter().map(member).collect(),
         messages: HashMap::new(),
+        places: HashMap::new(),
+        threads: HashMap::new(),
         changes: HashMap::new(),
+        journal: None,
     };
     Loaded {
         now_ms: 1_000,
@@ -130,10 +156,28 @@ fn places(effects: &Effects) -> Vec<Option<(u64, Option<u64>, bool)>> {
             message,
             repeated,
             event,
-        } => Some((message.seq, event.map(|e| e.seq), *repeated)),
+            ..
+        } => Some((message.seq, event.as_ref().map(|e| e.seq), *repeated)),
         _ => None,
     };
     effects.outcomes.iter().map(place).collect()
+}
+
+fn kind_of(event: &v1::Event) -> &'static str {
+    match &event.body {
+        Some(event::Body::MessageCreated(_)) => "created",
+        Some(event::Body::MessageEdited(_)) => "edited",
+        Some(event::Body::MessageDeleted(_)) => "deleted",
+        Some(event::Body::ReactionChanged(_)) => "reaction",
+        Some(event::Body::ThreadCreated(_)) => "thread",
+        Some(event::Body::ConversationUpdated(_)) => "updated",
+        Some(event::Body::MembersAdded(_)) => "added",
+        Some(event::Body::MemberRemoved(_)) => "removed",
+        Some(event::Body::RoleChanged(_)) => "role",
+        Some(event::Body::ConversationDeleted(_)) => "gone",
+        Some(event::Body::JournalEdited(_)) => "text",
+        Some(event::Body::ReceiptUpdated(_)) | None => "receipt",
+    }
 }
 
 fn codes(effects: &Effects) -> Vec<Option<ErrorCode>> {
@@ -285,14 +329,9 @@ fn time_never_runs_backwards_within_a_conversation() {
         panic!("a message")
     };
     assert_eq!(message.created_at_ms, 500);
-    assert_eq!(
-        *event,
-        Some(Told {
-            seq: 1,
-            at_ms: 500,
-            change: None
-        })
-    );
+    let event = event.as_ref().unwrap();
+    assert_eq!((event.seq, event.at_ms), (1, 500));
+    assert!(matches!(event.body, Some(event::Body::MessageCreated(_))));
 }
 
 #[test]
@@ -301,7 +340,7 @@ fn an_answer_names_a_message_of_the_conversation_also_one_of_the_same_batch() {
     let reply = |command, message, to| {
         let mut work = send(command, "bob", message);
         if let Action::Send(send) = &mut work.action {
-            send.reply_to = Some(message_id(to));
+            send.reply_to = Some(name(to));
         }
         work
     };
@@ -352,7 +391,11 @@ fn marks_of_one_reader_in_one_batch_are_one_version_and_marks_without_news_none(
         ],
     );
     assert_eq!(
-        effects.readers.values().copied().collect::<Vec<_>>(),
+        effects
+            .readers
+            .values()
+            .map(|reader| reader.news)
+            .collect::<Vec<_>>(),
         [true, true]
     );
     let conversation = &state.conversations[&group()];
@@ -368,7 +411,14 @@ fn marks_of_one_reader_in_one_batch_are_one_version_and_marks_without_news_none(
         &mut state,
         &[read(23, "carol", 1, &[]), read(24, "carol", 0, &[3, 55])],
     );
-    assert_eq!(again.readers.values().copied().collect::<Vec<_>>(), [false]);
+    assert_eq!(
+        again
+            .readers
+            .values()
+            .map(|reader| reader.news)
+            .collect::<Vec<_>>(),
+        [false]
+    );
     assert_eq!(state.conversations[&group()].receipts_version, 2);
     let unknown = apply(&mut state, &[read(25, "carol", 0, &[55])]);
     assert_eq!(codes(&unknown), [Some(ErrorCode::Invalid)]);
@@ -393,7 +443,7 @@ fn a_created_conversation_is_there_for_the_rest_of_the_batch() {
         .outcomes
         .iter()
         .map(|outcome| match outcome {
-            Outcome::Conversation { repeated, announce } => Some((*repeated, *announce)),
+            Outcome::Conversation { repeated, added, .. } => Some((*repeated, *added == Told::Everybody)),
             _ => None,
         })
         .collect();
@@ -411,7 +461,7 @@ fn a_created_conversation_is_there_for_the_rest_of_the_batch() {
         codes(&effects),
         [None, None, None, None, Some(ErrorCode::NotFound)]
     );
-    let roles: Vec<Role> = effects.created[&group()].values().copied().collect();
+    let roles: Vec<Role> = effects.joined.values().map(|(role, _)| *role).collect();
     assert_eq!(roles, [Role::Admin, Role::Member]);
     assert_eq!(
         effects.new_users.values().cloned().collect::<Vec<_>>(),
@@ -426,7 +476,11 @@ fn unknown_and_deleted_users_are_named_and_nothing_is_created() {
         numbers: vec![1, 2],
         ..Loaded::default()
     };
-    state.users.insert(user("alice"), "Alice".into());
+    let alice = Person {
+        username: "Alice".into(),
+        number: 1,
+    };
+    state.users.insert(user("alice"), alice);
     state.deleted_users.insert(user("ghost"));
     let effects = apply(
         &mut state,
@@ -475,10 +529,10 @@ proptest! {
             let before = state.conversations[&group()].members.clone();
             let effects = apply(&mut state, batch);
             for outcome in &effects.outcomes {
-                let Outcome::Message { message, repeated, event } = outcome else { continue };
+                let Outcome::Message { message, repeated, event, .. } = outcome else { continue };
                 prop_assert_eq!(*seq_of.entry(message.id.clone()).or_insert(message.seq), message.seq);
                 let Some(event) = event else { continue };
-                let what = format!("{} {:?}", message.id, event.change);
+                let what = format!("{} {}", message.id, kind_of(event));
                 match told.get(&event.seq) {
                     Some(earlier) => prop_assert!(*repeated && *earlier == what),
                     None => { prop_assert!(!repeated); told.insert(event.seq, what); }

@@ -1,0 +1,196 @@
+//! The chats dialect: `message:*` and `typing:*` in chats that are followed without joining them.
+
+use parlance_proto::v1::{Conversation, ErrorCode, Typing};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, union};
+use crate::error::ClientError;
+use crate::limits::Limits;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Chats;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TypingJson<'a> {
+    chat_id: String,
+    user_id: &'a str,
+    username: &'a str,
+}
+
+#[derive(Serialize)]
+struct ChatJson<'a> {
+    #[serde(rename = "chatId")]
+    chat_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat: Option<union::ConversationJson<'a>>,
+    /// All there are now, where they changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participants: Option<Vec<union::ParticipantJson<'a>>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FailedJson<'a> {
+    #[serde(flatten)]
+    error: &'a ClientError,
+    event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temp_id: Option<Box<RawValue>>,
+}
+
+impl Dialect for Chats {
+    fn name(&self) -> &'static str {
+        "chats"
+    }
+
+    fn inbound_events(&self) -> &'static [&'static str] {
+        &[
+            "chat:join",
+            "chat:leave",
+            "message:send",
+            "message:read",
+            "typing:start",
+            "typing:stop",
+        ]
+    }
+
+    fn joins_by_itself(&self) -> bool {
+        true
+    }
+
+    fn decode(
+        &self,
+        _speaker: Speaker<'_>,
+        event: &str,
+        payload: &RawValue,
+        limits: &Limits,
+    ) -> Result<Decoded, ClientError> {
+        let typing = |is_typing| {
+            Ok::<_, ClientError>(Action::Typing {
+                conversation: payload::conversation(payload)?,
+                is_typing,
+            })
+        };
+        let action = match event {
+            "chat:join" => Action::Join(payload::conversation(payload)?),
+            "chat:leave" => Action::Leave(payload::conversation(payload)?),
+            "message:send" => {
+                return Ok(Decoded {
+                    action: Action::Send(payload::send(payload, limits)?),
+                    tag: payload::temp_id(payload),
+                });
+            }
+            "message:read" => payload::reading(payload, limits)?.action()?,
+            "typing:start" => typing(true)?,
+            "typing:stop" => typing(false)?,
+            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+        };
+        Ok(action.into())
+    }
+
+    fn tag(&self, event: &str, payload: &RawValue) -> Option<String> {
+        (event == "message:send").then(|| payload::temp_id(payload))?
+    }
+
+    fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {
+        let frame = match outbound {
+            Outbound::MessageCreated(_, message) => Frame::new("message:new", &union::message(message)),
+            Outbound::MessageEdited(_, message) => Frame::new("message:edited", &union::message(message)),
+            Outbound::MessageDeleted(place, message) => {
+                Frame::new("message:deleted", &union::deleted(place, message, "all"))
+            }
+            Outbound::MessageHidden(place, message) => {
+                Frame::new("message:deleted", &union::deleted(place, message, "me"))
+            }
+            Outbound::Reaction(place, change) => match union::reaction(place, change) {
+                Some(change) => Frame::new("message:reaction", &change),
+                None => return Vec::new(),
+            },
+            Outbound::Receipt(place, receipt) => {
+                let read = |id| union::read(place, id, &receipt.user_id, receipt.at_ms);
+                let messages = receipt.read_now.iter();
+                return messages
+                    .map(|message| Frame::new("message:read", &read(&message.id)))
+                    .collect();
+            }
+            Outbound::Typing(place, typing) => {
+                let event = if typing.is_typing {
+                    "typing:start"
+                } else {
+                    "typing:stop"
+                };
+                Frame::new(event, &typing_json(place, typing))
+            }
+            Outbound::ConversationAdded(added) => Frame::new("chat:new", &chat(added)),
+            Outbound::ConversationChanged(_, changed) => {
+                Frame::new("chat:updated", &camel::conversation_changed(changed))
+            }
+            Outbound::MembersAdded(place, _)
+            | Outbound::MemberRemoved(place, _)
+            | Outbound::RoleChanged(place, _) => {
+                let participants = union::participants(&place.participants);
+                Frame::new("chat:updated", &named(place, Some(participants)))
+            }
+            Outbound::ConversationRemoved(place) => Frame::new("chat:removed", &named(place, None)),
+            Outbound::Failed {
+                event, tag, error, ..
+            } => Frame::new(
+                "error",
+                &FailedJson {
+                    error,
+                    event,
+                    temp_id: tag.map(payload::tag),
+                },
+            ),
+            // A chat is told of by its messages; there is no word for the rest.
+            Outbound::RoomPresence(..)
+            | Outbound::ThreadCreated(..)
+            | Outbound::ListUpdated { .. }
+            | Outbound::JournalEdited(_)
+            | Outbound::Resync { .. } => return Vec::new(),
+        };
+        vec![frame]
+    }
+
+    fn answer(&self, outcome: Result<&Answer, &ClientError>, _place: Option<&Place>) -> Box<RawValue> {
+        camel::answer(outcome)
+    }
+}
+
+fn typing_json<'a>(place: &Place, typing: &'a Typing) -> TypingJson<'a> {
+    TypingJson {
+        chat_id: place.id.to_string(),
+        user_id: &typing.user_id,
+        username: &typing.username,
+    }
+}
+
+fn chat(conversation: &Conversation) -> ChatJson<'_> {
+    ChatJson {
+        chat_id: conversation.id.clone(),
+        chat: Some(union::conversation(conversation)),
+        participants: None,
+    }
+}
+
+fn named<'a>(place: &Place, participants: Option<Vec<union::ParticipantJson<'a>>>) -> ChatJson<'a> {
+    ChatJson {
+        chat_id: place.id.to_string(),
+        chat: None,
+        participants,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn it_speaks_as_recorded() {
+        samples::check(&Chats);
+    }
+}

@@ -1,0 +1,336 @@
+//! What the encrypted dialect writes. Must not decide anything.
+
+use std::collections::BTreeSet;
+
+use parlance_proto::v1::{
+    Conversation, Message, MessageRef as StoredRef, Participant, Reaction, ReactionChanged, ReceiptUpdated,
+    Typing,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::dialect::native::json as native;
+use crate::dialect::shape::{self, metadata, role_name, time, type_name};
+use crate::dialect::{Answer, Place, encode, payload};
+use crate::error::ClientError;
+
+/// A message.
+#[derive(Serialize)]
+pub struct MessageJson<'a> {
+    id: &'a str,
+    conversation_id: &'a str,
+    seq: u64,
+    sender_id: &'a str,
+    sender: SenderJson<'a>,
+    content_encrypted: &'a str,
+    encrypted: bool,
+    /// Of a message that is no ciphertext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+    message_type: &'static str,
+    metadata: Box<RawValue>,
+    client_msg_id: Option<&'a str>,
+    reply_to: Option<&'a str>,
+    thread_id: Option<&'a str>,
+    reactions: Vec<ReactionJson<'a>>,
+    created_at: String,
+    edited_at: Option<String>,
+    deleted_at: Option<String>,
+    /// One for each recipient, where they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statuses: Option<Vec<StatusJson<'a>>>,
+}
+
+#[derive(Serialize)]
+struct SenderJson<'a> {
+    id: &'a str,
+    username: &'a str,
+}
+
+#[derive(Serialize)]
+struct StatusJson<'a> {
+    user_id: &'a str,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct ReactionJson<'a> {
+    user_id: &'a str,
+    emoji: &'a str,
+}
+
+/// A message has come further.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusUpdatedJson<'a> {
+    message_id: &'a str,
+    status: &'static str,
+    user_id: &'a str,
+    timestamp: String,
+    conversation_id: String,
+}
+
+/// Somebody types.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TypingJson<'a> {
+    user_id: &'a str,
+    username: &'a str,
+    is_typing: bool,
+    timestamp: String,
+    conversation_id: String,
+}
+
+/// A message is gone.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoneJson<'a> {
+    message_id: &'a str,
+    conversation_id: String,
+    /// `all` or `me`.
+    scope: &'static str,
+    deleted_at: Option<String>,
+}
+
+/// A mark came or went.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReactionUpdatedJson<'a> {
+    message_id: &'a str,
+    conversation_id: String,
+    user_id: &'a str,
+    emoji: &'a str,
+    removed: bool,
+    /// All that the message has now.
+    reactions: Vec<ReactionJson<'a>>,
+}
+
+/// Something happened to a conversation itself.
+#[derive(Serialize)]
+pub struct ConversationEventJson<'a> {
+    #[serde(rename = "conversationId")]
+    conversation_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation: Option<native::ConversationJson<'a>>,
+    /// All there are now, where they changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participants: Option<Vec<ParticipantJson<'a>>>,
+}
+
+#[derive(Serialize)]
+struct ParticipantJson<'a> {
+    user_id: &'a str,
+    username: &'a str,
+    role: &'static str,
+}
+
+#[derive(Serialize)]
+struct FailedJson<'a> {
+    name: &'static str,
+    #[serde(flatten)]
+    error: &'a ClientError,
+}
+
+/// An event failed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedEventJson<'a> {
+    #[serde(flatten)]
+    failed: FailedJson<'a>,
+    event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temp_id: Option<Box<RawValue>>,
+}
+
+#[derive(Default, Serialize)]
+struct AnswerJson<'a> {
+    success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<MessageJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<FailedJson<'a>>,
+}
+
+/// A message, with how far it has come to each recipient where they are known.
+pub fn message<'a>(message: &'a Message, place: Option<&'a Place>) -> MessageJson<'a> {
+    let (sender, username) = shape::sender(message);
+    let status = |recipient: &'a Participant| StatusJson {
+        user_id: &recipient.user_id,
+        status: shape::delivery(recipient, message.seq),
+    };
+    MessageJson {
+        id: &message.id,
+        conversation_id: &message.conversation_id,
+        seq: message.seq,
+        sender_id: sender,
+        sender: SenderJson { id: sender, username },
+        content_encrypted: &message.content,
+        encrypted: message.encrypted,
+        content: (!message.encrypted).then_some(&*message.content),
+        message_type: type_name(message.r#type()),
+        metadata: metadata(&message.metadata_json),
+        client_msg_id: message.client_msg_id.as_deref(),
+        reply_to: message.reply_to.as_deref(),
+        thread_id: message.thread_id.as_deref(),
+        reactions: reactions(&message.reactions),
+        created_at: time(message.created_at_ms),
+        edited_at: message.edited_at_ms.map(time),
+        deleted_at: message.deleted_at_ms.map(time),
+        statuses: place.map(|place| shape::recipients(place, message).map(status).collect()),
+    }
+}
+
+/// That a message is gone: `scope` is `all`, or `me` where only this user does not see it any more.
+pub fn gone<'a>(place: &Place, message: &'a Message, scope: &'static str) -> GoneJson<'a> {
+    GoneJson {
+        message_id: &message.id,
+        conversation_id: place.id.to_string(),
+        scope,
+        deleted_at: message.deleted_at_ms.map(time),
+    }
+}
+
+/// A mark put on a message or taken back; nothing where it is on no message.
+pub fn reaction<'a>(place: &Place, change: &'a ReactionChanged) -> Option<ReactionUpdatedJson<'a>> {
+    let message = change.message.as_ref()?;
+    Some(ReactionUpdatedJson {
+        message_id: &message.id,
+        conversation_id: place.id.to_string(),
+        user_id: &change.user_id,
+        emoji: &change.emoji,
+        removed: change.removed,
+        reactions: reactions(&message.reactions),
+    })
+}
+
+fn reactions(reactions: &[Reaction]) -> Vec<ReactionJson<'_>> {
+    reactions
+        .iter()
+        .map(|reaction| ReactionJson {
+            user_id: &reaction.user_id,
+            emoji: &reaction.emoji,
+        })
+        .collect()
+}
+
+/// The best status each message has reached now.
+pub fn statuses<'a>(place: &Place, receipt: &'a ReceiptUpdated) -> Vec<StatusUpdatedJson<'a>> {
+    let updated = |message: &'a StoredRef, status| StatusUpdatedJson {
+        message_id: &message.id,
+        status,
+        user_id: &receipt.user_id,
+        timestamp: time(receipt.at_ms),
+        conversation_id: place.id.to_string(),
+    };
+    let read: BTreeSet<u64> = receipt.read_now.iter().map(|message| message.seq).collect();
+    let delivered = receipt
+        .delivered_now
+        .iter()
+        .filter(|message| !read.contains(&message.seq));
+    delivered
+        .map(|message| updated(message, "delivered"))
+        .chain(receipt.read_now.iter().map(|message| updated(message, "read")))
+        .collect()
+}
+
+/// That somebody types, or ends to.
+pub fn typing<'a>(place: &Place, typing: &'a Typing) -> TypingJson<'a> {
+    TypingJson {
+        user_id: &typing.user_id,
+        username: &typing.username,
+        is_typing: typing.is_typing,
+        timestamp: time(typing.at_ms),
+        conversation_id: place.id.to_string(),
+    }
+}
+
+/// A conversation that is new to this user or changed.
+pub fn conversation(conversation: &Conversation) -> ConversationEventJson<'_> {
+    ConversationEventJson {
+        conversation_id: conversation.id.clone(),
+        conversation: Some(native::conversation(conversation)),
+        participants: None,
+    }
+}
+
+/// Who is in a conversation now.
+pub fn participants(place: &Place) -> ConversationEventJson<'_> {
+    ConversationEventJson {
+        conversation_id: place.id.to_string(),
+        conversation: None,
+        participants: Some(
+            place
+                .participants
+                .iter()
+                .map(|participant| ParticipantJson {
+                    user_id: &participant.user_id,
+                    username: &participant.username,
+                    role: role_name(participant.role()),
+                })
+                .collect(),
+        ),
+    }
+}
+
+/// That a conversation is gone for this user.
+pub fn removed(place: &Place) -> ConversationEventJson<'static> {
+    ConversationEventJson {
+        conversation_id: place.id.to_string(),
+        conversation: None,
+        participants: None,
+    }
+}
+
+/// That an event failed.
+pub fn failed_event<'a>(event: &'a str, tag: Option<&str>, error: &'a ClientError) -> FailedEventJson<'a> {
+    FailedEventJson {
+        failed: failed(error),
+        event,
+        temp_id: tag.map(payload::tag),
+    }
+}
+
+/// The ack of an event.
+pub fn answer(outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> Box<RawValue> {
+    let mut answer = AnswerJson {
+        success: outcome.is_ok(),
+        ..AnswerJson::default()
+    };
+    match outcome {
+        Ok(Answer::Message(sent)) => answer.message = Some(message(sent, place)),
+        // Nothing else this front end can ask for has an answer it could show.
+        Ok(
+            Answer::Done
+            | Answer::Conversation(_)
+            | Answer::Receipt(_)
+            | Answer::Thread(_)
+            | Answer::Journal(_)
+            | Answer::Pages(_),
+        ) => {}
+        Err(error) => answer.error = Some(failed(error)),
+    }
+    encode(&answer)
+}
+
+fn failed(error: &ClientError) -> FailedJson<'_> {
+    FailedJson {
+        name: error_name(error),
+        error,
+    }
+}
+
+/// The class of a failure as this front end tells them apart. Who is not in a conversation is not told whether
+/// there is one: both are forbidden.
+pub fn error_name(error: &ClientError) -> &'static str {
+    match error.code {
+        "not_found" if *error == ClientError::no_conversation() => "ForbiddenError",
+        "invalid" | "too_large" | "unprocessable" | "unknown_event" => "ValidationError",
+        "unauthenticated" => "UnauthorizedError",
+        "forbidden" => "ForbiddenError",
+        "not_found" => "NotFoundError",
+        "conflict" => "ConflictError",
+        "rate_limited" => "RateLimitError",
+        "unavailable" | "unknown" => "ServiceUnavailableError",
+        _ => "InternalError",
+    }
+}

@@ -1,0 +1,305 @@
+//! The threads dialect: conversations joined by hand, `message:*` with camelCase fields, threads.
+
+use parlance_proto::v1::ErrorCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::place::{Place, thread_id};
+use super::{
+    Action, Answer, Decoded, Dialect, Frame, MessageRef, Outbound, Speaker, camel, native, payload, union,
+};
+use crate::error::ClientError;
+use crate::limits::Limits;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Threads;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CreateThreadPayload {
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(alias = "root_message_id")]
+    root_message_id: Option<MessageRef>,
+    #[serde(alias = "parent_thread_id", default, deserialize_with = "thread_id")]
+    parent_thread_id: Option<Uuid>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SwitchThreadPayload {
+    #[serde(alias = "thread_id", default, deserialize_with = "thread_id")]
+    thread_id: Option<Uuid>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EditPayload {
+    #[serde(alias = "message_id")]
+    message_id: MessageRef,
+    content: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeletePayload {
+    #[serde(alias = "message_id")]
+    message_id: MessageRef,
+    scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReactPayload {
+    #[serde(alias = "message_id")]
+    message_id: MessageRef,
+    emoji: String,
+    #[serde(default)]
+    remove: bool,
+}
+
+#[derive(Serialize)]
+struct ErrorJson<'a> {
+    message: &'a str,
+    details: &'a str,
+    code: &'static str,
+    retry: bool,
+    event: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageErrorJson<'a> {
+    message_id: Box<RawValue>,
+    error: &'static str,
+    details: &'a str,
+    code: &'static str,
+    retry: bool,
+}
+
+impl Dialect for Threads {
+    fn name(&self) -> &'static str {
+        "threads"
+    }
+
+    fn inbound_events(&self) -> &'static [&'static str] {
+        &[
+            "conversation:join",
+            "conversation:leave",
+            "message:send",
+            "message:edit",
+            "message:delete",
+            "message:read",
+            "message:react",
+            "typing",
+            "thread:create",
+            "thread:switch",
+        ]
+    }
+
+    fn shows_who_looks(&self) -> bool {
+        true
+    }
+
+    fn decode(
+        &self,
+        _speaker: Speaker<'_>,
+        event: &str,
+        payload: &RawValue,
+        limits: &Limits,
+    ) -> Result<Decoded, ClientError> {
+        let action = match event {
+            "conversation:join" => Action::Join(payload::conversation(payload)?),
+            "conversation:leave" => Action::Leave(payload::conversation(payload)?),
+            "message:send" => {
+                return Ok(Decoded {
+                    action: Action::Send(payload::send(payload, limits)?),
+                    tag: payload::temp_id(payload),
+                });
+            }
+            "message:edit" => edit(payload, limits)?,
+            "message:delete" => delete(payload)?,
+            "message:read" => payload::reading(payload, limits)?.action()?,
+            "message:react" => react(payload, limits)?,
+            "typing" => payload::typing(payload)?,
+            "thread:create" => create_thread(payload, limits)?,
+            "thread:switch" => Action::SwitchThread {
+                conversation: payload::conversation(payload)?,
+                thread: payload::object::<SwitchThreadPayload>(payload)?.thread_id,
+            },
+            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+        };
+        Ok(action.into())
+    }
+
+    fn tag(&self, event: &str, payload: &RawValue) -> Option<String> {
+        (event == "message:send").then(|| payload::temp_id(payload))?
+    }
+
+    fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {
+        match outbound {
+            Outbound::MessageCreated(_, message) => one("message:new", &union::message(message)),
+            Outbound::MessageEdited(_, message) => one("message:edited", &union::message(message)),
+            Outbound::MessageDeleted(place, message) => {
+                one("message:deleted", &union::deleted(place, message, "all"))
+            }
+            Outbound::MessageHidden(place, message) => {
+                one("message:deleted", &union::deleted(place, message, "me"))
+            }
+            Outbound::Reaction(place, change) => {
+                let change = union::reaction(place, change);
+                change
+                    .iter()
+                    .map(|change| Frame::new("message:reaction", change))
+                    .collect()
+            }
+            Outbound::Receipt(place, receipt) => {
+                let read = |id| union::read(place, id, &receipt.user_id, receipt.at_ms);
+                let now = receipt.read_now.iter();
+                now.map(|message| Frame::new("message:read", &read(&message.id)))
+                    .collect()
+            }
+            Outbound::Typing(place, typing) => one("user:typing", &camel::typing(place, typing)),
+            Outbound::RoomPresence(place, presence) => {
+                let event = if presence.joined {
+                    "user:joined"
+                } else {
+                    "user:left"
+                };
+                one(event, &camel::looking(place, presence))
+            }
+            Outbound::ThreadCreated(_, thread) => one("thread:created", &camel::thread_created(thread)),
+            Outbound::MembersAdded(place, added) => {
+                let joined = |member| Frame::new("user:joined", &camel::membership(place, member));
+                added.members.iter().map(joined).collect()
+            }
+            Outbound::MemberRemoved(place, member) => one("user:left", &camel::membership(place, member)),
+            Outbound::RoleChanged(place, member) => one("user:role", &camel::role(place, member)),
+            Outbound::ConversationChanged(_, conversation) => {
+                one("conversation:updated", &camel::conversation_changed(conversation))
+            }
+            Outbound::ConversationAdded(conversation) => {
+                one("conversation:created", &camel::conversation(conversation))
+            }
+            Outbound::ConversationRemoved(place) => one("conversation:removed", &camel::named(place)),
+            Outbound::Failed {
+                event, tag, error, ..
+            } => failed(event, tag, error),
+            // The front end has no lists that live, no journals, and no way to be told to begin anew.
+            Outbound::ListUpdated { .. } | Outbound::JournalEdited(_) | Outbound::Resync { .. } => Vec::new(),
+        }
+    }
+
+    fn answer(&self, outcome: Result<&Answer, &ClientError>, _place: Option<&Place>) -> Box<RawValue> {
+        camel::answer(outcome)
+    }
+
+    fn refusal(&self, _reason: &str) -> String {
+        // The front end compares the text.
+        "Authentication failed".to_owned()
+    }
+}
+
+fn one(event: &'static str, payload: &impl Serialize) -> Vec<Frame> {
+    vec![Frame::new(event, payload)]
+}
+
+fn edit(payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
+    let conversation = payload::conversation_if_named(payload)?;
+    let EditPayload { message_id, content } = payload::object(payload)?;
+    limits.content(&content)?;
+    Ok(Action::Edit {
+        conversation,
+        message: message_id,
+        content,
+    })
+}
+
+fn delete(payload: &RawValue) -> Result<Action, ClientError> {
+    let conversation = payload::conversation_if_named(payload)?;
+    let DeletePayload { message_id, scope } = payload::object(payload)?;
+    Ok(Action::Delete {
+        conversation,
+        message: message_id,
+        for_me: native::for_me(scope.as_deref())?,
+    })
+}
+
+fn react(payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
+    let conversation = payload::conversation_if_named(payload)?;
+    let ReactPayload {
+        message_id,
+        emoji,
+        remove,
+    } = payload::object(payload)?;
+    limits.emoji(&emoji)?;
+    Ok(Action::React {
+        conversation,
+        message: message_id,
+        emoji,
+        remove,
+    })
+}
+
+fn create_thread(payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
+    let conversation = payload::conversation(payload)?;
+    let parts: CreateThreadPayload = payload::object(payload)?;
+    let title = parts.title.unwrap_or_default();
+    if !title.is_empty() {
+        limits.title(&title)?;
+    }
+    Ok(Action::CreateThread {
+        conversation,
+        title,
+        root: parts.root_message_id,
+        parent: parts.parent_thread_id,
+    })
+}
+
+fn failed(event: &str, tag: Option<&str>, error: &ClientError) -> Vec<Frame> {
+    let is_send = event == "message:send";
+    let (code, retry) = (error.code, error.retry);
+    let mut frames = vec![Frame::new(
+        "error",
+        &ErrorJson {
+            message: if is_send {
+                "Failed to send message"
+            } else {
+                &error.message
+            },
+            details: &error.message,
+            code,
+            retry,
+            event,
+        },
+    )];
+    if let Some(tag) = tag.filter(|_| is_send) {
+        let failed = MessageErrorJson {
+            message_id: payload::tag(tag),
+            error: "Message could not be sent",
+            details: &error.message,
+            code,
+            retry,
+        };
+        frames.push(Frame::new("message:error", &failed));
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn it_speaks_as_recorded() {
+        samples::check(&Threads);
+    }
+
+    #[test]
+    fn a_refused_client_reads_what_it_compares_with() {
+        assert_eq!(Threads.refusal("token is expired"), "Authentication failed");
+    }
+}

@@ -1,0 +1,257 @@
+//! The one form of a message, a conversation and what happens to them that suits the front ends of both `chats`
+//! and `threads`: their keys side by side, in both casings. Pure.
+
+use parlance_proto::v1::{Conversation, Message, Participant, Reaction, ReactionChanged};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::Place;
+use super::shape::{self, time};
+
+/// A message. Both front ends call the event `message:new` and look for different keys.
+#[derive(Debug, Serialize)]
+pub struct MessageJson<'a> {
+    id: &'a str,
+    #[serde(rename = "_id")]
+    document_id: &'a str,
+    chat_id: &'a str,
+    #[serde(rename = "chatId")]
+    chat_id_camel: &'a str,
+    conversation_id: &'a str,
+    #[serde(rename = "conversationId")]
+    conversation_id_camel: &'a str,
+    seq: u64,
+    sender: SenderJson<'a>,
+    sender_id: &'a str,
+    #[serde(rename = "senderId")]
+    sender_id_camel: &'a str,
+    #[serde(rename = "senderType")]
+    sender_type: &'static str,
+    content: &'a str,
+    message_type: &'static str,
+    #[serde(rename = "messageType")]
+    message_type_camel: &'static str,
+    metadata: Box<RawValue>,
+    #[serde(rename = "threadId")]
+    thread_id: Option<&'a str>,
+    #[serde(rename = "replyTo")]
+    reply_to: Option<&'a str>,
+    #[serde(rename = "clientMsgId")]
+    client_msg_id: Option<&'a str>,
+    reactions: Vec<ReactionJson<'a>>,
+    created_at: String,
+    #[serde(rename = "createdAt")]
+    created_at_camel: String,
+    edited_at: Option<String>,
+    #[serde(rename = "editedAt")]
+    edited_at_camel: Option<String>,
+    deleted_at: Option<String>,
+    #[serde(rename = "deletedAt")]
+    deleted_at_camel: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SenderJson<'a> {
+    id: &'a str,
+    username: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReactionJson<'a> {
+    user_id: &'a str,
+    emoji: &'a str,
+}
+
+/// That a message is gone, for all or for this user alone.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletedJson<'a> {
+    id: &'a str,
+    #[serde(rename = "_id")]
+    document_id: &'a str,
+    message_id: &'a str,
+    chat_id: String,
+    conversation_id: String,
+    scope: &'static str,
+    deleted_at: Option<String>,
+}
+
+/// A mark put on a message or taken back.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReactionChangedJson<'a> {
+    message_id: &'a str,
+    chat_id: String,
+    conversation_id: String,
+    user_id: &'a str,
+    emoji: &'a str,
+    removed: bool,
+    /// All that the message has now.
+    reactions: Vec<ReactionJson<'a>>,
+}
+
+/// That somebody read a message.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadJson<'a> {
+    message_id: &'a str,
+    chat_id: String,
+    conversation_id: String,
+    user_id: &'a str,
+    read_at: String,
+}
+
+/// A conversation.
+#[derive(Debug, Serialize)]
+pub struct ConversationJson<'a> {
+    id: &'a str,
+    #[serde(rename = "_id")]
+    document_id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: Option<&'a str>,
+    channel: &'static str,
+    status: &'static str,
+    metadata: Box<RawValue>,
+    participants: Vec<ParticipantJson<'a>>,
+    unread: u64,
+    #[serde(rename = "lastMessage")]
+    last_message: Option<MessageJson<'a>>,
+    created_at: String,
+    #[serde(rename = "createdAt")]
+    created_at_camel: String,
+    updated_at: String,
+    #[serde(rename = "updatedAt")]
+    updated_at_camel: String,
+}
+
+/// A participant.
+#[derive(Debug, Serialize)]
+pub struct ParticipantJson<'a> {
+    id: &'a str,
+    #[serde(rename = "userId")]
+    user_id: &'a str,
+    username: &'a str,
+    role: &'static str,
+}
+
+/// Writes a message.
+pub fn message(message: &Message) -> MessageJson<'_> {
+    let (sender, username) = shape::sender(message);
+    let (content, metadata) = shape::readable(message);
+    let kind = shape::type_name(message.r#type());
+    let created_at = time(message.created_at_ms);
+    let edited_at = message.edited_at_ms.map(time);
+    let deleted_at = message.deleted_at_ms.map(time);
+    MessageJson {
+        id: &message.id,
+        document_id: &message.id,
+        chat_id: &message.conversation_id,
+        chat_id_camel: &message.conversation_id,
+        conversation_id: &message.conversation_id,
+        conversation_id_camel: &message.conversation_id,
+        seq: message.seq,
+        sender: SenderJson { id: sender, username },
+        sender_id: sender,
+        sender_id_camel: sender,
+        sender_type: shape::sender_name(message.sender.as_ref().map(|s| s.kind()).unwrap_or_default()),
+        content,
+        message_type: kind,
+        message_type_camel: kind,
+        metadata,
+        thread_id: message.thread_id.as_deref(),
+        reply_to: message.reply_to.as_deref(),
+        client_msg_id: message.client_msg_id.as_deref(),
+        reactions: reactions(&message.reactions),
+        created_at: created_at.clone(),
+        created_at_camel: created_at,
+        edited_at: edited_at.clone(),
+        edited_at_camel: edited_at,
+        deleted_at: deleted_at.clone(),
+        deleted_at_camel: deleted_at,
+    }
+}
+
+/// Writes that a message is gone: `scope` is `all`, or `me` where only this user does not see it any more.
+pub fn deleted<'a>(place: &Place, message: &'a Message, scope: &'static str) -> DeletedJson<'a> {
+    DeletedJson {
+        id: &message.id,
+        document_id: &message.id,
+        message_id: &message.id,
+        chat_id: place.id.to_string(),
+        conversation_id: place.id.to_string(),
+        scope,
+        deleted_at: message.deleted_at_ms.map(time),
+    }
+}
+
+/// Writes a mark; nothing where it is on no message.
+pub fn reaction<'a>(place: &Place, change: &'a ReactionChanged) -> Option<ReactionChangedJson<'a>> {
+    let message = change.message.as_ref()?;
+    Some(ReactionChangedJson {
+        message_id: &message.id,
+        chat_id: place.id.to_string(),
+        conversation_id: place.id.to_string(),
+        user_id: &change.user_id,
+        emoji: &change.emoji,
+        removed: change.removed,
+        reactions: reactions(&message.reactions),
+    })
+}
+
+/// Writes that a user read a message.
+pub fn read<'a>(place: &Place, message: &'a str, user: &'a str, at_ms: i64) -> ReadJson<'a> {
+    ReadJson {
+        message_id: message,
+        chat_id: place.id.to_string(),
+        conversation_id: place.id.to_string(),
+        user_id: user,
+        read_at: time(at_ms),
+    }
+}
+
+/// Writes a conversation.
+pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
+    let created_at = time(conversation.created_at_ms);
+    let updated_at = time(conversation.updated_at_ms);
+    ConversationJson {
+        id: &conversation.id,
+        document_id: &conversation.id,
+        kind: shape::kind_name(conversation.kind()),
+        title: Some(&*conversation.title).filter(|title| !title.is_empty()),
+        channel: shape::channel_name(conversation.channel()),
+        status: shape::status_name(conversation.status()),
+        metadata: shape::metadata(&conversation.metadata_json),
+        participants: participants(&conversation.participants),
+        unread: conversation.unread,
+        last_message: conversation.last_message.as_ref().map(message),
+        created_at: created_at.clone(),
+        created_at_camel: created_at,
+        updated_at: updated_at.clone(),
+        updated_at_camel: updated_at,
+    }
+}
+
+/// Writes participants.
+pub fn participants(participants: &[Participant]) -> Vec<ParticipantJson<'_>> {
+    participants
+        .iter()
+        .map(|participant| ParticipantJson {
+            id: &participant.user_id,
+            user_id: &participant.user_id,
+            username: &participant.username,
+            role: shape::role_name(participant.role()),
+        })
+        .collect()
+}
+
+fn reactions(reactions: &[Reaction]) -> Vec<ReactionJson<'_>> {
+    reactions
+        .iter()
+        .map(|reaction| ReactionJson {
+            user_id: &reaction.user_id,
+            emoji: &reaction.emoji,
+        })
+        .collect()
+}

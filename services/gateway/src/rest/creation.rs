@@ -1,0 +1,190 @@
+//! New conversations, on the routes of several front ends.
+
+use axum::extract::{OriginalUri, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use parlance_proto::v1::{Channel, ConversationKind, CreateConversation, ErrorCode, command};
+use parlance_proto::{ConversationId, UserId};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::conversations::{channel, list};
+use super::{Asked, Body, Caller, asked, made, parse};
+use crate::app::Shared;
+use crate::commands::{Confirmed, new_id};
+use crate::dialect::Answer;
+use crate::dialect::native::json;
+use crate::error::ClientError;
+
+/// Users named in the title of a group that was given none.
+const NAMED: usize = 3;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/conversations", post(create).get(list))
+        .route("/conversations/direct", post(create_direct))
+        .route("/conversations/group", post(create_group))
+}
+
+#[derive(Deserialize)]
+struct DirectBody {
+    #[serde(alias = "userId")]
+    user_id: String,
+    title: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct DirectQuery {
+    /// Whether a conversation that exists is as good as a new one.
+    #[serde(default)]
+    ensure: bool,
+}
+
+#[derive(Deserialize)]
+struct GroupBody {
+    title: String,
+    #[serde(alias = "participantIds", alias = "participants")]
+    participant_ids: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct CreateBody<'a> {
+    #[serde(alias = "participantIds", alias = "participants")]
+    participant_ids: Vec<String>,
+    #[serde(alias = "type")]
+    kind: Option<String>,
+    title: Option<String>,
+    channel: Option<String>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+}
+
+async fn create_direct(
+    State(shared): State<Shared>,
+    OriginalUri(uri): OriginalUri,
+    caller: Caller,
+    query: Asked<DirectQuery>,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let query = asked(query)?;
+    let body: DirectBody = parse(&body)?;
+    let other = UserId::parse(body.user_id)?;
+    if other == caller.user {
+        return Err(ClientError::invalid("user_id is the caller"));
+    }
+    let create = CreateConversation {
+        kind: ConversationKind::Direct.into(),
+        title: own_title(&shared, body.title)?,
+        participant_ids: vec![other.to_string()],
+        ..CreateConversation::default()
+    };
+    let confirmed = execute(&shared, &caller, create).await?;
+    // The older route promises a conflict where both users have a conversation already.
+    let conflict = confirmed.repeated && !query.ensure && !uri.path().starts_with("/api/v1/");
+    created(&confirmed, conflict)
+}
+
+async fn create_group(
+    State(shared): State<Shared>,
+    caller: Caller,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: GroupBody = parse(&body)?;
+    shared.limits.title(&body.title)?;
+    let create = CreateConversation {
+        kind: ConversationKind::Group.into(),
+        title: body.title,
+        participant_ids: others(&shared, &caller, body.participant_ids)?,
+        ..CreateConversation::default()
+    };
+    created(&execute(&shared, &caller, create).await?, false)
+}
+
+/// A conversation of whatever kind: the one that is named, else direct for two users.
+async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
+    let body: CreateBody = parse(&body)?;
+    let participant_ids = others(&shared, &caller, body.participant_ids)?;
+    let kind = match (body.kind.as_deref(), participant_ids.len()) {
+        (Some("direct"), 1) | (None, 1) => ConversationKind::Direct,
+        (Some("direct"), _) => {
+            let message = "a direct conversation has exactly one other participant";
+            return Err(ClientError::invalid(message));
+        }
+        (Some("group") | None, _) => ConversationKind::Group,
+        (Some(_), _) => return Err(ClientError::invalid("type is none of direct, group")),
+    };
+    let mut title = own_title(&shared, body.title)?;
+    if title.is_empty() && kind == ConversationKind::Group {
+        title = participant_ids[..participant_ids.len().min(NAMED)].join(", ");
+        title.truncate(title.floor_char_boundary(200));
+    }
+    let create = CreateConversation {
+        kind: kind.into(),
+        title,
+        participant_ids,
+        channel: match body.channel.as_deref() {
+            Some(name) => channel(name)?,
+            None => Channel::Chat,
+        }
+        .into(),
+        metadata_json: shared.limits.metadata(body.metadata)?,
+        ..CreateConversation::default()
+    };
+    created(&execute(&shared, &caller, create).await?, false)
+}
+
+/// A title that may be missing or empty.
+fn own_title(shared: &Shared, title: Option<String>) -> Result<String, ClientError> {
+    let title = title.unwrap_or_default();
+    if !title.is_empty() {
+        shared.limits.title(&title)?;
+    }
+    Ok(title)
+}
+
+/// Everyone named but the caller, once.
+fn others(shared: &Shared, caller: &Caller, ids: Vec<String>) -> Result<Vec<String>, ClientError> {
+    shared.limits.participants(ids.len())?;
+    let mut others = Vec::new();
+    for id in ids {
+        let id = UserId::parse(id)?;
+        if id != caller.user && !others.contains(&id.to_string()) {
+            others.push(id.to_string());
+        }
+    }
+    if others.is_empty() {
+        return Err(ClientError::invalid(
+            "participant_ids names nobody but the caller",
+        ));
+    }
+    Ok(others)
+}
+
+async fn execute(
+    shared: &Shared,
+    caller: &Caller,
+    mut create: CreateConversation,
+) -> Result<Confirmed, ClientError> {
+    create.provision_users = shared.provision;
+    let id = match &create.participant_ids[..] {
+        [other] if create.kind() == ConversationKind::Direct => {
+            ConversationId::direct(&caller.user, &UserId::parse(other.as_str())?)
+        }
+        _ => ConversationId::from_uuid(new_id()),
+    };
+    let body = command::Body::CreateConversation(create);
+    shared.commands.execute(caller.actor(), id, body).await
+}
+
+fn created(confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
+    let Answer::Conversation(conversation) = &confirmed.answer else {
+        return Err(ClientError::internal());
+    };
+    let json = json::conversation(conversation);
+    if conflict {
+        let error = ClientError::new(ErrorCode::Conflict, "Conversation already exists");
+        return Ok(error.with_existing("conversation", &json).into_response());
+    }
+    Ok((made(confirmed.repeated), Json(json)).into_response())
+}

@@ -1,0 +1,199 @@
+//! Messages as the encrypted front end reads and writes them: ciphertext, with how far each has come to every
+//! recipient. One path segment is the conversation or the message, by method.
+
+use axum::extract::State;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use parlance_proto::ConversationId;
+use parlance_proto::v1::Message;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::marks::{
+    DeleteQuery, EmojiBody, EmojiQuery, delete_message, edit_message, emoji, mark_message, react_to,
+};
+use super::messages::{ListQuery, deliver, next};
+use super::{Asked, Body, Caller, Named, Names, asked, made, named, parse};
+use crate::app::Shared;
+use crate::dialect::encrypted::{MessageJson, message};
+use crate::dialect::native::input::MessageInput;
+use crate::dialect::place::thread_id;
+use crate::dialect::{ConversationRef, MessageRef, Place};
+use crate::error::ClientError;
+use crate::resolver::Found;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/messages", post(send))
+        .route("/messages/{id}", get(history).patch(edit).delete(delete))
+        .route("/messages/{id}/status", post(status))
+        .route("/messages/{id}/reactions", post(react).delete(take_back))
+        .route_layer(map_response(named::by_class))
+}
+
+#[derive(Deserialize)]
+struct SendBody<'a> {
+    #[serde(alias = "conversationId")]
+    conversation_id: ConversationRef,
+    #[serde(alias = "contentEncrypted")]
+    content_encrypted: Option<String>,
+    content: Option<String>,
+    #[serde(alias = "messageType", alias = "type")]
+    message_type: Option<String>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+    #[serde(alias = "replyTo")]
+    reply_to: Option<MessageRef>,
+    #[serde(alias = "threadId", default, deserialize_with = "thread_id")]
+    thread_id: Option<Uuid>,
+    #[serde(alias = "clientMsgId")]
+    client_msg_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct EditBody {
+    #[serde(alias = "contentEncrypted", alias = "content")]
+    content_encrypted: String,
+}
+
+#[derive(Serialize)]
+struct HistoryJson<'a> {
+    messages: Vec<MessageJson<'a>>,
+    next: Option<u64>,
+}
+
+/// The message a path names, whatever conversation it is in.
+async fn found(shared: &Shared, names: &Names) -> Result<Found, ClientError> {
+    let asked = MessageRef::parse(names.text("id"))?;
+    shared.resolver.message(None, asked).await
+}
+
+/// The conversation with everyone's receipts.
+async fn place(shared: &Shared, caller: &Caller, id: ConversationId) -> Result<Place, ClientError> {
+    let room = shared.backend.room(Some(caller.actor()), id).await?;
+    Ok(Place {
+        id,
+        number: room.number,
+        kind: room.kind(),
+        title: room.title,
+        participants: room.members,
+    })
+}
+
+/// A message that was changed. That the change is made does not depend on whether its statuses can be told.
+async fn answer(shared: &Shared, caller: &Caller, code: StatusCode, changed: &Message) -> Response {
+    let place = match changed.conversation_id.parse() {
+        Ok(id) => place(shared, caller, id).await.ok(),
+        Err(_) => None,
+    };
+    (code, Json(message(changed, place.as_ref()))).into_response()
+}
+
+async fn send(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
+    let body: SendBody = parse(&body)?;
+    let encrypted = body.content_encrypted.is_some();
+    let content = body.content_encrypted.or(body.content);
+    let input = MessageInput {
+        client_msg_id: body.client_msg_id,
+        kind: body.message_type,
+        content: content.ok_or_else(|| ClientError::invalid("content_encrypted is missing"))?,
+        encrypted,
+        metadata: body.metadata,
+        reply_to: body.reply_to,
+        thread: body.thread_id,
+    };
+    let id = shared.resolver.conversation(body.conversation_id).await?;
+    let (sent, repeated) = deliver(&shared, &caller, id, input).await?;
+    Ok(answer(&shared, &caller, made(repeated), &sent).await)
+}
+
+async fn history(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    query: Asked<ListQuery>,
+) -> Result<Response, ClientError> {
+    let request = asked(query)?.request(id, None)?;
+    let page = shared.backend.messages(Some(caller.actor()), request).await?;
+    let place = place(&shared, &caller, id).await?;
+    let history = HistoryJson {
+        messages: page
+            .messages
+            .iter()
+            .map(|sent| message(sent, Some(&place)))
+            .collect(),
+        next: next(&page),
+    };
+    Ok(Json(history).into_response())
+}
+
+async fn edit(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: EditBody = parse(&body)?;
+    let found = found(&shared, &names).await?;
+    let edited = edit_message(&shared, &caller, found, body.content_encrypted).await?;
+    Ok(answer(&shared, &caller, StatusCode::OK, &edited).await)
+}
+
+async fn delete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    query: Asked<DeleteQuery>,
+) -> Result<Response, ClientError> {
+    let for_me = asked(query)?.for_me()?;
+    let found = found(&shared, &names).await?;
+    let deleted = delete_message(&shared, &caller, found, for_me).await?;
+    if for_me {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(answer(&shared, &caller, StatusCode::OK, &deleted).await)
+}
+
+async fn status(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let found = found(&shared, &names).await?;
+    mark_message(&shared, &caller, found.clone(), &body).await?;
+    let marked = shared
+        .backend
+        .message(Some(caller.actor()), found.conversation, found.message)
+        .await?;
+    Ok(answer(&shared, &caller, StatusCode::OK, &marked).await)
+}
+
+async fn react(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: EmojiBody = parse(&body)?;
+    let found = found(&shared, &names).await?;
+    let marked = react_to(&shared, &caller, found, body.emoji, false).await?;
+    Ok(answer(&shared, &caller, StatusCode::OK, &marked).await)
+}
+
+async fn take_back(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    query: Asked<EmojiQuery>,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let emoji = emoji(&body, asked(query)?)?;
+    let found = found(&shared, &names).await?;
+    let marked = react_to(&shared, &caller, found, emoji, true).await?;
+    Ok(answer(&shared, &caller, StatusCode::OK, &marked).await)
+}

@@ -1,0 +1,337 @@
+//! Journals: documents that several users write, with who may read and who may write.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use parlance_proto::v1::{
+    Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, Participant, Role,
+    UpdateConversation, command, edit_journal,
+};
+use parlance_proto::{ConversationId, UserId};
+use serde::{Deserialize, Serialize};
+
+use super::conversations::ListQuery;
+use super::participants::{add_members, change_role, remove_member};
+use super::{Asked, Body, Caller, Named, Names, asked, made, page_size, parse};
+use crate::app::Shared;
+use crate::commands::new_id;
+use crate::dialect::Answer;
+use crate::dialect::shape::{role_name, time};
+use crate::error::ClientError;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/journals", get(list).post(create))
+        .route("/journals/{id}", get(read).patch(update).delete(delete))
+        .route("/journals/{id}/versions", get(versions))
+        .route("/journals/{id}/collaborators", post(share))
+        .route(
+            "/journals/{id}/collaborators/{user_id}",
+            patch(change).delete(unshare),
+        )
+}
+
+#[derive(Deserialize)]
+struct CreateBody {
+    title: String,
+    #[serde(default)]
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct UpdateBody {
+    title: Option<String>,
+    content: Option<String>,
+    #[serde(alias = "baseVersion", default)]
+    base_version: u64,
+}
+
+#[derive(Deserialize)]
+struct ShareBody {
+    #[serde(alias = "userId")]
+    user_id: String,
+    permission: String,
+}
+
+#[derive(Deserialize)]
+struct PermissionBody {
+    permission: String,
+}
+
+#[derive(Deserialize)]
+struct VersionsQuery {
+    limit: Option<u32>,
+    #[serde(default)]
+    before: u64,
+}
+
+#[derive(Serialize)]
+struct JournalJson<'a> {
+    id: &'a str,
+    number: i64,
+    title: &'a str,
+    owner: &'a str,
+    /// Absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+    version: u64,
+    collaborators: Vec<CollaboratorJson<'a>>,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Serialize)]
+struct CollaboratorJson<'a> {
+    user_id: &'a str,
+    username: &'a str,
+    permission: &'static str,
+}
+
+#[derive(Serialize)]
+struct JournalList<'a> {
+    journals: Vec<JournalJson<'a>>,
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct VersionList<'a> {
+    versions: Vec<VersionJson<'a>>,
+    next: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct VersionJson<'a> {
+    version: u64,
+    content: &'a str,
+    user_id: &'a str,
+    at: String,
+}
+
+fn journal(journal: &Conversation) -> JournalJson<'_> {
+    let participants = &journal.participants;
+    let owner = participants
+        .iter()
+        .find(|participant| participant.role() == Role::Owner);
+    JournalJson {
+        id: &journal.id,
+        number: journal.number,
+        title: &journal.title,
+        owner: owner.map_or(&journal.created_by, |owner| &owner.user_id),
+        content: journal.content.as_deref(),
+        version: journal.head_seq,
+        collaborators: participants
+            .iter()
+            .filter(|participant| participant.role() != Role::Owner)
+            .map(collaborator)
+            .collect(),
+        created_at: time(journal.created_at_ms),
+        updated_at: time(journal.updated_at_ms),
+    }
+}
+
+fn collaborator(participant: &Participant) -> CollaboratorJson<'_> {
+    CollaboratorJson {
+        user_id: &participant.user_id,
+        username: &participant.username,
+        permission: role_name(participant.role()),
+    }
+}
+
+fn permission(name: &str) -> Result<Role, ClientError> {
+    match name {
+        "viewer" => Ok(Role::Viewer),
+        "editor" => Ok(Role::Editor),
+        _ => Err(ClientError::invalid("permission is none of viewer, editor")),
+    }
+}
+
+/// The journal as the caller sees it. A conversation of another kind is none.
+async fn seen(shared: &Shared, caller: &Caller, id: ConversationId) -> Result<Conversation, ClientError> {
+    let seen = shared.backend.conversation(Some(caller.actor()), id).await?;
+    if seen.kind() != ConversationKind::Journal {
+        return Err(ClientError::no_conversation());
+    }
+    Ok(seen)
+}
+
+/// The journal once something was done to it.
+async fn answer(
+    shared: &Shared,
+    caller: &Caller,
+    id: ConversationId,
+    status: StatusCode,
+) -> Result<Response, ClientError> {
+    let seen = seen(shared, caller, id).await?;
+    Ok((status, Json(journal(&seen))).into_response())
+}
+
+async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
+    let body: CreateBody = parse(&body)?;
+    shared.limits.title(&body.title)?;
+    shared.limits.journal(&body.content)?;
+    let id = ConversationId::from_uuid(new_id());
+    let command = command::Body::CreateConversation(CreateConversation {
+        kind: ConversationKind::Journal.into(),
+        title: body.title,
+        content: body.content,
+        ..CreateConversation::default()
+    });
+    shared.commands.execute(caller.actor(), id, command).await?;
+    answer(&shared, &caller, id, StatusCode::CREATED).await
+}
+
+async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    query: Asked<ListQuery>,
+) -> Result<Response, ClientError> {
+    let query = asked(query)?;
+    let limit = page_size(query.limit)?;
+    let page = shared
+        .backend
+        .journals(Some(caller.actor()), limit, query.cursor)
+        .await?;
+    let list = JournalList {
+        journals: page.conversations.iter().map(journal).collect(),
+        next: Some(page.next.clone()).filter(|next| !next.is_empty()),
+    };
+    Ok(Json(list).into_response())
+}
+
+async fn read(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+) -> Result<Response, ClientError> {
+    answer(&shared, &caller, id, StatusCode::OK).await
+}
+
+async fn update(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: UpdateBody = parse(&body)?;
+    if body.title.is_none() && body.content.is_none() {
+        return Err(ClientError::invalid("neither title nor content is given"));
+    }
+    if let Some(title) = &body.title {
+        shared.limits.title(title)?;
+    }
+    if let Some(content) = &body.content {
+        shared.limits.journal(content)?;
+    }
+    seen(&shared, &caller, id).await?;
+    // The text first: what can go wrong with it must not leave a new title behind.
+    if let Some(content) = body.content {
+        let edit = command::Body::EditJournal(EditJournal {
+            change: Some(edit_journal::Change::Content(content)),
+            base_version: body.base_version,
+        });
+        shared.commands.execute(caller.actor(), id, edit).await?;
+    }
+    if let Some(title) = body.title {
+        let update = command::Body::UpdateConversation(UpdateConversation {
+            title: Some(title),
+            ..UpdateConversation::default()
+        });
+        shared.commands.execute(caller.actor(), id, update).await?;
+    }
+    answer(&shared, &caller, id, StatusCode::OK).await
+}
+
+async fn delete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+) -> Result<StatusCode, ClientError> {
+    seen(&shared, &caller, id).await?;
+    let command = command::Body::DeleteConversation(DeleteConversation {});
+    shared.commands.execute(caller.actor(), id, command).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn versions(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    query: Asked<VersionsQuery>,
+) -> Result<Response, ClientError> {
+    let query = asked(query)?;
+    let limit = page_size(query.limit)?;
+    let page = shared
+        .backend
+        .journal_versions(Some(caller.actor()), id, limit, query.before)
+        .await?;
+    let versions = page.versions.iter().map(|version| VersionJson {
+        version: version.version,
+        content: &version.content,
+        user_id: &version.actor_id,
+        at: time(version.at_ms),
+    });
+    let list = VersionList {
+        versions: versions.collect(),
+        next: Some(page.next).filter(|next| *next != 0),
+    };
+    Ok(Json(list).into_response())
+}
+
+async fn share(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: ShareBody = parse(&body)?;
+    let role = permission(&body.permission)?;
+    let user = UserId::parse(body.user_id)?;
+    let before = seen(&shared, &caller, id).await?;
+    let present = before
+        .participants
+        .iter()
+        .find(|participant| participant.user_id == user.to_string());
+    let confirmed = match present {
+        Some(present) if present.role() != role => change_role(&shared, &caller, id, &user, role).await?,
+        _ => add_members(&shared, &caller, id, vec![user], role).await?,
+    };
+    let Answer::Conversation(_) = confirmed.answer else {
+        return Err(ClientError::internal());
+    };
+    answer(
+        &shared,
+        &caller,
+        id,
+        made(present.is_some() || confirmed.repeated),
+    )
+    .await
+}
+
+async fn change(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    names: Names,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: PermissionBody = parse(&body)?;
+    let role = permission(&body.permission)?;
+    let user = names.user()?;
+    seen(&shared, &caller, id).await?;
+    change_role(&shared, &caller, id, &user, role).await?;
+    answer(&shared, &caller, id, StatusCode::OK).await
+}
+
+async fn unshare(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    names: Names,
+) -> Result<StatusCode, ClientError> {
+    let user = names.user()?;
+    seen(&shared, &caller, id).await?;
+    remove_member(&shared, &caller, id, &user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,273 @@
+//! What is done to messages once they are sent: change, delete, react, mark as delivered or read.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{patch, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use parlance_proto::ConversationId;
+use parlance_proto::v1::{
+    DeleteMessage, EditMessage, HideMessage, MarkRead, Message, React, ReceiptUpdated, command,
+};
+use serde::Deserialize;
+
+use super::{Asked, Body, Caller, Named, NamedMessage, asked, parse};
+use crate::app::Shared;
+use crate::dialect::native::{for_me, json};
+use crate::dialect::{Answer, ConversationRef, MessageRef};
+use crate::error::ClientError;
+use crate::resolver::Found;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/conversations/{id}/messages/{mid}", patch(edit).delete(delete))
+        .route(
+            "/conversations/{id}/messages/{mid}/reactions",
+            post(react).delete(take_back),
+        )
+        .route("/conversations/{id}/messages/{mid}/status", post(status))
+        .route("/conversations/{id}/read", post(read))
+}
+
+#[derive(Deserialize)]
+struct EditBody {
+    content: String,
+}
+
+/// Whether a deletion is for all or for oneself.
+#[derive(Deserialize)]
+pub(super) struct DeleteQuery {
+    scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StatusBody {
+    status: String,
+}
+
+/// The mark that is taken back, for clients that send no body with DELETE.
+#[derive(Deserialize)]
+pub(super) struct EmojiQuery {
+    emoji: Option<String>,
+}
+
+/// A mark.
+#[derive(Deserialize)]
+pub(super) struct EmojiBody {
+    pub(super) emoji: String,
+}
+
+#[derive(Deserialize)]
+struct ReadBody {
+    #[serde(alias = "upToSeq", alias = "up_to")]
+    up_to_seq: Option<u64>,
+    #[serde(alias = "messageIds")]
+    message_ids: Option<Vec<MessageRef>>,
+}
+
+impl DeleteQuery {
+    /// Whether only the caller shall not see the message any more.
+    pub(super) fn for_me(&self) -> Result<bool, ClientError> {
+        for_me(self.scope.as_deref())
+    }
+}
+
+/// Carries out what leads to a message.
+async fn change(
+    shared: &Shared,
+    caller: &Caller,
+    conversation: ConversationId,
+    body: command::Body,
+) -> Result<Message, ClientError> {
+    let confirmed = shared
+        .commands
+        .execute(caller.actor(), conversation, body)
+        .await?;
+    match confirmed.answer {
+        Answer::Message(message) => Ok(message),
+        _ => Err(ClientError::internal()),
+    }
+}
+
+/// Changes the content of a message.
+pub(super) async fn edit_message(
+    shared: &Shared,
+    caller: &Caller,
+    found: Found,
+    content: String,
+) -> Result<Message, ClientError> {
+    shared.limits.content(&content)?;
+    let body = command::Body::EditMessage(EditMessage {
+        message_id: found.message,
+        content,
+    });
+    change(shared, caller, found.conversation, body).await
+}
+
+/// Deletes a message for all, or hides it from the caller.
+pub(super) async fn delete_message(
+    shared: &Shared,
+    caller: &Caller,
+    found: Found,
+    for_me: bool,
+) -> Result<Message, ClientError> {
+    let message_id = found.message;
+    let body = if for_me {
+        command::Body::HideMessage(HideMessage { message_id })
+    } else {
+        command::Body::DeleteMessage(DeleteMessage { message_id })
+    };
+    change(shared, caller, found.conversation, body).await
+}
+
+/// Puts the caller's mark on a message or takes it back.
+pub(super) async fn react_to(
+    shared: &Shared,
+    caller: &Caller,
+    found: Found,
+    emoji: String,
+    remove: bool,
+) -> Result<Message, ClientError> {
+    shared.limits.emoji(&emoji)?;
+    let body = command::Body::React(React {
+        message_id: found.message,
+        emoji,
+        remove,
+    });
+    change(shared, caller, found.conversation, body).await
+}
+
+/// Marks messages as delivered or read.
+async fn mark(
+    shared: &Shared,
+    caller: &Caller,
+    conversation: ConversationId,
+    mark: MarkRead,
+) -> Result<ReceiptUpdated, ClientError> {
+    let body = command::Body::MarkRead(mark);
+    let confirmed = shared
+        .commands
+        .execute(caller.actor(), conversation, body)
+        .await?;
+    match confirmed.answer {
+        Answer::Receipt(receipt) => Ok(receipt),
+        _ => Err(ClientError::internal()),
+    }
+}
+
+/// Marks one message as the body says.
+pub(super) async fn mark_message(
+    shared: &Shared,
+    caller: &Caller,
+    found: Found,
+    body: &Body,
+) -> Result<ReceiptUpdated, ClientError> {
+    let body: StatusBody = parse(body)?;
+    let delivered_only = match body.status.as_str() {
+        "delivered" => true,
+        "read" => false,
+        _ => return Err(ClientError::invalid("status is none of delivered, read")),
+    };
+    let read = MarkRead {
+        up_to_seq: 0,
+        message_ids: vec![found.message],
+        delivered_only,
+    };
+    mark(shared, caller, found.conversation, read).await
+}
+
+/// The mark named in the body or, without one, in the query string.
+pub(super) fn emoji(body: &Body, query: EmojiQuery) -> Result<String, ClientError> {
+    match query.emoji {
+        Some(emoji) if body.0.is_empty() => Ok(emoji),
+        _ => Ok(parse::<EmojiBody>(body)?.emoji),
+    }
+}
+
+async fn edit(
+    State(shared): State<Shared>,
+    caller: Caller,
+    NamedMessage(found): NamedMessage,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: EditBody = parse(&body)?;
+    let message = edit_message(&shared, &caller, found, body.content).await?;
+    Ok(Json(json::message(&message)).into_response())
+}
+
+async fn delete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    NamedMessage(found): NamedMessage,
+    query: Asked<DeleteQuery>,
+) -> Result<Response, ClientError> {
+    let for_me = asked(query)?.for_me()?;
+    let message = delete_message(&shared, &caller, found, for_me).await?;
+    if for_me {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(json::message(&message)).into_response())
+}
+
+async fn react(
+    State(shared): State<Shared>,
+    caller: Caller,
+    NamedMessage(found): NamedMessage,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: EmojiBody = parse(&body)?;
+    let message = react_to(&shared, &caller, found, body.emoji, false).await?;
+    Ok(Json(json::message(&message)).into_response())
+}
+
+async fn take_back(
+    State(shared): State<Shared>,
+    caller: Caller,
+    NamedMessage(found): NamedMessage,
+    query: Asked<EmojiQuery>,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let emoji = emoji(&body, asked(query)?)?;
+    let message = react_to(&shared, &caller, found, emoji, true).await?;
+    Ok(Json(json::message(&message)).into_response())
+}
+
+async fn status(
+    State(shared): State<Shared>,
+    caller: Caller,
+    NamedMessage(found): NamedMessage,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let conversation = found.conversation;
+    let receipt = mark_message(&shared, &caller, found, &body).await?;
+    Ok(Json(json::receipt(conversation, &receipt)).into_response())
+}
+
+async fn read(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let body: ReadBody = parse(&body)?;
+    if body.up_to_seq.is_none() && body.message_ids.is_none() {
+        return Err(ClientError::invalid("neither up_to_seq nor message_ids is given"));
+    }
+    let messages = body.message_ids.unwrap_or_default();
+    shared.limits.receipts(messages.len())?;
+    let mut message_ids = Vec::with_capacity(messages.len());
+    for message in messages {
+        let found = shared
+            .resolver
+            .message(Some(ConversationRef::Id(id)), message)
+            .await?;
+        message_ids.push(found.message);
+    }
+    let read = MarkRead {
+        up_to_seq: body.up_to_seq.unwrap_or_default(),
+        message_ids,
+        delivered_only: false,
+    };
+    let receipt = mark(&shared, &caller, id, read).await?;
+    Ok(Json(json::receipt(id, &receipt)).into_response())
+}

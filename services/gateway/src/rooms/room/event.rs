@@ -1,0 +1,173 @@
+//! What one committed event means for the room and for those who follow it.
+
+use std::time::Duration;
+
+use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, event};
+
+use super::Room;
+use crate::commands::{actor, now};
+use crate::dialect::Outbound;
+use crate::rooms::Unread;
+
+impl Room {
+    /// Takes the next event of the sequence; any other is known already.
+    pub(super) async fn take(&mut self, event: &Event) {
+        if event.seq != self.head_seq + 1 {
+            return;
+        }
+        self.move_to(event.seq, self.receipts_version);
+        match &event.body {
+            Some(event::Body::MessageCreated(v1::MessageCreated {
+                message: Some(message),
+            })) => {
+                self.created(message);
+            }
+            Some(event::Body::MessageEdited(v1::MessageEdited {
+                message: Some(message),
+            })) => {
+                self.audience
+                    .tell_joined(Outbound::MessageEdited(&self.place, message));
+            }
+            Some(event::Body::MessageDeleted(v1::MessageDeleted {
+                message: Some(message),
+            })) => {
+                self.audience
+                    .tell_joined(Outbound::MessageDeleted(&self.place, message));
+                self.recount();
+            }
+            Some(event::Body::ReactionChanged(reaction)) => {
+                self.audience
+                    .tell_joined(Outbound::Reaction(&self.place, reaction));
+            }
+            Some(event::Body::ThreadCreated(v1::ThreadCreated { thread: Some(thread) })) => {
+                self.audience
+                    .tell_joined(Outbound::ThreadCreated(&self.place, thread));
+            }
+            Some(event::Body::ConversationUpdated(v1::ConversationUpdated {
+                conversation: Some(conversation),
+                ..
+            })) => {
+                self.place.title.clone_from(&conversation.title);
+                self.publish_place();
+                self.audience
+                    .tell_all(Outbound::ConversationChanged(&self.place, conversation));
+            }
+            Some(event::Body::MembersAdded(added)) => self.added(added),
+            Some(event::Body::MemberRemoved(v1::MemberRemoved {
+                member: Some(member), ..
+            })) => {
+                self.removed(member);
+            }
+            Some(event::Body::RoleChanged(v1::RoleChanged {
+                member: Some(member), ..
+            })) => {
+                self.put(member.clone());
+                self.audience
+                    .tell_joined(Outbound::RoleChanged(&self.place, member));
+            }
+            Some(event::Body::ConversationDeleted(_)) => {
+                self.audience.tell_all(Outbound::ConversationRemoved(&self.place));
+                self.place.participants.clear();
+                self.publish_place();
+                self.audience.detach_all(self.conversation);
+            }
+            Some(event::Body::JournalEdited(edited)) => {
+                self.journal_edited(edited).await;
+            }
+            // A kind this version does not know, or without what it is about, keeps its place.
+            Some(_) | None => {}
+        }
+    }
+
+    fn created(&mut self, message: &Message) {
+        let sender = message.sender.as_ref().map_or("", |sender| sender.id.as_str());
+        self.audience.count_unread(sender, message.seq);
+        self.audience
+            .tell_joined(Outbound::MessageCreated(&self.place, message));
+        self.audience.update_lists(&self.place, message);
+        let age = now().timestamp_millis() - message.created_at_ms;
+        let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
+        metrics::histogram!("chat_message_delivery_seconds").record(age);
+    }
+
+    fn added(&mut self, added: &v1::MembersAdded) {
+        for member in &added.members {
+            self.put(member.clone());
+        }
+        self.audience
+            .tell_joined(Outbound::MembersAdded(&self.place, added));
+    }
+
+    fn removed(&mut self, member: &Participant) {
+        self.audience
+            .tell_joined(Outbound::MemberRemoved(&self.place, member));
+        self.audience.remove_user(&self.place, &member.user_id);
+        self.place
+            .participants
+            .retain(|other| other.user_id != member.user_id);
+        self.publish_place();
+    }
+
+    fn put(&mut self, member: Participant) {
+        match self
+            .place
+            .participants
+            .iter_mut()
+            .find(|other| other.user_id == member.user_id)
+        {
+            Some(known) => *known = member,
+            None => self.place.participants.push(member),
+        }
+        self.publish_place();
+    }
+
+    pub(super) fn emit_receipt(&mut self, receipt: &ReceiptUpdated) {
+        if receipt.version <= self.receipts_version {
+            return;
+        }
+        self.move_to(self.head_seq, receipt.version);
+        let unread = Unread {
+            count: receipt.unread,
+            head_seq: receipt.head_seq,
+        };
+        self.audience.set_unread(&receipt.user_id, unread);
+        self.audience.tell_joined(Outbound::Receipt(&self.place, receipt));
+    }
+
+    /// A receipt whose state was told already when it was read back: who is told of messages instead of states
+    /// had nothing to hear then.
+    pub(super) fn complete_receipt(&mut self, receipt: &ReceiptUpdated) {
+        self.read_back.start = receipt.version + 1;
+        let state = ReceiptUpdated {
+            read_now: Vec::new(),
+            delivered_now: Vec::new(),
+            ..receipt.clone()
+        };
+        self.audience.tell_the_untold(
+            Outbound::Receipt(&self.place, &state),
+            Outbound::Receipt(&self.place, receipt),
+        );
+    }
+
+    /// Whether a deleted message had been read is not known here, so those concerned are counted anew:
+    /// beside the room, because whoever answers slowly must not hold up what comes next.
+    fn recount(&self) {
+        let users = self.audience.with_unread();
+        if users.is_empty() {
+            return;
+        }
+        let (rooms, conversation) = (self.rooms.clone(), self.conversation);
+        tokio::spawn(async move {
+            for (user, name) in users {
+                let me = actor(&user, &name);
+                if let Ok(seen) = rooms.backend.conversation(Some(me), conversation).await {
+                    let unread = Unread {
+                        count: seen.unread,
+                        head_seq: seen.head_seq,
+                    };
+                    rooms.counted(conversation, user, unread);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,329 @@
+//! Carries out what a client asks for: changes become commands, questions go to persistence.
+
+use std::sync::Arc;
+
+use parlance_proto::v1::{
+    CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead, Position, React,
+    RoomPresence, SendMessage, Typing, command, ephemeral,
+};
+use parlance_proto::{ConversationId, MessageId, UserId};
+
+use super::Serving;
+use crate::commands::{Waiter, actor, new_id, now};
+use crate::dialect::{Action, Answer, ConversationRef, Decoded, MessageRef, SendAction};
+use crate::error::ClientError;
+use crate::resolver::Resolver;
+use crate::rooms::{Following, Unread};
+use crate::socket::inbound::Inbound;
+use crate::socket::session::Request;
+
+/// Events answered by one sync.
+const SYNC_EVENTS: u32 = 500;
+
+/// What an action comes to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "short-lived; boxing would cost every reader a line"
+)]
+enum Outcome {
+    /// Answered here.
+    Now(Result<Answer, ClientError>),
+    /// A change; answered once it is confirmed.
+    Command(ConversationId, command::Body),
+}
+
+impl Serving {
+    pub(super) async fn perform(&mut self, event: &'static str, decoded: Decoded, inbound: Inbound) {
+        let Decoded { action, tag } = decoded;
+        let outcome = match self.plan(action).await {
+            Ok(Outcome::Now(outcome)) => outcome,
+            Ok(Outcome::Command(conversation, body)) => {
+                let waiter = Waiter::Socket {
+                    session: Arc::clone(&self.session),
+                    ack: inbound.ack,
+                    event,
+                    tag,
+                };
+                let me = actor(&self.session.user, &self.session.username);
+                let commands = &self.shared.commands;
+                return commands.submit(me, conversation, body, inbound.at, waiter).await;
+            }
+            Err(error) => Err(error),
+        };
+        let place = outcome
+            .as_ref()
+            .ok()
+            .and_then(|answer| self.shared.rooms.place_of(answer));
+        let request = Request {
+            ack: inbound.ack,
+            event,
+            tag: tag.as_deref(),
+        };
+        self.session.answer(request, outcome.as_ref(), place.as_deref());
+    }
+
+    async fn plan(&mut self, action: Action) -> Result<Outcome, ClientError> {
+        let shared = self.shared.clone();
+        let resolver = &shared.resolver;
+        Ok(match action {
+            Action::Join(conversation) => {
+                let id = resolver.conversation(conversation).await?;
+                Outcome::Now(self.join(id).await)
+            }
+            Action::Leave(conversation) => {
+                let id = resolver.conversation(conversation).await?;
+                self.leave(id).await;
+                Outcome::Now(Ok(Answer::Done))
+            }
+            Action::Typing {
+                conversation,
+                is_typing,
+            } => {
+                let id = resolver.conversation(conversation).await?;
+                Outcome::Now(self.typing(id, is_typing).await)
+            }
+            Action::SwitchThread { conversation, .. } => {
+                let id = resolver.conversation(conversation).await?;
+                // A client's own view; only whether it may look is ours to say.
+                let seen = self.shared.backend.conversation(Some(self.actor()), id).await;
+                Outcome::Now(seen.map(|_| Answer::Done))
+            }
+            Action::Sync(positions) => Outcome::Now(self.sync(positions).await),
+            Action::Presence { .. } => Outcome::Now(Ok(Answer::Done)),
+            Action::JoinJournal(journal) => {
+                let id = resolver.conversation(journal).await?;
+                Outcome::Now(self.join_journal(id).await)
+            }
+            Action::LeaveJournal(journal) => {
+                let id = resolver.conversation(journal).await?;
+                self.leave_journal(id);
+                Outcome::Now(Ok(Answer::Done))
+            }
+            Action::EditJournal { journal, change } => {
+                let id = resolver.conversation(journal).await?;
+                Outcome::Command(id, self.edit_journal(id, change).await?)
+            }
+            changing => command(resolver, &self.session.user, changing).await?,
+        })
+    }
+
+    async fn join(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
+        let mut joined = self.shared.backend.conversation(Some(self.actor()), id).await?;
+        let following = Following {
+            joined: true,
+            unread: Some(Unread {
+                count: joined.unread,
+                head_seq: joined.head_seq,
+            }),
+        };
+        let session = Arc::clone(&self.session);
+        let attached = self.shared.rooms.attach(id, session, following).await?;
+        // What follows live begins after this seq, whatever the database has reached meanwhile.
+        joined.head_seq = attached.head_seq;
+        joined.epoch = attached.epoch;
+        if self.session.dialect.shows_who_looks() && self.shown_in.insert(id) {
+            self.show(id, true).await;
+        }
+        Ok(Answer::Conversation(joined))
+    }
+
+    async fn leave(&mut self, id: ConversationId) {
+        self.shared.rooms.leave(id, self.session.id);
+        if self.shown_in.remove(&id) {
+            self.show(id, false).await;
+        }
+    }
+
+    /// Shows the others that this client opened or closed a conversation.
+    pub(super) async fn show(&self, id: ConversationId, joined: bool) {
+        let presence = ephemeral::Body::RoomPresence(RoomPresence {
+            user_id: self.session.user.to_string(),
+            username: self.session.username.clone(),
+            joined,
+            user_number: self.session.number,
+        });
+        self.whisper(id, presence).await;
+    }
+
+    async fn typing(&self, id: ConversationId, is_typing: bool) -> Result<Answer, ClientError> {
+        if !self.session.is_attached(id) {
+            return Err(ClientError::no_conversation());
+        }
+        let typing = ephemeral::Body::Typing(Typing {
+            user_id: self.session.user.to_string(),
+            username: self.session.username.clone(),
+            is_typing,
+            user_number: self.session.number,
+            at_ms: now().timestamp_millis(),
+        });
+        self.whisper(id, typing).await;
+        Ok(Answer::Done)
+    }
+
+    async fn whisper(&self, id: ConversationId, body: ephemeral::Body) {
+        let ephemeral = Ephemeral {
+            conversation_id: id.to_string(),
+            body: Some(body),
+        };
+        // Without a connection it would be sent when nobody wants to know any more.
+        if self.shared.bus.link().borrow().connected
+            && let Err(error) = self.shared.bus.publish_ephemeral(id, &ephemeral).await
+        {
+            tracing::debug!(%error, "an ephemeral event was lost");
+        }
+    }
+
+    async fn sync(&self, positions: Vec<Position>) -> Result<Answer, ClientError> {
+        let pages = self
+            .shared
+            .backend
+            .sync(Some(self.actor()), positions, SYNC_EVENTS)
+            .await?;
+        Ok(Answer::Pages(pages))
+    }
+
+    pub(super) fn actor(&self) -> parlance_proto::v1::Actor {
+        actor(&self.session.user, &self.session.username)
+    }
+}
+
+/// The command for an action that changes something.
+async fn command(resolver: &Resolver, user: &UserId, action: Action) -> Result<Outcome, ClientError> {
+    Ok(match action {
+        Action::Send(send) => {
+            let id = resolver.conversation(send.conversation).await?;
+            let message = send_message(resolver, user, id, send).await?;
+            Outcome::Command(id, command::Body::SendMessage(message))
+        }
+        Action::Edit {
+            conversation,
+            message,
+            content,
+        } => {
+            let found = resolver.message(conversation, message).await?;
+            let message_id = found.message;
+            let body = command::Body::EditMessage(EditMessage { message_id, content });
+            Outcome::Command(found.conversation, body)
+        }
+        Action::Delete {
+            conversation,
+            message,
+            for_me,
+        } => {
+            let found = resolver.message(conversation, message).await?;
+            let message_id = found.message;
+            let body = if for_me {
+                command::Body::HideMessage(HideMessage { message_id })
+            } else {
+                command::Body::DeleteMessage(DeleteMessage { message_id })
+            };
+            Outcome::Command(found.conversation, body)
+        }
+        Action::React {
+            conversation,
+            message,
+            emoji,
+            remove,
+        } => {
+            let found = resolver.message(conversation, message).await?;
+            let body = command::Body::React(React {
+                message_id: found.message,
+                emoji,
+                remove,
+            });
+            Outcome::Command(found.conversation, body)
+        }
+        Action::Receipt {
+            conversation,
+            up_to_seq,
+            messages,
+            delivered_only,
+        } => {
+            let (id, message_ids) = places(resolver, conversation, &messages).await?;
+            let body = command::Body::MarkRead(MarkRead {
+                up_to_seq: up_to_seq.unwrap_or_default(),
+                message_ids,
+                delivered_only,
+            });
+            Outcome::Command(id, body)
+        }
+        Action::CreateThread {
+            conversation,
+            title,
+            root,
+            parent,
+        } => {
+            let id = resolver.conversation(conversation).await?;
+            let body = command::Body::CreateThread(CreateThread {
+                thread_id: new_id().to_string(),
+                title,
+                root_message_id: within(resolver, id, root).await?,
+                parent_thread_id: parent.map(|id| id.to_string()),
+            });
+            Outcome::Command(id, body)
+        }
+        // Planned by the session itself.
+        _ => Outcome::Now(Err(ClientError::internal())),
+    })
+}
+
+/// The command for a message; a client's own id makes its id, so that a repeat is the same message.
+///
+/// # Errors
+/// The message it answers is not of this conversation, or cannot be looked up now.
+pub async fn send_message(
+    resolver: &Resolver,
+    user: &UserId,
+    conversation: ConversationId,
+    send: SendAction,
+) -> Result<SendMessage, ClientError> {
+    let id = match &send.client_msg_id {
+        Some(own) => MessageId::derive(conversation, user, own),
+        None => MessageId::from_uuid(new_id()),
+    };
+    Ok(SendMessage {
+        message_id: id.to_string(),
+        r#type: send.kind.into(),
+        content: send.content,
+        metadata_json: send.metadata,
+        client_msg_id: send.client_msg_id,
+        reply_to: within(resolver, conversation, send.reply_to).await?,
+        encrypted: send.encrypted,
+        thread_id: send.thread.map(|id| id.to_string()),
+    })
+}
+
+/// A message of this conversation as commands name it.
+async fn within(
+    resolver: &Resolver,
+    conversation: ConversationId,
+    message: Option<MessageRef>,
+) -> Result<Option<String>, ClientError> {
+    let Some(message) = message else {
+        return Ok(None);
+    };
+    let found = resolver
+        .message(Some(ConversationRef::Id(conversation)), message)
+        .await?;
+    Ok(Some(found.message))
+}
+
+/// Messages of one conversation as commands name them, with that conversation.
+async fn places(
+    resolver: &Resolver,
+    conversation: Option<ConversationRef>,
+    messages: &[MessageRef],
+) -> Result<(ConversationId, Vec<String>), ClientError> {
+    let mut id = match conversation {
+        Some(conversation) => Some(resolver.conversation(conversation).await?),
+        None => None,
+    };
+    let mut names = Vec::with_capacity(messages.len());
+    for message in messages {
+        let found = resolver.message(id.map(ConversationRef::Id), *message).await?;
+        id = Some(found.conversation);
+        names.push(found.message);
+    }
+    let id = id.ok_or_else(|| ClientError::invalid("neither conversation nor message is named"))?;
+    Ok((id, names))
+}

@@ -1,0 +1,355 @@
+// The whole domain over REST: what is done to messages, conversations and their people, threads, journals, and
+// the routes of the encrypted front end.
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { after, test } from 'node:test';
+import { assertProblem, closeAll, gateways, person, rest, token } from '../client.mjs';
+
+after(closeAll);
+
+const PREFIXES = ['/api/v1', '/api'];
+
+/** Requests of one user under a prefix; each must be answered with the status that is expected. */
+function caller(user, prefix = '/api/v1', gateway = 0) {
+  const options = { base: gateways[gateway % gateways.length] };
+  return async (expected, method, path, body) => {
+    const answer = await rest(token(user), method, prefix + path, body, options);
+    assert.equal(answer.status, expected, `${method} ${path}: ${answer.text.slice(0, 400)}`);
+    return answer.body;
+  };
+}
+
+/** A group whose admin is alice, seen through both gateways. */
+async function scene(prefix = '/api/v1') {
+  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
+  const as = { alice: caller(alice, prefix, 0), bob: caller(bob, prefix, 1), carol: caller(carol, prefix, 0) };
+  const conversation = await as.alice(201, 'POST', '/conversations/group', {
+    title: 'Everything',
+    participant_ids: [bob],
+  });
+  return { alice, bob, carol, as, conversation, path: `/conversations/${conversation.id}` };
+}
+
+/** Asserts how the older routes tell a failure. */
+async function assertNamed(user, name, status, method, path, body) {
+  const answer = await rest(token(user), method, `/api${path}`, body);
+  assert.deepEqual([answer.status, answer.body?.name, answer.body?.error], [status, name, name], answer.text);
+}
+
+const roles = (conversation) => Object.fromEntries(conversation.participants.map((one) => [one.user_id, one.role]));
+
+for (const prefix of PREFIXES) {
+  test(`a message is changed, marked, read and deleted under ${prefix}`, async () => {
+    const { alice, bob, as, conversation, path } = await scene(prefix);
+    const sent = await as.alice(201, 'POST', `${path}/messages`, { content: 'helo' });
+    const at = `${path}/messages/${sent.id}`;
+    assert.deepEqual(await as.bob(200, 'GET', at), sent);
+
+    const edited = await as.alice(200, 'PATCH', at, { content: 'hello' });
+    assert.deepEqual([edited.id, edited.content, edited.seq], [sent.id, 'hello', sent.seq]);
+    await as.bob(403, 'PATCH', at, { content: 'mine now' });
+    const { edits } = await as.bob(200, 'GET', `${at}/edits`);
+    assert.deepEqual(
+      edits.map((edit) => edit.content),
+      ['helo'],
+    );
+
+    const marked = await as.bob(200, 'POST', `${at}/reactions`, { emoji: '😂' });
+    assert.deepEqual(marked.reactions, [{ user_id: bob, emoji: '😂' }]);
+    assert.equal((await as.bob(200, 'POST', `${at}/reactions`, { emoji: '😂' })).reactions.length, 1);
+    assert.equal((await as.alice(200, 'POST', `${at}/reactions`, { emoji: '👍🏽' })).reactions.length, 2);
+    const without = await as.bob(200, 'DELETE', `${at}/reactions`, { emoji: '😂' });
+    assert.deepEqual(without.reactions, [{ user_id: alice, emoji: '👍🏽' }]);
+    const query = `?emoji=${encodeURIComponent('👍🏽')}`;
+    assert.deepEqual((await as.alice(200, 'DELETE', `${at}/reactions${query}`)).reactions, []);
+    await as.bob(400, 'POST', `${at}/reactions`, { emoji: '' });
+
+    const delivered = await as.bob(200, 'POST', `${at}/status`, { status: 'delivered' });
+    assert.deepEqual([delivered.conversation_id, delivered.user_id], [conversation.id, bob]);
+    assert.ok(delivered.delivered_seq >= sent.seq);
+    assert.deepEqual(delivered.read, []);
+    const read = await as.bob(200, 'POST', `${at}/status`, { status: 'read' });
+    assert.ok(read.up_to_seq >= sent.seq);
+    await as.bob(400, 'POST', `${at}/status`, { status: 'seen' });
+
+    await as.bob(204, 'DELETE', `${at}?scope=me`);
+    assert.deepEqual((await as.bob(200, 'GET', `${path}/messages`)).messages, []);
+    assert.equal((await as.alice(200, 'GET', `${path}/messages`)).messages.length, 1);
+    await as.alice(400, 'DELETE', `${at}?scope=some`);
+    const deleted = await as.alice(200, 'DELETE', at);
+    assert.deepEqual([deleted.id, deleted.content], [sent.id, '']);
+    assert.ok(deleted.deleted_at);
+  });
+}
+
+test('ids of paths are UUIDs or numbers', async () => {
+  const { as, conversation } = await scene();
+  const path = `/conversations/${conversation.number}`;
+  const sent = await as.alice(201, 'POST', `${path}/messages`, { content: 'one' });
+  assert.equal(sent.conversation_id, conversation.id);
+  const edited = await as.alice(200, 'PATCH', `${path}/messages/${sent.number}`, { content: 'two' });
+  assert.deepEqual([edited.id, edited.content], [sent.id, 'two']);
+  const lone = await as.bob(200, 'POST', `/messages/${sent.number}/reactions`, { emoji: '👀' });
+  assert.equal(lone.id, sent.id);
+  await as.alice(404, 'PATCH', `${path}/messages/${randomUUID()}`, { content: 'x' });
+  await as.alice(400, 'PATCH', `${path}/messages/x`, { content: 'x' });
+  await as.carol(404, 'GET', path);
+  await as.carol(404, 'PATCH', `${path}/messages/${sent.id}`, { content: 'x' });
+});
+
+test('messages are read by seq or by name', async () => {
+  const { as, path } = await scene();
+  const sent = [];
+  for (const content of ['1', '2', '3']) sent.push(await as.alice(201, 'POST', `${path}/messages`, { content }));
+  const seqs = sent.map((one) => one.seq);
+  const first = await as.bob(200, 'POST', `${path}/read`, { message_ids: [sent[2].id] });
+  assert.deepEqual(first.read.at(-1), [seqs[2], seqs[2]]);
+  assert.equal((await as.bob(200, 'GET', path)).unread, 2);
+  const all = await as.bob(200, 'POST', `${path}/read`, { up_to_seq: seqs[2] });
+  assert.equal(all.up_to_seq, seqs[2]);
+  assert.equal((await as.bob(200, 'GET', path)).unread, 0);
+  await as.bob(400, 'POST', `${path}/read`, {});
+});
+
+test('a message may be ciphertext, an answer and part of a thread; pages may be counted from the latest', async () => {
+  const { as, path } = await scene();
+  const root = await as.alice(201, 'POST', `${path}/messages`, { content: 'question' });
+  const answer = await as.bob(201, 'POST', `${path}/messages`, {
+    content: 'Y2lwaGVy',
+    encrypted: true,
+    reply_to: root.id,
+  });
+  assert.deepEqual([answer.encrypted, answer.reply_to, answer.thread_id], [true, root.id, null]);
+  const contents = async (query) =>
+    (await as.alice(200, 'GET', `${path}/messages${query}`)).messages.map((one) => one.content);
+  assert.deepEqual(await contents('?limit=1&offset=0'), ['Y2lwaGVy']);
+  assert.deepEqual(await contents('?limit=1&offset=1'), ['question']);
+  assert.deepEqual(await contents('?limit=1&offset=2'), []);
+  await as.alice(400, 'GET', `${path}/messages?offset=-1`);
+});
+
+test('threads are begun, listed, written to and read', async () => {
+  const { alice, as, conversation, path } = await scene();
+  const root = await as.alice(201, 'POST', `${path}/messages`, { content: 'root' });
+  const thread = await as.alice(201, 'POST', `${path}/threads`, { title: 'Aside', rootMessageId: root.id });
+  assert.deepEqual(
+    [thread.conversation_id, thread.title, thread.root_message_id, thread.created_by, thread.reply_count],
+    [conversation.id, 'Aside', root.id, alice, 0],
+  );
+  const child = await as.bob(201, 'POST', `${path}/threads`, { parent_thread_id: thread.id });
+  assert.equal(child.parent_thread_id, thread.id);
+  const one = await as.bob(201, 'POST', `${path}/threads/${thread.id}`, { content: 'in it' });
+  const two = await as.bob(201, 'POST', `${path}/messages`, { content: 'in it too', threadId: thread.id });
+  assert.deepEqual([one.thread_id, two.thread_id], [thread.id, thread.id]);
+  const read = await as.alice(200, 'GET', `${path}/threads/${thread.id}`);
+  assert.deepEqual([read.id, read.reply_count], [thread.id, 2]);
+  assert.deepEqual(read.messages, [one, two]);
+  const { threads } = await as.alice(200, 'GET', `${path}/threads`);
+  assert.deepEqual(
+    threads.map((each) => each.id),
+    [thread.id, child.id],
+  );
+  const filtered = await as.alice(200, 'GET', `${path}/messages?thread_id=${thread.id}`);
+  assert.deepEqual(filtered.messages, [one, two]);
+  await as.alice(404, 'GET', `${path}/threads/${randomUUID()}`);
+  await as.alice(404, 'GET', `${path}/threads/x`);
+  await as.carol(404, 'GET', `${path}/threads`);
+});
+
+test('people come, get roles and go', async () => {
+  const { alice, bob, carol, as, path } = await scene();
+  const [dave, erin] = [person('dave'), person('erin')];
+  await as.bob(403, 'POST', `${path}/participants`, { user_id: carol });
+  const added = await as.alice(201, 'POST', `${path}/participants`, { user_id: carol });
+  assert.deepEqual(roles(added), { [alice]: 'admin', [bob]: 'member', [carol]: 'member' });
+  assert.equal((await as.alice(200, 'POST', `${path}/participants`, { user_id: carol })).participants.length, 3);
+  const more = await as.alice(201, 'POST', `${path}/participants`, { user_ids: [dave, erin], role: 'moderator' });
+  assert.deepEqual([roles(more)[dave], roles(more)[erin]], ['moderator', 'moderator']);
+  await as.carol(200, 'GET', path);
+  const raised = await as.alice(200, 'PATCH', `${path}/participants/${carol}`, { role: 'admin' });
+  assert.equal(roles(raised)[carol], 'admin');
+  await as.alice(400, 'PATCH', `${path}/participants/${carol}`, { role: 'king' });
+  await as.alice(404, 'PATCH', `${path}/participants/${person('nobody')}`, { role: 'member' });
+  await as.carol(204, 'DELETE', `${path}/participants/${bob}`);
+  await as.bob(404, 'GET', path);
+  await as.carol(204, 'DELETE', `${path}/participants/${carol}`);
+  await as.carol(404, 'GET', path);
+  await as.alice(400, 'POST', `${path}/participants`, {});
+});
+
+test('a conversation is changed and deleted', async () => {
+  const { as, path } = await scene();
+  const changed = await as.alice(200, 'PUT', path, { title: 'Other', status: 'archived', channel: 'email' });
+  assert.deepEqual([changed.title, changed.status, changed.channel], ['Other', 'archived', 'email']);
+  const more = await as.alice(200, 'PATCH', path, { metadata: { ticket: 7 } });
+  assert.deepEqual([more.title, more.metadata], ['Other', { ticket: 7 }]);
+  assert.equal((await as.bob(200, 'GET', path)).status, 'archived');
+  await as.alice(400, 'PATCH', path, { status: 'lost' });
+  await as.alice(400, 'PATCH', path, { title: ' ' });
+  await as.bob(403, 'PUT', path, { status: 'active' });
+  await as.bob(403, 'DELETE', path);
+  await as.alice(204, 'DELETE', path);
+  for (const user of [as.alice, as.bob]) await user(404, 'GET', path);
+});
+
+for (const prefix of PREFIXES) {
+  test(`one route makes conversations of either kind under ${prefix}`, async () => {
+    const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
+    const as = caller(alice, prefix);
+    const direct = await as(201, 'POST', '/conversations', { participants: [alice, bob], channel: 'voice' });
+    assert.deepEqual([direct.kind, direct.channel, direct.participants.length], ['direct', 'voice', 2]);
+    assert.equal((await as(200, 'POST', '/conversations', { participant_ids: [bob] })).id, direct.id);
+    const group = await as(201, 'POST', '/conversations', { participants: [bob, carol], metadata: { a: 1 } });
+    assert.deepEqual([group.kind, group.title, group.metadata], ['group', `${bob}, ${carol}`, { a: 1 }]);
+    const pair = await as(201, 'POST', '/conversations', { participants: [bob], type: 'group', title: 'Two' });
+    assert.deepEqual([pair.kind, pair.title], ['group', 'Two']);
+    await as(400, 'POST', '/conversations', { participants: [bob, carol], type: 'direct' });
+    await as(400, 'POST', '/conversations', { participants: [alice] });
+    await as(400, 'POST', '/conversations', { participants: [bob], type: 'crowd' });
+    await as(201, 'POST', `/conversations/${group.id}/messages`, { content: 'latest' });
+    const { conversations } = await as(200, 'GET', '/conversations');
+    assert.equal(conversations.length, 3);
+    const { last_message, lastMessage } = conversations[0];
+    assert.deepEqual([conversations[0].id, last_message.content], [group.id, 'latest']);
+    assert.deepEqual([lastMessage.id, lastMessage.senderId], [last_message.id, alice]);
+    assert.equal(lastMessage.createdAt, last_message.created_at);
+    assert.equal(conversations.find((one) => one.id === pair.id).lastMessage, null);
+  });
+}
+
+test('a direct conversation that exists is a conflict on the older route, unless it is good enough', async () => {
+  const [alice, bob] = [person('alice'), person('bob')];
+  const as = caller(alice, '/api');
+  const made = await as(201, 'POST', '/conversations/direct', { user_id: bob, title: 'Us' });
+  assert.equal(made.title, 'Us');
+  const conflict = await as(409, 'POST', '/conversations/direct', { user_id: bob });
+  assert.deepEqual([conflict.error, conflict.conversation.id], ['ConflictError', made.id]);
+  assert.equal((await as(200, 'POST', '/conversations/direct?ensure=true', { user_id: bob })).id, made.id);
+});
+
+for (const prefix of PREFIXES) {
+  test(`a journal is written, shared and read back under ${prefix}`, async () => {
+    const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
+    const [asAlice, asBob, asCarol] = [alice, bob, carol].map((user, i) => caller(user, prefix, i));
+    const made = await asAlice(201, 'POST', '/journals', { title: 'Trip', content: 'one two' });
+    assert.deepEqual([made.owner, made.content, made.collaborators], [alice, 'one two', []]);
+    assert.ok(Number.isSafeInteger(made.number) && made.number > 0);
+    const path = `/journals/${made.id}`;
+    assert.deepEqual(await asAlice(200, 'GET', `/journals/${made.number}`), made);
+    await asBob(404, 'GET', path);
+
+    const shared = await asAlice(201, 'POST', `${path}/collaborators`, { user_id: bob, permission: 'viewer' });
+    assert.deepEqual(shared.collaborators, [{ user_id: bob, username: bob, permission: 'viewer' }]);
+    await asBob(403, 'PATCH', path, { content: 'bob was here' });
+    const raised = await asAlice(200, 'PATCH', `${path}/collaborators/${bob}`, { permission: 'editor' });
+    assert.equal(raised.collaborators[0].permission, 'editor');
+    const again = await asAlice(200, 'POST', `${path}/collaborators`, { user_id: bob, permission: 'editor' });
+    assert.equal(again.collaborators.length, 1);
+    await asAlice(400, 'POST', `${path}/collaborators`, { user_id: bob, permission: 'owner' });
+
+    const base_version = (await asAlice(200, 'GET', path)).version;
+    const early = await asAlice(200, 'PATCH', path, { content: 'zero one two', base_version });
+    assert.ok(early.version > base_version);
+    const merged = await asBob(200, 'PATCH', path, { content: 'one two three', title: 'Trips', base_version });
+    assert.deepEqual([merged.content, merged.title], ['zero one two three', 'Trips']);
+    await asAlice(400, 'PATCH', path, {});
+
+    const { versions } = await asBob(200, 'GET', `${path}/versions`);
+    assert.deepEqual(
+      versions.slice(0, 2).map((one) => [one.content, one.user_id]),
+      [
+        ['zero one two three', bob],
+        ['zero one two', alice],
+      ],
+    );
+    const { journals } = await asBob(200, 'GET', '/journals');
+    assert.deepEqual(
+      journals.map((one) => [one.id, one.title]),
+      [[made.id, 'Trips']],
+    );
+    assert.deepEqual((await asBob(200, 'GET', '/conversations')).conversations, []);
+
+    await asAlice(201, 'POST', `${path}/collaborators`, { user_id: carol, permission: 'viewer' });
+    await asCarol(204, 'DELETE', `${path}/collaborators/${carol}`);
+    await asCarol(404, 'GET', path);
+    await asAlice(204, 'DELETE', `${path}/collaborators/${bob}`);
+    await asBob(404, 'GET', path);
+    await asAlice(204, 'DELETE', path);
+    await asAlice(404, 'GET', path);
+  });
+}
+
+test('a conversation that is no journal is none to the routes of journals', async () => {
+  const { as, conversation } = await scene();
+  const path = `/journals/${conversation.id}`;
+  await as.alice(404, 'GET', path);
+  await as.alice(404, 'PATCH', path, { title: 'x' });
+  await as.alice(404, 'GET', `${path}/versions`);
+  await as.alice(404, 'DELETE', path);
+  await as.alice(200, 'GET', `/conversations/${conversation.id}`);
+});
+
+for (const prefix of PREFIXES) {
+  test(`ciphertext goes and comes with its statuses under ${prefix}`, async () => {
+    const { alice, bob, carol, as, conversation } = await scene(prefix);
+    await as.alice(201, 'POST', `/conversations/${conversation.id}/participants`, { user_id: carol });
+    const cipher = 'U2FsdGVkX1+/😂==';
+    const sent = await as.alice(201, 'POST', '/messages', {
+      conversation_id: conversation.id,
+      content_encrypted: cipher,
+      message_type: 'text',
+    });
+    assert.deepEqual([sent.content_encrypted, sent.encrypted, sent.sender_id], [cipher, true, alice]);
+    const statuses = (message) => Object.fromEntries(message.statuses.map((one) => [one.user_id, one.status]));
+    assert.deepEqual(statuses(sent), { [bob]: 'sent', [carol]: 'sent' });
+
+    await as.bob(200, 'POST', `/messages/${sent.id}/status`, { status: 'delivered' });
+    const read = await as.carol(200, 'POST', `/messages/${sent.id}/status`, { status: 'read' });
+    assert.deepEqual(statuses(read), { [bob]: 'delivered', [carol]: 'read' });
+    const back = await as.carol(200, 'POST', `/messages/${sent.id}/status`, { status: 'delivered' });
+    assert.deepEqual(statuses(back), statuses(read));
+
+    const edited = await as.alice(200, 'PATCH', `/messages/${sent.id}`, { content_encrypted: 'bmV3' });
+    assert.equal(edited.content_encrypted, 'bmV3');
+    const marked = await as.bob(200, 'POST', `/messages/${sent.id}/reactions`, { emoji: '😂' });
+    assert.deepEqual(marked.reactions, [{ user_id: bob, emoji: '😂' }]);
+    assert.deepEqual((await as.bob(200, 'DELETE', `/messages/${sent.id}/reactions`, { emoji: '😂' })).reactions, []);
+
+    for (let i = 0; i < 3; i++) {
+      await as.alice(201, 'POST', '/messages', { conversation_id: conversation.id, content_encrypted: `${i}` });
+    }
+    const page = async (query) =>
+      (await as.bob(200, 'GET', `/messages/${conversation.id}${query}`)).messages.map((one) => one.content_encrypted);
+    assert.deepEqual(await page('?limit=2&offset=0'), ['1', '2']);
+    assert.deepEqual(await page('?limit=2&offset=2'), ['bmV3', '0']);
+    assert.deepEqual(await page('?limit=50&offset=4'), []);
+    const { messages } = await as.bob(200, 'GET', `/messages/${conversation.number}`);
+    assert.deepEqual(statuses(messages[0]), statuses(read));
+
+    const deleted = await as.alice(200, 'DELETE', `/messages/${sent.id}`);
+    assert.equal(deleted.content_encrypted, '');
+    assert.ok(deleted.deleted_at);
+  });
+}
+
+test('failures have the names of the encrypted front end', async () => {
+  const { alice, carol, as, conversation } = await scene('/api');
+  const body = { conversation_id: conversation.id, content_encrypted: 'x' };
+  const { id } = await as.alice(201, 'POST', '/messages', body);
+  await assertNamed(carol, 'ForbiddenError', 403, 'POST', '/messages', body);
+  const nowhere = { ...body, conversation_id: randomUUID() };
+  await assertNamed(carol, 'ForbiddenError', 403, 'POST', '/messages', nowhere);
+  await assertNamed(carol, 'ForbiddenError', 403, 'GET', `/messages/${conversation.id}`);
+  await assertNamed(alice, 'NotFoundError', 404, 'PATCH', `/messages/${randomUUID()}`, { content_encrypted: 'x' });
+  await assertNamed(alice, 'ValidationError', 400, 'POST', '/messages', { ...body, content_encrypted: '' });
+  await assertNamed(alice, 'ValidationError', 400, 'POST', '/messages', { conversation_id: conversation.id });
+  await assertNamed(alice, 'ValidationError', 400, 'POST', `/messages/${id}/status`, { status: 'lost' });
+  await assertNamed(carol, 'NotFoundError', 404, 'GET', `/conversations/${conversation.id}`);
+  const direct = { user_id: person('bob') };
+  await as.alice(201, 'POST', '/conversations/direct', direct);
+  await assertNamed(alice, 'ConflictError', 409, 'POST', '/conversations/direct', direct);
+  const stranger = await rest(token(carol), 'POST', '/api/v1/messages', body);
+  assert.deepEqual([stranger.status, stranger.body.error], [403, 'ForbiddenError'], stranger.text);
+  const unknown = await rest(token(alice), 'GET', `/api/v1/conversations/${randomUUID()}`);
+  assertProblem(unknown, 404, 'not_found');
+});

@@ -1,0 +1,91 @@
+// The front end that sends ciphertext and follows all of its conversations without joining them.
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { closeAll, direct, person } from '../../client.mjs';
+import { agreed, follows, has, holds, pair, says, speak } from '../../vocabulary.mjs';
+
+after(closeAll);
+
+const CIPHERTEXT = 'U2FsdGVkX1+/AAEC==\r\n{"iv":"é","tag":"\\u0001\u{1F510}"}  <b>\u2028 ';
+const enter = (client, { id }) => follows(client, 'chat:typing', { conversationId: id, isTyping: false });
+const scene = () => pair('encrypted', [person('alice'), person('bob')], enter);
+const sends = async ({ id }, client, contentEncrypted) =>
+  (await agreed(client, 'chat:message_send', { conversationId: id, contentEncrypted })).message;
+const shows = (client, { id }) => client.sees('chat:message_received', (message) => message.id === id);
+
+test('ciphertext is relayed and stored byte for byte, and the sender learns its id', async () => {
+  const [conversation, alice, bob] = await scene();
+  const sent = await sends(conversation, alice, CIPHERTEXT);
+  const message = await shows(bob, sent);
+  has(message, 'message_type', 'created_at');
+  holds(message, { conversation_id: conversation.id, sender_id: alice.user, content_encrypted: CIPHERTEXT });
+  assert.equal(sent.content_encrypted, CIPHERTEXT);
+  const { body } = await bob.rest('GET', `/conversations/${conversation.id}/messages`);
+  assert.equal(body.messages[0].content, CIPHERTEXT);
+  assert.equal(body.messages[0].encrypted, true);
+});
+
+test('a conversation made while both are connected delivers at once', async () => {
+  const people = [person('alice'), person('bob')];
+  const [alice, bob] = await Promise.all(people.map((user, gateway) => speak('encrypted', user, gateway)));
+  const conversation = await direct(...people);
+  await Promise.all([alice, bob].map((client) => enter(client, conversation)));
+  await shows(bob, await sends(conversation, alice, 'new'));
+});
+
+test('a failed send is answered, not stored', async () => {
+  const [conversation, alice, bob] = await scene();
+  const carol = await speak('encrypted', person('carol'), 1);
+  const fails = async (client, contentEncrypted, name) => {
+    const ack = await client.ask('chat:message_send', { conversationId: conversation.id, contentEncrypted });
+    holds(ack, { success: false });
+    assert.equal(ack.error.name, name);
+  };
+  await fails(alice, '', 'ValidationError');
+  await fails(carol, 'x', 'ForbiddenError');
+  says(carol, 'chat:message_send', { conversationId: conversation.id, contentEncrypted: 'x', tempId: 7 });
+  holds(await carol.sees('chat:error'), { name: 'ForbiddenError', tempId: 7 });
+  await shows(bob, await sends(conversation, alice, 'last'));
+  assert.equal(bob.all('chat:message_received').length, 1);
+  assert.deepEqual(carol.all('chat:message_received'), []);
+});
+
+test('a status goes from delivered to read and never back', async () => {
+  const [conversation, alice, bob] = await scene();
+  const [first, second] = [await sends(conversation, alice, '1'), await sends(conversation, alice, '2')];
+  const marks = (event, { id }) => says(bob, event, { messageId: id });
+  const told = ({ id }, status) =>
+    alice.sees('chat:message_status_updated', (one) => one.messageId === id && one.status === status);
+  await shows(bob, first);
+  marks('chat:message_delivered', first);
+  await told(first, 'delivered');
+  marks('chat:message_read', first);
+  const read = await told(first, 'read');
+  holds(read, { userId: bob.user, conversationId: conversation.id });
+  assert.ok(Date.parse(read.timestamp) > 0);
+  marks('chat:message_delivered', first);
+  marks('chat:message_read', first);
+  marks('chat:message_read', second);
+  await told(second, 'read');
+  const statuses = alice.all('chat:message_status_updated');
+  assert.deepEqual(
+    statuses.filter((one) => one.messageId === first.id).map((one) => one.status),
+    ['delivered', 'read'],
+  );
+});
+
+test('the others see who types', async () => {
+  const [conversation, alice, bob] = await scene();
+  for (const isTyping of [true, false]) {
+    bob.forget();
+    says(alice, 'chat:typing', { conversationId: conversation.id, isTyping });
+    const typing = await bob.sees('chat:user_typing', (one) => one.userId === alice.user && one.isTyping === isTyping);
+    holds(typing, { username: alice.user, conversationId: conversation.id });
+    has(typing, 'timestamp');
+  }
+  await shows(alice, await sends(conversation, bob, 'after'));
+  assert.deepEqual(
+    alice.all('chat:user_typing', (one) => one.userId === alice.user),
+    [],
+  );
+});

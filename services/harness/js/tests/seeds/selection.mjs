@@ -1,0 +1,61 @@
+// How a connection comes by its dialect.
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { Client, closeAll, connect, person, token } from '../../client.mjs';
+
+after(closeAll);
+
+/** Events, and which dialects know them; any other answers `unknown_event`. */
+const KNOWN = {
+  'receipt:read': ['native'],
+  markAsRead: ['journal'],
+  'chat:typing': ['encrypted'],
+  'chat:join': ['chats'],
+  'message:read': ['chats', 'threads'],
+  'conversation:join': ['native', 'threads'],
+  mark_as_read: ['inbox'],
+};
+
+async function speaks(dialect, options) {
+  const client = await connect(person('any'), 0, options);
+  const failure = async (event) => {
+    const { code, error } = await client.ask(event, {});
+    return code ?? error.code;
+  };
+  for (const [event, dialects] of Object.entries(KNOWN)) {
+    assert.equal((await failure(event)) !== 'unknown_event', dialects.includes(dialect), `${event} in ${dialect}`);
+  }
+  client.close();
+}
+
+for (const dialect of ['native', 'journal', 'encrypted', 'chats', 'threads', 'inbox']) {
+  test(`${dialect} is chosen in auth, in the query or by the token`, async () => {
+    const jwt = token(person('any'));
+    await speaks(dialect, { auth: { token: jwt, dialect } });
+    await speaks(dialect, { auth: { token: jwt }, query: { dialect } });
+    await speaks(dialect, { auth: { token: token(person('any'), { dialect }) } });
+  });
+}
+
+test('auth goes before the query, the query before the token, and without any it is native', async () => {
+  const claimed = token(person('any'), { dialect: 'journal' });
+  await speaks('chats', { auth: { token: claimed, dialect: 'chats' }, query: { dialect: 'inbox' } });
+  await speaks('inbox', { auth: { token: claimed }, query: { dialect: 'inbox' } });
+  await speaks('native', { auth: { token: token(person('any')) } });
+});
+
+test('an unknown dialect is refused where the client names it', async () => {
+  const jwt = token(person('any'));
+  const dialect = 'klingon';
+  for (const options of [{ auth: { token: jwt, dialect } }, { auth: { token: jwt }, query: { dialect } }]) {
+    assert.equal(await new Client('any', 1, options).refused(), 'invalid: unknown dialect');
+  }
+});
+
+test('a bad token is refused in the words of the dialect', async () => {
+  const refusal = (dialect) => new Client('any', 1, { auth: { token: 'no token', dialect } }).refused();
+  assert.equal(await refusal('threads'), 'Authentication failed');
+  for (const dialect of ['native', 'journal', 'encrypted', 'chats', 'inbox']) {
+    assert.match(await refusal(dialect), /^unauthenticated: /);
+  }
+});

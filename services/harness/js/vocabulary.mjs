@@ -1,0 +1,49 @@
+// How the front end of each dialect says things, for tests that bring several of them together.
+import assert from 'node:assert/strict';
+import { connect, direct, eventually, token } from './client.mjs';
+
+/** A connected client of a dialect that remembers every event, whatever its name. */
+export const speak = (dialect, user, gateway = 0) =>
+  connect(user, gateway, { auth: { token: token(user), dialect }, events: 'all' });
+
+/** A user whose id is a number, as some front ends have it. */
+export const numbered = () => String(Math.floor(Math.random() * 2 ** 46) + 1_000_000);
+
+/** Emits as a front end that asks for no ack. */
+export const says = (client, event, ...args) => client.socket.emit(event, ...args);
+
+/** Emits with an ack, which must be positive in either of the two usual ways. */
+export async function agreed(client, event, ...args) {
+  const ack = await client.ask(event, ...args);
+  assert.ok(ack?.ok || ack?.success, `${client.user}: ${event} was refused: ${JSON.stringify(ack)}`);
+  return ack;
+}
+
+/** Waits until a client that joins nothing by hand is told about the conversation. */
+export async function follows(client, event, payload) {
+  await eventually(`${client.user} follows the conversation`, async () => {
+    const ack = await client.ask(event, payload);
+    return ack?.ok || ack?.success;
+  });
+  return client;
+}
+
+/** Two users of a dialect on two gateways with a direct conversation; `enter` makes a client follow it. */
+export async function pair(dialect, people, enter) {
+  const conversation = await direct(...people);
+  const clients = await Promise.all(people.map((user, gateway) => speak(dialect, user, gateway)));
+  await Promise.all(clients.map((client) => enter(client, conversation)));
+  for (const client of clients) client.forget();
+  return [conversation, ...clients];
+}
+
+/** Every key is there; more may be. */
+export function has(payload, ...keys) {
+  for (const key of keys) assert.ok(key in payload, `${key} is missing in ${JSON.stringify(payload)}`);
+}
+
+/** Asserts that these fields have these values; others may be there. */
+export function holds(payload, fields) {
+  const found = Object.fromEntries(Object.keys(fields).map((key) => [key, payload[key]]));
+  assert.deepEqual(found, fields, JSON.stringify(payload));
+}

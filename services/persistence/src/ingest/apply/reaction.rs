@@ -1,0 +1,85 @@
+//! Marks on messages.
+
+use std::collections::BTreeSet;
+
+use parlance_proto::v1;
+use prost::Message as _;
+
+use super::message::quiet;
+use super::{Scene, no_message};
+use crate::ingest::state::{ChangeKind, Outcome};
+use crate::ingest::tell::Parts;
+use crate::ingest::work::{React, refuse};
+use crate::permissions::Right;
+
+/// Different emoji on one message.
+const MAX_EMOJI: usize = 50;
+/// Marks on one message: it travels with all of them.
+const MAX_MARKS: usize = 1_000;
+
+pub(super) fn react(scene: &mut Scene<'_>, react: &React) -> Result<Outcome, v1::Error> {
+    scene.check(Right::React)?;
+    let id = scene
+        .conversation
+        .message_id(react.message)
+        .ok_or_else(no_message)?;
+    let message = scene.conversation.messages.get(&id).ok_or_else(no_message)?;
+    if message.deleted_at_ms.is_some() {
+        return Err(no_message());
+    }
+    let mark = v1::Reaction {
+        user_id: scene.actor().to_string(),
+        emoji: react.emoji.clone(),
+    };
+    let place = message.reactions.iter().position(|other| *other == mark);
+    if place.is_some() != react.remove {
+        return Ok(quiet(message.clone()));
+    }
+    if !react.remove {
+        let emoji: BTreeSet<&str> = message.reactions.iter().map(|mark| mark.emoji.as_str()).collect();
+        if emoji.len() >= MAX_EMOJI && !emoji.contains(react.emoji.as_str()) {
+            return Err(refuse(format!("a message takes {MAX_EMOJI} different emoji")));
+        }
+        if message.reactions.len() >= MAX_MARKS {
+            return Err(refuse(format!("a message takes {MAX_MARKS} reactions")));
+        }
+    }
+    let message_seq = message.seq;
+    let payload = v1::ReactionChanged {
+        message: None,
+        user_id: mark.user_id.clone(),
+        emoji: mark.emoji.clone(),
+        removed: react.remove,
+    };
+    let change = scene.log(ChangeKind::Reaction, message_seq, payload.encode_to_vec());
+    let key = (
+        scene.id(),
+        message_seq,
+        scene.actor().clone(),
+        react.emoji.clone(),
+    );
+    scene
+        .effects
+        .reactions
+        .insert(key, (!react.remove).then_some((change.seq, change.at_ms)));
+    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+    match place {
+        Some(place) => drop(message.reactions.remove(place)),
+        None => message.reactions.push(mark),
+    }
+    let message = message.clone();
+    let event = scene.event(
+        &change,
+        Parts {
+            message: Some(message.clone()),
+            ..Parts::default()
+        },
+    );
+    Ok(Outcome::Message {
+        message: Box::new(message),
+        repeated: false,
+        event,
+        hidden: false,
+        then: Vec::new(),
+    })
+}

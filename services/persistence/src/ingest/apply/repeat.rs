@@ -1,0 +1,134 @@
+//! Commands that were carried out before: the original result, told once more.
+
+use parlance_proto::UserId;
+use parlance_proto::v1::{self, ErrorCode};
+use prost::Message as _;
+
+use super::{Scene, no_conversation};
+use crate::ingest::state::{Change, ChangeKind, Outcome, Told};
+use crate::ingest::tell::Parts;
+use crate::ingest::work::{Action, MessageName};
+
+pub(super) fn repeat(scene: &Scene<'_>, done: &Change) -> Result<Outcome, v1::Error> {
+    if done.actor != scene.actor().as_str() {
+        return Err(taken());
+    }
+    match (&scene.work.action, done.kind) {
+        (Action::Edit { message, .. }, ChangeKind::Edited)
+        | (Action::Delete(message), ChangeKind::Deleted) => of_message(scene, done, *message),
+        (Action::React(react), ChangeKind::Reaction) => of_message(scene, done, react.message),
+        (Action::StartThread(start), ChangeKind::ThreadCreated) => {
+            let (_, thread) = scene.conversation.threads.get(&start.thread).ok_or_else(taken)?;
+            let event = scene.event(
+                done,
+                Parts {
+                    thread: Some(thread.clone()),
+                    ..Parts::default()
+                },
+            );
+            Ok(Outcome::Thread {
+                thread: thread.clone(),
+                repeated: true,
+                event,
+            })
+        }
+        (Action::EditJournal(_), ChangeKind::JournalEdited) => {
+            let journal = scene.conversation.journal.as_ref();
+            let edited = journal
+                .and_then(|journal| journal.done.get(&done.seq))
+                .ok_or_else(no_conversation)?;
+            let event = scene.event(
+                done,
+                Parts {
+                    journal: Some(edited.clone()),
+                    ..Parts::default()
+                },
+            );
+            Ok(Outcome::Journal {
+                edited: Box::new(edited.clone()),
+                repeated: true,
+                event,
+            })
+        }
+        (Action::Update(_), ChangeKind::Updated)
+        | (Action::AddMembers(_), ChangeKind::MembersAdded)
+        | (Action::RemoveMember(_), ChangeKind::MemberRemoved)
+        | (Action::ChangeRole(..), ChangeKind::RoleChanged)
+        | (Action::DeleteConversation, ChangeKind::ConversationDeleted) => Ok(of_conversation(scene, done)),
+        _ => Err(taken()),
+    }
+}
+
+fn of_message(scene: &Scene<'_>, done: &Change, name: MessageName) -> Result<Outcome, v1::Error> {
+    let message = scene
+        .conversation
+        .message(name)
+        .filter(|message| message.seq == done.target_seq);
+    let message = message.ok_or_else(taken)?.clone();
+    let event = scene.event(
+        done,
+        Parts {
+            message: Some(message.clone()),
+            ..Parts::default()
+        },
+    );
+    Ok(Outcome::Message {
+        message: Box::new(message),
+        repeated: true,
+        event,
+        hidden: false,
+        then: Vec::new(),
+    })
+}
+
+fn of_conversation(scene: &Scene<'_>, done: &Change) -> Outcome {
+    let bare = scene.bare();
+    let tell = |change: &Change| {
+        scene.event(
+            change,
+            Parts {
+                conversation: Some(bare.clone()),
+                ..Parts::default()
+            },
+        )
+    };
+    let mut events: Vec<v1::Event> = tell(done).into_iter().collect();
+    events.extend(
+        scene
+            .conversation
+            .changes
+            .get(&scene.work.second_id())
+            .and_then(tell),
+    );
+    let journal = scene.conversation.kind == v1::ConversationKind::Journal;
+    let added = match done.kind {
+        ChangeKind::MembersAdded if !journal => Told::These(members_of(&done.payload)),
+        _ => Told::Nobody,
+    };
+    let removed = match &scene.work.action {
+        Action::RemoveMember(user) if !journal && !scene.conversation.members.contains_key(user) => {
+            vec![user.clone()]
+        }
+        _ => Vec::new(),
+    };
+    Outcome::Conversation {
+        bare: Box::new(bare),
+        repeated: true,
+        events,
+        added,
+        removed,
+    }
+}
+
+fn members_of(payload: &[u8]) -> Vec<UserId> {
+    let added = v1::MembersAdded::decode(payload).unwrap_or_default();
+    added
+        .members
+        .into_iter()
+        .filter_map(|member| member.user_id.parse().ok())
+        .collect()
+}
+
+fn taken() -> v1::Error {
+    v1::Error::with(ErrorCode::Conflict, "the command id is taken")
+}

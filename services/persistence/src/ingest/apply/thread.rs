@@ -1,0 +1,72 @@
+//! Beginning threads.
+
+use parlance_proto::v1::{self, ErrorCode};
+
+use super::{Scene, no_message};
+use crate::ingest::state::{ChangeKind, Outcome};
+use crate::ingest::tell::Parts;
+use crate::ingest::work::StartThread;
+use crate::permissions::Right;
+
+pub(super) fn start(scene: &mut Scene<'_>, start: &StartThread) -> Result<Outcome, v1::Error> {
+    scene.check(Right::StartThread)?;
+    if let Some((_, existing)) = scene.conversation.threads.get(&start.thread) {
+        if existing.created_by != scene.actor().as_str() || scene.conversation.thread(start.thread).is_none()
+        {
+            return Err(v1::Error::with(ErrorCode::Conflict, "the thread id is taken"));
+        }
+        // Under another command: that one was told.
+        return Ok(Outcome::Thread {
+            thread: existing.clone(),
+            repeated: true,
+            event: None,
+        });
+    }
+    let root = match start.root {
+        Some(name) => Some(scene.conversation.message(name).ok_or_else(no_message)?),
+        None => None,
+    };
+    let (root_id, root_seq) = (
+        root.map(|message| message.id.clone()),
+        root.map_or(0, |message| message.seq),
+    );
+    if start
+        .parent
+        .is_some_and(|parent| scene.conversation.thread(parent).is_none())
+    {
+        return Err(v1::Error::with(ErrorCode::NotFound, "no such parent thread"));
+    }
+    let change = scene.log(
+        ChangeKind::ThreadCreated,
+        root_seq,
+        start.thread.as_bytes().to_vec(),
+    );
+    let thread = v1::Thread {
+        id: start.thread.to_string(),
+        conversation_id: scene.id().to_string(),
+        title: start.title.clone(),
+        root_message_id: root_id,
+        parent_thread_id: start.parent.map(|id| id.to_string()),
+        created_by: scene.actor().to_string(),
+        created_at_ms: change.at_ms,
+        reply_count: 0,
+        last_reply_at_ms: None,
+    };
+    scene
+        .conversation
+        .threads
+        .insert(start.thread, (change.seq, thread.clone()));
+    scene.effects.new_threads.insert((scene.id(), start.thread));
+    let event = scene.event(
+        &change,
+        Parts {
+            thread: Some(thread.clone()),
+            ..Parts::default()
+        },
+    );
+    Ok(Outcome::Thread {
+        thread,
+        repeated: false,
+        event,
+    })
+}

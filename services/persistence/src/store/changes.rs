@@ -1,0 +1,129 @@
+//! The log of every durable change that is no new message.
+
+use chrono::{DateTime, Utc};
+use parlance_proto::ConversationId;
+use sqlx::PgConnection;
+
+use super::{corrupt, from_millis, millis, seq_from, seq_to};
+use crate::ingest::state::{Change, ChangeKind, Effects};
+
+/// The columns of [`ChangeRow`] out of `changes x`.
+macro_rules! change_columns {
+    () => {
+        "x.seq, x.kind, x.target_seq, x.actor, x.payload, x.at"
+    };
+}
+pub(super) use change_columns;
+
+/// A stored change.
+#[derive(sqlx::FromRow)]
+pub(super) struct ChangeRow {
+    seq: i64,
+    kind: i16,
+    target_seq: Option<i64>,
+    actor: String,
+    payload: Option<Vec<u8>>,
+    at: DateTime<Utc>,
+}
+
+impl TryFrom<ChangeRow> for Change {
+    type Error = sqlx::Error;
+
+    fn try_from(row: ChangeRow) -> Result<Self, sqlx::Error> {
+        let ChangeRow {
+            seq,
+            kind,
+            target_seq,
+            actor,
+            payload,
+            at,
+        } = row;
+        Ok(Self {
+            seq: seq_from(seq)?,
+            kind: kind_from(kind)?,
+            target_seq: seq_from(target_seq.unwrap_or_default())?,
+            actor,
+            payload: payload.unwrap_or_default(),
+            at_ms: millis(at),
+        })
+    }
+}
+
+fn kind_from(stored: i16) -> Result<ChangeKind, sqlx::Error> {
+    const ALL: [ChangeKind; 10] = [
+        ChangeKind::Edited,
+        ChangeKind::Deleted,
+        ChangeKind::Reaction,
+        ChangeKind::ThreadCreated,
+        ChangeKind::Updated,
+        ChangeKind::MembersAdded,
+        ChangeKind::MemberRemoved,
+        ChangeKind::RoleChanged,
+        ChangeKind::ConversationDeleted,
+        ChangeKind::JournalEdited,
+    ];
+    ALL.into_iter()
+        .find(|&kind| kind as i16 == stored)
+        .ok_or_else(|| corrupt("a kind of change"))
+}
+
+/// The changes with `after` < seq <= `through`.
+///
+/// # Errors
+/// Of the database.
+pub(super) async fn between(
+    connection: &mut PgConnection,
+    conversation: ConversationId,
+    after: u64,
+    through: u64,
+) -> Result<Vec<Change>, sqlx::Error> {
+    let rows: Vec<ChangeRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        change_columns!(),
+        " FROM changes x WHERE x.conversation_id = $1 AND x.seq > $2 AND x.seq <= $3"
+    ))
+    .bind(conversation.uuid())
+    .bind(seq_to(after))
+    .bind(seq_to(through))
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Inserts the changes of a batch.
+///
+/// # Errors
+/// Of the database.
+pub(super) async fn insert(connection: &mut PgConnection, effects: &Effects) -> Result<(), sqlx::Error> {
+    let rows = &effects.new_changes;
+    sqlx::query(
+        "INSERT INTO changes (conversation_id, seq, command_id, kind, target_seq, actor, payload, at)
+         SELECT conversation_id, seq, command_id, kind, target_seq, actor, payload, at
+         FROM unnest($1::uuid[], $2::int8[], $3::uuid[], $4::int2[], $5::int8[], $6::text[], $7::bytea[],
+                     $8::timestamptz[])
+              AS new (conversation_id, seq, command_id, kind, target_seq, actor, payload, at)",
+    )
+    .bind(rows.iter().map(|(id, _, _)| id.uuid()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, _, c)| seq_to(c.seq)).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, id, _)| id.uuid()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, _, c)| c.kind as i16).collect::<Vec<_>>())
+    .bind(
+        rows.iter()
+            .map(|(_, _, c)| (c.target_seq > 0).then(|| seq_to(c.target_seq)))
+            .collect::<Vec<_>>(),
+    )
+    .bind(rows.iter().map(|(_, _, c)| c.actor.as_str()).collect::<Vec<_>>())
+    .bind(
+        rows.iter()
+            .map(|(_, _, c)| (!c.payload.is_empty()).then_some(c.payload.as_slice()))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        rows.iter()
+            .map(|(_, _, c)| from_millis(c.at_ms))
+            .collect::<Vec<_>>(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
