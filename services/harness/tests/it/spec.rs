@@ -26,6 +26,8 @@ pub enum Transport {
 const LIMIT: Duration = Duration::from_secs(150);
 /// How long a gateway that is ready may refuse handshakes: it asks for persistence once a second.
 const ADMITTING: Duration = Duration::from_secs(10);
+/// How long replicas may take to share the partitions out.
+const SHARING: Duration = Duration::from_secs(15);
 /// Longest run of one specification and of each test in it, in milliseconds.
 const TEST_LIMIT_MS: u32 = 120_000;
 
@@ -50,6 +52,7 @@ pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables
     for gateway in stack.gateways() {
         admits(gateway).await;
     }
+    shared_out(stack).await;
     let gateways: Vec<_> = stack.gateways().iter().map(Process::base_url).collect();
     let child = Command::new("node")
         .arg("--test")
@@ -79,6 +82,26 @@ pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables
         panic!("{name} over {} failed:\n{text}{errors}", transport.name());
     }
     println!("{name} over {}:\n{text}", transport.name());
+}
+
+/// Waits until the replicas have shared the partitions out. While one hands over to another a message may
+/// take a second, which is not what specifications ask about.
+async fn shared_out(stack: &Stack) {
+    let replicas = i64::try_from(stack.persistence_replicas().len()).expect("a few");
+    let database = stack.database().await.expect("the stack has a database");
+    let all_owned = || async {
+        sqlx::query_scalar::<_, bool>(
+            "SELECT count(DISTINCT owner) = $1 AND bool_and(expires_at > now())
+             FROM partition_leases WHERE partition >= 0",
+        )
+        .bind(replicas)
+        .fetch_one(&database)
+        .await
+    };
+    let owned = || async { all_owned().await.is_ok_and(|owned| owned) };
+    eventually(SHARING, "every replica owns partitions", owned)
+        .await
+        .expect("partitions are shared out");
 }
 
 /// [`run_with`] without further variables.
