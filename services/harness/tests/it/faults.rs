@@ -118,9 +118,11 @@ async fn a_killed_second_persistence_replica_is_replaced_by_the_first() {
 async fn a_persistence_replica_that_was_paused_past_its_leases_does_no_harm() {
     let mut scene = Scene::open().await;
     scene.stack.persistence(0).pause();
-    scene.heals().await;
     scene.goes_on_for(Duration::from_secs(20)).await;
+    // The fault ends here: meanwhile the paused replica kept its share of the questions. How soon its
+    // partitions found another owner is told by the longest pause of acks.
     scene.stack.persistence(0).resume();
+    scene.heals().await;
     let report = scene.close("persistence 1 SIGSTOP 20 s").await;
     assert!(report.timing.longest_pause <= FAILOVER, "{report}");
     assert_converged(&report, FAILOVER);
