@@ -102,7 +102,11 @@ export class Client {
     const connection = new Promise((resolve, reject) => {
       if (this.socket.connected) resolve();
       this.socket.once('connect', resolve);
-      this.socket.once('connect_error', reject);
+      // Refused for a moment, at HTTP level: what the stock client does by itself unless told not to.
+      this.socket.on('connect_error', (error) => {
+        if (error.type === 'TransportError') setTimeout(() => this.socket.connect(), 100);
+        else reject(error);
+      });
     });
     await within(connection, `${this.user} connects to ${this.url}`);
     if (transport === 'default') {
