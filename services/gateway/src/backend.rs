@@ -33,6 +33,8 @@ const REPEATS: [Duration; 6] = [
     Duration::from_millis(3_000),
     Duration::from_millis(4_000),
 ];
+/// Events answered by one sync.
+pub const SYNC_EVENTS: u32 = 500;
 /// How often NATS and persistence are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often while one of them is away.

@@ -291,6 +291,16 @@ pub enum Answer {
     Pages(Vec<EventPage>),
 }
 
+/// When a client is told what it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// Of every conversation, as soon as it is connected: whatever was not marked as delivered.
+    AtConnect,
+    /// Of a conversation when it joins: what was sent since the user was last seen, and not marked as
+    /// delivered. A user who was never here before reads the history.
+    AtJoin,
+}
+
 /// An encoded event; made once, sent to many.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -321,6 +331,15 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// Whether a client follows all of its user's conversations without joining them.
     fn joins_by_itself(&self) -> bool {
         false
+    }
+
+    /// When a client is told, unasked, what was sent while it was away.
+    fn backlog(&self) -> Backlog {
+        if self.joins_by_itself() {
+            Backlog::AtConnect
+        } else {
+            Backlog::AtJoin
+        }
     }
 
     /// Whether the others are told when a client opens or closes a conversation.

@@ -34,12 +34,30 @@ pub struct Rooms {
 }
 
 /// How a session takes part in a conversation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Following {
     /// Whether the client follows the conversation itself, or only its place in a list.
     pub joined: bool,
     /// What the user had not read, where that is known.
     pub unread: Option<Unread>,
+    /// What the client is told of the past before it is told what happens from now on.
+    pub missed: Option<Missed>,
+}
+
+/// What a client has not got of a conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Every event with a higher seq.
+    pub after: u64,
+    /// The epoch of that seq; empty where the client does not say.
+    pub epoch: String,
+    /// Receipts with a higher version; `None` for no receipts.
+    pub receipts_after: Option<u64>,
+    /// Only what happened since, in Unix milliseconds.
+    pub since_ms: i64,
+    /// The client says itself how far it is: it gets all of that, its own messages too. Else `after` is what
+    /// was marked as delivered, and what makes no difference any more is left out.
+    pub exact: bool,
 }
 
 /// Messages of others a user has not read, as of a seq.
@@ -87,6 +105,8 @@ enum Request {
     Leave(SessionId),
     /// The session is gone.
     Detach(SessionId),
+    /// The session was told what it had missed.
+    CaughtUp(SessionId),
     /// What a user has not read was counted anew.
     Counted(UserId, Unread),
     /// The database is at least this far.
@@ -124,7 +144,6 @@ impl Rooms {
         self.send_or_open(conversation, request);
         // The room ends without an answer only with the process.
         let attached = answer.await.unwrap_or_else(|_| Err(ClientError::internal()))?;
-        session.attached(conversation);
         if session.closed.is_cancelled() {
             // It went while we waited, so nobody else detaches it from here.
             self.detach(conversation, session.id);
@@ -140,6 +159,11 @@ impl Rooms {
     /// The session is gone.
     pub fn detach(&self, conversation: ConversationId, session: SessionId) {
         self.send(conversation, Request::Detach(session));
+    }
+
+    /// The session was told what it had missed.
+    fn caught_up(&self, conversation: ConversationId, session: SessionId) {
+        self.send(conversation, Request::CaughtUp(session));
     }
 
     /// What a user has not read was counted anew.

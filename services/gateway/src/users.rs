@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use parlance_bus::Bus;
-use parlance_proto::v1::{Membership, Message, MessageHidden, User, UserNotice, user_notice};
+use parlance_proto::v1::{Membership, Message, MessageHidden, Position, User, UserNotice, user_notice};
 use parlance_proto::{ConversationId, UserId};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::commands::actor;
-use crate::dialect::Outbound;
-use crate::rooms::{Following, Rooms, Unread};
+use crate::dialect::{Backlog, Outbound};
+use crate::rooms::{Following, Missed, Rooms, Unread};
 use crate::socket::session::Session;
 
 /// Rooms opened at once for one user.
@@ -40,7 +40,7 @@ struct Connected {
     /// Version of the set of conversations; 0 until it is loaded.
     version: u64,
     loaded: bool,
-    conversations: HashMap<ConversationId, Unread>,
+    conversations: HashMap<ConversationId, Belonging>,
     sessions: Vec<Arc<Session>>,
     expected: usize,
 }
@@ -51,14 +51,43 @@ pub struct Expected {
     user: UserId,
 }
 
-/// Conversations of a user with what is unread in each.
-type Conversations = Vec<(ConversationId, Unread)>;
+/// How far a user is in a conversation, as of when it was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Belonging {
+    unread: Unread,
+    /// Latest seq that was marked as delivered; those who come later were delivered what was before them.
+    delivered_seq: u64,
+}
+
+/// Conversations of a user.
+type Conversations = Vec<(ConversationId, Belonging)>;
+
+/// What a client says it has got, by conversation.
+pub struct Since(HashMap<ConversationId, Missed>);
+
+impl Since {
+    /// These positions; those that name no conversation are left out.
+    pub fn new(positions: Vec<Position>) -> Self {
+        let missed = positions.into_iter().filter_map(|position| {
+            let id = position.conversation_id.parse().ok()?;
+            let missed = Missed {
+                after: position.seq,
+                epoch: position.epoch,
+                receipts_after: position.receipts_version,
+                since_ms: 0,
+                exact: true,
+            };
+            Some((id, missed))
+        });
+        Self(missed.collect())
+    }
+}
 
 /// What a notice asks for.
 enum Step {
     Nothing,
     Reload,
-    Add(ConversationId, Unread, Vec<Arc<Session>>),
+    Add(ConversationId, Belonging, Vec<Arc<Session>>),
     Hide(MessageHidden, Vec<Arc<Session>>),
 }
 
@@ -91,8 +120,8 @@ impl Users {
     }
 
     /// Follows a user before a client of theirs is told that it is connected, so that it hears of every
-    /// conversation it is added to from then on.
-    pub async fn expect(&self, user: &UserId) -> Expected {
+    /// conversation it is added to from then on. `anew`: what was delivered must be known as it is now.
+    pub async fn expect(&self, user: &UserId, anew: bool) -> Expected {
         let loaded = {
             let mut table = self.lock();
             let connected = table.entry(user.clone()).or_default();
@@ -103,14 +132,14 @@ impl Users {
             users: self.clone(),
             user: user.clone(),
         };
-        if !loaded {
-            self.reload(user, false).await;
+        if anew || !loaded {
+            self.reload(user, loaded).await;
         }
         expected
     }
 
-    /// A session began.
-    pub fn arrived(&self, session: Arc<Session>) {
+    /// A session began. `since`: what its client has got, where it says so.
+    pub fn arrived(&self, session: Arc<Session>, since: Option<Arc<Since>>) {
         let conversations: Conversations = {
             let mut table = self.lock();
             let connected = table.entry(session.user.clone()).or_default();
@@ -118,13 +147,27 @@ impl Users {
             connected
                 .conversations
                 .iter()
-                .map(|(id, unread)| (*id, *unread))
+                .map(|(id, belonging)| (*id, *belonging))
                 .collect()
         };
-        if !conversations.is_empty() {
-            let users = self.clone();
-            tokio::spawn(async move { users.attach(&[session], &conversations).await });
+        if conversations.is_empty() {
+            return;
         }
+        let following = move |session: &Session, id: &ConversationId, belonging: &Belonging| {
+            let named = since.as_ref().map(|since| since.0.get(id));
+            let delivers = named.is_none() && session.dialect.backlog() == Backlog::AtConnect;
+            let missed = match named {
+                Some(named) => named.cloned(),
+                None => delivers.then(|| belonging.undelivered()),
+            };
+            Following {
+                joined: session.dialect.joins_by_itself() || matches!(named, Some(Some(_))),
+                unread: Some(belonging.unread),
+                missed,
+            }
+        };
+        let users = self.clone();
+        tokio::spawn(async move { users.attach(&[session], &conversations, following).await });
     }
 
     /// A session ended.
@@ -169,10 +212,12 @@ impl Users {
             Step::Nothing => {}
             Step::Reload => self.reload_beside(user),
             Step::Hide(hidden, sessions) => self.hide(&hidden, &sessions),
-            Step::Add(id, unread, sessions) => {
+            Step::Add(id, belonging, sessions) => {
                 let users = self.clone();
                 tokio::spawn(async move {
-                    users.attach(&sessions, &[(id, unread)]).await;
+                    users
+                        .attach(&sessions, &[(id, belonging)], added_while_here)
+                        .await;
                     if let Some(conversation) = &added {
                         tell(&sessions, Outbound::ConversationAdded(conversation));
                     }
@@ -196,13 +241,16 @@ impl Users {
                 let Ok(id) = added.id.parse() else {
                     return Step::Nothing;
                 };
-                let unread = Unread {
-                    count: added.unread,
-                    head_seq: added.head_seq,
+                let belonging = Belonging {
+                    unread: Unread {
+                        count: added.unread,
+                        head_seq: added.head_seq,
+                    },
+                    delivered_seq: added.head_seq,
                 };
-                match connected.conversations.insert(id, unread) {
+                match connected.conversations.insert(id, belonging) {
                     Some(_) => Step::Nothing,
-                    None => Step::Add(id, unread, connected.sessions.clone()),
+                    None => Step::Add(id, belonging, connected.sessions.clone()),
                 }
             }
             // The room tells, and detaches, when the event comes to its turn in the sequence.
@@ -253,7 +301,7 @@ impl Users {
         let Some((added, sessions)) = self.take_over(user, membership) else {
             return;
         };
-        self.attach(&sessions, &added).await;
+        self.attach(&sessions, &added, added_while_here).await;
         for (id, _) in added.into_iter().filter(|_| tell_added) {
             if let Ok(conversation) = self.backend.conversation(Some(actor(user, "")), id).await {
                 tell(&sessions, Outbound::ConversationAdded(&conversation));
@@ -271,44 +319,50 @@ impl Users {
         connected.loaded = true;
         connected.version = membership.version;
         let counts = membership.unread.iter().zip(&membership.head_seqs);
-        let counts = counts.map(|(count, head_seq)| Unread {
-            count: *count,
-            head_seq: *head_seq,
-        });
+        let belongings = counts
+            .zip(&membership.delivered_seqs)
+            .map(|((count, head_seq), delivered_seq)| Belonging {
+                unread: Unread {
+                    count: *count,
+                    head_seq: *head_seq,
+                },
+                delivered_seq: *delivered_seq,
+            });
         let ids = membership
             .conversation_ids
             .iter()
             .map(|id| id.parse::<ConversationId>());
         let now = ids
-            .zip(counts)
-            .filter_map(|(id, unread)| Some((id.ok()?, unread)))
+            .zip(belongings)
+            .filter_map(|(id, belonging)| Some((id.ok()?, belonging)))
             .collect();
         let known = std::mem::replace(&mut connected.conversations, now);
         let added = connected
             .conversations
             .iter()
             .filter(|(id, _)| !known.contains_key(*id));
-        let added = added.map(|(id, unread)| (*id, *unread)).collect();
+        let added = added.map(|(id, belonging)| (*id, *belonging)).collect();
         Some((added, connected.sessions.clone()))
     }
 
-    async fn attach(&self, sessions: &[Arc<Session>], conversations: &[(ConversationId, Unread)]) {
-        let mut pairs = Vec::with_capacity(sessions.len() * conversations.len());
+    async fn attach(
+        &self,
+        sessions: &[Arc<Session>],
+        conversations: &[(ConversationId, Belonging)],
+        following: impl Fn(&Session, &ConversationId, &Belonging) -> Following,
+    ) {
+        let mut wanted = Vec::with_capacity(sessions.len() * conversations.len());
         for session in sessions {
-            pairs.extend(
+            wanted.extend(
                 conversations
                     .iter()
-                    .map(|(id, unread)| (*id, *unread, Arc::clone(session))),
+                    .map(|(id, belonging)| (*id, following(session, id, belonging), Arc::clone(session))),
             );
         }
         let rooms = self.rooms.clone();
-        futures::stream::iter(pairs)
-            .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, unread, session)| {
+        futures::stream::iter(wanted)
+            .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, following, session)| {
                 let rooms = rooms.clone();
-                let following = Following {
-                    joined: session.dialect.joins_by_itself(),
-                    unread: Some(unread),
-                };
                 async move {
                     if let Err(error) = rooms.attach(id, session, following).await {
                         tracing::debug!(conversation = %id, code = error.code, "not attached");
@@ -320,6 +374,26 @@ impl Users {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UserId, Connected>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Belonging {
+    /// What the user's clients never said that they got.
+    fn undelivered(&self) -> Missed {
+        Missed {
+            after: self.delivered_seq,
+            ..Missed::default()
+        }
+    }
+}
+
+/// For who is connected while a conversation is added: it is told what is sent until it is attached.
+fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging) -> Following {
+    let joined = session.dialect.joins_by_itself();
+    Following {
+        joined,
+        unread: Some(belonging.unread),
+        missed: joined.then(|| belonging.undelivered()),
     }
 }
 

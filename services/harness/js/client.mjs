@@ -85,7 +85,7 @@ export class Client {
     this.url = gateways[gateway % gateways.length];
     this.jwt = jwt;
     this.socket = io(this.url, {
-      auth: auth ?? { token: jwt, dialect: 'native' },
+      auth: auth ?? { token: jwt, dialect: 'native', since: {} },
       transports: TRANSPORTS[transport],
       reconnection: false,
       forceNew: true,

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
-    Action, Answer, ConversationRef, Decoded, Dialect, Frame, JournalChange, MessageRef, Outbound,
+    Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, JournalChange, MessageRef, Outbound,
     SendAction, Speaker, encode,
 };
 use crate::error::ClientError;
@@ -119,21 +119,45 @@ struct PresencePayload {
     online: bool,
 }
 
-#[derive(Deserialize)]
-struct SyncPayload {
-    conversations: BTreeMap<SyncKey, PositionPayload>,
+/// What a client asks for that has been away.
+#[derive(Debug, Deserialize)]
+pub struct SyncPayload {
+    /// From where on.
+    pub conversations: Positions,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct PositionPayload {
     #[serde(default)]
     epoch: Option<String>,
     #[serde(default)]
     seq: u64,
+    receipts_version: Option<u64>,
+}
+
+/// How far a client is in each of its conversations, by their ids.
+#[derive(Debug, Deserialize)]
+pub struct Positions(BTreeMap<SyncKey, PositionPayload>);
+
+impl Positions {
+    /// As persistence reads them.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn check(self, limits: &Limits) -> Result<Vec<Position>, ClientError> {
+        limits.sync(self.0.len())?;
+        let positions = self.0.into_iter().map(|(id, position)| Position {
+            conversation_id: id.0.to_string(),
+            epoch: position.epoch.unwrap_or_default(),
+            seq: position.seq,
+            receipts_version: position.receipts_version,
+        });
+        Ok(positions.collect())
+    }
 }
 
 /// Positions are kept by UUID only: they hold an epoch, so their client reads what we send.
-#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(try_from = "String")]
 struct SyncKey(ConversationId);
 
@@ -195,6 +219,10 @@ impl Dialect for Native {
         ]
     }
 
+    fn backlog(&self) -> Backlog {
+        Backlog::AtConnect
+    }
+
     fn decode(
         &self,
         _: Speaker<'_>,
@@ -233,7 +261,7 @@ impl Dialect for Native {
             "presence" => Action::Presence {
                 online: object::<PresencePayload>(payload)?.online,
             },
-            "sync" => decode_sync(object(payload)?, limits)?,
+            "sync" => Action::Sync(object::<SyncPayload>(payload)?.conversations.check(limits)?),
             _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
         };
         Ok(action.into())
@@ -407,16 +435,6 @@ fn decode_journal_edit(payload: JournalEditPayload, limits: &Limits) -> Result<A
         journal: payload.journal_id,
         change,
     })
-}
-
-fn decode_sync(payload: SyncPayload, limits: &Limits) -> Result<Action, ClientError> {
-    limits.sync(payload.conversations.len())?;
-    let positions = payload.conversations.into_iter().map(|(id, position)| Position {
-        conversation_id: id.0.to_string(),
-        epoch: position.epoch.unwrap_or_default(),
-        seq: position.seq,
-    });
-    Ok(Action::Sync(positions.collect()))
 }
 
 /// The message types a client may send; `system` is for services.

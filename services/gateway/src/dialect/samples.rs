@@ -148,6 +148,7 @@ pub fn answers() -> Vec<(
         }],
         complete: true,
         resync: false,
+        ..EventPage::default()
     };
     let (direct, group) = (Some(&s.direct), Some(&s.group));
     vec![

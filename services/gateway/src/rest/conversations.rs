@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use parlance_proto::v1::{
@@ -13,6 +13,8 @@ use serde_json::value::RawValue;
 
 use super::{Asked, Body, Caller, Named, asked, page_size, parse};
 use crate::app::Shared;
+use crate::backend::SYNC_EVENTS;
+use crate::dialect::native::SyncPayload;
 use crate::dialect::native::json::{self, ConversationJson};
 use crate::dialect::{Answer, union};
 use crate::error::ClientError;
@@ -24,6 +26,7 @@ pub(super) fn routes() -> Router<Shared> {
             get(read).put(update).patch(update).delete(delete),
         )
         .route("/conversations/{id}/events", get(events))
+        .route("/sync", post(sync))
 }
 
 /// A page of a list.
@@ -170,4 +173,15 @@ async fn events(
         .events(Some(caller.actor()), id, query.after, limit)
         .await?;
     Ok(Json(json::event_page(&page)).into_response())
+}
+
+/// What the event `sync` does on a socket.
+async fn sync(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
+    let asked: SyncPayload = parse(&body)?;
+    let positions = asked.conversations.check(&shared.limits)?;
+    let pages = shared
+        .backend
+        .sync(Some(caller.actor()), positions, SYNC_EVENTS)
+        .await?;
+    Ok(Json(json::sync(&pages)).into_response())
 }

@@ -7,6 +7,7 @@
 mod audience;
 mod event;
 mod journal;
+mod replay;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Attached, Following, Progress, Request, Rooms};
+use super::{Attached, Following, Missed, Progress, Request, Rooms};
 use crate::dialect::{Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::History;
@@ -179,6 +180,7 @@ impl Room {
             }
             Request::Leave(id) => self.audience.leave(id),
             Request::Detach(id) => self.audience.detach(id),
+            Request::CaughtUp(id) => self.audience.release(id),
             Request::Counted(user, unread) => self.audience.set_unread(user.as_str(), unread),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
@@ -192,12 +194,48 @@ impl Room {
                 return Err(ClientError::no_conversation());
             }
         }
-        self.audience.attach(session, following);
+        let missed = following.missed.clone();
+        self.audience.attach(Arc::clone(&session), following);
+        session.attached(self.conversation);
+        if let Some(missed) = missed {
+            self.replay(session, missed).await;
+        }
         Ok(Attached {
             head_seq: self.head_seq,
             epoch: self.epoch.clone(),
             journal: self.journal.clone(),
         })
+    }
+
+    /// Has a session told what it missed up to the head, and what happens meanwhile after that.
+    async fn replay(&mut self, session: Arc<Session>, missed: Missed) {
+        if missed.after > self.head_seq {
+            // It comes from a replica that is ahead of this one.
+            self.catch_up().await;
+        }
+        let other_life = !missed.epoch.is_empty() && missed.epoch != self.epoch;
+        let behind = self.head_seq.saturating_sub(missed.after);
+        if missed.exact && (other_life || missed.after > self.head_seq || behind > replay::MOST_EXACT) {
+            session.tell(Outbound::Resync {
+                place: &self.place,
+                epoch: &self.epoch,
+                head_seq: self.head_seq,
+            });
+            return;
+        }
+        let receipts = missed
+            .receipts_after
+            .is_some_and(|version| version < self.receipts_version);
+        if (behind > 0 || receipts) && self.audience.hold(session.id) {
+            let replay = replay::Replay {
+                rooms: self.rooms.clone(),
+                place: self.place.clone(),
+                session,
+                missed,
+                through: self.head_seq,
+            };
+            tokio::spawn(replay.run());
+        }
     }
 
     async fn check(&mut self, epoch: &str, head: &Head) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header;
 use parlance_proto::ErrorCodeExt as _;
-use parlance_proto::v1::ErrorCode;
+use parlance_proto::v1::{ErrorCode, User};
 use serde::Deserialize;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::socket::DisconnectReason;
@@ -18,8 +18,9 @@ use super::session::{Opening, Session};
 use crate::app::Shared;
 use crate::auth::{AuthError, Identity};
 use crate::commands::actor;
-use crate::dialect::{self, Dialect};
-use crate::users::Expected;
+use crate::dialect::native::Positions;
+use crate::dialect::{self, Backlog, Dialect};
+use crate::users::{Expected, Since};
 
 /// How long a connection takes to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ const CLOSING: Duration = Duration::from_secs(1);
 pub struct Credentials {
     token: Option<String>,
     dialect: Option<String>,
+    /// How far it is: it joins these conversations and is told what happened since.
+    since: Option<Positions>,
 }
 
 /// A session that waits for its client to be told.
@@ -39,6 +42,14 @@ pub(super) struct Prepared {
     pub shared: Shared,
     /// Held until the session has arrived among the users.
     pub expected: Arc<Expected>,
+    /// What the client says it has got.
+    pub since: Option<Arc<Since>>,
+}
+
+/// What a session takes along into the table of users.
+struct Arrival {
+    expected: Expected,
+    since: Option<Arc<Since>>,
 }
 
 /// A client that is not let in. `Display` is what it reads in `connect_error`.
@@ -112,7 +123,7 @@ async fn admit(
     socket: &SocketRef,
     TryData(auth): TryData<Option<Credentials>>,
 ) -> Result<(), Refusal> {
-    let credentials = auth
+    let mut credentials = auth
         .map_err(|_| Refusal::new(dialect::DEFAULT, Cause::Malformed))?
         .unwrap_or_default();
     let named = named_dialect(socket, &credentials);
@@ -127,11 +138,24 @@ async fn admit(
         .map_err(refuse)?;
     let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
     let dialect = named.or(claimed).unwrap_or(fallback);
+    let since = match credentials.since.take().map(|since| since.check(&shared.limits)) {
+        Some(Ok(positions)) => Some(Arc::new(Since::new(positions))),
+        Some(Err(_)) => return Err(refuse(Cause::Malformed)),
+        None => None,
+    };
     let me = actor(&identity.user_id, &identity.username);
     match shared.backend.provision(Some(me), shared.provision).await {
         Ok(user) => {
-            let expected = shared.users.expect(&identity.user_id).await;
-            prepare(shared, socket, identity, user.number, dialect, expected);
+            let delivers = since.is_none() && dialect.backlog() == Backlog::AtConnect;
+            let expected = shared.users.expect(&identity.user_id, delivers).await;
+            prepare(
+                shared,
+                socket,
+                identity,
+                &user,
+                dialect,
+                Arrival { expected, since },
+            );
             Ok(())
         }
         Err(error) if error.code == ErrorCode::NotFound.name() => Err(refuse(Cause::UnknownUser)),
@@ -179,9 +203,9 @@ fn prepare(
     shared: &Shared,
     socket: &SocketRef,
     identity: Identity,
-    number: i64,
+    user: &User,
     dialect: &'static dyn Dialect,
-    expected: Expected,
+    arrival: Arrival,
 ) {
     let closed = CancellationToken::new();
     let limit = Waiting {
@@ -192,9 +216,10 @@ fn prepare(
     let opening = Opening {
         user: identity.user_id,
         username: identity.username,
-        number,
+        number: user.number,
         dialect,
         expires_at: identity.expires_at,
+        seen_at_ms: user.seen_at_ms,
         closed: closed.clone(),
     };
     let session = Session::new(
@@ -212,7 +237,8 @@ fn prepare(
         session: Arc::new(session),
         queue: Arc::new(Mutex::new(Some(queue))),
         shared: shared.clone(),
-        expected: Arc::new(expected),
+        expected: Arc::new(arrival.expected),
+        since: arrival.since,
     });
 }
 

@@ -27,6 +27,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 struct Serving {
     shared: Shared,
     session: Arc<Session>,
+    /// Conversations the client joined at least once.
+    joined: HashSet<ConversationId>,
     /// Conversations whose participants were shown that this client looks.
     shown_in: HashSet<ConversationId>,
     /// What the client may show of journals it follows or edits.
@@ -40,6 +42,7 @@ pub(super) async fn begin(socket: SocketRef) {
         queue,
         shared,
         expected,
+        since,
     }) = socket.extensions.remove::<Prepared>()
     else {
         return;
@@ -51,11 +54,12 @@ pub(super) async fn begin(socket: SocketRef) {
     drop(socket);
     tracing::debug!(user = %session.user, session = ?session.id, "connected");
     shared.sessions.insert(Arc::clone(&session));
-    shared.users.arrived(Arc::clone(&session));
+    shared.users.arrived(Arc::clone(&session), since);
     drop(expected);
     let mut serving = Serving {
         shared,
         session,
+        joined: HashSet::new(),
         shown_in: HashSet::new(),
         journals: HashMap::new(),
     };

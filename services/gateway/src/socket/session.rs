@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use parlance_proto::{ConversationId, UserId};
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError, TransportType};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Wire;
@@ -34,8 +35,12 @@ pub struct Session {
     pub dialect: &'static dyn Dialect,
     /// When its token expires, in seconds since 1970.
     pub expires_at: i64,
+    /// Up to when an earlier session of the user was alive, in Unix milliseconds; 0 = there was none.
+    pub seen_at_ms: i64,
     /// Cancelled when the connection is gone.
     pub closed: CancellationToken,
+    /// The turn to tell the client what it missed.
+    pub replays: Semaphore,
     socket: SocketRef,
     sessions: Sessions,
     meter: Mutex<Meter>,
@@ -77,6 +82,8 @@ pub struct Opening {
     pub dialect: &'static dyn Dialect,
     /// See [`Session::expires_at`].
     pub expires_at: i64,
+    /// See [`Session::seen_at_ms`].
+    pub seen_at_ms: i64,
     /// See [`Session::closed`].
     pub closed: CancellationToken,
 }
@@ -92,6 +99,7 @@ impl Session {
             number,
             dialect,
             expires_at,
+            seen_at_ms,
             closed,
         } = opening;
         Self {
@@ -101,7 +109,9 @@ impl Session {
             number,
             dialect,
             expires_at,
+            seen_at_ms,
             closed,
+            replays: Semaphore::new(1),
             socket,
             sessions,
             meter: Mutex::default(),
@@ -168,9 +178,14 @@ impl Session {
 
     /// Tells the client something that it can do without: dropped when much is waiting already.
     pub fn emit_ephemeral(&self, frame: &Frame) {
-        if self.meter(0) <= self.max_backlog_bytes / 4 {
+        if !self.is_behind() {
             self.emit(frame);
         }
+    }
+
+    /// Whether much waits for the client already; never known while polling.
+    pub fn is_behind(&self) -> bool {
+        self.meter(0) > self.max_backlog_bytes / 4
     }
 
     /// Answers an event: by its ack where it asked for one, and a failure in the dialect's own events too.

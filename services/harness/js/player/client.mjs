@@ -64,7 +64,7 @@ export class Client {
     const connection = ++this.#connection;
     const live = () => connection === this.#connection;
     const socket = io(this.url, {
-      auth: { token: this.token, dialect: 'native' },
+      auth: { token: this.token, dialect: 'native', since: {} },
       transports: this.transports,
       forceNew: true,
       timeout: CONNECT_TIMEOUT_MS,

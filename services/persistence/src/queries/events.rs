@@ -1,5 +1,7 @@
 //! Catching up: the log of conversations after a position.
 
+use std::collections::{HashMap, HashSet};
+
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, ConversationKind};
 use sqlx::PgConnection;
@@ -8,7 +10,8 @@ use super::page::{MAX_BYTES, fitting};
 use super::{QueryError, Viewer, head};
 use crate::ingest::work::refuse;
 use crate::store::conversations::{Head, heads};
-use crate::store::events as store;
+use crate::store::events::{self as store, Stretch};
+use crate::store::receipts;
 
 /// Events of one page when the asker says nothing, and at most.
 const DEFAULT_EVENTS: u32 = 100;
@@ -24,11 +27,9 @@ pub(super) async fn list(
     query: &v1::ListEvents,
 ) -> Result<v1::EventPage, QueryError> {
     let head = head(connection, viewer, &query.conversation_id).await?;
-    let mut budget = Budget {
-        events: limit(query.limit),
-        bytes: MAX_BYTES,
-    };
-    page(connection, viewer, &head, query.after, &mut budget).await
+    let asked = [(&head, query.after)];
+    let mut pages = pages(connection, viewer, &asked, limit(query.limit)).await?;
+    Ok(pages.pop().unwrap_or_else(|| blank(&head, false)))
 }
 
 pub(super) async fn sync(
@@ -39,81 +40,127 @@ pub(super) async fn sync(
     if query.positions.len() > MAX_POSITIONS {
         return Err(refuse(format!("more than {MAX_POSITIONS} positions")).into());
     }
-    let ids: Vec<ConversationId> = query
+    let mut positions: Vec<(ConversationId, &v1::Position)> = query
         .positions
         .iter()
-        .filter_map(|p| p.conversation_id.parse().ok())
+        .filter_map(|position| Some((position.conversation_id.parse().ok()?, position)))
         .collect();
+    // Of a conversation that is named twice, the first.
+    let mut seen = HashSet::new();
+    positions.retain(|(id, _)| seen.insert(*id));
+    let ids: Vec<ConversationId> = positions.iter().map(|(id, _)| *id).collect();
     let heads = heads(connection, &ids, Some(viewer)).await?;
-    let mut budget = Budget {
-        events: limit(query.limit),
-        bytes: MAX_BYTES,
-    };
-    let mut pages = Vec::new();
-    for position in &query.positions {
-        let id = position.conversation_id.parse::<ConversationId>().ok();
-        let Some(head) = heads.iter().find(|head| Some(head.id) == id) else {
-            continue;
-        };
-        let other_life = !position.epoch.is_empty() && position.epoch != head.epoch;
-        pages.push(if other_life {
-            blank(head, true)
-        } else {
-            page(connection, Some(viewer), head, position.seq, &mut budget).await?
-        });
-    }
+    let heads: HashMap<ConversationId, &Head> = heads.iter().map(|head| (head.id, head)).collect();
+    let known = positions
+        .into_iter()
+        .filter_map(|(id, position)| Some((*heads.get(&id)?, position)));
+    let (same, other): (Vec<_>, Vec<_>) =
+        known.partition(|(head, position)| position.epoch.is_empty() || position.epoch == head.epoch);
+    let asked: Vec<(&Head, u64)> = same
+        .iter()
+        .map(|(head, position)| (*head, position.seq))
+        .collect();
+    let mut pages = pages(connection, Some(viewer), &asked, limit(query.limit)).await?;
+    receipts(connection, &same, &mut pages).await?;
+    pages.extend(other.iter().map(|(head, _)| blank(head, true)));
     Ok(v1::SyncPages { pages })
 }
 
-/// What the pages of one answer may still hold.
-struct Budget {
-    events: u64,
-    bytes: usize,
-}
-
-/// One conversation's events after a seq, as far as the budget goes.
-async fn page(
+/// The events after each of these seqs in their order, in all no more than `limit` and what one message takes.
+async fn pages(
     connection: &mut PgConnection,
     viewer: Viewer<'_>,
-    head: &Head,
-    after: u64,
-    budget: &mut Budget,
-) -> Result<v1::EventPage, QueryError> {
-    // Ahead of the head, or in an earlier life of the conversation.
-    if after > head.seq || (1..head.history_from).contains(&after) {
-        return Ok(blank(head, true));
+    asked: &[(&Head, u64)],
+    limit: u64,
+) -> Result<Vec<v1::EventPage>, QueryError> {
+    let mut left = limit;
+    let mut stretches = Vec::new();
+    let mut pages: Vec<v1::EventPage> = Vec::with_capacity(asked.len());
+    for (head, after) in asked {
+        // Ahead of the head, or in an earlier life of the conversation.
+        if *after > head.seq || (1..head.history_from).contains(after) {
+            pages.push(blank(head, true));
+            continue;
+        }
+        let after = (*after).max(head.history_from);
+        // Every seq up to the head is exactly one event, so a bound on seqs is a bound on the count.
+        let most = if head.kind == i32::from(ConversationKind::Journal) {
+            MAX_VERSIONS
+        } else {
+            MAX_EVENTS
+        };
+        let through = head.seq.min(after.saturating_add(left.min(u64::from(most))));
+        left = left.saturating_sub(through - after);
+        if through > after {
+            stretches.push(Stretch {
+                conversation: head.id,
+                after,
+                through,
+            });
+        }
+        pages.push(v1::EventPage {
+            complete: through == head.seq,
+            ..blank(head, false)
+        });
     }
-    let after = after.max(head.history_from);
-    if after == head.seq || budget.events == 0 || budget.bytes == 0 {
-        let mut page = blank(head, false);
-        page.complete = after == head.seq;
-        return Ok(page);
+    let epoch = asked.first().map_or("", |(head, _)| head.epoch.as_str());
+    let mut logs = store::of(connection, viewer, epoch, &stretches).await?;
+    let mut bytes = MAX_BYTES;
+    for (page, (head, _)) in pages.iter_mut().zip(asked).filter(|(page, _)| !page.resync) {
+        let mut events = logs.remove(&head.id).unwrap_or_default();
+        let whole = events.len();
+        events.truncate(if bytes == 0 { 0 } else { fitting(&events, bytes) });
+        let used: usize = events.iter().map(prost::Message::encoded_len).sum();
+        bytes = if events.len() < whole {
+            0
+        } else {
+            bytes.saturating_sub(used)
+        };
+        page.complete &= events.len() == whole;
+        page.events = events;
     }
-    // Every seq up to the head is exactly one event, so a bound on seqs is a bound on the count.
-    let most = if head.kind == i32::from(ConversationKind::Journal) {
-        MAX_VERSIONS
-    } else {
-        MAX_EVENTS
-    };
-    let through = head
-        .seq
-        .min(after.saturating_add(budget.events.min(u64::from(most))));
-    let mut events = store::between(connection, head.id, viewer, &head.epoch, after, through).await?;
-    let whole = events.len();
-    events.truncate(fitting(&events, budget.bytes));
-    let bytes: usize = events.iter().map(prost::Message::encoded_len).sum();
-    budget.events = budget.events.saturating_sub(events.len() as u64);
-    budget.bytes = if events.len() < whole {
-        0
-    } else {
-        budget.bytes.saturating_sub(bytes)
-    };
-    let complete = through == head.seq && events.len() == whole;
-    Ok(v1::EventPage {
-        events,
-        complete,
-        ..blank(head, false)
-    })
+    Ok(pages)
+}
+
+/// Adds the receipts that were asked for, as many as fit beside the events.
+async fn receipts(
+    connection: &mut PgConnection,
+    asked: &[(&Head, &v1::Position)],
+    pages: &mut [v1::EventPage],
+) -> Result<(), QueryError> {
+    let behind: Vec<(ConversationId, u64)> = asked
+        .iter()
+        .filter_map(|(head, position)| {
+            let known = position.receipts_version?;
+            (known < head.receipts_version).then_some((head.id, known))
+        })
+        .collect();
+    let mut changed = receipts::after(connection, &behind).await?;
+    let used: usize = pages.iter().map(prost::Message::encoded_len).sum();
+    let mut bytes = MAX_BYTES.saturating_sub(used);
+    for (page, (head, position)) in pages.iter_mut().zip(asked).filter(|(page, _)| !page.resync) {
+        let Some(known) = position.receipts_version else {
+            continue;
+        };
+        let mut receipts = changed.remove(&head.id).unwrap_or_default();
+        let whole = receipts.len();
+        receipts.truncate(if bytes == 0 { 0 } else { fitting(&receipts, bytes) });
+        // The version was read before the receipts: asking again after it repeats, and never skips.
+        page.receipts_version = if receipts.len() < whole {
+            page.complete = false;
+            receipts.last().map_or(known, |last| last.version)
+        } else {
+            head.receipts_version
+        };
+        let sent: usize = receipts.iter().map(prost::Message::encoded_len).sum();
+        bytes = if receipts.len() < whole {
+            0
+        } else {
+            bytes.saturating_sub(sent)
+        };
+        page.receipts = receipts;
+    }
+    Ok(())
 }
 
 fn blank(head: &Head, resync: bool) -> v1::EventPage {
@@ -124,6 +171,8 @@ fn blank(head: &Head, resync: bool) -> v1::EventPage {
         events: Vec::new(),
         complete: false,
         resync,
+        receipts: Vec::new(),
+        receipts_version: 0,
     }
 }
 

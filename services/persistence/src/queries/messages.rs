@@ -96,10 +96,8 @@ async fn find(
         .into_iter()
         .find(|message| message.seq > head.history_from)
         .ok_or_else(no_message)?;
-    if hidden::among(connection, head.id, viewer, &[message.seq])
-        .await?
-        .is_empty()
-    {
+    let place = (head.id.uuid(), i64::try_from(message.seq).unwrap_or(i64::MAX));
+    if hidden::among(connection, viewer, &[place]).await?.is_empty() {
         Ok(message)
     } else {
         Err(no_message().into())

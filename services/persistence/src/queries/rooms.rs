@@ -85,7 +85,10 @@ pub(super) async fn receipts(
 ) -> Result<v1::Receipts, QueryError> {
     let head = head(connection, viewer, &query.conversation_id).await?;
     // The version was read before the receipts: asking again after it repeats, and never skips.
-    let mut receipts = store::after(connection, head.id, query.after_version).await?;
+    let mut receipts = store::after(connection, &[(head.id, query.after_version)])
+        .await?
+        .remove(&head.id)
+        .unwrap_or_default();
     let fitting = fitting(&receipts, MAX_BYTES);
     let mut receipts_version = head.receipts_version;
     if fitting < receipts.len() {

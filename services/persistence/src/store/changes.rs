@@ -2,8 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use parlance_proto::ConversationId;
-use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow as _, PgConnection, Row as _};
+use uuid::Uuid;
 
+use super::events::{MOST, Stretch};
 use super::{corrupt, from_millis, millis, seq_from, seq_to};
 use crate::ingest::state::{Change, ChangeKind, Effects};
 
@@ -67,27 +70,38 @@ fn kind_from(stored: i16) -> Result<ChangeKind, sqlx::Error> {
         .ok_or_else(|| corrupt("a kind of change"))
 }
 
-/// The changes with `after` < seq <= `through`.
+/// The changes of these stretches, with their conversation.
 ///
 /// # Errors
 /// Of the database.
-pub(super) async fn between(
+pub(super) async fn of(
     connection: &mut PgConnection,
-    conversation: ConversationId,
-    after: u64,
-    through: u64,
-) -> Result<Vec<Change>, sqlx::Error> {
-    let rows: Vec<ChangeRow> = sqlx::query_as(concat!(
-        "SELECT ",
+    stretches: &[Stretch],
+) -> Result<Vec<(ConversationId, Change)>, sqlx::Error> {
+    let rows: Vec<(Uuid, ChangeRow)> = sqlx::query(concat!(
+        "SELECT x.conversation_id, ",
         change_columns!(),
-        " FROM changes x WHERE x.conversation_id = $1 AND x.seq > $2 AND x.seq <= $3"
+        " FROM unnest($1::uuid[], $2::int8[], $3::int8[]) AS s (conversation_id, after, through)
+          CROSS JOIN LATERAL
+               (SELECT * FROM changes y
+                WHERE y.conversation_id = s.conversation_id AND y.seq > s.after AND y.seq <= s.through
+                ORDER BY y.seq LIMIT $4) AS x"
     ))
-    .bind(conversation.uuid())
-    .bind(seq_to(after))
-    .bind(seq_to(through))
+    .bind(
+        stretches
+            .iter()
+            .map(|s| s.conversation.uuid())
+            .collect::<Vec<_>>(),
+    )
+    .bind(stretches.iter().map(|s| seq_to(s.after)).collect::<Vec<_>>())
+    .bind(stretches.iter().map(|s| seq_to(s.through)).collect::<Vec<_>>())
+    .bind(MOST)
+    .try_map(|row: PgRow| Ok((row.try_get("conversation_id")?, ChangeRow::from_row(&row)?)))
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    rows.into_iter()
+        .map(|(id, row)| Ok((ConversationId::from_uuid(id), row.try_into()?)))
+        .collect()
 }
 
 /// Inserts the changes of a batch.

@@ -46,10 +46,12 @@ struct ViewRow {
     channel: i16,
     status: i16,
     metadata: String,
+    delivered_seq: i64,
 }
 
 #[derive(sqlx::FromRow)]
 struct BareRow {
+    conversation_id: Uuid,
     number: i64,
     kind: i16,
     title: String,
@@ -125,7 +127,7 @@ pub async fn views(
                 ",
         last_message!(),
         " AS last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
-                c.channel, c.status, c.metadata::text AS metadata
+                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
          CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
                              AND x.user_id = asked.user_id LIMIT 1) AS p
@@ -203,6 +205,7 @@ fn view(
         channel,
         status,
         metadata,
+        delivered_seq,
     } = row;
     let conversation = v1::Conversation {
         id: conversation_id.to_string(),
@@ -222,46 +225,49 @@ fn view(
         status: status.into(),
         metadata_json: metadata_from(metadata),
         content: None,
+        delivered_seq: seq_from(delivered_seq)?,
     };
     Ok((viewer, (ConversationId::from_uuid(conversation_id), conversation)))
 }
 
-/// A conversation without participants, unread and last message.
+/// Conversations without participants, unread and last message.
 ///
 /// # Errors
 /// Of the database.
 pub async fn bare(
     connection: &mut PgConnection,
-    id: ConversationId,
+    ids: impl Iterator<Item = ConversationId>,
     epoch: &str,
-) -> Result<Option<v1::Conversation>, sqlx::Error> {
-    let row: Option<BareRow> = sqlx::query_as(
-        "SELECT number, kind, title, head_seq, receipts_version, created_at, updated_at, created_by, channel, status,
-                metadata::text AS metadata
-         FROM conversations WHERE conversation_id = $1",
+) -> Result<HashMap<ConversationId, v1::Conversation>, sqlx::Error> {
+    let rows: Vec<BareRow> = sqlx::query_as(
+        "SELECT conversation_id, number, kind, title, head_seq, receipts_version, created_at, updated_at, created_by,
+                channel, status, metadata::text AS metadata
+         FROM conversations WHERE conversation_id = ANY($1)",
     )
-    .bind(id.uuid())
-    .fetch_optional(connection)
+    .bind(ids.map(|id| id.uuid()).collect::<Vec<_>>())
+    .fetch_all(connection)
     .await?;
-    row.map(|row| {
-        Ok(v1::Conversation {
-            id: id.to_string(),
-            number: row.number,
-            kind: row.kind.into(),
-            title: row.title,
-            head_seq: seq_from(row.head_seq)?,
-            epoch: epoch.to_owned(),
-            receipts_version: seq_from(row.receipts_version)?,
-            created_at_ms: millis(row.created_at),
-            updated_at_ms: millis(row.updated_at),
-            created_by: row.created_by,
-            channel: row.channel.into(),
-            status: row.status.into(),
-            metadata_json: metadata_from(row.metadata),
-            ..Default::default()
+    rows.into_iter()
+        .map(|row| {
+            let conversation = v1::Conversation {
+                id: row.conversation_id.to_string(),
+                number: row.number,
+                kind: row.kind.into(),
+                title: row.title,
+                head_seq: seq_from(row.head_seq)?,
+                epoch: epoch.to_owned(),
+                receipts_version: seq_from(row.receipts_version)?,
+                created_at_ms: millis(row.created_at),
+                updated_at_ms: millis(row.updated_at),
+                created_by: row.created_by,
+                channel: row.channel.into(),
+                status: row.status.into(),
+                metadata_json: metadata_from(row.metadata),
+                ..Default::default()
+            };
+            Ok((ConversationId::from_uuid(row.conversation_id), conversation))
         })
-    })
-    .transpose()
+        .collect()
 }
 
 /// A page of a user's conversations, latest first: their journals, or everything else.

@@ -1,6 +1,6 @@
 //! Reading the log of a conversation: messages and changes, merged by seq.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, event};
@@ -12,90 +12,123 @@ use super::{changes, conversations, corrupt, hidden, journals, messages, seq_to,
 use crate::ingest::state::{Change, ChangeKind};
 use crate::ingest::tell::{self, Parts};
 
-/// What the events of a stretch are joined from.
-struct Joined {
-    messages: HashMap<u64, v1::Message>,
-    threads: HashMap<Uuid, v1::Thread>,
-    conversation: Option<v1::Conversation>,
-    journal: HashMap<u64, v1::JournalEdited>,
+/// Events one stretch yields at most.
+pub(super) const MOST: i64 = 1_000;
+
+/// A part of a conversation's log: `after` < seq <= `through`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Whose log.
+    pub conversation: ConversationId,
+    /// Excluded.
+    pub after: u64,
+    /// Included.
+    pub through: u64,
 }
 
-/// The events with `after` < seq <= `through`, ascending. A message, a thread and the conversation show their
-/// present state. What the viewer hid keeps its place, but not its content.
+/// What the events of stretches are joined from; messages and versions by their conversation.
+struct Joined {
+    messages: HashMap<(ConversationId, u64), v1::Message>,
+    threads: HashMap<Uuid, v1::Thread>,
+    conversations: HashMap<ConversationId, v1::Conversation>,
+    journal: HashMap<(ConversationId, u64), v1::JournalEdited>,
+}
+
+/// The events of these stretches, ascending by seq within each conversation. A message, a thread and the
+/// conversation show their present state. What the viewer hid keeps its place, but not its content.
 ///
 /// # Errors
 /// Of the database.
-pub async fn between(
+pub async fn of(
     connection: &mut PgConnection,
-    conversation: ConversationId,
     viewer: Option<&str>,
     epoch: &str,
-    after: u64,
-    through: u64,
-) -> Result<Vec<v1::Event>, sqlx::Error> {
+    stretches: &[Stretch],
+) -> Result<HashMap<ConversationId, Vec<v1::Event>>, sqlx::Error> {
+    if stretches.is_empty() {
+        return Ok(HashMap::new());
+    }
     let created: Vec<MessageRow> = sqlx::query_as(concat!(
         "SELECT ",
         message_columns!(),
-        " FROM messages m JOIN conversations c USING (conversation_id)
-          LEFT JOIN users u ON u.user_id = m.sender_id
-          WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3"
+        " FROM unnest($1::uuid[], $2::int8[], $3::int8[]) AS s (conversation_id, after, through)
+          CROSS JOIN LATERAL
+               (SELECT * FROM messages x
+                WHERE x.conversation_id = s.conversation_id AND x.seq > s.after AND x.seq <= s.through
+                ORDER BY x.seq LIMIT $4) AS m
+          JOIN conversations c ON c.conversation_id = m.conversation_id
+          LEFT JOIN users u ON u.user_id = m.sender_id"
     ))
-    .bind(conversation.uuid())
-    .bind(seq_to(after))
-    .bind(seq_to(through))
+    .bind(
+        stretches
+            .iter()
+            .map(|s| s.conversation.uuid())
+            .collect::<Vec<_>>(),
+    )
+    .bind(stretches.iter().map(|s| seq_to(s.after)).collect::<Vec<_>>())
+    .bind(stretches.iter().map(|s| seq_to(s.through)).collect::<Vec<_>>())
+    .bind(MOST)
     .fetch_all(&mut *connection)
     .await?;
     let created = messages::whole(connection, created).await?;
-    let changed = changes::between(connection, conversation, after, through).await?;
-    let joined = Joined::read(connection, conversation, epoch, &changed, after, through).await?;
+    let changed = changes::of(connection, stretches).await?;
+    let joined = Joined::read(connection, epoch, &changed, stretches).await?;
     let mut events: Vec<v1::Event> = created
         .into_iter()
         .map(|message| tell::created(message, epoch))
         .collect();
-    for change in &changed {
-        let event = tell::changed(conversation, epoch, change, joined.parts(change));
+    for (id, change) in &changed {
+        let event = tell::changed(*id, epoch, change, joined.parts(*id, change));
         events.push(event.ok_or_else(|| corrupt("a change without what it changed"))?);
     }
     events.sort_unstable_by_key(|event| event.seq);
     users::name(connection, events.iter_mut().flat_map(tell::people).collect()).await?;
     if let Some(viewer) = viewer {
-        hide(connection, conversation, viewer, &mut events).await?;
+        hide(connection, viewer, &mut events).await?;
     }
-    Ok(events)
+    let mut logs: HashMap<ConversationId, Vec<v1::Event>> = HashMap::new();
+    for event in events {
+        let id = event
+            .conversation_id
+            .parse()
+            .map_err(|_| corrupt("a conversation id"))?;
+        logs.entry(id).or_default().push(event);
+    }
+    Ok(logs)
 }
 
 impl Joined {
     async fn read(
         connection: &mut PgConnection,
-        id: ConversationId,
         epoch: &str,
-        changed: &[Change],
-        after: u64,
-        through: u64,
+        changed: &[(ConversationId, Change)],
+        stretches: &[Stretch],
     ) -> Result<Self, sqlx::Error> {
         let of_kind =
-            |kinds: &'static [ChangeKind]| changed.iter().filter(|change| kinds.contains(&change.kind));
+            |kinds: &'static [ChangeKind]| changed.iter().filter(|(_, change)| kinds.contains(&change.kind));
         let mut joined = Self {
             messages: HashMap::new(),
             threads: HashMap::new(),
-            conversation: None,
+            conversations: HashMap::new(),
             journal: HashMap::new(),
         };
         let mut places: Vec<(Uuid, i64)> =
             of_kind(&[ChangeKind::Edited, ChangeKind::Deleted, ChangeKind::Reaction])
-                .map(|change| (id.uuid(), seq_to(change.target_seq)))
+                .map(|(id, change)| (id.uuid(), seq_to(change.target_seq)))
                 .collect();
         places.sort_unstable();
         places.dedup();
         if !places.is_empty() {
-            let messages = messages::by_seq(connection, &places).await?;
-            joined.messages = messages
-                .into_iter()
-                .map(|message| (message.seq, message))
-                .collect();
+            for message in messages::by_seq(connection, &places).await? {
+                let id = message
+                    .conversation_id
+                    .parse()
+                    .map_err(|_| corrupt("a conversation id"))?;
+                joined.messages.insert((id, message.seq), message);
+            }
         }
         let names: Vec<(Uuid, Uuid)> = of_kind(&[ChangeKind::ThreadCreated])
-            .filter_map(|change| Some((id.uuid(), Uuid::from_slice(&change.payload).ok()?)))
+            .filter_map(|(id, change)| Some((id.uuid(), Uuid::from_slice(&change.payload).ok()?)))
             .collect();
         if !names.is_empty() {
             for (_, thread) in threads::by_id(connection, &names).await? {
@@ -104,24 +137,25 @@ impl Joined {
                     .insert(Uuid::try_parse(&thread.id).unwrap_or_default(), thread);
             }
         }
-        if of_kind(&[ChangeKind::Updated]).next().is_some() {
-            joined.conversation = conversations::bare(connection, id, epoch).await?;
+        let updated: BTreeSet<ConversationId> = of_kind(&[ChangeKind::Updated]).map(|(id, _)| *id).collect();
+        if !updated.is_empty() {
+            joined.conversations = conversations::bare(connection, updated.into_iter(), epoch).await?;
         }
         if of_kind(&[ChangeKind::JournalEdited]).next().is_some() {
-            joined.journal = journals::between(connection, id, after, through).await?;
+            joined.journal = journals::of(connection, stretches).await?;
         }
         Ok(joined)
     }
 
-    fn parts(&self, change: &Change) -> Parts {
+    fn parts(&self, id: ConversationId, change: &Change) -> Parts {
         let thread = Uuid::from_slice(&change.payload)
             .ok()
             .and_then(|id| self.threads.get(&id));
         Parts {
-            message: self.messages.get(&change.target_seq).cloned(),
+            message: self.messages.get(&(id, change.target_seq)).cloned(),
             thread: thread.cloned(),
-            conversation: self.conversation.clone(),
-            journal: self.journal.get(&change.seq).cloned(),
+            conversation: self.conversations.get(&id).cloned(),
+            journal: self.journal.get(&(id, change.seq)).cloned(),
         }
     }
 }
@@ -129,22 +163,27 @@ impl Joined {
 /// Empties what the viewer hid.
 async fn hide(
     connection: &mut PgConnection,
-    conversation: ConversationId,
     viewer: &str,
     events: &mut [v1::Event],
 ) -> Result<(), sqlx::Error> {
-    let mut shown: Vec<&mut v1::Message> = events.iter_mut().filter_map(message_of).collect();
-    let mut seqs: Vec<u64> = shown.iter().map(|message| message.seq).collect();
-    seqs.sort_unstable();
-    seqs.dedup();
-    if seqs.is_empty() {
+    let mut shown: Vec<(Uuid, i64, &mut v1::Message)> = Vec::new();
+    for message in events.iter_mut().filter_map(message_of) {
+        let id = Uuid::try_parse(&message.conversation_id).map_err(|_| corrupt("a conversation id"))?;
+        shown.push((id, seq_to(message.seq), message));
+    }
+    let mut places: Vec<(Uuid, i64)> = shown.iter().map(|(id, seq, _)| (*id, *seq)).collect();
+    places.sort_unstable();
+    places.dedup();
+    if places.is_empty() {
         return Ok(());
     }
-    let hidden = hidden::among(connection, conversation, viewer, &seqs).await?;
-    for message in shown.iter_mut().filter(|message| hidden.contains(&message.seq)) {
-        message.content.clear();
-        message.reactions.clear();
-        message.metadata_json = r#"{"hidden":true}"#.to_owned();
+    let hidden = hidden::among(connection, viewer, &places).await?;
+    for (id, seq, message) in shown {
+        if hidden.contains(&(id, seq)) {
+            message.content.clear();
+            message.reactions.clear();
+            message.metadata_json = r#"{"hidden":true}"#.to_owned();
+        }
     }
     Ok(())
 }

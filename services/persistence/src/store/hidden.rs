@@ -2,32 +2,35 @@
 
 use std::collections::HashSet;
 
-use parlance_proto::ConversationId;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use super::{seq_from, seq_to};
+use super::seq_to;
 use crate::ingest::state::Effects;
 
-/// The places of those messages that the viewer hid, among these.
+/// Those of these messages that the viewer hid, by conversation and seq.
 ///
 /// # Errors
 /// Of the database.
 pub async fn among(
     connection: &mut PgConnection,
-    conversation: ConversationId,
     viewer: &str,
-    seqs: &[u64],
-) -> Result<HashSet<u64>, sqlx::Error> {
-    let rows: Vec<i64> = sqlx::query_scalar(
-        "SELECT message_seq FROM hidden_messages
-         WHERE conversation_id = $1 AND user_id = $2 AND message_seq = ANY($3)",
+    places: &[(Uuid, i64)],
+) -> Result<HashSet<(Uuid, i64)>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT h.conversation_id, h.message_seq
+         FROM unnest($2::uuid[], $3::int8[]) AS asked (conversation_id, message_seq)
+         CROSS JOIN LATERAL
+              (SELECT x.conversation_id, x.message_seq FROM hidden_messages x
+               WHERE x.conversation_id = asked.conversation_id AND x.user_id = $1
+                 AND x.message_seq = asked.message_seq LIMIT 1) AS h",
     )
-    .bind(conversation.uuid())
     .bind(viewer)
-    .bind(seqs.iter().map(|&seq| seq_to(seq)).collect::<Vec<_>>())
+    .bind(places.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(places.iter().map(|(_, seq)| *seq).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(seq_from).collect()
+    Ok(rows.into_iter().collect())
 }
 
 /// Hides messages; again is harmless.

@@ -8,6 +8,7 @@ use parlance_proto::{CommandId, ConversationId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::events::{MOST, Stretch};
 use super::{from_millis, millis, seq_from, seq_to};
 use crate::ingest::state::{Effects, JournalState, Loaded};
 
@@ -144,29 +145,40 @@ pub(super) async fn made_by(
         .collect()
 }
 
-/// The versions with `after` < version <= `through`, by version.
+/// The versions of these stretches, by journal and version.
 ///
 /// # Errors
 /// Of the database.
-pub(super) async fn between(
+pub(super) async fn of(
     connection: &mut PgConnection,
-    journal: ConversationId,
-    after: u64,
-    through: u64,
-) -> Result<HashMap<u64, v1::JournalEdited>, sqlx::Error> {
+    stretches: &[Stretch],
+) -> Result<HashMap<(ConversationId, u64), v1::JournalEdited>, sqlx::Error> {
     let rows: Vec<EditedRow> = sqlx::query_as(
         "SELECT v.conversation_id, c.number, v.version, v.content, v.update, v.actor, v.at
-         FROM journal_versions v JOIN conversations c USING (conversation_id)
-         WHERE v.conversation_id = $1 AND v.version > $2 AND v.version <= $3",
+         FROM unnest($1::uuid[], $2::int8[], $3::int8[]) AS s (conversation_id, after, through)
+         CROSS JOIN LATERAL
+              (SELECT * FROM journal_versions x
+               WHERE x.conversation_id = s.conversation_id AND x.version > s.after AND x.version <= s.through
+               ORDER BY x.version LIMIT $4) AS v
+         JOIN conversations c ON c.conversation_id = v.conversation_id",
     )
-    .bind(journal.uuid())
-    .bind(seq_to(after))
-    .bind(seq_to(through))
+    .bind(
+        stretches
+            .iter()
+            .map(|s| s.conversation.uuid())
+            .collect::<Vec<_>>(),
+    )
+    .bind(stretches.iter().map(|s| seq_to(s.after)).collect::<Vec<_>>())
+    .bind(stretches.iter().map(|s| seq_to(s.through)).collect::<Vec<_>>())
+    .bind(MOST)
     .fetch_all(connection)
     .await?;
-    let edited = rows.into_iter().map(v1::JournalEdited::try_from);
-    edited
-        .map(|edited| edited.map(|edited| (edited.version, edited)))
+    rows.into_iter()
+        .map(|row| {
+            let id = ConversationId::from_uuid(row.conversation_id);
+            let edited = v1::JournalEdited::try_from(row)?;
+            Ok(((id, edited.version), edited))
+        })
         .collect()
 }
 

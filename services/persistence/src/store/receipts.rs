@@ -1,6 +1,6 @@
 //! What participants have read, and how much they have not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use parlance_proto::v1;
@@ -50,6 +50,7 @@ struct CoveredRow {
 
 #[derive(sqlx::FromRow)]
 struct ReceiptRow {
+    conversation_id: Uuid,
     user_id: String,
     number: i64,
     read_seqs: String,
@@ -287,52 +288,61 @@ async fn store(
     Ok(())
 }
 
-/// Receipts of current participants that changed after a version, oldest change first.
+/// Receipts of current participants that changed after a version of their conversation, oldest change first.
 ///
 /// # Errors
 /// Of the database.
 pub async fn after(
     connection: &mut PgConnection,
-    conversation: ConversationId,
-    version: u64,
-) -> Result<Vec<v1::ReceiptUpdated>, sqlx::Error> {
+    versions: &[(ConversationId, u64)],
+) -> Result<HashMap<ConversationId, Vec<v1::ReceiptUpdated>>, sqlx::Error> {
+    if versions.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows: Vec<ReceiptRow> = sqlx::query_as(concat!(
-        "SELECT p.user_id, u.number, p.read_seqs::text AS read_seqs, p.delivered_seq, p.receipts_version,
-                p.receipts_at, n.unread, c.head_seq
-         FROM participants p JOIN conversations c USING (conversation_id) JOIN users u USING (user_id) CROSS JOIN ",
+        "SELECT p.conversation_id, p.user_id, u.number, p.read_seqs::text AS read_seqs, p.delivered_seq,
+                p.receipts_version, p.receipts_at, n.unread, c.head_seq
+         FROM unnest($1::uuid[], $2::int8[]) AS asked (conversation_id, version)
+         JOIN participants p ON p.conversation_id = asked.conversation_id AND p.receipts_version > asked.version
+                            AND p.left_seq IS NULL
+         JOIN conversations c ON c.conversation_id = asked.conversation_id
+         JOIN users u ON u.user_id = p.user_id
+         CROSS JOIN ",
         unread_messages!(),
-        " WHERE p.conversation_id = $1 AND p.receipts_version > $2 AND p.left_seq IS NULL
-          ORDER BY p.receipts_version, p.user_id"
+        " ORDER BY p.receipts_version, p.user_id"
     ))
-    .bind(conversation.uuid())
-    .bind(seq_to(version))
+    .bind(versions.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
+    .bind(versions.iter().map(|(_, version)| seq_to(*version)).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let ReceiptRow {
-                user_id,
-                number,
-                read_seqs,
-                delivered_seq,
-                receipts_version,
-                receipts_at,
-                unread,
-                head_seq,
-            } = row;
-            let read: ReadSet = read_seqs.parse().map_err(|_| corrupt("read_seqs"))?;
-            Ok(v1::ReceiptUpdated {
-                user_id,
-                read: read.to_wire(),
-                version: seq_from(receipts_version)?,
-                unread: seq_from(unread)?,
-                head_seq: seq_from(head_seq)?,
-                user_number: number,
-                delivered_seq: seq_from(delivered_seq)?,
-                at_ms: receipts_at.map(millis).unwrap_or_default(),
-                read_now: Vec::new(),
-                delivered_now: Vec::new(),
-            })
-        })
-        .collect()
+    let mut receipts: HashMap<ConversationId, Vec<v1::ReceiptUpdated>> = HashMap::new();
+    for row in rows {
+        let ReceiptRow {
+            conversation_id,
+            user_id,
+            number,
+            read_seqs,
+            delivered_seq,
+            receipts_version,
+            receipts_at,
+            unread,
+            head_seq,
+        } = row;
+        let read: ReadSet = read_seqs.parse().map_err(|_| corrupt("read_seqs"))?;
+        let receipt = v1::ReceiptUpdated {
+            user_id,
+            read: read.to_wire(),
+            version: seq_from(receipts_version)?,
+            unread: seq_from(unread)?,
+            head_seq: seq_from(head_seq)?,
+            user_number: number,
+            delivered_seq: seq_from(delivered_seq)?,
+            at_ms: receipts_at.map(millis).unwrap_or_default(),
+            read_now: Vec::new(),
+            delivered_now: Vec::new(),
+        };
+        let id = ConversationId::from_uuid(conversation_id);
+        receipts.entry(id).or_default().push(receipt);
+    }
+    Ok(receipts)
 }

@@ -25,6 +25,7 @@ struct MembershipRow {
     conversations: Vec<Uuid>,
     unread: Vec<i64>,
     heads: Vec<i64>,
+    delivered: Vec<i64>,
 }
 
 impl TryFrom<UserRow> for v1::User {
@@ -42,6 +43,7 @@ impl TryFrom<UserRow> for v1::User {
             number,
             username,
             memberships_version: seq_from(memberships_version)?,
+            seen_at_ms: 0,
         })
     }
 }
@@ -142,12 +144,13 @@ pub async fn memberships(
 ) -> Result<Vec<v1::Membership>, sqlx::Error> {
     // One statement, one snapshot: the set is exactly the version's.
     let rows: Vec<MembershipRow> = sqlx::query_as(concat!(
-        "SELECT u.user_id, u.memberships_version, m.conversations, m.unread, m.heads
+        "SELECT u.user_id, u.memberships_version, m.conversations, m.unread, m.heads, m.delivered
          FROM users u
          CROSS JOIN LATERAL
               (SELECT coalesce(array_agg(c.conversation_id ORDER BY c.conversation_id), '{}') AS conversations,
                       coalesce(array_agg(n.unread ORDER BY c.conversation_id), '{}') AS unread,
-                      coalesce(array_agg(c.head_seq ORDER BY c.conversation_id), '{}') AS heads
+                      coalesce(array_agg(c.head_seq ORDER BY c.conversation_id), '{}') AS heads,
+                      coalesce(array_agg(p.delivered_seq ORDER BY c.conversation_id), '{}') AS delivered
                FROM participants p JOIN conversations c USING (conversation_id) CROSS JOIN ",
         unread_messages!(),
         " WHERE p.user_id = u.user_id AND p.left_seq IS NULL AND c.kind <> 3) AS m
@@ -164,6 +167,7 @@ pub async fn memberships(
                  conversations,
                  unread,
                  heads,
+                 delivered,
              }| {
                 Ok(v1::Membership {
                     user_id,
@@ -171,6 +175,7 @@ pub async fn memberships(
                     conversation_ids: conversations.iter().map(Uuid::to_string).collect(),
                     unread: unread.into_iter().map(seq_from).collect::<Result<_, _>>()?,
                     head_seqs: heads.into_iter().map(seq_from).collect::<Result<_, _>>()?,
+                    delivered_seqs: delivered.into_iter().map(seq_from).collect::<Result<_, _>>()?,
                 })
             },
         )

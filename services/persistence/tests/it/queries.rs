@@ -335,6 +335,7 @@ async fn catching_up_notices_another_life_of_the_database_and_keeps_its_budget()
                 conversation_id: id.to_string(),
                 epoch: epoch.into(),
                 seq,
+                receipts_version: None,
             };
             let sync = v1::Sync {
                 positions: ids.iter().map(position).collect(),

@@ -192,6 +192,12 @@ pub struct EventPageJson<'a> {
     next: Option<u64>,
     complete: bool,
     resync: bool,
+    /// Where receipts were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipts: Option<Vec<ReadStateJson<'a>>>,
+    /// The version to ask after next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipts_version: Option<u64>,
 }
 
 /// One object under the name of what it is.
@@ -368,6 +374,8 @@ pub fn event_page(page: &EventPage) -> EventPageJson<'_> {
         next: next.filter(|_| !page.complete),
         complete: page.complete,
         resync: page.resync,
+        receipts: None,
+        receipts_version: None,
     }
 }
 
@@ -376,7 +384,15 @@ pub fn sync(pages: &[EventPage]) -> impl Serialize {
     SyncJson {
         conversations: pages
             .iter()
-            .map(|page| (page.conversation_id.as_str(), event_page(page)))
+            .map(|page| {
+                let asked = page.receipts_version > 0;
+                let page_json = EventPageJson {
+                    receipts: asked.then(|| page.receipts.iter().map(read_state).collect()),
+                    receipts_version: asked.then_some(page.receipts_version),
+                    ..event_page(page)
+                };
+                (page.conversation_id.as_str(), page_json)
+            })
             .collect(),
     }
 }

@@ -11,15 +11,26 @@ use crate::rooms::frames::Frames;
 use crate::rooms::{Following, Unread};
 use crate::socket::session::{Session, SessionId};
 
+/// Events that may wait for a session while it is told what it missed; it comes back and is told all in one
+/// if there are more.
+const MAX_WAITING: usize = 4_096;
 /// Messages remembered, so that a count made a moment ago can be brought up to date.
 const RECENT: usize = 64;
 
 /// Whether a session follows the conversation itself.
 type Joined = bool;
 
+/// A session that is told.
+struct Listener {
+    session: Arc<Session>,
+    joined: Joined,
+    /// While it is told what it missed: what comes after that.
+    waiting: Option<Vec<Frame>>,
+}
+
 #[derive(Default)]
 pub(super) struct Audience {
-    sessions: HashMap<SessionId, (Arc<Session>, Joined)>,
+    sessions: HashMap<SessionId, Listener>,
     /// Of attached users, as far as it is known.
     unread: HashMap<String, Unread>,
     /// The latest messages: seq and sender.
@@ -37,30 +48,52 @@ impl Audience {
         {
             self.unread.insert(session.user.to_string(), unread);
         }
-        let (_, joined) = self.sessions.entry(session.id).or_insert((session, false));
-        *joined |= following.joined;
+        let listener = self.sessions.entry(session.id).or_insert(Listener {
+            session,
+            joined: false,
+            waiting: None,
+        });
+        listener.joined |= following.joined;
+    }
+
+    /// Keeps back what the session would be told, until it is released. False where that is so already.
+    pub(super) fn hold(&mut self, id: SessionId) -> bool {
+        let listener = self.sessions.get_mut(&id);
+        let listener = listener.filter(|listener| listener.waiting.is_none());
+        listener.is_some_and(|listener| {
+            listener.waiting = Some(Vec::new());
+            true
+        })
+    }
+
+    /// Tells the session what was kept back, and everything else from now on.
+    pub(super) fn release(&mut self, id: SessionId) {
+        if let Some(listener) = self.sessions.get_mut(&id) {
+            listener.release();
+        }
     }
 
     pub(super) fn leave(&mut self, id: SessionId) {
-        if let Some((_, joined)) = self.sessions.get_mut(&id) {
-            *joined = false;
+        if let Some(listener) = self.sessions.get_mut(&id) {
+            listener.joined = false;
         }
     }
 
     pub(super) fn detach(&mut self, id: SessionId) {
-        if let Some((gone, _)) = self.sessions.remove(&id)
+        if let Some(Listener { session: gone, .. }) = self.sessions.remove(&id)
             && !self
                 .sessions
                 .values()
-                .any(|(session, _)| session.user == gone.user)
+                .any(|listener| listener.session.user == gone.user)
         {
             self.unread.remove(gone.user.as_str());
         }
     }
 
     pub(super) fn detach_all(&mut self, conversation: ConversationId) {
-        for (_, (session, _)) in self.sessions.drain() {
-            session.detached(conversation);
+        for (_, mut listener) in self.sessions.drain() {
+            listener.release();
+            listener.session.detached(conversation);
         }
         self.unread.clear();
     }
@@ -68,23 +101,24 @@ impl Audience {
     /// Nothing that comes after this reaches the user's sessions.
     pub(super) fn remove_user(&mut self, place: &Place, user: &str) {
         self.unread.remove(user);
-        self.sessions.retain(|_, (session, _)| {
-            let stays = session.user.as_str() != user;
+        self.sessions.retain(|_, listener| {
+            let stays = listener.session.user.as_str() != user;
             if !stays {
-                session.detached(place.id);
-                session.tell(Outbound::ConversationRemoved(place));
+                listener.release();
+                listener.session.detached(place.id);
+                listener.session.tell(Outbound::ConversationRemoved(place));
             }
             stays
         });
     }
 
     /// Tells those who follow the conversation itself.
-    pub(super) fn tell_joined(&self, outbound: Outbound<'_>) {
+    pub(super) fn tell_joined(&mut self, outbound: Outbound<'_>) {
         self.tell(outbound, |_, joined| joined);
     }
 
     /// Tells those who follow the conversation itself and have no word for what was told before.
-    pub(super) fn tell_the_untold(&self, before: Outbound<'_>, outbound: Outbound<'_>) {
+    pub(super) fn tell_the_untold(&mut self, before: Outbound<'_>, outbound: Outbound<'_>) {
         self.tell(outbound, |session, joined| {
             joined && session.dialect.encode(before).is_empty()
         });
@@ -94,7 +128,7 @@ impl Audience {
     /// transport level and reads anew when it comes back.
     pub(super) fn resync(&self, outbound: Outbound<'_>) {
         let mut frames = Frames::new(outbound);
-        for (session, _) in self.sessions.values().filter(|(_, joined)| *joined) {
+        for Listener { session, .. } in self.sessions.values().filter(|listener| listener.joined) {
             let frames = frames.of(session.dialect);
             if frames.is_empty() {
                 session.close_transport();
@@ -106,53 +140,55 @@ impl Audience {
     }
 
     /// Tells everyone attached.
-    pub(super) fn tell_all(&self, outbound: Outbound<'_>) {
+    pub(super) fn tell_all(&mut self, outbound: Outbound<'_>) {
         self.tell(outbound, |_, _| true);
     }
 
     /// Tells everyone who follows, but the user it comes from, something that may be dropped.
     pub(super) fn whisper(&self, outbound: Outbound<'_>, origin: &str) {
         let mut frames = Frames::new(outbound);
-        for (session, joined) in self.sessions.values() {
-            if *joined && session.user.as_str() != origin {
-                for frame in frames.of(session.dialect) {
-                    session.emit_ephemeral(frame);
+        for listener in self.sessions.values() {
+            if listener.joined && listener.waiting.is_none() && listener.session.user.as_str() != origin {
+                for frame in frames.of(listener.session.dialect) {
+                    listener.session.emit_ephemeral(frame);
                 }
             }
         }
     }
 
-    fn tell(&self, outbound: Outbound<'_>, whom: impl Fn(&Session, Joined) -> bool) {
+    fn tell(&mut self, outbound: Outbound<'_>, whom: impl Fn(&Session, Joined) -> bool) {
         let mut frames = Frames::new(outbound);
-        for (session, joined) in self.sessions.values() {
-            if whom(session, *joined) {
-                for frame in frames.of(session.dialect) {
-                    session.emit(frame);
+        for listener in self.sessions.values_mut() {
+            if whom(&listener.session, listener.joined) {
+                for frame in frames.of(listener.session.dialect) {
+                    listener.emit(frame);
                 }
             }
         }
     }
 
     /// Tells everyone's list of the latest message; sessions of equal needs share the encoding.
-    pub(super) fn update_lists(&self, place: &Place, last: &Message) {
+    pub(super) fn update_lists(&mut self, place: &Place, last: &Message) {
         let mut made: HashMap<(&'static str, u64, Joined), Vec<Frame>> = HashMap::new();
-        for (session, joined) in self.sessions.values() {
+        for listener in self.sessions.values_mut() {
+            let Listener { session, joined, .. } = listener;
+            let joined = *joined;
             let unread = self
                 .unread
                 .get(session.user.as_str())
                 .map_or(0, |unread| unread.count);
             let frames = made
-                .entry((session.dialect.name(), unread, *joined))
+                .entry((session.dialect.name(), unread, joined))
                 .or_insert_with(|| {
                     session.dialect.encode(Outbound::ListUpdated {
                         place,
                         last,
                         unread,
-                        joined: *joined,
+                        joined,
                     })
                 });
             for frame in frames.iter() {
-                session.emit(frame);
+                listener.emit(frame);
             }
         }
     }
@@ -196,7 +232,7 @@ impl Audience {
     /// Attached users who have something unread, with the names they go by.
     pub(super) fn with_unread(&self) -> Vec<(UserId, String)> {
         let mut users: Vec<(UserId, String)> = Vec::new();
-        for (session, _) in self.sessions.values() {
+        for Listener { session, .. } in self.sessions.values() {
             let some = self
                 .unread
                 .get(session.user.as_str())
@@ -206,5 +242,21 @@ impl Audience {
             }
         }
         users
+    }
+}
+
+impl Listener {
+    fn emit(&mut self, frame: &Frame) {
+        match &mut self.waiting {
+            None => self.session.emit(frame),
+            Some(waiting) if waiting.len() < MAX_WAITING => waiting.push(frame.clone()),
+            Some(_) => self.session.close_transport(),
+        }
+    }
+
+    fn release(&mut self) {
+        for frame in self.waiting.take().unwrap_or_default() {
+            self.session.emit(&frame);
+        }
     }
 }

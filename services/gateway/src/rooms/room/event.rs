@@ -6,8 +6,28 @@ use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, even
 
 use super::Room;
 use crate::commands::{actor, now};
-use crate::dialect::Outbound;
+use crate::dialect::{Outbound, Place};
 use crate::rooms::Unread;
+
+/// What those who follow are told of an event, now or later.
+pub(super) fn told<'a>(place: &'a Place, event: &'a Event) -> Option<Outbound<'a>> {
+    Some(match event.body.as_ref()? {
+        event::Body::MessageCreated(body) => Outbound::MessageCreated(place, body.message.as_ref()?),
+        event::Body::MessageEdited(body) => Outbound::MessageEdited(place, body.message.as_ref()?),
+        event::Body::MessageDeleted(body) => Outbound::MessageDeleted(place, body.message.as_ref()?),
+        event::Body::ReactionChanged(reaction) => Outbound::Reaction(place, reaction),
+        event::Body::ThreadCreated(body) => Outbound::ThreadCreated(place, body.thread.as_ref()?),
+        event::Body::ConversationUpdated(body) => {
+            Outbound::ConversationChanged(place, body.conversation.as_ref()?)
+        }
+        event::Body::MembersAdded(added) => Outbound::MembersAdded(place, added),
+        event::Body::MemberRemoved(body) => Outbound::MemberRemoved(place, body.member.as_ref()?),
+        event::Body::RoleChanged(body) => Outbound::RoleChanged(place, body.member.as_ref()?),
+        event::Body::ConversationDeleted(_) => Outbound::ConversationRemoved(place),
+        event::Body::JournalEdited(edited) => Outbound::JournalEdited(edited),
+        event::Body::ReceiptUpdated(receipt) => Outbound::Receipt(place, receipt),
+    })
+}
 
 impl Room {
     /// Takes the next event of the sequence; any other is known already.
@@ -22,26 +42,12 @@ impl Room {
             })) => {
                 self.created(message);
             }
-            Some(event::Body::MessageEdited(v1::MessageEdited {
-                message: Some(message),
-            })) => {
-                self.audience
-                    .tell_joined(Outbound::MessageEdited(&self.place, message));
-            }
             Some(event::Body::MessageDeleted(v1::MessageDeleted {
                 message: Some(message),
             })) => {
                 self.audience
                     .tell_joined(Outbound::MessageDeleted(&self.place, message));
                 self.recount();
-            }
-            Some(event::Body::ReactionChanged(reaction)) => {
-                self.audience
-                    .tell_joined(Outbound::Reaction(&self.place, reaction));
-            }
-            Some(event::Body::ThreadCreated(v1::ThreadCreated { thread: Some(thread) })) => {
-                self.audience
-                    .tell_joined(Outbound::ThreadCreated(&self.place, thread));
             }
             Some(event::Body::ConversationUpdated(v1::ConversationUpdated {
                 conversation: Some(conversation),
@@ -75,7 +81,11 @@ impl Room {
                 self.journal_edited(edited).await;
             }
             // A kind this version does not know, or without what it is about, keeps its place.
-            Some(_) | None => {}
+            Some(_) | None => {
+                if let Some(outbound) = told(&self.place, event) {
+                    self.audience.tell_joined(outbound);
+                }
+            }
         }
     }
 

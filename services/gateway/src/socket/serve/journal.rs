@@ -93,7 +93,11 @@ impl Serving {
     }
 
     async fn follow_journal(&self, id: ConversationId, joined: bool) -> Result<Arc<History>, ClientError> {
-        let following = Following { joined, unread: None };
+        let following = Following {
+            joined,
+            unread: None,
+            missed: None,
+        };
         let session = Arc::clone(&self.session);
         let attached = self.shared.rooms.attach(id, session, following).await?;
         attached.journal.ok_or_else(no_journal)

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use parlance_proto::v1::{
-    CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead, Position, React,
-    RoomPresence, SendMessage, Typing, command, ephemeral,
+    Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead, Position,
+    React, RoomPresence, SendMessage, Typing, command, ephemeral,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 
 use super::Serving;
+use crate::backend::SYNC_EVENTS;
 use crate::commands::{Waiter, actor, new_id, now};
-use crate::dialect::{Action, Answer, ConversationRef, Decoded, MessageRef, SendAction};
+use crate::dialect::{Action, Answer, Backlog, ConversationRef, Decoded, MessageRef, SendAction};
 use crate::error::ClientError;
 use crate::resolver::Resolver;
-use crate::rooms::{Following, Unread};
+use crate::rooms::{Following, Missed, Unread};
 use crate::socket::inbound::Inbound;
 use crate::socket::session::Request;
 
-/// Events answered by one sync.
-const SYNC_EVENTS: u32 = 500;
+/// A user counts as seen until the latest sign of life, which may be older than the last event that went out.
+const SEEN_MARGIN_MS: i64 = 5_000;
 
 /// What an action comes to.
 #[expect(
@@ -115,6 +116,7 @@ impl Serving {
                 count: joined.unread,
                 head_seq: joined.head_seq,
             }),
+            missed: self.missed(&joined, id),
         };
         let session = Arc::clone(&self.session);
         let attached = self.shared.rooms.attach(id, session, following).await?;
@@ -125,6 +127,17 @@ impl Serving {
             self.show(id, true).await;
         }
         Ok(Answer::Conversation(joined))
+    }
+
+    /// What the client is told of the past when it joins for the first time on this connection.
+    fn missed(&mut self, joining: &Conversation, id: ConversationId) -> Option<Missed> {
+        let first = self.joined.insert(id);
+        let before = self.session.seen_at_ms;
+        (first && before > 0 && self.session.dialect.backlog() == Backlog::AtJoin).then(|| Missed {
+            after: joining.delivered_seq,
+            since_ms: before - SEEN_MARGIN_MS,
+            ..Missed::default()
+        })
     }
 
     async fn leave(&mut self, id: ConversationId) {

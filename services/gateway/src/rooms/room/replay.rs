@@ -1,0 +1,140 @@
+//! Tells one session what it missed of a conversation, in order, in pages, as fast as it reads.
+//!
+//! Runs beside the room, which goes on for everyone else and keeps back what is for this session until all is
+//! told. Must not tell anything beyond the seq it was given: that comes live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parlance_proto::ErrorCodeExt as _;
+use parlance_proto::v1::{ErrorCode, Event, event};
+
+use super::event::told;
+use super::{RETRY, Rooms};
+use crate::commands::actor;
+use crate::dialect::{Outbound, Place};
+use crate::rooms::Missed;
+use crate::socket::session::Session;
+
+/// Events behind which a client that knows its position does better to read anew.
+pub(super) const MOST_EXACT: u64 = 10_000;
+/// Events told of what was never marked as delivered; older ones are for the history to show.
+const MOST_UNDELIVERED: u64 = 1_000;
+/// Events fetched at once.
+const PAGE: u32 = 200;
+/// Events told before the session is looked at again.
+const PACE: usize = 64;
+/// Pause before looking again whether the session has read.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// One session's way to the present.
+pub(super) struct Replay {
+    pub rooms: Rooms,
+    /// The conversation as of the last event to be told.
+    pub place: Place,
+    pub session: Arc<Session>,
+    pub missed: Missed,
+    /// The last seq to be told.
+    pub through: u64,
+}
+
+impl Replay {
+    pub(super) async fn run(mut self) {
+        // One conversation after the other, or many together would be too much for a slow client.
+        let session = Arc::clone(&self.session);
+        let turn = session.replays.acquire().await;
+        if !self.missed.exact {
+            let oldest = self.through.saturating_sub(MOST_UNDELIVERED);
+            self.missed.after = self.missed.after.max(oldest);
+        }
+        self.events().await;
+        self.receipts().await;
+        drop(turn);
+        self.rooms.caught_up(self.place.id, self.session.id);
+    }
+
+    async fn events(&mut self) {
+        while self.missed.after < self.through && self.is_wanted() {
+            let me = actor(&self.session.user, &self.session.username);
+            let id = self.place.id;
+            let page = match self
+                .rooms
+                .backend
+                .events(Some(me), id, self.missed.after, PAGE)
+                .await
+            {
+                Ok(page) => page,
+                Err(error) if error.code == ErrorCode::NotFound.name() => return,
+                Err(_) => {
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            if page.resync {
+                self.session.tell(Outbound::Resync {
+                    place: &self.place,
+                    epoch: &page.epoch,
+                    head_seq: page.head_seq,
+                });
+                return;
+            }
+            let Some(last) = page.events.last().map(|event| event.seq) else {
+                return;
+            };
+            for events in page.events.chunks(PACE) {
+                for event in events.iter().filter(|event| self.matters(event)) {
+                    if let Some(outbound) = told(&self.place, event) {
+                        self.session.tell(outbound);
+                    }
+                }
+                self.breathe().await;
+            }
+            self.missed.after = last;
+        }
+    }
+
+    async fn receipts(&self) {
+        let Some(after) = self.missed.receipts_after.filter(|_| self.is_wanted()) else {
+            return;
+        };
+        let me = actor(&self.session.user, &self.session.username);
+        // Without an answer the next one that is told carries the whole state.
+        if let Ok(receipts) = self.rooms.backend.receipts(Some(me), self.place.id, after).await {
+            for receipt in &receipts.receipts {
+                self.session.tell(Outbound::Receipt(&self.place, receipt));
+            }
+        }
+    }
+
+    /// Whether the event still makes a difference to this client.
+    fn matters(&self, event: &Event) -> bool {
+        if event.seq > self.through || event.at_ms < self.missed.since_ms {
+            return false;
+        }
+        match &event.body {
+            Some(event::Body::MessageCreated(body)) if !self.missed.exact => {
+                body.message.as_ref().is_some_and(|message| {
+                    let sender = message.sender.as_ref().map_or("", |sender| &sender.id);
+                    sender != self.session.user.as_str() && message.deleted_at_ms.is_none()
+                })
+            }
+            _ => true,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.session.closed.is_cancelled() && self.session.is_attached(self.place.id)
+    }
+
+    /// Waits until the client has read most of what it was told.
+    async fn breathe(&self) {
+        tokio::task::yield_now().await;
+        if self.session.wire().is_none() {
+            // Polling: how much it has read is not known.
+            tokio::time::sleep(BREATH).await;
+        }
+        while self.session.is_behind() && self.is_wanted() {
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+}
