@@ -7,7 +7,7 @@ pub use perform::send_message;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlance_proto::ConversationId;
 use socketioxide::extract::SocketRef;
@@ -18,7 +18,7 @@ use super::inbound::{Inbound, Queue};
 use super::session::{Request, Session};
 use crate::app::Shared;
 use crate::commands::now;
-use crate::journal::Shadow;
+use crate::journal::{Arrivals, Shadow};
 
 /// How long a client may take to leave by itself after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -31,6 +31,10 @@ struct Serving {
     shown_in: HashSet<ConversationId>,
     /// What the client may show of journals it follows or edits.
     journals: HashMap<ConversationId, Shadow>,
+    /// When the events arrived that are not carried out yet.
+    arrivals: Arc<Arrivals>,
+    /// When the event arrived that is being carried out.
+    arrived: Instant,
 }
 
 /// Serves a session that its client knows of now.
@@ -58,6 +62,8 @@ pub(super) async fn begin(socket: SocketRef) {
         session,
         shown_in: HashSet::new(),
         journals: HashMap::new(),
+        arrivals: Arc::clone(queue.arrivals()),
+        arrived: Instant::now(),
     };
     serving.serve(queue).await;
     serving.end().await;
@@ -90,7 +96,9 @@ impl Serving {
             {
                 wire.resume();
             }
+            self.arrived = inbound.at.into_std();
             self.handle(inbound).await;
+            queue.finished();
         }
     }
 

@@ -11,6 +11,7 @@ mod dev;
 mod devstack;
 mod dialects;
 mod faults;
+mod journals;
 mod observability;
 mod soak;
 mod spec;
