@@ -2,12 +2,13 @@
 
 mod journal;
 mod perform;
+mod renewal;
 
 pub use perform::send_message;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parlance_proto::ConversationId;
 use socketioxide::extract::SocketRef;
@@ -17,11 +18,8 @@ use super::connect::Prepared;
 use super::inbound::{Inbound, Queue};
 use super::session::{Request, Session};
 use crate::app::Shared;
-use crate::commands::now;
 use crate::journal::{Arrivals, Shadow};
-
-/// How long a client may take to leave by itself after it was told to go.
-const FAREWELL: Duration = Duration::from_secs(2);
+use renewal::Expiry;
 
 /// A session being served.
 struct Serving {
@@ -57,6 +55,10 @@ pub(super) async fn begin(socket: SocketRef) {
     shared.sessions.insert(Arc::clone(&session));
     shared.users.arrived(Arc::clone(&session));
     drop(expected);
+    // Revoked between its check and now, when nobody could find it among the sessions.
+    if session.is_revoked(shared.auth.revocations()) {
+        session.dismiss();
+    }
     let mut serving = Serving {
         shared,
         session,
@@ -72,19 +74,18 @@ pub(super) async fn begin(socket: SocketRef) {
 impl Serving {
     async fn serve(&mut self, mut queue: Queue) {
         let session = Arc::clone(&self.session);
-        let left = u64::try_from(session.expires_at - now().timestamp()).unwrap_or_default();
-        let expiry = tokio::time::sleep(Duration::from_secs(left));
-        tokio::pin!(expiry);
+        let mut expiry = Expiry::new(&session, self.shared.expiry_notice);
         loop {
             let inbound = tokio::select! {
                 biased;
                 () = session.closed.cancelled() => return,
-                () = &mut expiry => {
-                    tracing::info!(user = %session.user, "the token of a connection expired");
-                    session.expel();
-                    tokio::time::sleep(FAREWELL).await;
-                    session.close_transport();
-                    return;
+                () = expiry.comes() => {
+                    if expiry.is_over(&session) {
+                        tracing::info!(user = %session.user, "the token of a connection expired");
+                        session.dismiss();
+                        return;
+                    }
+                    continue;
                 }
                 inbound = queue.next() => match inbound {
                     Some(inbound) => inbound,
@@ -99,12 +100,20 @@ impl Serving {
             self.arrived = inbound.at.into_std();
             self.handle(inbound).await;
             queue.finished();
+            expiry.follow(&session);
         }
     }
 
     async fn handle(&mut self, inbound: Inbound) {
         let session = &self.session;
-        let decoded = inbound.event().and_then(|event| {
+        let event = inbound.event();
+        if let Ok(event) = &event
+            && event.name == renewal::EVENT
+        {
+            let outcome = self.renew(event.payload).await;
+            return self.renewed(outcome, inbound.ack);
+        }
+        let decoded = event.and_then(|event| {
             let known = session.dialect.inbound_events();
             let name = known
                 .iter()

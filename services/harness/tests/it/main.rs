@@ -6,6 +6,7 @@
 )]
 
 mod boundaries;
+mod control;
 mod conversations;
 mod dev;
 mod devstack;
