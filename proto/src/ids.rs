@@ -115,6 +115,12 @@ impl MessageId {
         ]))
     }
 
+    /// The message another service means by its `Nats-Msg-Id`.
+    pub fn of_service(conversation: ConversationId, sender: &UserId, nats_msg_id: &str) -> Self {
+        // A colon cannot stand in a client's own id: no user's message can have this identity.
+        Self::derive(conversation, sender, &format!("system:{nats_msg_id}"))
+    }
+
     /// Wraps an id made by the caller.
     pub fn from_uuid(id: Uuid) -> Self {
         Self(id)

@@ -14,9 +14,11 @@
 //! | `chat.usr.<user>` | [`UserNotice`](parlance_proto::v1::UserNotice) | at most once; repair by memberships version |
 //! | `chat.qry.<name>` | [`Query`](parlance_proto::v1::Query) → [`Reply`](parlance_proto::v1::Reply) | one replica of the queue group answers |
 //! | `chat.system.<conversation>`, `chat.system.user.<user>` | [`SystemMessage`](parlance_proto::v1::SystemMessage) | accepted once the stream answers |
+//! | `chat.control.<kind>.<name>` | [`Control`](parlance_proto::v1::Control) | live at most once, in the stream `CONTROL` the latest of each subject |
 
 pub mod connection;
 pub mod consume;
+pub mod control;
 pub mod error;
 pub mod publish;
 pub mod request;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
-use parlance_proto::v1::{Command, ConfirmationBatch, Ephemeral, EventBatch, UserNotice};
+use parlance_proto::v1::{Command, ConfirmationBatch, Ephemeral, EventBatch, SystemMessage, UserNotice};
 use parlance_proto::{ConversationId, UserId};
 use prost::Message as _;
 use tokio::time::Instant;
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
+use crate::subject::System;
 use crate::{subject, trace};
 
 /// Largest payload of one message; NATS' own default limit is 1 MiB with headers.
@@ -57,12 +58,39 @@ impl Bus {
             .parse()
             .map_err(|e| Error::with(ErrorKind::Refused, "command without conversation", e))?;
         let payload = Bytes::from(command.encode_to_vec());
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Error::new(ErrorKind::Refused, "command too large for the bus"));
-        }
         let subject = subject::command(conversation, partitions);
-        let mut headers = HeaderMap::new();
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, dedup_id);
+        self.hand_in(subject, identified(dedup_id), payload, deadline)
+            .await
+    }
+
+    /// Hands a service's message to the stream and waits until it is accepted, as [`Bus::send_command`] does.
+    /// `id` is the service's own: the same id is the same message, for ever.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`]: surely not accepted. [`ErrorKind::Unknown`]: perhaps.
+    pub async fn send_system(
+        &self,
+        target: &System,
+        message: &SystemMessage,
+        id: &str,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let payload = Bytes::from(message.encode_to_vec());
+        self.hand_in(subject::system(target), identified(id), payload, deadline)
+            .await
+    }
+
+    /// Publishes into a stream until it answers, again and again with the same headers.
+    pub(crate) async fn hand_in(
+        &self,
+        subject: String,
+        mut headers: HeaderMap,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Error::new(ErrorKind::Refused, "message too large for the bus"));
+        }
         trace::inject(&mut headers);
 
         // Until the first attempt has left us, nothing can have been accepted.
@@ -107,7 +135,7 @@ impl Bus {
                 PublishErrorKind::Other => refusal_or_unknown(&error),
                 PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => ErrorKind::Unknown,
             };
-            Error::with(kind, "command not accepted", error)
+            Error::with(kind, "not accepted by the stream", error)
         })
     }
 
@@ -187,6 +215,13 @@ impl Bus {
         };
         sent.map_err(|e| Error::with(ErrorKind::Disconnected, "not published", e))
     }
+}
+
+/// Headers with an id by which the stream knows a repeat.
+fn identified(id: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+    headers
 }
 
 /// Pause before a command is offered again, long enough for a restarting server to breathe.

@@ -1,4 +1,4 @@
-//! The three streams and their limits. Creating them is idempotent and safe from several processes at once.
+//! The four streams and their limits. Creating them is idempotent and safe from several processes at once.
 
 use std::time::Duration;
 
@@ -15,6 +15,12 @@ pub const EVENTS: &str = "EVENTS";
 /// Messages of other services that wait to become commands.
 pub const SYSTEM: &str = "SYSTEM";
 
+/// Orders to the gateways, the latest of each subject.
+pub const CONTROL: &str = "CONTROL";
+
+/// Bytes of orders; beyond it new ones are refused.
+const CONTROL_MAX_BYTES: i64 = 256 * 1024 * 1024;
+
 /// Sizes of the streams.
 #[derive(Debug, Clone)]
 pub struct StreamSettings {
@@ -26,6 +32,8 @@ pub struct StreamSettings {
     pub events_max_bytes: i64,
     /// Age of the event feed; beyond it the oldest are dropped.
     pub events_max_age: Duration,
+    /// How long revocations are kept: no token may live longer.
+    pub control_max_age: Duration,
 }
 
 impl Bus {
@@ -44,7 +52,7 @@ impl Bus {
     }
 }
 
-fn configs(settings: &StreamSettings) -> [Config; 3] {
+fn configs(settings: &StreamSettings) -> [Config; 4] {
     let queue = |name: &str, subjects: &str, description: &str| Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
@@ -80,6 +88,20 @@ fn configs(settings: &StreamSettings) -> [Config; 3] {
             storage: StorageType::File,
             num_replicas: settings.replicas,
             allow_direct: true,
+            ..Config::default()
+        },
+        Config {
+            name: CONTROL.to_owned(),
+            subjects: vec![subject::ALL_CONTROL.to_owned()],
+            description: Some("Orders to the gateways, the latest of each subject".to_owned()),
+            retention: RetentionPolicy::Limits,
+            // The default `old` would forget revocations.
+            discard: DiscardPolicy::New,
+            max_messages_per_subject: 1,
+            max_bytes: CONTROL_MAX_BYTES,
+            max_age: settings.control_max_age,
+            storage: StorageType::File,
+            num_replicas: settings.replicas,
             ..Config::default()
         },
     ]

@@ -1,5 +1,6 @@
 //! Builds and parses subjects. No id can form a wildcard or an extra token.
 
+use parlance_proto::v1::control;
 use parlance_proto::{ConversationId, InvalidId, UserId};
 
 /// Matches every command of a partition.
@@ -64,6 +65,27 @@ pub const ALL_EVENTS: &str = "chat.evt.>";
 
 /// Matches every message of another service.
 pub const ALL_SYSTEM: &str = "chat.system.>";
+
+/// Matches every order to the gateways.
+pub const ALL_CONTROL: &str = "chat.control.>";
+
+/// The subject of an order to the gateways: what it is about, so that a later order takes its place.
+pub fn control(body: &control::Body) -> String {
+    let (kind, name) = match body {
+        control::Body::DisconnectUser(order) => ("disconnect", &order.user_id),
+        control::Body::RevokeToken(order) => ("token", &order.jti),
+        control::Body::RevokeUserTokens(order) => ("user", &order.user_id),
+    };
+    format!("chat.control.{kind}.{}", encode_token(name))
+}
+
+/// The subject of a service's message.
+pub fn system(target: &System) -> String {
+    match target {
+        System::Conversation(id) => format!("chat.system.{id}"),
+        System::User(user) => format!("chat.system.user.{}", encode_token(user.as_str())),
+    }
+}
 
 /// Where a system message is to appear.
 #[derive(Debug, Clone, PartialEq, Eq)]

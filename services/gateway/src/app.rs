@@ -29,7 +29,7 @@ use crate::socket::handshake::{Handshake, Origins};
 use crate::socket::listener::{Accepting, Peer};
 use crate::socket::sessions::Sessions;
 use crate::users::Users;
-use crate::{contract, repair, rest, socket};
+use crate::{contract, control, repair, rest, socket};
 
 /// How often the number of connections is written down.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
@@ -64,6 +64,10 @@ pub struct Parts {
     pub dialects: DialectSettings,
     /// Whether unknown users are created.
     pub provision: bool,
+    /// How long before the end of its token a client is told of it.
+    pub expiry_notice: Duration,
+    /// How long a command may take.
+    pub send_timeout: Duration,
     /// Cancelled when this replica takes no more clients.
     pub draining: CancellationToken,
     /// Open TCP connections.
@@ -114,7 +118,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         accepting,
         router,
         internal,
-        (health, telemetry.metrics()),
+        rest::internal::router(&shared, settings.jwt.has_services())
+            .merge(health::router(health, telemetry.metrics())),
         &stopped,
     );
     spawn_drain(
@@ -141,6 +146,7 @@ fn share(
     lifecycle: &Lifecycle,
     accepting: &Accepting,
 ) -> Shared {
+    auth.revocations().await_reading();
     let backend = Backend::new(bus.clone());
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let rooms = Rooms::new(bus.clone(), backend.clone(), linger);
@@ -159,6 +165,8 @@ fn share(
         resolver: Resolver::new(backend.clone()),
         dialects: settings.dialect.clone(),
         provision: settings.auth.provision == "jit",
+        expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
+        send_timeout: settings.send_timeout(),
         draining: lifecycle.soft(),
         connections: accepting.open(),
         max_connections: settings.socket.max_connections,
@@ -214,6 +222,16 @@ fn spawn_tasks(settings: &Settings, shared: &Shared, health: &Health, lifecycle:
         let stop = stop.clone();
         async move { auth.keep_keys_fresh(stop).await }
     });
+    tokio::spawn({
+        let (shared, stop, soft) = (shared.clone(), stop.clone(), lifecycle.soft());
+        let known = health.condition("revocations");
+        async move {
+            if let Err(error) = control::follow(shared, known, stop).await {
+                tracing::error!(%error, "no more orders can be received");
+                soft.cancel();
+            }
+        }
+    });
     tokio::spawn(count_connections(shared.clone(), stop));
     let serving = health.condition("serving");
     serving.set_ready();
@@ -266,7 +284,7 @@ fn spawn_servers(
     accepting: Accepting,
     router: Router,
     internal: tokio::net::TcpListener,
-    (health, metrics): (Health, MetricsHandle),
+    operators: Router,
     stopped: &CancellationToken,
 ) {
     let stop = stopped.clone();
@@ -275,9 +293,8 @@ fn spawn_servers(
         let server = axum::serve(accepting, service);
         Ok(server.with_graceful_shutdown(stop.cancelled_owned()).await?)
     });
-    let probes = health::router(health, metrics);
     let stop = stopped.clone();
-    lifecycle.spawn("internal", health::serve_internal(internal, probes, stop));
+    lifecycle.spawn("internal", health::serve_internal(internal, operators, stop));
 }
 
 /// After the soft token: unready, then clients are disconnected spread over time, then the ports close.

@@ -6,6 +6,7 @@
 
 mod claims;
 mod jwks;
+mod revoked;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use claims::{Claims, Rules};
 use jwks::RemoteKeys;
+pub use revoked::Revocations;
 pub use settings::JwtSettings;
 use settings::KeySource;
 
@@ -42,12 +44,23 @@ pub struct Identity {
     pub user_id: UserId,
     /// Name to show, 1 to 128 characters; the user id where the token has none.
     pub username: String,
-    /// When the identity ends, in seconds since 1970 UTC, leeway not included.
-    pub expires_at: i64,
-    /// The token's own id.
-    pub token_id: Option<String>,
+    /// What the token says of itself.
+    pub grant: Grant,
     /// The dialect the token asks for, unchecked.
     pub dialect: Option<String>,
+    /// It is a service, not a person.
+    pub is_service: bool,
+}
+
+/// What a token says of itself: whether it still holds depends on nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// When it ends, in seconds since 1970 UTC, leeway not included.
+    pub expires_at: i64,
+    /// When it was issued, in seconds since 1970 UTC.
+    pub issued_at: Option<i64>,
+    /// Its own id.
+    pub token_id: Option<String>,
 }
 
 /// Why a token is refused. Displays as a message that is safe to show to the client.
@@ -83,7 +96,11 @@ pub enum AuthError {
     /// Signed with an algorithm that is not accepted, `none` among them.
     #[error("the token's algorithm is not accepted")]
     UnsupportedAlgorithm,
-    /// The keys to check the token with cannot be had now. The only error worth a retry.
+    /// It was taken back before its end.
+    #[error("the token has been revoked")]
+    Revoked,
+    /// The keys to check the token with, or the list of what was revoked, cannot be had now. The only error
+    /// worth a retry.
     #[error("tokens cannot be checked at the moment, try again")]
     KeysUnavailable,
 }
@@ -97,6 +114,7 @@ struct Inner {
     rules: Rules,
     algorithms: Vec<Algorithm>,
     keys: Keys,
+    revocations: Revocations,
 }
 
 #[derive(Debug)]
@@ -137,6 +155,7 @@ impl AuthError {
             Self::MissingClaim(_) => "missing_claim",
             Self::InvalidClaim(_) => "invalid_claim",
             Self::UnsupportedAlgorithm => "unsupported_algorithm",
+            Self::Revoked => "revoked",
             Self::KeysUnavailable => "keys_unavailable",
         }
     }
@@ -163,6 +182,7 @@ impl Authenticator {
             rules,
             algorithms,
             keys,
+            revocations: Revocations::default(),
         })))
     }
 
@@ -175,6 +195,12 @@ impl Authenticator {
                 stop.run_until_cancelled(remote.keep_fresh()).await;
             }
         }
+    }
+
+    /// The tokens that are void before their time.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.0.revocations
     }
 
     /// Whether there are keys to check tokens with.
@@ -218,7 +244,14 @@ impl Authenticator {
                 verify_with_any(token, &keys, algorithm)?
             }
         };
-        inner.rules.identify(&claims, now)
+        let identity = inner.rules.identify(&claims, now)?;
+        if !inner.revocations.is_read() {
+            return Err(AuthError::KeysUnavailable);
+        }
+        if inner.revocations.includes(&identity.user_id, &identity.grant) {
+            return Err(AuthError::Revoked);
+        }
+        Ok(identity)
     }
 }
 

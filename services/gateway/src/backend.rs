@@ -40,11 +40,36 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often while one of them is away.
 const WATCH_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long one answer to that is waited for.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long persistence may be silent before handshakes are refused: it is while a replica is replaced.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// Persistence as the gateway sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Backend {
     bus: Bus,
     ready: Arc<AtomicBool>,
+}
+
+/// Tells a persistence that is away from one that only did not answer once.
+#[derive(Debug, Default)]
+struct Patience {
+    answered_at: Option<Instant>,
+}
+
+impl Patience {
+    /// Whether clients may come, by what was found out now.
+    fn judge(&mut self, connected: bool, answered: bool, now: Instant) -> bool {
+        if answered {
+            self.answered_at = Some(now);
+        }
+        connected && self.answered_at.is_some_and(|at| now < at + SILENCE)
+    }
+
+    fn has_seen_an_answer(&self) -> bool {
+        self.answered_at.is_some()
+    }
 }
 
 macro_rules! ask {
@@ -82,19 +107,20 @@ impl Backend {
     /// Never.
     pub async fn watch(&self, nats: Condition, stop: CancellationToken) -> anyhow::Result<()> {
         let mut link = self.bus.link();
-        let mut seen = false;
+        let mut patience = Patience::default();
         loop {
             let connected = link.borrow_and_update().connected;
-            let answered = connected && self.ping().await.is_ok();
-            self.ready.store(answered, Ordering::Relaxed);
-            match (connected, answered) {
+            let pinged = tokio::time::timeout(PING_TIMEOUT, self.ping());
+            let answered = connected && pinged.await.is_ok_and(|answer| answer.is_ok());
+            let is_ready = patience.judge(connected, answered, Instant::now());
+            self.ready.store(is_ready, Ordering::Relaxed);
+            match (connected, patience.has_seen_an_answer()) {
                 (false, _) => nats.set_unready("connecting to NATS"),
                 // Handshakes are refused until then, so a load balancer must not send any.
-                (true, false) if !seen => nats.set_unready("waiting for persistence"),
+                (true, false) => nats.set_unready("waiting for persistence"),
                 // Later a missing answer makes no difference between replicas: none is any better.
-                (true, _) => nats.set_ready(),
+                (true, true) => nats.set_ready(),
             }
-            seen |= answered;
             let pause = if answered { WATCH_INTERVAL } else { WATCH_AGAIN };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -264,4 +290,33 @@ impl Backend {
 fn unexpected() -> ClientError {
     tracing::error!("persistence answered another question; are versions mixed?");
     ClientError::internal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_may_come_from_the_first_answer_until_it_has_been_silent_for_a_while() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut patience = Patience::default();
+        assert!(!patience.judge(true, false, start));
+        assert!(!patience.has_seen_an_answer());
+        assert!(patience.judge(true, true, after(1_000)));
+        assert!(patience.judge(true, false, after(2_000)));
+        assert!(patience.judge(true, false, after(3_900)));
+        assert!(!patience.judge(true, false, after(4_000)));
+        assert!(patience.has_seen_an_answer());
+        assert!(patience.judge(true, true, after(9_000)));
+    }
+
+    #[test]
+    fn without_nats_no_client_may_come() {
+        let start = Instant::now();
+        let mut patience = Patience::default();
+        assert!(patience.judge(true, true, start));
+        assert!(!patience.judge(false, false, start));
+        assert!(patience.judge(true, false, start + Duration::from_secs(1)));
+    }
 }

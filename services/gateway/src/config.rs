@@ -92,6 +92,8 @@ pub struct BusSettings {
 pub struct Auth {
     /// `jit` or `strict`.
     pub provision: String,
+    /// Before the end of a token.
+    pub expiry_notice_seconds: u64,
 }
 
 /// Browsers.
@@ -229,6 +231,11 @@ impl Validate for Settings {
         in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
         self.jwt.validate()?;
         one_of("auth.provision", &self.auth.provision, &["jit", "strict"])?;
+        in_range(
+            "auth.expiry_notice_seconds",
+            self.auth.expiry_notice_seconds,
+            0..=86_400,
+        )?;
         let dialects: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
         one_of("dialect.default", &self.dialect.default, &dialects)?;
         for dialect in self.dialect.origins.values() {

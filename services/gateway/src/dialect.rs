@@ -376,6 +376,12 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// Writes the ack of an event. `place` is the conversation of the answer, where this replica knows it.
     fn answer(&self, outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> Box<RawValue>;
 
+    /// What a client is told a while before its token ends, in milliseconds since 1970.
+    fn expiring(&self, expires_at_ms: i64) -> Option<Frame> {
+        let _ = expires_at_ms;
+        None
+    }
+
     /// What a refused client reads in `connect_error`.
     fn refusal(&self, reason: &str) -> String {
         reason.to_owned()

@@ -16,7 +16,8 @@
 //! least of what it put in itself, then changes least, then the newest. Plain likeness would not do: of two
 //! similar paragraphs put in at one place, each would pass for a correction of the other. The difference is
 //! applied to the document *of the base*; the update it makes merges with everything else that happened. So
-//! clients that insert never lose or double a text.
+//! clients that insert never lose or double a text. Where an edit has to wait for its turn, all this is judged as
+//! of its arrival: [`Arrivals`] keep the versions it may have been typed on.
 //!
 //! What no comparison can tell apart errs on the side of keeping text:
 //!
@@ -35,7 +36,7 @@ mod history;
 mod shadow;
 
 pub use document::{Document, Unreadable};
-pub use history::{Current, History, WINDOW};
+pub use history::{Arrivals, Current, History, WINDOW};
 pub use shadow::Shadow;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! | [`commands`] | the only way in: commands and their confirmations |
 //! | [`backend`], [`resolver`] | questions to persistence |
 //! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |
+//! | [`control`] | orders of other services: disconnected users, revoked tokens |
 //! | [`rest`] | HTTP routes |
 //! | [`limits`], [`error`], [`config`] | what may be asked, what is answered, what is set |
 
@@ -20,6 +21,7 @@ pub mod backend;
 pub mod commands;
 pub mod config;
 pub mod contract;
+pub mod control;
 pub mod dialect;
 pub mod error;
 pub mod journal;

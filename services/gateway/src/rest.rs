@@ -8,6 +8,7 @@ mod conversations;
 mod creation;
 mod encrypted;
 mod health;
+pub mod internal;
 mod journals;
 mod marks;
 mod messages;

@@ -1,6 +1,6 @@
 // How the front end of each dialect says things, for tests that bring several of them together.
 import assert from 'node:assert/strict';
-import { connect, direct, eventually, token } from './client.mjs';
+import { connect, direct, eventually, person, token } from './client.mjs';
 
 /** A connected client of a dialect that remembers every event, whatever its name. */
 export const speak = (dialect, user, gateway = 0) =>
@@ -46,4 +46,28 @@ export function has(payload, ...keys) {
 export function holds(payload, fields) {
   const found = Object.fromEntries(Object.keys(fields).map((key) => [key, payload[key]]));
   assert.deepEqual(found, fields, JSON.stringify(payload));
+}
+
+/** Events, and which dialects know them; any other answers `unknown_event`. */
+const KNOWN = {
+  'receipt:read': ['native'],
+  markAsRead: ['journal'],
+  'chat:typing': ['encrypted'],
+  'chat:join': ['chats'],
+  'message:read': ['chats', 'threads'],
+  'conversation:join': ['native', 'threads'],
+  mark_as_read: ['inbox'],
+};
+
+/** Asserts that a connection made like this speaks this dialect and no other. */
+export async function speaks(dialect, options) {
+  const client = await connect(person('any'), 0, options);
+  const failure = async (event) => {
+    const { code, error } = await client.ask(event, {});
+    return code ?? error.code;
+  };
+  for (const [event, dialects] of Object.entries(KNOWN)) {
+    assert.equal((await failure(event)) !== 'unknown_event', dialects.includes(dialect), `${event} in ${dialect}`);
+  }
+  client.close();
 }

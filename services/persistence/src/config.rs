@@ -72,6 +72,8 @@ pub struct NatsSettings {
     pub events_max_bytes: i64,
     /// Age of the event feed in hours.
     pub events_max_age_hours: u64,
+    /// Age of revocations in hours.
+    pub control_max_age_hours: u64,
 }
 
 /// Section `internal`.
@@ -173,6 +175,7 @@ impl NatsSettings {
             commands_max_bytes: self.commands_max_bytes,
             events_max_bytes: self.events_max_bytes,
             events_max_age: Duration::from_secs(self.events_max_age_hours * 3600),
+            control_max_age: Duration::from_secs(self.control_max_age_hours * 3600),
         }
     }
 }
@@ -232,6 +235,11 @@ impl Validate for Config {
         in_range(
             "nats.events_max_age_hours",
             self.nats.events_max_age_hours,
+            1..=87_600,
+        )?;
+        in_range(
+            "nats.control_max_age_hours",
+            self.nats.control_max_age_hours,
             1..=87_600,
         )?;
         in_range("ingest.partitions", self.ingest.partitions, 1..=1024)?;

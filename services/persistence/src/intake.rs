@@ -199,7 +199,7 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
         }
     };
     let send = v1::SendMessage {
-        message_id: MessageId::derive(conversation, &sender, &scoped).to_string(),
+        message_id: MessageId::of_service(conversation, &sender, id).to_string(),
         r#type: message_type.into(),
         content,
         metadata_json,

@@ -4,7 +4,7 @@
 use parlance_proto::UserId;
 use serde_json::{Map, Value};
 
-use super::{AuthError, Identity, JwtSettings};
+use super::{AuthError, Grant, Identity, JwtSettings};
 
 /// The payload of a token whose signature is good.
 pub(super) type Claims = Map<String, Value>;
@@ -23,6 +23,9 @@ pub(super) struct Rules {
     leeway: i64,
     subject_claim: String,
     username_claims: Vec<String>,
+    /// The claim that tells services from people; empty for none.
+    service_claim: String,
+    service_value: String,
 }
 
 impl Rules {
@@ -33,6 +36,8 @@ impl Rules {
             leeway: i64::try_from(settings.leeway_seconds).unwrap_or(0),
             subject_claim: settings.subject_claim.clone(),
             username_claims: settings.username_claims.clone(),
+            service_claim: settings.service_claim.clone(),
+            service_value: settings.service_value.clone(),
         }
     }
 
@@ -51,10 +56,30 @@ impl Rules {
         Ok(Identity {
             username: self.username(claims).unwrap_or_else(|| user_id.to_string()),
             user_id,
-            expires_at,
-            token_id: short_text(claims, "jti"),
+            grant: Grant {
+                expires_at,
+                // Odd ones were accepted by whoever issued them; they only cannot be told from old ones.
+                issued_at: seconds(claims, "iat").unwrap_or_default(),
+                token_id: short_text(claims, "jti"),
+            },
+            is_service: self.is_service(claims),
             dialect: short_text(claims, "dialect"),
         })
+    }
+
+    /// Whether the claim has the value: as text, as one word of it, as one of a list, or as `true`.
+    fn is_service(&self, claims: &Claims) -> bool {
+        let is_it = |value: &Value| match value {
+            Value::Bool(value) => *value && self.service_value == "true",
+            Value::String(text) => text.split(' ').any(|word| word == self.service_value),
+            _ => false,
+        };
+        match claims.get(&self.service_claim) {
+            _ if self.service_claim.is_empty() => false,
+            Some(Value::Array(values)) => values.iter().any(is_it),
+            Some(value) => is_it(value),
+            None => false,
+        }
     }
 
     fn check_issuer(&self, claims: &Claims) -> Result<(), AuthError> {

@@ -44,6 +44,10 @@ pub struct JwtSettings {
     pub username_claims: Vec<String>,
     /// Seconds between two fetches of the JWK set, 10 to 86400.
     pub jwks_refresh_seconds: u64,
+    /// Claim that tells services from people; empty for none.
+    pub service_claim: String,
+    /// The value it has then.
+    pub service_value: String,
 }
 
 /// Where keys come from.
@@ -58,6 +62,13 @@ impl Validate for JwtSettings {
         in_range("jwt.leeway_seconds", self.leeway_seconds, 0..=5)?;
         in_range("jwt.jwks_refresh_seconds", self.jwks_refresh_seconds, 10..=86_400)?;
         not_empty("jwt.subject_claim", &self.subject_claim, "the name of a claim")?;
+        if !self.service_claim.is_empty() {
+            not_empty(
+                "jwt.service_value",
+                &self.service_value,
+                "the value of a service's claim",
+            )?;
+        }
         for name in &self.audience {
             not_empty("jwt.audience", name, "a list of audiences, none of them empty")?;
         }
@@ -66,6 +77,12 @@ impl Validate for JwtSettings {
 }
 
 impl JwtSettings {
+    /// Whether some tokens are services'.
+    #[must_use]
+    pub fn has_services(&self) -> bool {
+        !self.service_claim.is_empty()
+    }
+
     pub(super) fn refresh_interval(&self) -> Duration {
         Duration::from_secs(self.jwks_refresh_seconds)
     }

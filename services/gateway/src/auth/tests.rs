@@ -27,6 +27,8 @@ fn settings() -> JwtSettings {
         subject_claim: "sub".to_owned(),
         username_claims: vec!["name".to_owned(), "username".to_owned()],
         jwks_refresh_seconds: 300,
+        service_claim: String::new(),
+        service_value: "true".to_owned(),
     }
 }
 
@@ -98,8 +100,8 @@ async fn an_honest_token_of_each_key_kind_is_accepted() {
         let identity = check(&settings, &issuer.sign(&good_claims())).await.unwrap();
         assert_eq!(identity.user_id.as_str(), "alice");
         assert_eq!(identity.username, "Alice");
-        assert_eq!(identity.expires_at, NOW + 60);
-        assert_eq!((identity.token_id, identity.dialect), (None, None));
+        assert_eq!(identity.grant.expires_at, NOW + 60);
+        assert_eq!((identity.grant.token_id, identity.dialect), (None, None));
     }
 }
 
@@ -243,7 +245,11 @@ async fn expiry_is_required_exact_and_a_number() {
     ];
     for (changes, expected) in cases {
         let outcome = check_claims(&with_secret(), changes.clone()).await;
-        assert_eq!(outcome.map(|identity| identity.expires_at), expected, "{changes}");
+        assert_eq!(
+            outcome.map(|identity| identity.grant.expires_at),
+            expected,
+            "{changes}"
+        );
     }
     let strict = JwtSettings {
         leeway_seconds: 0,
@@ -362,11 +368,11 @@ async fn optional_claims_never_refuse_a_token() {
     assert_eq!(long.username.chars().count(), 128);
     let extras = json!({ "jti": "t-1", "dialect": "inbox" });
     let identity = check_claims(&with_secret(), extras).await.unwrap();
-    assert_eq!(identity.token_id.as_deref(), Some("t-1"));
+    assert_eq!(identity.grant.token_id.as_deref(), Some("t-1"));
     assert_eq!(identity.dialect.as_deref(), Some("inbox"));
     let odd = json!({ "jti": 5, "dialect": ["inbox"] });
     let identity = check_claims(&with_secret(), odd).await.unwrap();
-    assert_eq!((identity.token_id, identity.dialect), (None, None));
+    assert_eq!((identity.grant.token_id, identity.dialect), (None, None));
 }
 
 #[tokio::test]

@@ -221,6 +221,11 @@ struct FailedEvent<'a> {
     error: &'a ClientError,
 }
 
+#[derive(Serialize)]
+struct Expiring {
+    expires_at: String,
+}
+
 impl Dialect for Native {
     fn name(&self) -> &'static str {
         "native"
@@ -361,6 +366,11 @@ impl Dialect for Native {
             Answer::Journal(journal) => acknowledged(&json::Holding::journal(journal)),
             Answer::Pages(pages) => acknowledged(&json::sync(pages)),
         }
+    }
+
+    fn expiring(&self, expires_at_ms: i64) -> Option<Frame> {
+        let expires_at = json::time(expires_at_ms);
+        Some(Frame::new("auth:expiring", &Expiring { expires_at }))
     }
 }
 

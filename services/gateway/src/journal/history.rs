@@ -1,8 +1,8 @@
 //! The latest versions of a journal: what clients on this replica may have on their screens.
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::ops::{Range, RangeInclusive};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use yrs::updates::decoder::Decode as _;
@@ -15,10 +15,17 @@ use super::document::{Document, Mark, Unreadable};
 /// How long after a text was sent to a client it may have another one on its screen.
 pub const WINDOW: Duration = Duration::from_secs(2);
 /// Versions kept apart at most, and the bytes of their texts: bounds for memory and for the work of an edit.
-const MAX_VERSIONS: usize = 64;
+const MAX_VERSIONS: usize = 512;
+/// Of these so many are compared with a text, the latest a client may have got when it sent that.
+const MAX_SCREENS: usize = 64;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long texts may be compared before the comparison gets coarser.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
+
+/// When what a client sent and what is not dealt with yet arrived, ascending. An edit that waits was typed on
+/// what was on the screen when it arrived, and not on what came to be meanwhile.
+#[derive(Debug, Default)]
+pub struct Arrivals(Mutex<VecDeque<Instant>>);
 
 /// The versions of a journal that a room brought to its sessions lately. Shared by all of them.
 pub struct History(Mutex<Inner>);
@@ -32,6 +39,8 @@ struct Inner {
     /// Ascending.
     versions: VecDeque<Arc<Version>>,
     bytes: usize,
+    /// What the editors' edits wait for.
+    awaited: Vec<Weak<Arrivals>>,
 }
 
 /// The newest version that every client has surely got.
@@ -69,6 +78,8 @@ pub(super) struct View {
     pub(super) settled: Arc<Settled>,
     /// Ascending.
     pub(super) versions: Vec<Arc<Version>>,
+    /// So many of them had been sent by the time that was asked for.
+    sent: usize,
 }
 
 /// The newest version.
@@ -82,6 +93,31 @@ pub struct Current {
     pub state: Vec<u8>,
 }
 
+impl Arrivals {
+    /// Something came.
+    pub fn push(&self, at: Instant) {
+        self.lock().push_back(at);
+    }
+
+    /// What came first is dealt with.
+    pub fn pop(&self) {
+        self.lock().pop_front();
+    }
+
+    /// Nobody deals with the rest any more.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.lock().front().copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl History {
     /// A history that begins with this version, taken for just sent.
     pub fn new(document: Document, version: u64, now: Instant) -> Self {
@@ -92,7 +128,21 @@ impl History {
     pub fn reset(&self, document: Document, version: u64, now: Instant) {
         let mut inner = self.lock();
         let generation = inner.generation + 1;
+        let awaited = std::mem::take(&mut inner.awaited);
         *inner = Inner::new(generation, document, version, now);
+        inner.awaited = awaited;
+    }
+
+    /// Keeps what edits of this client need that have arrived and wait for their turn.
+    pub fn wait_for(&self, arrivals: &Arc<Arrivals>) {
+        let mut inner = self.lock();
+        let known = inner
+            .awaited
+            .iter()
+            .any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(arrivals)));
+        if !known {
+            inner.awaited.push(Arc::downgrade(arrivals));
+        }
     }
 
     /// Adds the next version; one that is known already changes nothing.
@@ -152,6 +202,7 @@ impl History {
             generation: inner.generation,
             settled: Arc::clone(&inner.settled),
             versions: inner.versions.iter().cloned().collect(),
+            sent: inner.versions.partition_point(|version| version.at <= now),
         }
     }
 
@@ -169,6 +220,7 @@ impl Inner {
             settled: Arc::new(settled),
             versions: VecDeque::new(),
             bytes: 0,
+            awaited: Vec::new(),
         }
     }
 
@@ -202,6 +254,10 @@ impl Inner {
 
     /// Takes versions that have surely come, or that are too many, out of the window.
     fn settle(&mut self, now: Instant) {
+        self.awaited.retain(|arrivals| arrivals.strong_count() > 0);
+        let awaited = self.awaited.iter().filter_map(Weak::upgrade);
+        let oldest = awaited.filter_map(|arrivals| arrivals.oldest()).min();
+        let now = oldest.map_or(now, |oldest| oldest.min(now));
         while let Some(oldest) = self.versions.front()
             && (oldest.at + WINDOW <= now || self.versions.len() > MAX_VERSIONS || self.bytes > MAX_BYTES)
         {
@@ -268,6 +324,11 @@ impl View {
         }
         let first = self.versions.iter().position(|version| version.brings(mark));
         1 + first.unwrap_or(self.versions.len())
+    }
+
+    /// The versions that may be on a screen at the time that was asked for, counted after the settled one.
+    pub(super) fn screens(&self) -> RangeInclusive<usize> {
+        self.sent.saturating_sub(MAX_SCREENS)..=self.sent
     }
 
     /// Whether the newest version has what bears this mark.

@@ -89,22 +89,23 @@ impl Shadow {
         Ok(())
     }
 
-    /// What it means that the client now shows this text: a Yjs (v1) update. `None` where it changed nothing.
+    /// What it means that the client showed this text when that arrived: a Yjs (v1) update. `None` where it
+    /// changed nothing.
     ///
     /// # Errors
     /// The document cannot be read.
-    pub fn edit(&mut self, content: &str, now: Instant) -> Result<Option<Vec<u8>>, Unreadable> {
-        let view = self.history.view(now);
+    pub fn edit(&mut self, content: &str, arrived: Instant) -> Result<Option<Vec<u8>>, Unreadable> {
+        let view = self.history.view(arrived);
         self.forget(&view);
-        let deadline = now + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         let mut own = match (self.base(&view, content, deadline), self.own.take()) {
             (Screen::Version(after), before) => {
-                let mut own = self.begin(&view, after, now)?;
+                let mut own = self.begin(&view, after, arrived)?;
                 own.latest = before.and_then(|before| before.latest);
                 own
             }
             (Screen::Own, Some(own)) => own,
-            (Screen::Own, None) => self.begin(&view, view.versions.len(), now)?,
+            (Screen::Own, None) => self.begin(&view, *view.screens().end(), arrived)?,
         };
         if let Some(rewritten) = own.document.rewrite(content, deadline) {
             if let Mark::Inserted(id) = rewritten.mark {
@@ -113,7 +114,7 @@ impl Shadow {
             own.rewritten(rewritten);
         }
         content.clone_into(&mut own.text);
-        own.at = now;
+        own.at = arrived;
         let update = match own.unsettled.as_slice() {
             [] => None,
             [(_, update)] => Some(update.clone()),
@@ -127,13 +128,13 @@ impl Shadow {
 
     /// The text the client most likely changed into this one; see the module.
     fn base(&mut self, view: &View, content: &str, deadline: Instant) -> Screen {
-        let newest = view.versions.len();
+        let (oldest, newest) = view.screens().into_inner();
         let latest = self.own.as_ref().and_then(|own| own.latest);
         // Versions that lack the client's own latest edit are on its screen only for a moment.
         let stale = latest.map_or(0, |latest| view.lacking(latest));
-        let screens = (stale..=newest).rev().map(Screen::Version);
+        let screens = (stale.max(oldest)..=newest).rev().map(Screen::Version);
         let screens = screens.chain(self.own.as_ref().map(|_| Screen::Own));
-        let screens = screens.chain((0..stale).rev().map(Screen::Version));
+        let screens = screens.chain((oldest..stale.min(newest + 1)).rev().map(Screen::Version));
         let mut best: Option<(Cost, Screen)> = None;
         let mut own_fits = false;
         let mut first_fit = newest;

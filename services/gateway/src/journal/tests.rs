@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Document, History, Shadow, WINDOW};
+use super::{Arrivals, Document, History, Shadow, WINDOW};
 use world::{Habit, World};
 
 /// A journal with one client, and a server that answers when the test says so.
@@ -131,6 +131,29 @@ fn deleting_what_just_came_keeps_it_and_later_deletes_it() {
 }
 
 #[test]
+fn an_edit_that_waited_for_its_turn_is_judged_as_of_its_arrival() {
+    let mut desk = Desk::new("");
+    let arrivals = Arc::new(Arrivals::default());
+    desk.history.wait_for(&arrivals);
+    let update = desk.edit("a\n").unwrap();
+    assert_eq!(desk.commit(&update), "a\n");
+    // Typed on what is there now, but the line before it has no answer yet.
+    let arrived = desk.now;
+    arrivals.push(arrived);
+    for text in ["a\nx\n", "a\nx\ny\n", "a\nx\ny\nz\n"] {
+        desk.now += WINDOW * 2;
+        desk.elsewhere(text);
+    }
+    let update = desk.shadow.edit("b\na\n", arrived).unwrap().unwrap();
+    arrivals.pop();
+    assert_eq!(desk.commit(&update), "b\na\nx\ny\nz\n");
+    // Once nothing waits, what has come long ago is taken for seen.
+    desk.now += WINDOW * 2;
+    let update = desk.edit("b\na\n").unwrap();
+    assert_eq!(desk.commit(&update), "b\na\n");
+}
+
+#[test]
 fn similar_paragraphs_do_not_replace_each_other() {
     let mut desk = Desk::new("");
     desk.elsewhere("paragraph 12\n");
@@ -214,7 +237,7 @@ fn the_present_state_makes_the_present_text() {
 fn versions_beyond_the_bound_are_merged() {
     let mut desk = Desk::new("");
     let mut text = String::new();
-    for n in 0..200 {
+    for n in 0..600 {
         text.push_str(&format!("{n}\n"));
         desk.elsewhere(&text);
     }

@@ -7,7 +7,7 @@ use parlance_proto::v1::{Actor, ErrorCode};
 use parlance_proto::{ErrorCodeExt as _, UserId};
 
 use crate::app::Shared;
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Identity};
 use crate::commands::actor;
 use crate::error::ClientError;
 
@@ -31,16 +31,7 @@ impl FromRequestParts<Shared> for Caller {
     type Rejection = ClientError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
-        let header = parts.headers.get(header::AUTHORIZATION);
-        let token = header
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| refusal(&AuthError::Missing))?;
-        let identity = shared
-            .auth
-            .authenticate(token)
-            .await
-            .map_err(|error| refusal(&error))?;
+        let identity = bearer(parts, shared).await?;
         shared.limits.admit(&identity.user_id)?;
         let caller = Self {
             user: identity.user_id,
@@ -59,6 +50,17 @@ impl FromRequestParts<Shared> for Caller {
         })?;
         Ok(caller)
     }
+}
+
+/// Who the token in the Authorization header speaks for.
+pub(super) async fn bearer(parts: &Parts, shared: &Shared) -> Result<Identity, ClientError> {
+    let header = parts.headers.get(header::AUTHORIZATION);
+    let token = header
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .ok_or_else(|| refusal(&AuthError::Missing))?;
+    let identity = shared.auth.authenticate(token).await;
+    identity.map_err(|error| refusal(&error))
 }
 
 fn refusal(error: &AuthError) -> ClientError {

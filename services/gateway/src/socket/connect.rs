@@ -3,7 +3,7 @@
 //! Runs before the client is told that it is connected, so that no event can come before its handler.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header;
 use parlance_proto::ErrorCodeExt as _;
@@ -17,7 +17,7 @@ use super::inbound::{self, Queue, Waiting};
 use super::session::{Opening, Session};
 use crate::app::Shared;
 use crate::auth::{AuthError, Identity};
-use crate::commands::actor;
+use crate::commands::{actor, now};
 use crate::dialect::native::Positions;
 use crate::dialect::{self, Backlog, Dialect};
 use crate::users::{Expected, Since};
@@ -218,8 +218,9 @@ fn prepare(
         username: identity.username,
         number: user.number,
         dialect,
-        expires_at: identity.expires_at,
         seen_at_ms: user.seen_at_ms,
+        grant: identity.grant,
+        since: SystemTime::from(now()),
         closed: closed.clone(),
     };
     let session = Session::new(

@@ -57,7 +57,7 @@ impl Handshake {
                 "this replica is draining",
             ));
         }
-        if !self.shared.backend.is_ready() {
+        if !self.shared.backend.is_ready() || !self.shared.auth.revocations().is_read() {
             return Err(ClientError::new(ErrorCode::Unavailable, "a dependency is away"));
         }
         if self.shared.connections.load(Ordering::Relaxed) > self.shared.max_connections {

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::session::Ack;
 use super::sessions::Sessions;
 use crate::error::ClientError;
+use crate::journal::Arrivals;
 
 /// An event as it came.
 pub struct Inbound {
@@ -58,6 +59,7 @@ struct Load {
     limit: Waiting,
     events: AtomicUsize,
     bytes: AtomicUsize,
+    arrivals: Arc<Arrivals>,
 }
 
 /// The sending end, as the engine's handler for every event.
@@ -77,6 +79,7 @@ pub fn queue(limit: Waiting, sessions: Sessions) -> (Handler, Queue) {
         limit,
         events: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
+        arrivals: Arc::default(),
     });
     let handler = Handler {
         events: tx,
@@ -100,13 +103,17 @@ impl MessageHandler<LocalAdapter, Ordered> for Handler {
             }
         }
         let sender = ack.and_then(|_| AckSender::from_message_parts(&socket, &mut packet, &ack).ok());
+        let at = Instant::now();
+        self.load.arrivals.push(at.into_std());
         let inbound = Inbound {
-            at: Instant::now(),
+            at,
             ack: Ack::new(sender),
             packet,
         };
-        // The session is gone; so is whoever could be answered.
-        drop(self.events.send(inbound));
+        if self.events.send(inbound).is_err() {
+            // The session is gone; so is whoever could be answered.
+            self.load.arrivals.clear();
+        }
     }
 
     fn phantom(&self) -> PhantomData<Ordered> {
@@ -120,13 +127,29 @@ impl Queue {
         self.events.recv().await
     }
 
-    /// An event is dealt with. True when the client may be read from again.
+    /// When the events arrived that [`Queue::finished`] was not called for.
+    pub fn arrivals(&self) -> &Arc<Arrivals> {
+        &self.load.arrivals
+    }
+
+    /// The event last taken is carried out.
+    pub fn finished(&self) {
+        self.load.arrivals.pop();
+    }
+
+    /// An event is taken. True when the client may be read from again.
     pub fn done(&self, inbound: &Inbound) -> bool {
         let events = self.load.events.fetch_sub(1, Ordering::AcqRel) - 1;
         let size = inbound.packet.len();
         let bytes = self.load.bytes.fetch_sub(size, Ordering::AcqRel) - size;
         let limit = self.load.limit;
         events <= limit.events / 2 && bytes <= limit.bytes / 2
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.load.arrivals.clear();
     }
 }
 

@@ -2,12 +2,13 @@
 
 mod journal;
 mod perform;
+mod renewal;
 
 pub use perform::send_message;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use parlance_proto::ConversationId;
 use socketioxide::extract::SocketRef;
@@ -17,11 +18,8 @@ use super::connect::Prepared;
 use super::inbound::{Inbound, Queue};
 use super::session::{Request, Session};
 use crate::app::Shared;
-use crate::commands::now;
-use crate::journal::Shadow;
-
-/// How long a client may take to leave by itself after it was told to go.
-const FAREWELL: Duration = Duration::from_secs(2);
+use crate::journal::{Arrivals, Shadow};
+use renewal::Expiry;
 
 /// A session being served.
 struct Serving {
@@ -33,6 +31,10 @@ struct Serving {
     shown_in: HashSet<ConversationId>,
     /// What the client may show of journals it follows or edits.
     journals: HashMap<ConversationId, Shadow>,
+    /// When the events arrived that are not carried out yet.
+    arrivals: Arc<Arrivals>,
+    /// When the event arrived that is being carried out.
+    arrived: Instant,
 }
 
 /// Serves a session that its client knows of now.
@@ -56,12 +58,18 @@ pub(super) async fn begin(socket: SocketRef) {
     shared.sessions.insert(Arc::clone(&session));
     shared.users.arrived(Arc::clone(&session), since);
     drop(expected);
+    // Revoked between its check and now, when nobody could find it among the sessions.
+    if session.is_revoked(shared.auth.revocations()) {
+        session.dismiss();
+    }
     let mut serving = Serving {
         shared,
         session,
         joined: HashSet::new(),
         shown_in: HashSet::new(),
         journals: HashMap::new(),
+        arrivals: Arc::clone(queue.arrivals()),
+        arrived: Instant::now(),
     };
     serving.serve(queue).await;
     serving.end().await;
@@ -70,19 +78,18 @@ pub(super) async fn begin(socket: SocketRef) {
 impl Serving {
     async fn serve(&mut self, mut queue: Queue) {
         let session = Arc::clone(&self.session);
-        let left = u64::try_from(session.expires_at - now().timestamp()).unwrap_or_default();
-        let expiry = tokio::time::sleep(Duration::from_secs(left));
-        tokio::pin!(expiry);
+        let mut expiry = Expiry::new(&session, self.shared.expiry_notice);
         loop {
             let inbound = tokio::select! {
                 biased;
                 () = session.closed.cancelled() => return,
-                () = &mut expiry => {
-                    tracing::info!(user = %session.user, "the token of a connection expired");
-                    session.expel();
-                    tokio::time::sleep(FAREWELL).await;
-                    session.close_transport();
-                    return;
+                () = expiry.comes() => {
+                    if expiry.is_over(&session) {
+                        tracing::info!(user = %session.user, "the token of a connection expired");
+                        session.dismiss();
+                        return;
+                    }
+                    continue;
                 }
                 inbound = queue.next() => match inbound {
                     Some(inbound) => inbound,
@@ -94,13 +101,23 @@ impl Serving {
             {
                 wire.resume();
             }
+            self.arrived = inbound.at.into_std();
             self.handle(inbound).await;
+            queue.finished();
+            expiry.follow(&session);
         }
     }
 
     async fn handle(&mut self, inbound: Inbound) {
         let session = &self.session;
-        let decoded = inbound.event().and_then(|event| {
+        let event = inbound.event();
+        if let Ok(event) = &event
+            && event.name == renewal::EVENT
+        {
+            let outcome = self.renew(event.payload).await;
+            return self.renewed(outcome, inbound.ack);
+        }
+        let decoded = event.and_then(|event| {
             let known = session.dialect.inbound_events();
             let name = known
                 .iter()

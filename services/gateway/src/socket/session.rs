@@ -5,8 +5,10 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use parlance_proto::{ConversationId, UserId};
+use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError, TransportType};
 use tokio::sync::Semaphore;
@@ -14,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Wire;
 use super::sessions::Sessions;
-use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker};
+use crate::auth::{Grant, Revocations};
+use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker, encode};
 use crate::error::ClientError;
 
 /// Names a session towards others; unlike `socket.id` it is no secret.
@@ -33,14 +36,15 @@ pub struct Session {
     pub number: i64,
     /// Its vocabulary.
     pub dialect: &'static dyn Dialect,
-    /// When its token expires, in seconds since 1970.
-    pub expires_at: i64,
+    /// When it began.
+    pub since: SystemTime,
     /// Up to when an earlier session of the user was alive, in Unix milliseconds; 0 = there was none.
     pub seen_at_ms: i64,
     /// Cancelled when the connection is gone.
     pub closed: CancellationToken,
     /// The turn to tell the client what it missed.
     pub replays: Semaphore,
+    grant: Mutex<Grant>,
     socket: SocketRef,
     sessions: Sessions,
     meter: Mutex<Meter>,
@@ -80,13 +84,18 @@ pub struct Opening {
     pub number: i64,
     /// See [`Session::dialect`].
     pub dialect: &'static dyn Dialect,
-    /// See [`Session::expires_at`].
-    pub expires_at: i64,
     /// See [`Session::seen_at_ms`].
     pub seen_at_ms: i64,
+    /// The token it stands on.
+    pub grant: Grant,
+    /// See [`Session::since`].
+    pub since: SystemTime,
     /// See [`Session::closed`].
     pub closed: CancellationToken,
 }
+
+/// How long a client may take to leave by itself after it was told to go.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -98,8 +107,9 @@ impl Session {
             username,
             number,
             dialect,
-            expires_at,
             seen_at_ms,
+            grant,
+            since,
             closed,
         } = opening;
         Self {
@@ -108,16 +118,36 @@ impl Session {
             username,
             number,
             dialect,
-            expires_at,
+            since,
             seen_at_ms,
             closed,
             replays: Semaphore::new(1),
+            grant: Mutex::new(grant),
             socket,
             sessions,
             meter: Mutex::default(),
             conversations: Mutex::default(),
             max_backlog_bytes,
         }
+    }
+
+    /// When the token it stands on expires, in seconds since 1970.
+    pub fn expires_at(&self) -> i64 {
+        lock(&self.grant).expires_at
+    }
+
+    /// Lets it stand on another token of the same user, unless that ends sooner: one that came late must not
+    /// shorten what another one granted.
+    pub fn renew(&self, grant: Grant) {
+        let mut current = lock(&self.grant);
+        if grant.expires_at >= current.expires_at {
+            *current = grant;
+        }
+    }
+
+    /// Whether the token it stands on is on the list.
+    pub fn is_revoked(&self, revocations: &Revocations) -> bool {
+        revocations.includes(&self.user, &lock(&self.grant))
     }
 
     /// The session is told about this conversation from now on.
@@ -217,6 +247,15 @@ impl Session {
         }
     }
 
+    /// Answers an event that is none of the dialect's.
+    pub fn acknowledge(&self, ack: Ack, payload: &impl Serialize) {
+        if let Some(sender) = ack.0
+            && let Err(error) = sender.send(&encode(payload))
+        {
+            self.failed(&error);
+        }
+    }
+
     /// Tells the client something that is for it alone.
     pub fn tell(&self, outbound: Outbound<'_>) {
         for frame in self.dialect.encode(outbound) {
@@ -233,12 +272,20 @@ impl Session {
         }
     }
 
-    /// Ends the session for good; stock clients do not reconnect.
-    pub fn expel(&self) {
-        // Fails only when the buffer is full, and then the transport goes too.
+    /// Ends the session for good: stock clients do not reconnect, and others lose the connection soon.
+    pub fn dismiss(self: &Arc<Self>) {
+        // Fails only when the buffer is full, and then the transport goes at once.
         if self.socket.clone().disconnect().is_err() {
             self.close_transport();
+            return;
         }
+        // Found now: it is not known any more once the session has ended.
+        self.wire();
+        let session = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            session.close_transport();
+        });
     }
 
     /// The WebSocket's connection; `None` while polling.

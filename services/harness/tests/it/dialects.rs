@@ -53,3 +53,21 @@ async fn reading_is_told_while_replicas_look_up_what_they_missed() {
         .unwrap();
     spoken_on(&stack, &["seeds/reading"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_origin_of_a_page_decides_its_dialect_and_whether_it_may_connect() {
+    let stack = Stack::builder()
+        .gateway_env("PARLANCE_DIALECT_DEFAULT", "threads")
+        .gateway_env(
+            "PARLANCE_DIALECT_ORIGINS",
+            "https://chats.example=chats,https://inbox.example:8443=inbox",
+        )
+        .gateway_env(
+            "PARLANCE_CORS_ORIGINS",
+            "https://chats.example,https://inbox.example:8443,https://plain.example",
+        )
+        .start()
+        .await
+        .unwrap();
+    spoken_on(&stack, &["seeds/origins"]).await;
+}

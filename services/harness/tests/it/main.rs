@@ -6,11 +6,13 @@
 )]
 
 mod boundaries;
+mod control;
 mod conversations;
 mod dev;
 mod devstack;
 mod dialects;
 mod faults;
+mod journals;
 mod observability;
 mod soak;
 mod spec;

@@ -314,9 +314,10 @@ pub(super) struct ResyncJson<'a> {
     head_seq: u64,
 }
 
+/// Pages of a sync, by conversation.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sync)]
-pub(super) struct SyncJson<'a> {
+pub struct SyncJson<'a> {
     conversations: BTreeMap<&'a str, EventPageJson<'a>>,
 }
 

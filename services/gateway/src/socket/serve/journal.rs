@@ -27,6 +27,7 @@ impl Serving {
         let current = history.current(Instant::now());
         let followed = |shadow: &Shadow| shadow.is_joined() && Arc::ptr_eq(shadow.history(), &history);
         if !self.journals.get(&id).is_some_and(followed) {
+            history.wait_for(&self.arrivals);
             self.journals.insert(id, Shadow::new(history, true));
         }
         Ok(Answer::Journal(told(
@@ -73,11 +74,14 @@ impl Serving {
         // Once removed, a session is attached no more, and what it had seen may be of another room.
         if !self.session.is_attached(id) || !self.journals.contains_key(&id) {
             let history = self.follow_journal(id, false).await?;
+            history.wait_for(&self.arrivals);
             self.journals.insert(id, Shadow::new(history, false));
         }
         let shadow = self.journals.get_mut(&id).ok_or_else(ClientError::internal)?;
         let now = Instant::now();
-        let update = shadow.edit(content, now).map_err(|error| unreadable(id, error))?;
+        let update = shadow
+            .edit(content, self.arrived)
+            .map_err(|error| unreadable(id, error))?;
         if let Some(update) = update {
             return Ok(update);
         }

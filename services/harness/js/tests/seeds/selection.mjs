@@ -1,32 +1,10 @@
 // How a connection comes by its dialect.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { Client, closeAll, connect, person, token } from '../../client.mjs';
+import { Client, closeAll, person, token } from '../../client.mjs';
+import { speaks } from '../../vocabulary.mjs';
 
 after(closeAll);
-
-/** Events, and which dialects know them; any other answers `unknown_event`. */
-const KNOWN = {
-  'receipt:read': ['native'],
-  markAsRead: ['journal'],
-  'chat:typing': ['encrypted'],
-  'chat:join': ['chats'],
-  'message:read': ['chats', 'threads'],
-  'conversation:join': ['native', 'threads'],
-  mark_as_read: ['inbox'],
-};
-
-async function speaks(dialect, options) {
-  const client = await connect(person('any'), 0, options);
-  const failure = async (event) => {
-    const { code, error } = await client.ask(event, {});
-    return code ?? error.code;
-  };
-  for (const [event, dialects] of Object.entries(KNOWN)) {
-    assert.equal((await failure(event)) !== 'unknown_event', dialects.includes(dialect), `${event} in ${dialect}`);
-  }
-  client.close();
-}
 
 for (const dialect of ['native', 'journal', 'encrypted', 'chats', 'threads', 'inbox']) {
   test(`${dialect} is chosen in auth, in the query or by the token`, async () => {

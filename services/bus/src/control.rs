@@ -1,0 +1,142 @@
+//! Orders to all gateways: live to those that run, and from the stream `CONTROL` to those that begin later.
+
+use std::time::{Duration, SystemTime};
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::{HeaderMap, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use parlance_proto::v1::Control;
+use prost::Message as _;
+use tokio::time::Instant;
+
+use crate::connection::Bus;
+use crate::error::{Error, ErrorKind};
+use crate::streams::CONTROL;
+use crate::subject;
+
+/// Messages taken from the stream at once.
+const PAGE: usize = 500;
+/// How long the stream may take for them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An order as it came, not yet read.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Where it was published.
+    pub subject: String,
+    /// The header `Content-Type`.
+    pub content_type: Option<String>,
+    /// As published.
+    pub payload: Bytes,
+    /// When the stream took it; `None` where it came live.
+    pub stored_at: Option<SystemTime>,
+}
+
+impl Order {
+    /// The payload as protobuf.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn control(&self) -> Result<Control, prost::DecodeError> {
+        Control::decode(self.payload.clone())
+    }
+}
+
+/// Orders as they are published. Dropping it unsubscribes.
+pub struct Orders(Subscriber);
+
+impl Orders {
+    /// The next order; `None` when the connection is closed for good.
+    pub async fn next(&mut self) -> Option<Order> {
+        let message = self.0.next().await?;
+        Some(Order {
+            subject: message.subject.to_string(),
+            content_type: content_type(message.headers.as_ref()),
+            payload: message.payload,
+            stored_at: None,
+        })
+    }
+}
+
+impl Bus {
+    /// Orders from now on.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn subscribe_control(&self) -> Result<Orders, Error> {
+        let subscriber = self.client.subscribe(subject::ALL_CONTROL).await;
+        subscriber
+            .map(Orders)
+            .map_err(|e| Error::with(ErrorKind::Disconnected, "cannot subscribe", e))
+    }
+
+    /// Brings every order that the stream holds, oldest first. Those that come meanwhile may be among them.
+    ///
+    /// # Errors
+    /// NATS is away or the stream does not exist.
+    pub async fn stored_control(&self, mut each: impl FnMut(Order)) -> Result<(), Error> {
+        let failed = |e| Error::with(ErrorKind::Other, "cannot read the stream CONTROL", e);
+        let stream = self
+            .jetstream
+            .get_stream_no_info(CONTROL)
+            .await
+            .map_err(|e| failed(e.into()))?;
+        let consumer: PullConsumer = stream
+            .create_consumer(pull::Config {
+                deliver_policy: DeliverPolicy::All,
+                ack_policy: AckPolicy::None,
+                inactive_threshold: PATIENCE * 2,
+                memory_storage: true,
+                num_replicas: 1,
+                ..pull::Config::default()
+            })
+            .await
+            .map_err(|e| failed(e.into()))?;
+        let mut pending = consumer.cached_info().num_pending;
+        while pending > 0 {
+            let page = consumer.fetch().max_messages(PAGE).messages().await;
+            let mut page = page.map_err(|e| failed(e.into()))?;
+            let mut came = false;
+            while let Ok(Some(message)) = tokio::time::timeout(PATIENCE, page.next()).await {
+                let message = message.map_err(failed)?;
+                let info = message.info().map_err(failed)?;
+                pending = info.pending;
+                came = true;
+                let order = Order {
+                    subject: message.subject.to_string(),
+                    content_type: content_type(message.headers.as_ref()),
+                    payload: message.payload.clone(),
+                    stored_at: Some(info.published.into()),
+                };
+                each(order);
+            }
+            if !came {
+                return Err(Error::new(
+                    ErrorKind::TimedOut,
+                    "the stream CONTROL brings nothing",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an order to all gateways and waits until the stream holds it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`]: surely not accepted, or it says nothing. [`ErrorKind::Unknown`]: perhaps.
+    pub async fn publish_control(&self, control: &Control, deadline: Instant) -> Result<(), Error> {
+        let Some(body) = &control.body else {
+            return Err(Error::new(ErrorKind::Refused, "an order that says nothing"));
+        };
+        let payload = control.encode_to_vec().into();
+        self.hand_in(subject::control(body), HeaderMap::new(), payload, deadline)
+            .await
+    }
+}
+
+fn content_type(headers: Option<&HeaderMap>) -> Option<String> {
+    headers?
+        .get("Content-Type")
+        .map(|value| value.as_str().to_owned())
+}
