@@ -226,6 +226,23 @@ struct Expiring {
     expires_at: String,
 }
 
+/// A change with its place in the conversation's sequence, from which a client may sync.
+#[derive(Serialize)]
+struct Numbered<T: Serialize> {
+    event_seq: u64,
+    #[serde(flatten)]
+    change: T,
+}
+
+impl<T: Serialize> Numbered<T> {
+    fn of(place: &Place, change: T) -> Self {
+        Self {
+            event_seq: place.head_seq,
+            change,
+        }
+    }
+}
+
 impl Dialect for Native {
     fn name(&self) -> &'static str {
         "native"
@@ -308,24 +325,35 @@ impl Dialect for Native {
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {
         let frame = match outbound {
             Outbound::MessageCreated(_, message) => Frame::new("message:new", &json::message(message)),
-            Outbound::MessageEdited(_, message) => Frame::new("message:edited", &json::message(message)),
-            Outbound::MessageDeleted(_, message) => Frame::new("message:deleted", &json::message(message)),
+            Outbound::MessageEdited(place, message) => {
+                Frame::new("message:edited", &Numbered::of(place, json::message(message)))
+            }
+            Outbound::MessageDeleted(place, message) => {
+                Frame::new("message:deleted", &Numbered::of(place, json::message(message)))
+            }
             Outbound::MessageHidden(_, message) => Frame::new("message:hidden", &json::hidden(message)),
-            Outbound::Reaction(_, reaction) => Frame::new("message:reaction", &json::reaction(reaction)),
+            Outbound::Reaction(place, reaction) => {
+                Frame::new("message:reaction", &Numbered::of(place, json::reaction(reaction)))
+            }
             Outbound::Receipt(place, receipt) => {
                 Frame::new("receipt:updated", &json::receipt(place.id, receipt))
             }
             Outbound::Typing(place, typing) => Frame::new("typing", &json::typing(place.id, typing)),
-            Outbound::ThreadCreated(_, thread) => Frame::new("thread:created", &json::thread(thread)),
-            Outbound::MembersAdded(place, added) => {
-                Frame::new("member:added", &json::members(place.id, &added.members))
+            Outbound::ThreadCreated(place, thread) => {
+                Frame::new("thread:created", &Numbered::of(place, json::thread(thread)))
             }
-            Outbound::MemberRemoved(place, member) => {
-                Frame::new("member:removed", &json::member(place.id, member))
-            }
-            Outbound::RoleChanged(place, member) => {
-                Frame::new("member:role", &json::member(place.id, member))
-            }
+            Outbound::MembersAdded(place, added) => Frame::new(
+                "member:added",
+                &Numbered::of(place, json::members(place.id, &added.members)),
+            ),
+            Outbound::MemberRemoved(place, member) => Frame::new(
+                "member:removed",
+                &Numbered::of(place, json::member(place.id, member)),
+            ),
+            Outbound::RoleChanged(place, member) => Frame::new(
+                "member:role",
+                &Numbered::of(place, json::member(place.id, member)),
+            ),
             Outbound::ConversationAdded(conversation) => {
                 Frame::new("conversation:new", &json::conversation(conversation))
             }

@@ -27,6 +27,8 @@ pub struct Place {
     pub title: String,
     /// Current participants.
     pub participants: Vec<Participant>,
+    /// The seq of the latest durable change: of the very one that is being told.
+    pub head_seq: u64,
 }
 
 impl Place {

@@ -92,6 +92,7 @@ async fn place(shared: &Shared, caller: &Caller, id: ConversationId) -> Result<P
         kind: room.kind(),
         title: room.title,
         participants: room.members,
+        head_seq: room.head_seq,
     })
 }
 

@@ -76,6 +76,7 @@ impl Room {
                 kind: v1::ConversationKind::Unspecified,
                 title: String::new(),
                 participants: Vec::new(),
+                head_seq: 0,
             },
             journal: None,
             audience: Audience::default(),
@@ -358,6 +359,7 @@ impl Room {
 
     fn move_to(&mut self, head_seq: u64, receipts_version: u64) {
         self.head_seq = head_seq;
+        self.place.head_seq = head_seq;
         self.receipts_version = receipts_version;
         self.progress.head_seq.store(head_seq, Ordering::Relaxed);
         self.progress

@@ -32,6 +32,19 @@ fn pages() -> Shape {
         .or(refused())
 }
 
+/// With its place in the conversation's sequence.
+fn numbered(change: Shape) -> Shape {
+    let place = json!({
+        "type": "object",
+        "required": ["event_seq"],
+        "properties": { "event_seq": {
+            "type": "integer", "minimum": 1,
+            "description": "Place of this change in the conversation's sequence; `sync` goes on from it.",
+        } },
+    });
+    change.and(Shape::raw(place))
+}
+
 /// Messages, or a seq with its conversation.
 fn receipt() -> Shape {
     let several = json!({
@@ -164,16 +177,16 @@ fn told(contract: Contract) -> Contract {
     let message = || Shape::of::<json::MessageJson<'_>>();
     contract
         .tells("message:new", "A message was sent.", message())
-        .tells("message:edited", "A message was changed.", message())
-        .tells("message:deleted", "A message was deleted; its content is gone.", message())
+        .tells("message:edited", "A message was changed.", numbered(message()))
+        .tells("message:deleted", "A message was deleted; its content is gone.", numbered(message()))
         .tells("message:hidden", "This user hid a message from themselves.", Shape::of::<json::HiddenJson<'_>>())
-        .tells("message:reaction", "A mark was put on a message or taken back.", Shape::of::<json::ReactionChangedJson<'_>>())
+        .tells("message:reaction", "A mark was put on a message or taken back.", numbered(Shape::of::<json::ReactionChangedJson<'_>>()))
         .tells("receipt:updated", "How far a participant has read and got messages.", Shape::of::<json::ReceiptJson<'_>>())
         .tells("typing", "Somebody types, or ends to.", Shape::of::<json::TypingJson<'_>>())
-        .tells("thread:created", "A thread was begun.", Shape::of::<json::ThreadJson<'_>>())
-        .tells("member:added", "Users were added.", Shape::of::<json::MembersJson<'_>>())
-        .tells("member:removed", "A user left or was removed.", Shape::of::<json::MemberJson<'_>>())
-        .tells("member:role", "A user has another role.", Shape::of::<json::MemberJson<'_>>())
+        .tells("thread:created", "A thread was begun.", numbered(Shape::of::<json::ThreadJson<'_>>()))
+        .tells("member:added", "Users were added.", numbered(Shape::of::<json::MembersJson<'_>>()))
+        .tells("member:removed", "A user left or was removed.", numbered(Shape::of::<json::MemberJson<'_>>()))
+        .tells("member:role", "A user has another role.", numbered(Shape::of::<json::MemberJson<'_>>()))
         .tells("conversation:new", "The user is in a further conversation.", Shape::of::<json::ConversationJson<'_>>())
         .tells(
             "conversation:updated",

@@ -26,6 +26,7 @@ fn place() -> Place {
         kind: parlance_proto::v1::ConversationKind::Group,
         title: "Team".to_owned(),
         participants: Vec::new(),
+        head_seq: 9,
     }
 }
 

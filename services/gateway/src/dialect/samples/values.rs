@@ -125,6 +125,7 @@ fn place<const N: usize>(
         kind,
         title: title.to_owned(),
         participants: who.map(Participant::clone).to_vec(),
+        head_seq: 9,
     }
 }
 

@@ -82,7 +82,11 @@ impl Replay {
                 return;
             };
             for events in page.events.chunks(PACE) {
-                for event in events.iter().filter(|event| self.matters(event)) {
+                for event in events {
+                    self.place.head_seq = event.seq;
+                    if !self.matters(event) {
+                        continue;
+                    }
                     if let Some(outbound) = told(&self.place, event) {
                         self.session.tell(outbound);
                     }
