@@ -146,6 +146,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::GetHeads(_) => "get_heads",
         query::Body::ListMemberships(_) => "list_memberships",
         query::Body::ListReceipts(_) => "list_receipts",
+        query::Body::ListMissedReceipts(_) => "list_missed_receipts",
         query::Body::Ping(_) => "ping",
         query::Body::Resolve(_) => "resolve",
         query::Body::GetMessage(_) => "get_message",

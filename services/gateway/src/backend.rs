@@ -11,9 +11,9 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage, GetRoom,
     Heads, JournalVersions, ListConversations, ListEdits, ListEvents, ListJournalVersions, ListJournals,
-    ListMemberships, ListMessages, ListReceipts, ListThreads, Membership, Message, MessagePage, Ping,
-    Position, ProvisionUser, Query, Receipts, Reply, Resolve, Resolved, Room, Sync, Threads, User, query,
-    reply,
+    ListMemberships, ListMessages, ListMissedReceipts, ListReceipts, ListThreads, Membership, Message,
+    MessagePage, MissedReceipts, Ping, Position, ProvisionUser, Query, Receipts, Reply, Resolve, Resolved,
+    Room, Sync, Threads, User, query, reply,
 };
 use parlance_runtime::health::Condition;
 use tokio::time::Instant;
@@ -184,6 +184,12 @@ impl Backend {
         /// Receipts changed since a version.
         receipts(actor, id: ConversationId, after_version: u64) -> Receipts / Receipts,
         query::Body::ListReceipts(ListReceipts { conversation_id: id.to_string(), after_version })
+    }
+
+    ask! {
+        /// What became of the actor's own messages since a time, in one conversation or, without an id, in all.
+        missed_receipts(actor, since_ms: i64, conversation_id: String) -> MissedReceipts / MissedReceipts,
+        query::Body::ListMissedReceipts(ListMissedReceipts { since_ms, conversation_id })
     }
 
     ask! {

@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::Bus;
-use parlance_proto::v1::Head;
+use parlance_proto::v1::{self, Head};
 use parlance_proto::{ConversationId, UserId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
-use crate::dialect::{Answer, Place};
+use crate::commands::actor;
+use crate::dialect::{Answer, Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::History;
 use crate::socket::session::{Session, SessionId};
@@ -149,6 +150,39 @@ impl Rooms {
             self.detach(conversation, session.id);
         }
         Ok(attached)
+    }
+
+    /// Tells a session what became of its user's messages since the user was last seen: in one conversation, or
+    /// in all it is attached to.
+    pub async fn tell_missed_receipts(&self, session: &Session, only: Option<ConversationId>) {
+        let me = actor(&session.user, &session.username);
+        let conversation = only.map(|id| id.to_string()).unwrap_or_default();
+        let missed = match self
+            .backend
+            .missed_receipts(Some(me), session.seen_before_ms(), conversation)
+            .await
+        {
+            Ok(missed) => missed,
+            // Statuses are also part of what is read over REST.
+            Err(error) => {
+                tracing::debug!(code = error.code, "missed receipts are not told");
+                return;
+            }
+        };
+        for v1::ConversationReceipts {
+            conversation_id,
+            receipts,
+        } in missed.conversations
+        {
+            let id = conversation_id.parse().ok();
+            let id = id.filter(|id| session.is_attached(*id));
+            let Some(place) = id.and_then(|id| self.place(id)) else {
+                continue;
+            };
+            for receipt in &receipts {
+                session.tell(Outbound::Receipt(&place, receipt));
+            }
+        }
     }
 
     /// The session follows only the conversation's place in a list any more.

@@ -167,7 +167,14 @@ impl Users {
             }
         };
         let users = self.clone();
-        tokio::spawn(async move { users.attach(&[session], &conversations, following).await });
+        tokio::spawn(async move {
+            let session = [session];
+            users.attach(&session, &conversations, following).await;
+            let [session] = session;
+            if session.dialect.joins_by_itself() && session.seen_at_ms > 0 {
+                users.rooms.tell_missed_receipts(&session, None).await;
+            }
+        });
     }
 
     /// A session ended.

@@ -195,6 +195,9 @@ impl Queries {
                 reply::Body::Memberships(users::memberships(c, viewer, q).await?)
             }
             query::Body::ListReceipts(q) => reply::Body::Receipts(rooms::receipts(c, viewer, q).await?),
+            query::Body::ListMissedReceipts(q) => {
+                reply::Body::MissedReceipts(rooms::missed_receipts(c, required(viewer)?, q).await?)
+            }
             query::Body::Resolve(q) => reply::Body::Resolved(resolve::resolve(c, q).await?),
             query::Body::GetMessage(q) => reply::Body::Message(messages::get(c, required(viewer)?, q).await?),
             query::Body::ListEdits(q) => reply::Body::Edits(messages::edits(c, required(viewer)?, q).await?),

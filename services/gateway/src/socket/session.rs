@@ -97,6 +97,9 @@ pub struct Opening {
 /// How long a client may take to leave by itself after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The latest sign of life may be older than the last event that went out.
+const SEEN_MARGIN_MS: i64 = 5_000;
+
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Session {
@@ -168,6 +171,11 @@ impl Session {
     /// All conversations the session is told about.
     pub fn conversations(&self) -> Vec<ConversationId> {
         lock(&self.conversations).iter().copied().collect()
+    }
+
+    /// What happened after this, in Unix milliseconds, earlier sessions of the user may have missed.
+    pub fn seen_before_ms(&self) -> i64 {
+        self.seen_at_ms - SEEN_MARGIN_MS
     }
 
     /// As dialects see it.

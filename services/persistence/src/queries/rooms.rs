@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::page::{MAX_BYTES, fitting, slim};
 use super::{QueryError, Viewer, head};
 use crate::ingest::apply::no_conversation;
+use crate::ingest::work::refuse;
 use crate::store::{conversations, epoch, journals, participants, receipts as store, users};
 
 pub(super) async fn get(
@@ -99,4 +100,28 @@ pub(super) async fn receipts(
         receipts,
         receipts_version,
     })
+}
+
+pub(super) async fn missed_receipts(
+    connection: &mut PgConnection,
+    viewer: &str,
+    query: &v1::ListMissedReceipts,
+) -> Result<v1::MissedReceipts, QueryError> {
+    let only: Option<ConversationId> = match query.conversation_id.as_str() {
+        "" => None,
+        id => Some(
+            id.parse()
+                .map_err(|error: parlance_proto::InvalidId| refuse(error.to_string()))?,
+        ),
+    };
+    let missed = store::missed(connection, viewer, only, query.since_ms).await?;
+    let mut conversations: Vec<v1::ConversationReceipts> = missed
+        .into_iter()
+        .map(|(id, receipts)| v1::ConversationReceipts {
+            conversation_id: id.to_string(),
+            receipts,
+        })
+        .collect();
+    conversations.truncate(fitting(&conversations, MAX_BYTES));
+    Ok(v1::MissedReceipts { conversations })
 }

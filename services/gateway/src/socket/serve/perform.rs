@@ -18,9 +18,6 @@ use crate::rooms::{Following, Missed, Unread};
 use crate::socket::inbound::Inbound;
 use crate::socket::session::Request;
 
-/// A user counts as seen until the latest sign of life, which may be older than the last event that went out.
-const SEEN_MARGIN_MS: i64 = 5_000;
-
 /// What an action comes to.
 #[expect(
     clippy::large_enum_variant,
@@ -119,7 +116,12 @@ impl Serving {
             missed: self.missed(&joined, id),
         };
         let session = Arc::clone(&self.session);
+        let returns = following.missed.is_some();
         let attached = self.shared.rooms.attach(id, session, following).await?;
+        if returns {
+            let (rooms, session) = (self.shared.rooms.clone(), Arc::clone(&self.session));
+            tokio::spawn(async move { rooms.tell_missed_receipts(&session, Some(id)).await });
+        }
         // What follows live begins after this seq, whatever the database has reached meanwhile.
         joined.head_seq = attached.head_seq;
         joined.epoch = attached.epoch;
@@ -132,10 +134,10 @@ impl Serving {
     /// What the client is told of the past when it joins for the first time on this connection.
     fn missed(&mut self, joining: &Conversation, id: ConversationId) -> Option<Missed> {
         let first = self.joined.insert(id);
-        let before = self.session.seen_at_ms;
-        (first && before > 0 && self.session.dialect.backlog() == Backlog::AtJoin).then(|| Missed {
+        let returns = self.session.seen_at_ms > 0;
+        (first && returns && self.session.dialect.backlog() == Backlog::AtJoin).then(|| Missed {
             after: joining.delivered_seq,
-            since_ms: before - SEEN_MARGIN_MS,
+            since_ms: self.session.seen_before_ms(),
             ..Missed::default()
         })
     }
