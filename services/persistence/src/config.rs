@@ -9,6 +9,8 @@ use parlance_runtime::telemetry::TelemetrySettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use crate::presence::Limits;
+
 const DEFAULTS: &str = include_str!("defaults.toml");
 const ALIASES: &[(&str, &str)] = &[("DATABASE_URL", "database.url")];
 
@@ -30,6 +32,8 @@ pub struct Config {
     pub queries: QuerySettings,
     /// Messages of other services.
     pub intake: IntakeSettings,
+    /// Who is here.
+    pub presence: PresenceSettings,
     /// Logs, traces, metrics.
     pub telemetry: TelemetrySettings,
     /// The end.
@@ -124,6 +128,18 @@ pub struct IntakeSettings {
     pub enabled: bool,
 }
 
+/// Section `presence`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresenceSettings {
+    /// Milliseconds a silent gateway counts as alive.
+    pub lease_ms: u64,
+    /// Milliseconds a user who closed their last session is still shown.
+    pub grace_ms: u64,
+    /// Milliseconds between two looks.
+    pub sweep_ms: u64,
+}
+
 /// Section `shutdown`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,6 +200,16 @@ impl LeaseSettings {
     }
 }
 
+impl PresenceSettings {
+    /// When who counts as gone.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            lease: Duration::from_millis(self.lease_ms),
+            grace: Duration::from_millis(self.grace_ms),
+        }
+    }
+}
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
         let url = self.database.url.expose_secret();
@@ -241,6 +267,9 @@ impl Validate for Config {
         in_range("ingest.queue", self.ingest.queue, 16..=100_000)?;
         in_range("lease.ttl_ms", self.lease.ttl_ms, 1_000..=60_000)?;
         in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
+        in_range("presence.lease_ms", self.presence.lease_ms, 1_000..=600_000)?;
+        in_range("presence.grace_ms", self.presence.grace_ms, 0..=600_000)?;
+        in_range("presence.sweep_ms", self.presence.sweep_ms, 50..=60_000)?;
         in_range("shutdown.grace_ms", self.shutdown.grace_ms, 1_000..=600_000)?;
         self.telemetry.validate()
     }

@@ -11,6 +11,7 @@ mod intake;
 pub mod journal;
 pub mod leases;
 pub mod permissions;
+pub mod presence;
 pub mod queries;
 pub mod read_set;
 pub mod service;

@@ -11,6 +11,7 @@ mod journals;
 mod leases;
 mod members;
 mod messages;
+mod presence;
 mod queries;
 mod receipts;
 mod service;
