@@ -22,7 +22,7 @@ pub mod union;
 
 use parlance_proto::v1::{
     Conversation, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant, Position,
-    ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
+    Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::Serialize;
@@ -148,11 +148,15 @@ pub enum Action {
     },
     /// What happened since.
     Sync(Vec<Position>),
-    /// The user wants to be seen, or not.
+    /// The user wants to be seen like this by this connection.
     Presence {
-        /// Seen.
-        online: bool,
+        /// Online, away or offline.
+        status: PresenceStatus,
     },
+    /// Be told how these users are seen, also where no small conversation is shared with them.
+    WatchPresence(Vec<String>),
+    /// Not any more.
+    UnwatchPresence(Vec<String>),
 }
 
 /// A change of a journal.
@@ -246,6 +250,13 @@ pub enum Outbound<'a> {
     },
     /// A journal has another text.
     JournalEdited(&'a JournalEdited),
+    /// Somebody is seen otherwise than before.
+    Presence {
+        /// How.
+        seen: &'a Presence,
+        /// What this client was told before; unspecified where nothing was.
+        before: PresenceStatus,
+    },
     /// Seqs of this conversation are void; read it anew.
     Resync {
         /// Which.
@@ -289,6 +300,8 @@ pub enum Answer {
     Journal(JournalEdited),
     /// Catch-up pages.
     Pages(Vec<EventPage>),
+    /// How users are seen.
+    Presence(Vec<Presence>),
 }
 
 /// An encoded event; made once, sent to many.
@@ -320,6 +333,11 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
 
     /// Whether a client follows all of its user's conversations without joining them.
     fn joins_by_itself(&self) -> bool {
+        false
+    }
+
+    /// Whether the vocabulary can tell how others are seen.
+    fn shows_presence(&self) -> bool {
         false
     }
 

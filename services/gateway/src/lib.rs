@@ -11,6 +11,7 @@
 //! | [`commands`] | the only way in: commands and their confirmations |
 //! | [`backend`], [`resolver`] | questions to persistence |
 //! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |
+//! | [`presence`] | who is here: the lease of this replica, and who is told of whom |
 //! | [`rest`] | HTTP routes |
 //! | [`limits`], [`error`], [`config`] | what may be asked, what is answered, what is set |
 
@@ -23,6 +24,7 @@ pub mod dialect;
 pub mod error;
 pub mod journal;
 pub mod limits;
+pub mod presence;
 pub mod repair;
 pub mod resolver;
 pub mod rest;

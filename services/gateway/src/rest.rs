@@ -14,6 +14,7 @@ mod messages;
 mod named;
 mod names;
 mod participants;
+mod presence;
 mod threads;
 
 use axum::Router;
@@ -42,6 +43,7 @@ pub fn router(shared: Shared, health: Health) -> Router {
         .merge(conversations::routes())
         .merge(creation::routes())
         .merge(participants::routes())
+        .merge(presence::routes())
         .merge(messages::routes())
         .merge(marks::routes())
         .merge(threads::routes())

@@ -3,7 +3,8 @@
 //! A room lives as long as a local session is attached, and lingers a little after. Its task owns its state;
 //! this table only finds it. A replica without members of a conversation does nothing for it.
 
-mod frames;
+pub(crate) mod frames;
+mod members;
 mod room;
 
 use std::collections::HashMap;
@@ -20,7 +21,9 @@ use crate::backend::Backend;
 use crate::dialect::{Answer, Place};
 use crate::error::ClientError;
 use crate::journal::History;
+use crate::presence::{Happened, News};
 use crate::socket::session::{Session, SessionId};
+pub use members::Members;
 
 /// The rooms of this replica. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +32,7 @@ pub struct Rooms {
     backend: Backend,
     linger: Duration,
     table: Arc<Mutex<HashMap<ConversationId, Handle>>>,
+    members: Members,
     /// The epoch the database was last seen with.
     epoch: Arc<Mutex<String>>,
 }
@@ -95,12 +99,13 @@ enum Request {
 
 impl Rooms {
     /// An empty table.
-    pub fn new(bus: Bus, backend: Backend, linger: Duration) -> Self {
+    pub fn new(bus: Bus, backend: Backend, linger: Duration, news: News) -> Self {
         Self {
             bus,
             backend,
             linger,
             table: Arc::default(),
+            members: Members::new(news),
             epoch: Arc::default(),
         }
     }
@@ -124,7 +129,12 @@ impl Rooms {
         self.send_or_open(conversation, request);
         // The room ends without an answer only with the process.
         let attached = answer.await.unwrap_or_else(|_| Err(ClientError::internal()))?;
-        session.attached(conversation);
+        if !session.is_attached(conversation) {
+            session.attached(conversation);
+            self.members
+                .news
+                .tell(Happened::Attached(Arc::clone(&session), conversation));
+        }
         if session.closed.is_cancelled() {
             // It went while we waited, so nobody else detaches it from here.
             self.detach(conversation, session.id);
@@ -150,8 +160,7 @@ impl Rooms {
     /// The conversation as its room knows it; `None` where nobody here follows it.
     pub fn place(&self, conversation: ConversationId) -> Option<Arc<Place>> {
         let progress = Arc::clone(&self.lock().get(&conversation)?.progress);
-        let place = progress.place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.clone()
+        progress.place()
     }
 
     /// The conversation an answer is about, as its room knows it.
@@ -160,9 +169,18 @@ impl Rooms {
             Answer::Message(message) => &message.conversation_id,
             Answer::Thread(thread) => &thread.conversation_id,
             Answer::Conversation(conversation) => &conversation.id,
-            Answer::Done | Answer::Receipt(_) | Answer::Journal(_) | Answer::Pages(_) => return None,
+            Answer::Done
+            | Answer::Receipt(_)
+            | Answer::Journal(_)
+            | Answer::Pages(_)
+            | Answer::Presence(_) => return None,
         };
         self.place(id.parse().ok()?)
+    }
+
+    /// Who is in the conversations followed here.
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     /// All conversations followed here.
@@ -216,7 +234,11 @@ impl Rooms {
         if !queue.is_empty() {
             return false;
         }
-        table.remove(&conversation);
+        if let Some(closed) = table.remove(&conversation)
+            && let Some(place) = closed.progress.place()
+        {
+            self.members.forget(&place);
+        }
         metrics::gauge!("chat_gateway_rooms").decrement(1);
         true
     }
@@ -227,8 +249,16 @@ impl Rooms {
 }
 
 impl Progress {
-    fn show(&self, place: Place) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(place));
+    fn place(&self) -> Option<Arc<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns what was shown before.
+    fn show(&self, place: Arc<Place>) -> Option<Arc<Place>> {
+        self.place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(place)
     }
 
     fn is_behind(&self, head: &Head) -> bool {

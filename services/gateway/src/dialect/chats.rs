@@ -1,10 +1,12 @@
 //! The chats dialect: `message:*` and `typing:*` in chats that are followed without joining them.
 
-use parlance_proto::v1::{Conversation, ErrorCode, Typing};
+use parlance_proto::v1::{Conversation, ErrorCode, Presence, Typing};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, union};
+use super::{
+    Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, shape, union,
+};
 use crate::error::ClientError;
 use crate::limits::Limits;
 
@@ -18,6 +20,14 @@ struct TypingJson<'a> {
     chat_id: String,
     user_id: &'a str,
     username: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UserStatusJson<'a> {
+    user_id: &'a str,
+    /// `online` or `offline`.
+    status: &'static str,
 }
 
 #[derive(Serialize)]
@@ -58,6 +68,10 @@ impl Dialect for Chats {
     }
 
     fn joins_by_itself(&self) -> bool {
+        true
+    }
+
+    fn shows_presence(&self) -> bool {
         true
     }
 
@@ -135,6 +149,10 @@ impl Dialect for Chats {
                 Frame::new("chat:updated", &named(place, Some(participants)))
             }
             Outbound::ConversationRemoved(place) => Frame::new("chat:removed", &named(place, None)),
+            Outbound::Presence { seen, before } => match shape::came_or_went(seen, before) {
+                Some(status) => Frame::new("user:status", &user_status(seen, status)),
+                None => return Vec::new(),
+            },
             Outbound::Failed {
                 event, tag, error, ..
             } => Frame::new(
@@ -165,6 +183,13 @@ fn typing_json<'a>(place: &Place, typing: &'a Typing) -> TypingJson<'a> {
         chat_id: place.id.to_string(),
         user_id: &typing.user_id,
         username: &typing.username,
+    }
+}
+
+fn user_status<'a>(seen: &'a Presence, status: &'static str) -> UserStatusJson<'a> {
+    UserStatusJson {
+        user_id: &seen.user_id,
+        status,
     }
 }
 

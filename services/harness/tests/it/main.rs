@@ -12,6 +12,7 @@ mod devstack;
 mod dialects;
 mod faults;
 mod observability;
+mod presence;
 mod soak;
 mod spec;
 mod startup;

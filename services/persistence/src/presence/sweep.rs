@@ -39,7 +39,9 @@ impl Sweeper {
             }
             let now = Instant::now();
             let state = *link.borrow();
-            if !state.connected || state.generation != generation || now - heard > every + presence.limits.grace
+            if !state.connected
+                || state.generation != generation
+                || now - heard > every + presence.limits.grace
             {
                 generation = state.generation;
                 hearing_since = now;

@@ -214,7 +214,7 @@ pub async fn due(connection: &mut PgConnection, max: usize) -> Result<Vec<String
 /// # Errors
 /// Of the database.
 pub async fn doubt_all(connection: &mut PgConnection, after: Duration) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE presence SET due_at = now() + $1 WHERE status <> 3")
+    sqlx::query("UPDATE presence SET due_at = least(due_at, now() + $1) WHERE status <> 3")
         .bind(interval(after))
         .execute(connection)
         .await?;
@@ -232,7 +232,7 @@ pub async fn of(
     viewer: Option<&str>,
 ) -> Result<Vec<v1::Presence>, sqlx::Error> {
     let rows: Vec<PresenceRow> = sqlx::query_as(
-        "SELECT u.user_id, coalesce(p.status, 3) AS status, coalesce(p.version, 0) AS version, p.changed_at,
+        "SELECT u.user_id, coalesce(p.status, 3::int2) AS status, coalesce(p.version, 0) AS version, p.changed_at,
                 CASE WHEN p.status < 3 THEN now() ELSE p.last_seen_at END AS last_seen_at
          FROM users u LEFT JOIN presence p USING (user_id)
          WHERE u.user_id = ANY($1) AND u.deleted_at IS NULL

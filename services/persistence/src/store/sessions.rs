@@ -192,10 +192,7 @@ pub async fn forget(connection: &mut PgConnection, gateway: Uuid) -> Result<(), 
 ///
 /// # Errors
 /// Of the database.
-pub async fn give_up(
-    connection: &mut PgConnection,
-    lease: Duration,
-) -> Result<Option<GivenUp>, sqlx::Error> {
+pub async fn give_up(connection: &mut PgConnection, lease: Duration) -> Result<Option<GivenUp>, sqlx::Error> {
     let found: Option<GivenUp> = sqlx::query_as(
         "UPDATE gateways SET lost_at = now()
          WHERE instance = (SELECT instance FROM gateways

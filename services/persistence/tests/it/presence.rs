@@ -50,7 +50,10 @@ fn told(changes: &[v1::Presence]) -> Vec<String> {
     let mut told: Vec<String> = changes
         .iter()
         .map(|change| {
-            let status = change.status().as_str_name().trim_start_matches("PRESENCE_STATUS_");
+            let status = change
+                .status()
+                .as_str_name()
+                .trim_start_matches("PRESENCE_STATUS_");
             format!("{} {}", change.user_id, status.to_lowercase())
         })
         .collect();
@@ -118,6 +121,7 @@ const NOTHING: [&str; 0] = [];
 async fn a_user_is_online_with_the_first_session_and_offline_a_grace_after_the_last() {
     with_database(async |db| {
         let mut c = db.database.writes.acquire().await.unwrap();
+        swept(&mut c).await;
         let (mut one, mut two) = (Gateway::new(), Gateway::new());
         assert_eq!(
             one.says(&mut c, vec![online(1, "alice"), online(2, "bob")]).await,
@@ -140,6 +144,7 @@ async fn a_user_is_online_with_the_first_session_and_offline_a_grace_after_the_l
 async fn a_quick_reconnect_anywhere_is_not_told() {
     with_database(async |db| {
         let mut c = db.database.writes.acquire().await.unwrap();
+        swept(&mut c).await;
         let (mut one, mut two) = (Gateway::new(), Gateway::new());
         one.says(&mut c, vec![online(1, "alice")]).await;
         one.says(&mut c, vec![closed(1, "alice", 0)]).await;
@@ -147,7 +152,11 @@ async fn a_quick_reconnect_anywhere_is_not_told() {
         assert_eq!(two.says(&mut c, vec![online(7, "alice")]).await, NOTHING);
         pass(&mut c, 60).await;
         assert_eq!(swept(&mut c).await, NOTHING);
-        assert_eq!(db.number("SELECT count(*) FROM presence WHERE due_at IS NOT NULL").await, 0);
+        assert_eq!(
+            db.number("SELECT count(*) FROM presence WHERE due_at IS NOT NULL")
+                .await,
+            0
+        );
     })
     .await;
 }
@@ -157,7 +166,8 @@ async fn a_device_that_hides_does_not_hide_another_and_the_last_one_does_at_once
     with_database(async |db| {
         let mut c = db.database.writes.acquire().await.unwrap();
         let mut one = Gateway::new();
-        one.says(&mut c, vec![online(1, "alice"), online(2, "alice")]).await;
+        one.says(&mut c, vec![online(1, "alice"), online(2, "alice")])
+            .await;
         let hidden = |session| open(session, "alice", PresenceStatus::Offline);
         assert_eq!(one.says(&mut c, vec![hidden(1)]).await, NOTHING);
         assert_eq!(one.says(&mut c, vec![hidden(2)]).await, ["alice offline"]);
@@ -166,11 +176,16 @@ async fn a_device_that_hides_does_not_hide_another_and_the_last_one_does_at_once
         assert_eq!(one.says(&mut c, vec![online(2, "alice")]).await, ["alice online"]);
         // Closing a hidden session is nobody's business, not even in the time of the latest sight.
         one.says(&mut c, vec![hidden(1), hidden(2)]).await;
-        let seen: i64 = db.number("SELECT (extract(epoch FROM last_seen_at) * 1000)::int8 FROM presence").await;
-        one.says(&mut c, vec![closed(1, "alice", 0), closed(2, "alice", 0)]).await;
+        let seen: i64 = db
+            .number("SELECT (extract(epoch FROM last_seen_at) * 1000)::int8 FROM presence")
+            .await;
+        one.says(&mut c, vec![closed(1, "alice", 0), closed(2, "alice", 0)])
+            .await;
         pass(&mut c, 60).await;
         assert_eq!(swept(&mut c).await, NOTHING);
-        let after: i64 = db.number("SELECT (extract(epoch FROM last_seen_at) * 1000)::int8 FROM presence").await;
+        let after: i64 = db
+            .number("SELECT (extract(epoch FROM last_seen_at) * 1000)::int8 FROM presence")
+            .await;
         assert_eq!(seen, after);
     })
     .await;
@@ -191,7 +206,10 @@ async fn repeats_and_late_copies_change_nothing() {
             (&second, vec![]),
         ] {
             let (lease, changes) = take_in(&mut c, report, LIMITS).await.unwrap();
-            assert_eq!((lease, told(&changes)), (Lease::Held, expected.into_iter().map(String::from).collect()));
+            assert_eq!(
+                (lease, told(&changes)),
+                (Lease::Held, expected.into_iter().map(String::from).collect())
+            );
         }
         assert_eq!(db.number("SELECT count(*) FROM sessions").await, 1);
         // Several connections in the middle of the same report.
@@ -218,7 +236,10 @@ async fn a_silent_gateway_is_given_up_by_one_replica_and_learns_of_it() {
         let mut c = db.database.writes.acquire().await.unwrap();
         let (mut silent, mut other) = (Gateway::new(), Gateway::new());
         silent
-            .says(&mut c, vec![online(1, "alice"), online(2, "bob"), online(3, "carol")])
+            .says(
+                &mut c,
+                vec![online(1, "alice"), online(2, "bob"), online(3, "carol")],
+            )
             .await;
         other.says(&mut c, vec![online(1, "bob")]).await;
         silent.silent_for(&mut c, 9).await;
@@ -239,10 +260,15 @@ async fn a_silent_gateway_is_given_up_by_one_replica_and_learns_of_it() {
         all.sort();
         assert_eq!(all, ["alice offline", "carol offline"]);
         let late = silent.report(vec![online(9, "alice")]);
-        assert_eq!(take_in(&mut c, &late, LIMITS).await.unwrap(), (Lease::Lost, vec![]));
+        assert_eq!(
+            take_in(&mut c, &late, LIMITS).await.unwrap(),
+            (Lease::Lost, vec![])
+        );
         // Last seen is when the gateway was last heard of, which is not now.
         let ago = db
-            .number("SELECT extract(epoch FROM now() - last_seen_at)::int8 FROM presence WHERE user_id = 'alice'")
+            .number(
+                "SELECT extract(epoch FROM now() - last_seen_at)::int8 FROM presence WHERE user_id = 'alice'",
+            )
             .await;
         assert!((0..=12).contains(&ago), "{ago}");
         assert_eq!(db.number("SELECT count(*) FROM sessions").await, 1);
@@ -254,13 +280,17 @@ async fn a_silent_gateway_is_given_up_by_one_replica_and_learns_of_it() {
 async fn a_gateway_that_says_good_bye_leaves_a_grace_and_needs_no_lease() {
     with_database(async |db| {
         let mut c = db.database.writes.acquire().await.unwrap();
+        swept(&mut c).await;
         let (mut old, mut new) = (Gateway::new(), Gateway::new());
         old.says(&mut c, vec![online(1, "alice"), online(2, "bob")]).await;
         let bye = v1::ReportPresence {
             leaving: true,
             ..old.report(vec![])
         };
-        assert_eq!(take_in(&mut c, &bye, LIMITS).await.unwrap(), (Lease::Held, vec![]));
+        assert_eq!(
+            take_in(&mut c, &bye, LIMITS).await.unwrap(),
+            (Lease::Held, vec![])
+        );
         assert_eq!(new.says(&mut c, vec![online(1, "alice")]).await, NOTHING);
         pass(&mut c, 6).await;
         assert_eq!(swept(&mut c).await, ["bob offline"]);
@@ -276,9 +306,15 @@ async fn a_database_that_forgot_who_is_connected_asks_and_then_believes() {
         swept(&mut c).await;
         one.says(&mut c, vec![online(1, "alice"), online(2, "bob")]).await;
         // What a crash leaves of unlogged tables.
-        sqlx::query("TRUNCATE gateways, sessions").execute(&mut *c).await.unwrap();
+        sqlx::query("TRUNCATE gateways, sessions")
+            .execute(&mut *c)
+            .await
+            .unwrap();
         let next = one.report(vec![]);
-        assert_eq!(take_in(&mut c, &next, LIMITS).await.unwrap(), (Lease::Unknown, vec![]));
+        assert_eq!(
+            take_in(&mut c, &next, LIMITS).await.unwrap(),
+            (Lease::Unknown, vec![])
+        );
         assert_eq!(swept(&mut c).await, NOTHING);
         assert_eq!(Gateway::new().says(&mut c, vec![online(2, "bob")]).await, NOTHING);
         pass(&mut c, 20).await;
@@ -295,7 +331,10 @@ async fn an_earlier_session_counts_as_long_as_its_gateway_is_known_to_live() {
         let mut one = Gateway::new();
         let provision = || query::Body::ProvisionUser(v1::ProvisionUser { create: true });
         let seen = async || answered!(ask(&queries, "alice", provision()).await, User).seen_at_ms;
-        let now = || async { db.number("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8").await };
+        let now = || async {
+            db.number("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8")
+                .await
+        };
         assert_eq!(seen().await, 0);
         let began = now().await;
         one.says(&mut c, vec![online(1, "alice")]).await;
@@ -319,14 +358,16 @@ async fn an_earlier_session_counts_as_long_as_its_gateway_is_known_to_live() {
 #[tokio::test]
 async fn only_those_who_share_a_conversation_are_shown_and_changes_can_be_read_again() {
     with_database(async |mut db| {
-        db.commit(&[work(&creation("alice", conversation(), &["bob"]))]).await;
+        db.commit(&[work(&creation("alice", conversation(), &["bob"]))])
+            .await;
         let queries = queries(&db).await;
         let mut c = db.database.writes.acquire().await.unwrap();
         let changes = |since_us| query::Body::ListPresenceChanges(v1::ListPresenceChanges { since_us });
         let start = answered!(ask(&queries, "", changes(0)).await, Presences);
         assert!(start.presences.is_empty() && start.complete);
         let mut one = Gateway::new();
-        one.says(&mut c, vec![online(1, "alice"), online(2, "mallory")]).await;
+        one.says(&mut c, vec![online(1, "alice"), online(2, "mallory")])
+            .await;
         let asked = || {
             query::Body::GetPresence(v1::GetPresence {
                 user_ids: ["alice", "bob", "mallory", "nobody"].map(String::from).to_vec(),
@@ -336,18 +377,27 @@ async fn only_those_who_share_a_conversation_are_shown_and_changes_can_be_read_a
             ("bob", vec!["alice online", "bob offline"]),
             ("mallory", vec!["mallory online"]),
         ] {
-            ask(&queries, viewer, query::Body::ProvisionUser(v1::ProvisionUser { create: true }))
-                .await
-                .unwrap();
+            ask(
+                &queries,
+                viewer,
+                query::Body::ProvisionUser(v1::ProvisionUser { create: true }),
+            )
+            .await
+            .unwrap();
             let seen = answered!(ask(&queries, viewer, asked()).await, Presences);
             assert_eq!(told(&seen.presences), expected, "{viewer}");
         }
         let page = answered!(ask(&queries, "", changes(start.next_us)).await, Presences);
         assert_eq!(told(&page.presences), ["alice online", "mallory online"]);
         let first = page.presences[0].version;
-        one.says(&mut c, vec![open(1, "alice", PresenceStatus::Away)]).await;
+        one.says(&mut c, vec![open(1, "alice", PresenceStatus::Away)])
+            .await;
         let page = answered!(ask(&queries, "", changes(page.next_us)).await, Presences);
-        assert!(page.presences.iter().any(|one| one.version > first && told(&[one.clone()]) == ["alice away"]));
+        assert!(
+            page.presences
+                .iter()
+                .any(|one| one.version > first && told(&[one.clone()]) == ["alice away"])
+        );
     })
     .await;
 }
@@ -356,13 +406,20 @@ async fn only_those_who_share_a_conversation_are_shown_and_changes_can_be_read_a
 async fn what_is_no_report_is_refused() {
     with_database(async |db| {
         let queries = queries(&db).await;
-        for (gateway, number) in [("x", 1), (&Uuid::nil().to_string(), 1), (&Uuid::now_v7().to_string(), 0)] {
+        for (gateway, number) in [
+            ("x", 1),
+            (&Uuid::nil().to_string(), 1),
+            (&Uuid::now_v7().to_string(), 0),
+        ] {
             let report = query::Body::ReportPresence(v1::ReportPresence {
                 gateway: gateway.into(),
                 number,
                 ..Default::default()
             });
-            assert_eq!(ask(&queries, "", report).await.unwrap_err(), v1::ErrorCode::Invalid);
+            assert_eq!(
+                ask(&queries, "", report).await.unwrap_err(),
+                v1::ErrorCode::Invalid
+            );
         }
     })
     .await;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use parlance_proto::v1::{
-    Conversation, Message, MessageRef as StoredRef, Participant, Reaction, ReactionChanged, ReceiptUpdated,
-    Typing,
+    Conversation, Message, MessageRef as StoredRef, Participant, Presence, Reaction, ReactionChanged,
+    ReceiptUpdated, Typing,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -79,6 +79,25 @@ pub struct TypingJson<'a> {
     is_typing: bool,
     timestamp: String,
     conversation_id: String,
+}
+
+/// A user came or went.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserStatusJson<'a> {
+    user_id: &'a str,
+    /// `online` or `offline`.
+    status: &'static str,
+    timestamp: String,
+}
+
+/// Writes that a user came or went.
+pub fn user_status<'a>(seen: &'a Presence, status: &'static str) -> UserStatusJson<'a> {
+    UserStatusJson {
+        user_id: &seen.user_id,
+        status,
+        timestamp: time(seen.since_ms),
+    }
 }
 
 /// A message is gone.
@@ -305,7 +324,8 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> 
             | Answer::Receipt(_)
             | Answer::Thread(_)
             | Answer::Journal(_)
-            | Answer::Pages(_),
+            | Answer::Pages(_)
+            | Answer::Presence(_),
         ) => {}
         Err(error) => answer.error = Some(failed(error)),
     }

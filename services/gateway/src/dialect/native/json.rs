@@ -14,6 +14,8 @@ use parlance_proto::{ConversationId, MessageId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::presence;
+
 /// A message as clients see it.
 #[derive(Debug, Serialize)]
 pub struct MessageJson<'a> {
@@ -74,6 +76,11 @@ struct ParticipantJson<'a> {
     user_id: &'a str,
     username: &'a str,
     role: &'static str,
+    /// Where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_at: Option<String>,
 }
 
 /// A durable change as clients see it.
@@ -324,6 +331,8 @@ fn participant(participant: &Participant) -> ParticipantJson<'_> {
         user_id: &participant.user_id,
         username: &participant.username,
         role: role_name(participant.role()),
+        online: participant.presence.as_ref().map(presence::is_online),
+        last_seen_at: participant.presence.as_ref().and_then(presence::last_seen),
     }
 }
 
