@@ -51,6 +51,14 @@ pub fn presence(user: &UserId) -> String {
 /// Matches the changes of presence of all users.
 pub const ALL_PRESENCE: &str = "chat.prs.*";
 
+/// The subject of pushes for messages of a conversation.
+pub fn push(conversation: ConversationId) -> String {
+    format!("chat.push.{conversation}")
+}
+
+/// Matches every push.
+pub const ALL_PUSH: &str = "chat.push.>";
+
 /// Nobody listens here: a question to it is answered by the server alone, at once.
 pub const PROBE: &str = "chat.probe";
 

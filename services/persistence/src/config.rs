@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use parlance_bus::push::PushSettings;
 use parlance_bus::{ConnectSettings, StreamSettings};
 use parlance_runtime::config::{Invalid, Sources, Validate, in_range, load, not_empty, one_of};
 use parlance_runtime::telemetry::TelemetrySettings;
@@ -34,6 +35,8 @@ pub struct Config {
     pub intake: IntakeSettings,
     /// Who is here.
     pub presence: PresenceSettings,
+    /// Those who are not.
+    pub push: PushSection,
     /// Logs, traces, metrics.
     pub telemetry: TelemetrySettings,
     /// The end.
@@ -140,6 +143,22 @@ pub struct PresenceSettings {
     pub sweep_ms: u64,
 }
 
+/// Section `push`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushSection {
+    /// Whether this replica looks for recipients.
+    pub enabled: bool,
+    /// Bytes of waiting pushes.
+    pub max_bytes: i64,
+    /// Age of waiting pushes in hours.
+    pub max_age_hours: u64,
+    /// How often a push is handed out.
+    pub attempts: u32,
+    /// Milliseconds until the second time.
+    pub backoff_ms: u64,
+}
+
 /// Section `shutdown`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,6 +229,19 @@ impl PresenceSettings {
     }
 }
 
+impl Config {
+    /// Sizes and patience of pushes.
+    pub fn pushes(&self) -> PushSettings {
+        PushSettings {
+            replicas: self.nats.stream_replicas,
+            max_bytes: self.push.max_bytes,
+            max_age: Duration::from_secs(self.push.max_age_hours * 3600),
+            attempts: self.push.attempts,
+            backoff: Duration::from_millis(self.push.backoff_ms),
+        }
+    }
+}
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
         let url = self.database.url.expose_secret();
@@ -270,6 +302,10 @@ impl Validate for Config {
         in_range("presence.lease_ms", self.presence.lease_ms, 1_000..=600_000)?;
         in_range("presence.grace_ms", self.presence.grace_ms, 0..=600_000)?;
         in_range("presence.sweep_ms", self.presence.sweep_ms, 50..=60_000)?;
+        in_range("push.max_bytes", self.push.max_bytes, 1 << 20..=1 << 50)?;
+        in_range("push.max_age_hours", self.push.max_age_hours, 1..=8_760)?;
+        in_range("push.attempts", self.push.attempts, 1..=20)?;
+        in_range("push.backoff_ms", self.push.backoff_ms, 100..=600_000)?;
         in_range("shutdown.grace_ms", self.shutdown.grace_ms, 1_000..=600_000)?;
         self.telemetry.validate()
     }

@@ -21,6 +21,7 @@ use crate::ingest::batch::Limits;
 use crate::ingest::finish::Finisher;
 use crate::leases::{Leases, Owned};
 use crate::presence::{Presence, Sweeper};
+use crate::push::Pushing;
 use crate::queries::Queries;
 use crate::startup;
 
@@ -92,6 +93,14 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         every: Duration::from_millis(config.presence.sweep_ms),
     };
     life.spawn("presence", sweeper.run(life.soft()));
+    if config.push.enabled {
+        let pushing = Pushing {
+            bus: bus.clone(),
+            database: database.clone(),
+            settings: config.pushes(),
+        };
+        life.spawn("push", pushing.run(life.soft()));
+    }
     let queries = Queries {
         replica: replica.to_owned(),
         bus: bus.clone(),

@@ -17,6 +17,7 @@ pub mod leases;
 pub mod messages;
 pub mod participants;
 pub mod presence;
+pub mod pushes;
 pub mod reactions;
 pub mod receipts;
 pub mod resolve;

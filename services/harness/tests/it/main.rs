@@ -13,6 +13,7 @@ mod dialects;
 mod faults;
 mod observability;
 mod presence;
+mod push;
 mod soak;
 mod spec;
 mod startup;

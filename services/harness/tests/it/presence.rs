@@ -20,13 +20,13 @@ const TRUTH: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Users who stay connected, and what they heard.
-struct Watchers {
+pub(crate) struct Watchers {
     _child: Child,
     lines: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Watchers {
-    fn start(stack: &Stack, users: &Value) -> Self {
+    pub(crate) fn start(stack: &Stack, users: &Value) -> Self {
         let gateways: Vec<_> = stack.gateways().iter().map(|one| one.base_url()).collect();
         let mut child = Command::new("node")
             .arg("watch.mjs")
@@ -66,14 +66,14 @@ impl Watchers {
         lines.iter().filter(wanted).map(status).collect()
     }
 
-    async fn becomes(&self, user: &str, of: &str, status: &str, within: Duration) {
+    pub(crate) async fn becomes(&self, user: &str, of: &str, status: &str, within: Duration) {
         let last = || async { self.heard(user, of).last().is_some_and(|last| last == status) };
         eventually(within, format_args!("{user} hears that {of} is {status}"), last)
             .await
             .unwrap();
     }
 
-    async fn connected(&self, user: &str, times: usize) {
+    pub(crate) async fn connected(&self, user: &str, times: usize) {
         let connected = || async { self.all(user, "connected").len() >= times };
         eventually(PATIENCE, format_args!("{user} is connected"), connected)
             .await
@@ -85,7 +85,7 @@ fn stack() -> StackBuilder {
     Stack::builder().gateways(2).persistence(2)
 }
 
-async fn post(stack: &Stack, gateway: usize, user: &str, path: &str, body: &Value) -> Value {
+pub(crate) async fn post(stack: &Stack, gateway: usize, user: &str, path: &str, body: &Value) -> Value {
     let url = format!("{}/api/v1{path}", stack.gateway(gateway).base_url());
     let request = reqwest::Client::new().post(url).bearer_auth(stack.token(user));
     request.json(body).send().await.unwrap().json().await.unwrap()
