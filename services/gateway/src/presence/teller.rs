@@ -39,9 +39,17 @@ pub struct Teller {
     watchers: HashMap<String, HashMap<SessionId, Arc<Session>>>,
     watched: HashMap<SessionId, HashSet<String>>,
     /// Sessions to be told how others are seen.
-    greetings: HashMap<SessionId, (Arc<Session>, HashSet<ConversationId>)>,
+    greetings: HashMap<SessionId, Greeting>,
     /// Where the next look for changes begins; 0 before the first.
     since_us: i64,
+}
+
+/// Whom a session is to be told of.
+struct Greeting {
+    session: Arc<Session>,
+    /// Of everyone in these.
+    conversations: HashSet<ConversationId>,
+    users: BTreeSet<String>,
 }
 
 impl Teller {
@@ -113,11 +121,7 @@ impl Teller {
             Happened::Gone(user, id) => self.gone(&user, id),
             Happened::Attached(session, conversation) => {
                 if session.dialect.shows_presence() && !session.closed.is_cancelled() {
-                    let (_, places) = self
-                        .greetings
-                        .entry(session.id)
-                        .or_insert_with(|| (session, HashSet::new()));
-                    places.insert(conversation);
+                    self.greeting(&session).conversations.insert(conversation);
                 }
             }
             Happened::Joined(conversation, users) => self.joined(conversation, &users),
@@ -173,22 +177,30 @@ impl Teller {
         }
     }
 
-    /// Newcomers of a conversation are shown to those here, and those here to the newcomers.
+    fn greeting(&mut self, session: &Arc<Session>) -> &mut Greeting {
+        self.greetings.entry(session.id).or_insert_with(|| Greeting {
+            session: Arc::clone(session),
+            conversations: HashSet::new(),
+            users: BTreeSet::new(),
+        })
+    }
+
+    /// Newcomers of a conversation are shown to those in it. The newcomers are greeted when they are attached.
     fn joined(&mut self, conversation: ConversationId, users: &[String]) {
         let Some(place) = self.small(conversation) else {
             return;
         };
-        for participant in &place.participants {
-            let known = UserId::parse(participant.user_id.as_str()).ok();
-            for session in known.and_then(|user| self.local.get(&user)).into_iter().flatten() {
-                let newcomer = users.contains(&participant.user_id);
-                // A newcomer is greeted when its sessions are attached.
-                if session.dialect.shows_presence() && !newcomer {
-                    let greeting = self.greetings.entry(session.id);
-                    let (_, places) = greeting.or_insert_with(|| (Arc::clone(session), HashSet::new()));
-                    places.insert(conversation);
-                }
-            }
+        let there = |id: &&str| !users.iter().any(|user| user == id);
+        let ids = place.participants.iter().map(|one| one.user_id.as_str());
+        let sessions: Vec<Arc<Session>> = ids
+            .filter(there)
+            .filter_map(|id| self.local.get(&UserId::parse(id).ok()?))
+            .flatten()
+            .filter(|session| session.dialect.shows_presence())
+            .cloned()
+            .collect();
+        for session in sessions {
+            self.greeting(&session).users.extend(users.iter().cloned());
         }
     }
 
@@ -251,19 +263,17 @@ impl Teller {
 
     /// Tells sessions how those they share conversations with are seen. False where that could not be asked.
     async fn greet(&mut self) -> bool {
-        let wanted: BTreeSet<String> = self
-            .greetings
-            .values()
-            .flat_map(|(session, conversations)| self.others(session, conversations))
-            .collect();
+        let wanted = self.greetings.values().flat_map(|greeting| self.others(greeting));
+        let wanted: BTreeSet<String> = wanted.collect();
         if !self.learn(wanted).await {
             return false;
         }
-        for (session, conversations) in std::mem::take(&mut self.greetings).into_values() {
+        for greeting in std::mem::take(&mut self.greetings).into_values() {
+            let session = &greeting.session;
             if !session.dialect.joins_by_itself() {
                 continue;
             }
-            for user in self.others(&session, &conversations) {
+            for user in self.others(&greeting) {
                 if let Some(seen) = self.board.get(&user) {
                     let before = PresenceStatus::Unspecified;
                     for frame in session.dialect.encode(Outbound::Presence { seen, before }) {
@@ -275,14 +285,16 @@ impl Teller {
         true
     }
 
-    /// The other participants of small conversations, each once.
-    fn others(&self, session: &Session, conversations: &HashSet<ConversationId>) -> BTreeSet<String> {
-        let places = conversations.iter().filter_map(|id| self.small(*id));
-        let mut others = BTreeSet::new();
-        for place in places.filter(|place| place.participant(session.user.as_str()).is_some()) {
+    /// Whom a greeting is about, each once.
+    fn others(&self, greeting: &Greeting) -> BTreeSet<String> {
+        let me = greeting.session.user.as_str();
+        let places = greeting.conversations.iter().filter_map(|id| self.small(*id));
+        let mut others = greeting.users.clone();
+        for place in places.filter(|place| place.participant(me).is_some()) {
             let ids = place.participants.iter().map(|participant| &participant.user_id);
-            others.extend(ids.filter(|id| *id != session.user.as_str()).cloned());
+            others.extend(ids.cloned());
         }
+        others.remove(me);
         others
     }
 

@@ -12,6 +12,7 @@ mod leases;
 mod members;
 mod messages;
 mod presence;
+mod pushes;
 mod queries;
 mod receipts;
 mod service;
