@@ -48,8 +48,10 @@ pub enum Happened {
     Arrived(Arc<Session>),
     /// A session ended.
     Gone(UserId, SessionId),
-    /// A session is told about a conversation from now on, or asked to be.
+    /// A session is told about a conversation from now on.
     Attached(Arc<Session>, ConversationId),
+    /// A session wants to be told how those in a conversation are seen.
+    Looked(Arc<Session>, ConversationId),
     /// Users came into a conversation that is followed here.
     Joined(ConversationId, Vec<String>),
     /// Somebody wants to know how users are seen, who may be shown to them.
@@ -105,7 +107,7 @@ impl Presences {
 
     /// Tells a session, once more, how the others in a conversation are seen.
     pub fn greet(&self, session: Arc<Session>, conversation: ConversationId) {
-        self.news.tell(Happened::Attached(session, conversation));
+        self.news.tell(Happened::Looked(session, conversation));
     }
 
     /// How users are seen. Whatever changes afterwards is told to those who share a conversation with them.

@@ -22,6 +22,8 @@ use crate::socket::session::{Session, SessionId};
 
 /// How long sessions to be greeted are gathered.
 const GATHER: Duration = Duration::from_millis(30);
+/// How long after a session came all of its conversations are surely followed.
+const ARRIVING: Duration = Duration::from_secs(30);
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Users in one question.
@@ -40,6 +42,8 @@ pub struct Teller {
     watched: HashMap<SessionId, HashSet<String>>,
     /// Sessions to be told how others are seen.
     greetings: HashMap<SessionId, Greeting>,
+    /// Whom sessions that came lately were told of: their conversations are followed one after the other.
+    greeted: HashMap<SessionId, (Instant, HashSet<String>)>,
     /// Where the next look for changes begins; 0 before the first.
     since_us: i64,
 }
@@ -49,6 +53,7 @@ struct Greeting {
     session: Arc<Session>,
     /// Of everyone in these.
     conversations: HashSet<ConversationId>,
+    /// Of these in any case.
     users: BTreeSet<String>,
 }
 
@@ -65,6 +70,7 @@ impl Teller {
             watchers: HashMap::new(),
             watched: HashMap::new(),
             greetings: HashMap::new(),
+            greeted: HashMap::new(),
             since_us: 0,
         }
     }
@@ -124,6 +130,12 @@ impl Teller {
                     self.greeting(&session).conversations.insert(conversation);
                 }
             }
+            Happened::Looked(session, conversation) => {
+                if let Some(place) = self.small(conversation) {
+                    let ids = place.participants.iter().map(|one| one.user_id.clone());
+                    self.greeting(&session).users.extend(ids);
+                }
+            }
             Happened::Joined(conversation, users) => self.joined(conversation, &users),
             Happened::Asked(users, reply) => {
                 self.learn(users.iter().cloned().collect()).await;
@@ -154,6 +166,7 @@ impl Teller {
 
     fn gone(&mut self, user: &UserId, id: SessionId) {
         self.greetings.remove(&id);
+        self.greeted.remove(&id);
         if let Some(sessions) = self.local.get_mut(user) {
             sessions.retain(|session| session.id != id);
             if sessions.is_empty() {
@@ -273,7 +286,11 @@ impl Teller {
             if !session.dialect.joins_by_itself() {
                 continue;
             }
-            for user in self.others(&greeting) {
+            let mut others = self.others(&greeting);
+            let since = || (Instant::now(), HashSet::new());
+            let (_, greeted) = self.greeted.entry(session.id).or_insert_with(since);
+            others.retain(|user| greeted.insert(user.clone()) || greeting.users.contains(user));
+            for user in others {
                 if let Some(seen) = self.board.get(&user) {
                     let before = PresenceStatus::Unspecified;
                     for frame in session.dialect.encode(Outbound::Presence { seen, before }) {
@@ -346,6 +363,7 @@ impl Teller {
                 break;
             }
         }
+        self.greeted.retain(|_, (since, _)| since.elapsed() < ARRIVING);
         let (members, watchers) = (self.rooms.members(), &self.watchers);
         self.board
             .keep(|user| members.is_known(user) || watchers.contains_key(user));

@@ -74,7 +74,6 @@ test('who connects is told how the others are seen, and is seen itself', async (
     await hears(client, alice, 'online');
     await hears(client, carol, 'offline');
     assert.deepEqual(heard(client, bob), [], 'nobody is told of themselves');
-    client.close();
   }
   await hears(first, bob, 'online');
   const again = await speak('chats', bob, 0);

@@ -54,10 +54,9 @@ async fn a_push_is_for_participants_who_have_not_read_it_with_when_their_gateway
         });
         let found = recipients(&mut c, &asked).await.unwrap();
         let named = |place: usize| -> Vec<(&str, bool)> {
-            let one = |one| {
-                let Recipient { user_id, heard_at } = one;
+            fn one(Recipient { user_id, heard_at }: &Recipient) -> (&str, bool) {
                 (user_id.as_str(), heard_at.is_some())
-            };
+            }
             found[&place].iter().map(one).collect()
         };
         assert_eq!(named(0), [("bob", false), ("carol", true)]);

@@ -150,6 +150,10 @@ impl Serving {
             return;
         }
         if joined.participants.len() > self.shared.large_group {
+            // It would not be told when it changes.
+            for participant in &mut joined.participants {
+                participant.presence = None;
+            }
             return;
         }
         let ids = joined.participants.iter().map(|one| one.user_id.clone());
