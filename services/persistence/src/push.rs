@@ -6,6 +6,7 @@
 
 mod park;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -100,7 +101,7 @@ impl Pushing {
             tokio::select! {
                 batch = events.next_batch(BATCH), if waiting.len() < WAITING => {
                     let mut new = batch?.into_iter().map(open).collect();
-                    self.look(&mut new).await?;
+                    self.look_at(&mut new).await?;
                     waiting.append(&mut new);
                 }
                 batch = given_up.next_batch(BATCH) => {
@@ -108,54 +109,73 @@ impl Pushing {
                         park::park(&self.bus, &self.database, &word).await?;
                     }
                 }
-                _ = again.tick(), if !waiting.is_empty() => self.look(&mut waiting).await?,
+                _ = again.tick(), if !waiting.is_empty() => self.look_again(&mut waiting).await?,
             }
         }
     }
 
-    /// Pushes to whoever has surely no connection, and drops what is settled.
-    async fn look(&self, waiting: &mut Vec<Waiting>) -> Result<(), Interrupted> {
-        let asked: Vec<Sent> = waiting
-            .iter()
-            .flat_map(|one| &one.messages)
-            .map(|open| open.sent.clone())
+    /// Looks at new messages for the first time.
+    async fn look_at(&self, waiting: &mut Vec<Waiting>) -> Result<(), Interrupted> {
+        let all = waiting.iter_mut().flat_map(|one| &mut one.messages).collect();
+        self.look(all).await?;
+        settle(waiting).await;
+        Ok(())
+    }
+
+    /// Looks at those who perhaps have no connection: by user, because many messages wait for the same few.
+    async fn look_again(&self, waiting: &mut Vec<Waiting>) -> Result<(), Interrupted> {
+        let all = || waiting.iter().flat_map(|one| &one.messages);
+        let users: BTreeSet<String> = all()
+            .flat_map(|open| open.undecided.iter().flatten())
+            .cloned()
             .collect();
-        if !asked.is_empty() {
+        let heard = {
             let mut connection = self.database.reads.acquire().await?;
-            let mut recipients = store::recipients(&mut connection, &asked).await?;
-            let ids: Vec<Uuid> = asked.iter().map(|sent| sent.conversation).collect();
-            let names = store::names(&mut connection, &ids).await?;
-            drop(connection);
-            for (place, open) in waiting.iter_mut().flat_map(|one| &mut one.messages).enumerate() {
-                let candidates = recipients.remove(&place).unwrap_or_default();
-                let (gone, undecided) = sort(candidates, open);
-                open.undecided = Some(undecided);
-                if let Some((kind, number, title)) = names.get(&open.sent.conversation)
-                    && !gone.is_empty()
-                {
-                    let conversation = Conversation {
-                        id: open.sent.conversation.to_string(),
-                        kind: i32::from(*kind),
-                        number: *number,
-                        title: title.clone(),
-                        ..Conversation::default()
-                    };
-                    self.push(&open.message, &conversation, &gone).await?;
-                }
+            store::heard(&mut connection, users.into_iter().collect()).await?
+        };
+        let mut lost = Vec::new();
+        for open in waiting.iter_mut().flat_map(|one| &mut one.messages) {
+            let at = sent_at(open);
+            let connected = |user: &String| heard.get(user).is_some_and(|heard_at| *heard_at >= at);
+            let undecided = open.undecided.get_or_insert_default();
+            undecided.retain(|user| !connected(user));
+            if undecided.iter().any(|user| !heard.contains_key(user)) {
+                lost.push(open);
             }
         }
-        let mut settled = Vec::new();
-        for mut one in std::mem::take(waiting) {
-            one.messages
-                .retain(|open| !matches!(&open.undecided, Some(undecided) if undecided.is_empty()));
-            if one.messages.is_empty() {
-                settled.push(one.fed);
-            } else {
-                waiting.push(one);
-            }
+        self.look(lost).await?;
+        settle(waiting).await;
+        Ok(())
+    }
+
+    /// Pushes to whoever has surely no connection.
+    async fn look(&self, messages: Vec<&mut Open>) -> Result<(), Interrupted> {
+        if messages.is_empty() {
+            return Ok(());
         }
-        for fed in settled {
-            fed.ack().await;
+        let asked: Vec<Sent> = messages.iter().map(|open| open.sent.clone()).collect();
+        let ids: Vec<Uuid> = asked.iter().map(|sent| sent.conversation).collect();
+        let (mut recipients, names) = {
+            let mut connection = self.database.reads.acquire().await?;
+            let recipients = store::recipients(&mut connection, &asked).await?;
+            (recipients, store::names(&mut connection, &ids).await?)
+        };
+        for (place, open) in messages.into_iter().enumerate() {
+            let candidates = recipients.remove(&place).unwrap_or_default();
+            let (gone, undecided) = sort(candidates, open);
+            if let Some((kind, number, title)) = names.get(&open.sent.conversation)
+                && !gone.is_empty()
+            {
+                let conversation = Conversation {
+                    id: open.sent.conversation.to_string(),
+                    kind: i32::from(*kind),
+                    number: *number,
+                    title: title.clone(),
+                    ..Conversation::default()
+                };
+                self.push(&open.message, &conversation, &gone).await?;
+            }
+            open.undecided = Some(undecided);
         }
         Ok(())
     }
@@ -182,6 +202,27 @@ impl Pushing {
     }
 }
 
+/// Acknowledges and drops what is settled.
+async fn settle(waiting: &mut Vec<Waiting>) {
+    let mut settled = Vec::new();
+    for mut one in std::mem::take(waiting) {
+        one.messages
+            .retain(|open| !matches!(&open.undecided, Some(undecided) if undecided.is_empty()));
+        if one.messages.is_empty() {
+            settled.push(one.fed);
+        } else {
+            waiting.push(one);
+        }
+    }
+    for fed in settled {
+        fed.ack().await;
+    }
+}
+
+fn sent_at(open: &Open) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(open.message.created_at_ms).unwrap_or(DateTime::<Utc>::MIN_UTC)
+}
+
 /// The same for the same message and recipients only: others must not pass for a repeat.
 fn push_id(message: &v1::Message, recipients: &[String]) -> String {
     let mut name = format!("{} {}", message.conversation_id, message.id);
@@ -194,7 +235,7 @@ fn push_id(message: &v1::Message, recipients: &[String]) -> String {
 
 /// Who has surely no connection, and who perhaps has none: whose gateway was last heard of before the message.
 fn sort(candidates: Vec<Recipient>, open: &Open) -> (Vec<String>, Vec<String>) {
-    let at = DateTime::from_timestamp_millis(open.message.created_at_ms).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    let at = sent_at(open);
     let (mut gone, mut undecided) = (Vec::new(), Vec::new());
     for Recipient { user_id, heard_at } in candidates {
         let decided = open

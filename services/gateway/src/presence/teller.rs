@@ -108,7 +108,8 @@ impl Teller {
                     greet_at = if self.greet().await { None } else { Some(Instant::now() + RETRY) };
                 }
                 () = sleep_until(check_at) => {
-                    check_at = Instant::now() + if self.look_for_changes().await { self.check } else { RETRY };
+                    let looked = link.borrow().connected && self.look_for_changes().await;
+                    check_at = Instant::now() + if looked { self.check } else { RETRY };
                 }
                 // Live changes may have been lost.
                 changed = link.changed() => {

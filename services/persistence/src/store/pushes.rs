@@ -63,6 +63,24 @@ pub async fn recipients(
     Ok(all)
 }
 
+/// Of those users who have a connection: the latest report of a gateway that has one.
+///
+/// # Errors
+/// Of the database.
+pub async fn heard(
+    connection: &mut PgConnection,
+    users: Vec<String>,
+) -> Result<HashMap<String, DateTime<Utc>>, sqlx::Error> {
+    let rows: Vec<(String, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT s.user_id, max(g.renewed_at) FROM sessions s JOIN gateways g ON g.instance = s.gateway
+         WHERE s.user_id = ANY($1) GROUP BY s.user_id",
+    )
+    .bind(users)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// A conversation's kind, number and title.
 pub type Named = (i16, i64, String);
 
