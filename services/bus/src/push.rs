@@ -36,6 +36,8 @@ const PARKING: &str = "parking";
 const ACK_WAIT: Duration = Duration::from_secs(20);
 /// Handed out and not yet acknowledged, over all replicas.
 const MAX_UNACKED: i64 = 4_000;
+/// Most bytes of [`PUSH_PARKED`]; servers set aside what a stream may take.
+const PARKED_BYTES: i64 = 64 << 20;
 /// How long a push with the same id is known to be a repeat.
 const REPEATS: Duration = Duration::from_secs(600);
 
@@ -301,6 +303,7 @@ fn configs(settings: &PushSettings) -> [Config; 2] {
         ),
         Config {
             retention: RetentionPolicy::WorkQueue,
+            max_bytes: settings.max_bytes.min(PARKED_BYTES),
             ..stream(PUSH_PARKED, GIVEN_UP, "Word of pushes that were given up")
         },
     ]
