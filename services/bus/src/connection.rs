@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::client::RequestErrorKind;
 use async_nats::{Client, ConnectOptions, Event, jetstream};
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind};
+use crate::subject;
 
 /// Longest pause between two attempts to reach NATS again.
 const RECONNECT_CAP: Duration = Duration::from_secs(2);
@@ -109,6 +112,17 @@ impl Bus {
         let mut link = self.link.clone();
         // An error means the client is gone, and with it everyone who could wait.
         let _ = link.wait_for(|link| link.connected).await;
+    }
+
+    /// Whether the server itself answers within `patience`: [`Link::connected`] stays true for a while when
+    /// the network just swallows everything.
+    pub async fn answers(&self, patience: Duration) -> bool {
+        let asked = self.client.request(subject::PROBE, Bytes::new());
+        match tokio::time::timeout(patience, asked).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => error.kind() == RequestErrorKind::NoResponders,
+            Err(_) => false,
+        }
     }
 
     /// Hands everything queued to the kernel; no proof that the server has seen it.

@@ -12,6 +12,8 @@
 //! | `chat.evt.<conversation>` | [`EventBatch`](parlance_proto::v1::EventBatch) | live at most once, in the stream `EVENTS` at least once; repair by seq |
 //! | `chat.eph.<conversation>` | [`Ephemeral`](parlance_proto::v1::Ephemeral) | at most once, never stored |
 //! | `chat.usr.<user>` | [`UserNotice`](parlance_proto::v1::UserNotice) | at most once; repair by memberships version |
+//! | `chat.prs.<user>` | [`Presence`](parlance_proto::v1::Presence) | at most once; repair by asking for changes since |
+//! | `chat.push.<conversation>` | [`Push`](parlance_proto::v1::Push) | at least once, a few attempts, then parked |
 //! | `chat.qry.<name>` | [`Query`](parlance_proto::v1::Query) → [`Reply`](parlance_proto::v1::Reply) | one replica of the queue group answers |
 //! | `chat.system.<conversation>`, `chat.system.user.<user>` | [`SystemMessage`](parlance_proto::v1::SystemMessage) | accepted once the stream answers |
 //! | `chat.control.<kind>.<name>` | [`Control`](parlance_proto::v1::Control) | live at most once, in the stream `CONTROL` the latest of each subject |
@@ -21,6 +23,7 @@ pub mod consume;
 pub mod control;
 pub mod error;
 pub mod publish;
+pub mod push;
 pub mod request;
 pub mod streams;
 pub mod subject;

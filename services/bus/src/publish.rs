@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
-use parlance_proto::v1::{Command, ConfirmationBatch, Ephemeral, EventBatch, SystemMessage, UserNotice};
+use parlance_proto::v1::{
+    Command, ConfirmationBatch, Ephemeral, EventBatch, Presence, SystemMessage, UserNotice,
+};
 use parlance_proto::{ConversationId, UserId};
 use prost::Message as _;
 use tokio::time::Instant;
@@ -189,6 +191,17 @@ impl Bus {
         let user = UserId::parse(notice.user_id.as_str())
             .map_err(|e| Error::with(ErrorKind::Malformed, "notice without user", e))?;
         self.publish(subject::user(&user), notice.encode_to_vec().into())
+            .await
+    }
+
+    /// Tells everyone concerned how a user is seen now; may be lost.
+    ///
+    /// # Errors
+    /// The connection is away or nobody is named.
+    pub async fn publish_presence(&self, presence: &Presence) -> Result<(), Error> {
+        let user = UserId::parse(presence.user_id.as_str())
+            .map_err(|e| Error::with(ErrorKind::Malformed, "presence without user", e))?;
+        self.publish(subject::presence(&user), presence.encode_to_vec().into())
             .await
     }
 

@@ -154,5 +154,8 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListJournals(_) => "list_journals",
         query::Body::ListJournalVersions(_) => "list_journal_versions",
         query::Body::ListEdits(_) => "list_edits",
+        query::Body::ReportPresence(_) => "report_presence",
+        query::Body::GetPresence(_) => "get_presence",
+        query::Body::ListPresenceChanges(_) => "list_presence_changes",
     }
 }

@@ -44,6 +44,25 @@ pub fn user(user: &UserId) -> String {
 /// Matches the notices of all users.
 pub const ALL_USERS: &str = "chat.usr.*";
 
+/// The subject of a user's changes of presence.
+pub fn presence(user: &UserId) -> String {
+    format!("chat.prs.{}", encode_token(user.as_str()))
+}
+
+/// Matches the changes of presence of all users.
+pub const ALL_PRESENCE: &str = "chat.prs.*";
+
+/// The subject of pushes for messages of a conversation.
+pub fn push(conversation: ConversationId) -> String {
+    format!("chat.push.{conversation}")
+}
+
+/// Matches every push.
+pub const ALL_PUSH: &str = "chat.push.>";
+
+/// Nobody listens here: a question to it is answered by the server alone, at once.
+pub const PROBE: &str = "chat.probe";
+
 /// The subject of a gateway's confirmations.
 pub fn confirmations(gateway: &str) -> String {
     format!("chat.cfm.{}", encode_token(gateway))

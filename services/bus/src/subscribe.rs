@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use async_nats::Subscriber;
 use futures::StreamExt;
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{ConfirmationBatch, Ephemeral, EventBatch, UserNotice};
+use parlance_proto::v1::{ConfirmationBatch, Ephemeral, EventBatch, Presence, UserNotice};
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
@@ -64,6 +64,14 @@ impl Bus {
     /// The connection is closed.
     pub async fn subscribe_users(&self) -> Result<Subscription<UserNotice>, Error> {
         self.subscribe(subject::ALL_USERS.to_owned()).await
+    }
+
+    /// The changes of presence of all users.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn subscribe_presence(&self) -> Result<Subscription<Presence>, Error> {
+        self.subscribe(subject::ALL_PRESENCE.to_owned()).await
     }
 
     /// The confirmations of the commands a gateway sent.

@@ -23,6 +23,7 @@ use crate::backend::Backend;
 use crate::commands::{Commands, new_id};
 use crate::config::{DialectSettings, Settings, Shutdown};
 use crate::limits::Limits;
+use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
 use crate::rooms::Rooms;
 use crate::socket::handshake::{Handshake, Origins};
@@ -50,6 +51,10 @@ pub struct Parts {
     pub rooms: Rooms,
     /// Connected users.
     pub users: Users,
+    /// Who is here.
+    pub presence: Presences,
+    /// See `defaults.toml`.
+    pub large_group: usize,
     /// Connections of this replica.
     pub sessions: Sessions,
     /// Tokens.
@@ -107,12 +112,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
 
     let accepting = Accepting::new(http, Duration::from_millis(settings.socket.write_stall_ms));
     let lifecycle = Lifecycle::new();
-    let shared = share(&settings, auth, bus, &lifecycle, &accepting);
+    let (news, inbox) = presence::channel();
+    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news);
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
 
     let router = router(&settings, &shared, &health, telemetry.metrics());
     let stopped = CancellationToken::new();
+    spawn_presence(&settings, &shared, &lifecycle, inbox, &stopped);
     spawn_servers(
         &lifecycle,
         accepting,
@@ -145,11 +152,12 @@ fn share(
     bus: Bus,
     lifecycle: &Lifecycle,
     accepting: &Accepting,
+    news: presence::News,
 ) -> Shared {
     auth.revocations().await_reading();
     let backend = Backend::new(bus.clone());
     let linger = Duration::from_millis(settings.rooms.linger_ms);
-    let rooms = Rooms::new(bus.clone(), backend.clone(), linger);
+    let rooms = Rooms::new(bus.clone(), backend.clone(), linger, news.clone());
     Shared(Arc::new(Parts {
         commands: Commands::new(
             bus.clone(),
@@ -158,6 +166,8 @@ fn share(
             settings.send_timeout(),
         ),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
+        presence: Presences::new(news),
+        large_group: settings.presence.large_group,
         sessions: Sessions::default(),
         auth,
         limits: Limits::new(settings.limits.clone()),
@@ -239,6 +249,39 @@ fn spawn_tasks(settings: &Settings, shared: &Shared, health: &Health, lifecycle:
     tokio::spawn(async move {
         soft.cancelled().await;
         serving.set_unready("draining");
+    });
+}
+
+/// Tells who is here until the last client is gone, and says good-bye then.
+fn spawn_presence(
+    settings: &Settings,
+    shared: &Shared,
+    lifecycle: &Lifecycle,
+    inbox: presence::Inbox,
+    stopped: &CancellationToken,
+) {
+    let ms = Duration::from_millis;
+    let (backend, bus) = (shared.backend.clone(), shared.bus.clone());
+    let reporter = Reporter::new(
+        shared.presence.clone(),
+        (backend.clone(), bus.clone()),
+        shared.sessions.clone(),
+        (ms(settings.presence.renew_ms), ms(settings.presence.gather_ms)),
+    );
+    tokio::spawn(reporter.clone().watch(lifecycle.hard()));
+    lifecycle.spawn("presence", reporter.run(stopped.clone()));
+    let teller = Teller::new(
+        shared.rooms.clone(),
+        backend,
+        settings.presence.large_group,
+        ms(settings.rooms.check_interval_ms),
+    );
+    let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
+    tokio::spawn(async move {
+        if let Err(error) = teller.run(bus, inbox, hard).await {
+            tracing::error!(%error, "no more presence can be told");
+            soft.cancel();
+        }
     });
 }
 

@@ -9,11 +9,12 @@ use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage, GetRoom,
-    Heads, JournalVersions, ListConversations, ListEdits, ListEvents, ListJournalVersions, ListJournals,
-    ListMemberships, ListMessages, ListMissedReceipts, ListReceipts, ListThreads, Membership, Message,
-    MessagePage, MissedReceipts, Ping, Position, ProvisionUser, Query, Receipts, Reply, Resolve, Resolved,
-    Room, Sync, Threads, User, query, reply,
+    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage,
+    GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
+    ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts, ListPresenceChanges, ListReceipts,
+    ListThreads, Membership, Message, MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences,
+    ProvisionUser, Query, Receipts, Reply, ReportPresence, Resolve, Resolved, Room, Sync, Threads, User,
+    query, reply,
 };
 use parlance_runtime::health::Condition;
 use tokio::time::Instant;
@@ -226,6 +227,24 @@ impl Backend {
         /// Earlier contents of a message.
         edits(actor, id: ConversationId, message: String) -> Edits / Edits,
         query::Body::ListEdits(ListEdits { conversation_id: id.to_string(), message_id: message })
+    }
+
+    ask! {
+        /// Reports sessions and renews the lease of this replica.
+        report_presence(actor, report: ReportPresence) -> PresenceReported / PresenceReported,
+        query::Body::ReportPresence(report)
+    }
+
+    ask! {
+        /// How users are seen; for an actor only those who share a conversation with them.
+        presence(actor, user_ids: Vec<String>) -> Presences / Presences,
+        query::Body::GetPresence(GetPresence { user_ids })
+    }
+
+    ask! {
+        /// Changes of presence since a moment of the database's clock.
+        presence_changes(actor, since_us: i64) -> Presences / Presences,
+        query::Body::ListPresenceChanges(ListPresenceChanges { since_us })
     }
 
     /// Catch-up of many conversations.

@@ -48,6 +48,8 @@ pub struct Settings {
     pub send: Send,
     /// Fan-out.
     pub rooms: Rooms,
+    /// Who is here.
+    pub presence: Presence,
     /// Logs, metrics, traces.
     pub telemetry: TelemetrySettings,
     /// The end of the process.
@@ -164,6 +166,8 @@ pub struct Limits {
     pub participants: usize,
     /// Conversations.
     pub sync_conversations: usize,
+    /// Users.
+    pub presence_users: usize,
     /// Events.
     pub events_per_second: u32,
     /// Events.
@@ -186,6 +190,18 @@ pub struct Rooms {
     pub linger_ms: u64,
     /// Between two comparisons with the database.
     pub check_interval_ms: u64,
+}
+
+/// Who is here.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Presence {
+    /// Between two signs of life.
+    pub renew_ms: u64,
+    /// Over which changes are gathered.
+    pub gather_ms: u64,
+    /// Participants.
+    pub large_group: usize,
 }
 
 /// The end of the process.
@@ -291,6 +307,10 @@ impl Validate for Settings {
             1..=1_000_000,
         )?;
         in_range("limits.events_burst", limits.events_burst, 1..=10_000_000)?;
+        in_range("limits.presence_users", limits.presence_users, 1..=2_000)?;
+        in_range("presence.renew_ms", self.presence.renew_ms, 100..=60_000)?;
+        in_range("presence.gather_ms", self.presence.gather_ms, 0..=10_000)?;
+        in_range("presence.large_group", self.presence.large_group, 0..=5_000)?;
         in_range("send.timeout_ms", self.send.timeout_ms, 100..=60_000)?;
         in_range("rooms.linger_ms", self.rooms.linger_ms, 0..=600_000)?;
         in_range(

@@ -24,7 +24,7 @@ pub mod union;
 
 use parlance_proto::v1::{
     Conversation, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant, Position,
-    ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
+    Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::Serialize;
@@ -150,11 +150,15 @@ pub enum Action {
     },
     /// What happened since.
     Sync(Vec<Position>),
-    /// The user wants to be seen, or not.
+    /// The user wants to be seen like this by this connection.
     Presence {
-        /// Seen.
-        online: bool,
+        /// Online, away or offline.
+        status: PresenceStatus,
     },
+    /// Be told how these users are seen, also where no small conversation is shared with them.
+    WatchPresence(Vec<String>),
+    /// Not any more.
+    UnwatchPresence(Vec<String>),
 }
 
 /// A change of a journal.
@@ -248,6 +252,13 @@ pub enum Outbound<'a> {
     },
     /// A journal has another text.
     JournalEdited(&'a JournalEdited),
+    /// Somebody is seen otherwise than before.
+    Presence {
+        /// How.
+        seen: &'a Presence,
+        /// What this client was told before; unspecified where nothing was.
+        before: PresenceStatus,
+    },
     /// Seqs of this conversation are void; read it anew.
     Resync {
         /// Which.
@@ -291,6 +302,8 @@ pub enum Answer {
     Journal(JournalEdited),
     /// Catch-up pages.
     Pages(Vec<EventPage>),
+    /// How users are seen.
+    Presence(Vec<Presence>),
 }
 
 /// When a client is told what it missed.
@@ -345,6 +358,11 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
         } else {
             Backlog::AtJoin
         }
+    }
+
+    /// Whether the vocabulary can tell how others are seen.
+    fn shows_presence(&self) -> bool {
+        false
     }
 
     /// Whether the others are told when a client opens or closes a conversation.

@@ -12,6 +12,7 @@
 //! | [`backend`], [`resolver`] | questions to persistence |
 //! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |
 //! | [`control`] | orders of other services: disconnected users, revoked tokens |
+//! | [`presence`] | who is here: the lease of this replica, and who is told of whom |
 //! | [`rest`] | HTTP routes |
 //! | [`limits`], [`error`], [`config`] | what may be asked, what is answered, what is set |
 
@@ -26,6 +27,7 @@ pub mod dialect;
 pub mod error;
 pub mod journal;
 pub mod limits;
+pub mod presence;
 pub mod repair;
 pub mod resolver;
 pub mod rest;

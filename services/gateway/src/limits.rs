@@ -131,6 +131,14 @@ impl Limits {
         self.count("participant_ids", count, self.settings.participants)
     }
 
+    /// How many users may be asked for at once.
+    ///
+    /// # Errors
+    /// Too many.
+    pub fn watched(&self, count: usize) -> Result<(), ClientError> {
+        self.count("user_ids", count, self.settings.presence_users)
+    }
+
     /// How many conversations one sync may name.
     ///
     /// # Errors
@@ -195,6 +203,7 @@ pub(crate) mod tests {
             title_chars: 5,
             participants: 3,
             sync_conversations: 2,
+            presence_users: 8,
             events_per_second: 1,
             events_burst: 3,
         })

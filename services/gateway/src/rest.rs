@@ -15,6 +15,7 @@ mod messages;
 mod named;
 mod names;
 mod participants;
+mod presence;
 mod threads;
 
 use axum::Router;
@@ -59,6 +60,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(conversations::routes())
         .merge(creation::routes())
         .merge(participants::routes())
+        .merge(presence::routes())
         .merge(messages::routes())
         .merge(marks::routes())
         .merge(threads::routes())

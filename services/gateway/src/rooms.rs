@@ -3,7 +3,8 @@
 //! A room lives as long as a local session is attached, and lingers a little after. Its task owns its state;
 //! this table only finds it. A replica without members of a conversation does nothing for it.
 
-mod frames;
+pub(crate) mod frames;
+mod members;
 mod room;
 
 use std::collections::HashMap;
@@ -21,7 +22,9 @@ use crate::commands::actor;
 use crate::dialect::{Answer, Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::History;
+use crate::presence::{Happened, News};
 use crate::socket::session::{Session, SessionId};
+pub use members::Members;
 
 /// The rooms of this replica. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +33,7 @@ pub struct Rooms {
     backend: Backend,
     linger: Duration,
     table: Arc<Mutex<HashMap<ConversationId, Handle>>>,
+    members: Members,
     /// The epoch the database was last seen with.
     epoch: Arc<Mutex<String>>,
 }
@@ -116,12 +120,13 @@ enum Request {
 
 impl Rooms {
     /// An empty table.
-    pub fn new(bus: Bus, backend: Backend, linger: Duration) -> Self {
+    pub fn new(bus: Bus, backend: Backend, linger: Duration, news: News) -> Self {
         Self {
             bus,
             backend,
             linger,
             table: Arc::default(),
+            members: Members::new(news),
             epoch: Arc::default(),
         }
     }
@@ -136,6 +141,7 @@ impl Rooms {
         session: Arc<Session>,
         following: Following,
     ) -> Result<Attached, ClientError> {
+        let known = session.is_attached(conversation);
         let (reply, answer) = oneshot::channel();
         let request = Request::Attach {
             session: Arc::clone(&session),
@@ -145,6 +151,11 @@ impl Rooms {
         self.send_or_open(conversation, request);
         // The room ends without an answer only with the process.
         let attached = answer.await.unwrap_or_else(|_| Err(ClientError::internal()))?;
+        if !known {
+            self.members
+                .news
+                .tell(Happened::Attached(Arc::clone(&session), conversation));
+        }
         if session.closed.is_cancelled() {
             // It went while we waited, so nobody else detaches it from here.
             self.detach(conversation, session.id);
@@ -208,8 +219,7 @@ impl Rooms {
     /// The conversation as its room knows it; `None` where nobody here follows it.
     pub fn place(&self, conversation: ConversationId) -> Option<Arc<Place>> {
         let progress = Arc::clone(&self.lock().get(&conversation)?.progress);
-        let place = progress.place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.clone()
+        progress.place()
     }
 
     /// The conversation an answer is about, as its room knows it.
@@ -218,9 +228,18 @@ impl Rooms {
             Answer::Message(message) => &message.conversation_id,
             Answer::Thread(thread) => &thread.conversation_id,
             Answer::Conversation(conversation) => &conversation.id,
-            Answer::Done | Answer::Receipt(_) | Answer::Journal(_) | Answer::Pages(_) => return None,
+            Answer::Done
+            | Answer::Receipt(_)
+            | Answer::Journal(_)
+            | Answer::Pages(_)
+            | Answer::Presence(_) => return None,
         };
         self.place(id.parse().ok()?)
+    }
+
+    /// Who is in the conversations followed here.
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     /// All conversations followed here.
@@ -274,7 +293,11 @@ impl Rooms {
         if !queue.is_empty() {
             return false;
         }
-        table.remove(&conversation);
+        if let Some(closed) = table.remove(&conversation)
+            && let Some(place) = closed.progress.place()
+        {
+            self.members.forget(&place);
+        }
         metrics::gauge!("chat_gateway_rooms").decrement(1);
         true
     }
@@ -285,8 +308,16 @@ impl Rooms {
 }
 
 impl Progress {
-    fn show(&self, place: Place) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(place));
+    fn place(&self) -> Option<Arc<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns what was shown before.
+    fn show(&self, place: Arc<Place>) -> Option<Arc<Place>> {
+        self.place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(place)
     }
 
     fn is_behind(&self, head: &Head) -> bool {

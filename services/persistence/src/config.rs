@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use parlance_bus::push::PushSettings;
 use parlance_bus::{ConnectSettings, StreamSettings};
 use parlance_runtime::config::{Invalid, Sources, Validate, in_range, load, not_empty, one_of};
 use parlance_runtime::telemetry::TelemetrySettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+
+use crate::presence::Limits;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 const ALIASES: &[(&str, &str)] = &[("DATABASE_URL", "database.url")];
@@ -30,6 +33,10 @@ pub struct Config {
     pub queries: QuerySettings,
     /// Messages of other services.
     pub intake: IntakeSettings,
+    /// Who is here.
+    pub presence: PresenceSettings,
+    /// Those who are not.
+    pub push: PushSection,
     /// Logs, traces, metrics.
     pub telemetry: TelemetrySettings,
     /// The end.
@@ -126,6 +133,34 @@ pub struct IntakeSettings {
     pub enabled: bool,
 }
 
+/// Section `presence`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresenceSettings {
+    /// Milliseconds a silent gateway counts as alive.
+    pub lease_ms: u64,
+    /// Milliseconds a user who closed their last session is still shown.
+    pub grace_ms: u64,
+    /// Milliseconds between two looks.
+    pub sweep_ms: u64,
+}
+
+/// Section `push`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushSection {
+    /// Whether this replica looks for recipients.
+    pub enabled: bool,
+    /// Bytes of waiting pushes.
+    pub max_bytes: i64,
+    /// Age of waiting pushes in hours.
+    pub max_age_hours: u64,
+    /// How often a push is handed out.
+    pub attempts: u32,
+    /// Milliseconds until the second time.
+    pub backoff_ms: u64,
+}
+
 /// Section `shutdown`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,6 +219,29 @@ impl LeaseSettings {
     /// How long a silent replica keeps its partitions.
     pub fn ttl(&self) -> Duration {
         Duration::from_millis(self.ttl_ms)
+    }
+}
+
+impl PresenceSettings {
+    /// When who counts as gone.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            lease: Duration::from_millis(self.lease_ms),
+            grace: Duration::from_millis(self.grace_ms),
+        }
+    }
+}
+
+impl Config {
+    /// Sizes and patience of pushes.
+    pub fn pushes(&self) -> PushSettings {
+        PushSettings {
+            replicas: self.nats.stream_replicas,
+            max_bytes: self.push.max_bytes,
+            max_age: Duration::from_secs(self.push.max_age_hours * 3600),
+            attempts: self.push.attempts,
+            backoff: Duration::from_millis(self.push.backoff_ms),
+        }
     }
 }
 
@@ -249,6 +307,13 @@ impl Validate for Config {
         in_range("ingest.queue", self.ingest.queue, 16..=100_000)?;
         in_range("lease.ttl_ms", self.lease.ttl_ms, 1_000..=60_000)?;
         in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
+        in_range("presence.lease_ms", self.presence.lease_ms, 1_000..=600_000)?;
+        in_range("presence.grace_ms", self.presence.grace_ms, 0..=600_000)?;
+        in_range("presence.sweep_ms", self.presence.sweep_ms, 50..=60_000)?;
+        in_range("push.max_bytes", self.push.max_bytes, 1 << 20..=1 << 50)?;
+        in_range("push.max_age_hours", self.push.max_age_hours, 1..=8_760)?;
+        in_range("push.attempts", self.push.attempts, 1..=20)?;
+        in_range("push.backoff_ms", self.push.backoff_ms, 100..=600_000)?;
         in_range("shutdown.grace_ms", self.shutdown.grace_ms, 1_000..=600_000)?;
         self.telemetry.validate()
     }

@@ -11,6 +11,8 @@ mod intake;
 pub mod journal;
 pub mod leases;
 pub mod permissions;
+pub mod presence;
+mod push;
 pub mod queries;
 pub mod read_set;
 pub mod service;

@@ -6,6 +6,7 @@ mod events;
 mod journals;
 mod messages;
 mod page;
+mod presence;
 mod resolve;
 mod rooms;
 mod threads;
@@ -29,6 +30,7 @@ use crate::database::Database;
 use crate::error::without_content;
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
+use crate::presence::Presence;
 use crate::store;
 
 /// Pause before the subscription is tried again.
@@ -47,6 +49,8 @@ pub struct Queries {
     pub database: Database,
     /// Questions answered at once.
     pub concurrency: usize,
+    /// Takes in what gateways report.
+    pub presence: Presence,
 }
 
 /// Why there is no answer.
@@ -174,10 +178,17 @@ impl Queries {
                 users::provision(&self.database, actor, provision.create).await?,
             ));
         }
+        if let query::Body::ReportPresence(report) = body {
+            return Ok(reply::Body::PresenceReported(self.presence.report(report).await?));
+        }
         let mut connection = self.database.reads.acquire().await?;
         let c = &mut *connection;
         Ok(match body {
-            query::Body::ProvisionUser(_) => return Err(needs_actor().into()),
+            query::Body::ProvisionUser(_) | query::Body::ReportPresence(_) => {
+                return Err(needs_actor().into());
+            }
+            query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),
+            query::Body::ListPresenceChanges(q) => reply::Body::Presences(presence::changes(c, q).await?),
             query::Body::ListConversations(q) => {
                 reply::Body::Conversations(conversations::list(c, required(viewer)?, q).await?)
             }

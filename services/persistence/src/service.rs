@@ -20,6 +20,8 @@ use crate::ingest::Ingest;
 use crate::ingest::batch::Limits;
 use crate::ingest::finish::Finisher;
 use crate::leases::{Leases, Owned};
+use crate::presence::{Presence, Sweeper};
+use crate::push::Pushing;
 use crate::queries::Queries;
 use crate::startup;
 
@@ -81,11 +83,30 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         "nats",
         watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()),
     );
+    let presence = Presence {
+        bus: bus.clone(),
+        database: database.clone(),
+        limits: config.presence.limits(),
+    };
+    let sweeper = Sweeper {
+        presence: presence.clone(),
+        every: Duration::from_millis(config.presence.sweep_ms),
+    };
+    life.spawn("presence", sweeper.run(life.soft()));
+    if config.push.enabled {
+        let pushing = Pushing {
+            bus: bus.clone(),
+            database: database.clone(),
+            settings: config.pushes(),
+        };
+        life.spawn("push", pushing.run(life.soft()));
+    }
     let queries = Queries {
         replica: replica.to_owned(),
         bus: bus.clone(),
         database: database.clone(),
         concurrency: config.queries.concurrency,
+        presence,
     };
     life.spawn("queries", queries.run(life.soft()));
     life.spawn(

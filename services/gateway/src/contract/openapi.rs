@@ -20,6 +20,7 @@ their content type says; unknown fields are ignored. Outcomes are three: a 2xx i
 const TAGS: &[(&str, &str)] = &[
     ("conversations", "Direct and group conversations."),
     ("participants", "Who belongs to a conversation, and as what."),
+    ("presence", "Who is here."),
     ("messages", "Messages of a conversation."),
     ("receipts", "What was delivered and read."),
     ("threads", "Threads of a conversation."),

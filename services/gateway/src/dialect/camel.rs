@@ -288,7 +288,7 @@ pub fn answer(outcome: Result<&Answer, &ClientError>) -> Box<RawValue> {
         Ok(Answer::Thread(thread)) => answered.thread = Some(thread_json(thread)),
         Ok(Answer::Receipt(receipt)) => answered.unread = Some(receipt.unread),
         // Nothing these front ends can ask for is answered with a journal or a page.
-        Ok(Answer::Done | Answer::Journal(_) | Answer::Pages(_)) => {}
+        Ok(Answer::Done | Answer::Journal(_) | Answer::Pages(_) | Answer::Presence(_)) => {}
         Err(error) => answered.error = Some(error),
     }
     encode(&answered)

@@ -1,12 +1,14 @@
 //! The chats dialect: `message:*` and `typing:*` in chats that are followed without joining them.
 
-use parlance_proto::v1::{Conversation, ErrorCode, Typing};
+use parlance_proto::v1::{Conversation, ErrorCode, Presence, Typing};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
-use super::{Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, union};
+use super::{
+    Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, shape, union,
+};
 use crate::error::ClientError;
 use crate::limits::Limits;
 
@@ -21,6 +23,15 @@ struct TypingJson<'a> {
     chat_id: String,
     user_id: &'a str,
     username: &'a str,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatsUserStatus)]
+#[serde(rename_all = "camelCase")]
+struct UserStatusJson<'a> {
+    user_id: &'a str,
+    /// `online` or `offline`.
+    status: &'static str,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -106,6 +117,11 @@ impl Dialect for Chats {
                 "Somebody read a message.",
                 Shape::of::<union::ReadJson<'_>>(),
             )
+            .tells(
+                "user:status",
+                "A user one shares a chat with came or went.",
+                Shape::of::<UserStatusJson<'_>>(),
+            )
             .tells("typing:start", "Somebody begins to type.", typing())
             .tells("typing:stop", "Somebody ends to type.", typing())
             .tells(
@@ -127,6 +143,10 @@ impl Dialect for Chats {
     }
 
     fn joins_by_itself(&self) -> bool {
+        true
+    }
+
+    fn shows_presence(&self) -> bool {
         true
     }
 
@@ -204,6 +224,10 @@ impl Dialect for Chats {
                 Frame::new("chat:updated", &named(place, Some(participants)))
             }
             Outbound::ConversationRemoved(place) => Frame::new("chat:removed", &named(place, None)),
+            Outbound::Presence { seen, before } => match shape::came_or_went(seen, before) {
+                Some(status) => Frame::new("user:status", &user_status(seen, status)),
+                None => return Vec::new(),
+            },
             Outbound::Failed {
                 event, tag, error, ..
             } => Frame::new(
@@ -234,6 +258,13 @@ fn typing_json<'a>(place: &Place, typing: &'a Typing) -> TypingJson<'a> {
         chat_id: place.id.to_string(),
         user_id: &typing.user_id,
         username: &typing.username,
+    }
+}
+
+fn user_status<'a>(seen: &'a Presence, status: &'static str) -> UserStatusJson<'a> {
+    UserStatusJson {
+        user_id: &seen.user_id,
+        status,
     }
 }
 

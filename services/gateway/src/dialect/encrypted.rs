@@ -4,7 +4,7 @@
 mod json;
 
 use parlance_proto::ids;
-use parlance_proto::v1::ErrorCode;
+use parlance_proto::v1::{ErrorCode, PresenceStatus};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -13,7 +13,7 @@ use super::contract::Contract;
 use super::native::message_type;
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, Place, SendAction,
-    Speaker, camel, payload,
+    Speaker, camel, payload, shape,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -75,6 +75,10 @@ impl Dialect for Encrypted {
         true
     }
 
+    fn shows_presence(&self) -> bool {
+        true
+    }
+
     fn decode(
         &self,
         _speaker: Speaker<'_>,
@@ -83,8 +87,12 @@ impl Dialect for Encrypted {
         limits: &Limits,
     ) -> Result<Decoded, ClientError> {
         let action = match event {
-            "presence:online" => Action::Presence { online: true },
-            "presence:offline" => Action::Presence { online: false },
+            "presence:online" => Action::Presence {
+                status: PresenceStatus::Online,
+            },
+            "presence:offline" => Action::Presence {
+                status: PresenceStatus::Offline,
+            },
             "chat:message_send" => {
                 return Ok(Decoded {
                     action: Action::Send(send(payload::object(payload)?, limits)?),
@@ -142,6 +150,10 @@ impl Dialect for Encrypted {
             Outbound::ConversationRemoved(place) => {
                 Frame::new("chat:conversation_removed", &json::removed(place))
             }
+            Outbound::Presence { seen, before } => match shape::came_or_went(seen, before) {
+                Some(status) => Frame::new("user:status_changed", &json::user_status(seen, status)),
+                None => return Vec::new(),
+            },
             // Here the ack is how a client learns of a failure.
             Outbound::Failed { acked: true, .. } => return Vec::new(),
             Outbound::Failed {

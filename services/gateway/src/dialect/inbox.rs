@@ -220,6 +220,7 @@ impl Dialect for Inbox {
             // The front end shows neither who is in a conversation nor threads nor journals, and cannot be
             // told to begin anew.
             Outbound::RoomPresence(..)
+            | Outbound::Presence { .. }
             | Outbound::ThreadCreated(..)
             | Outbound::MembersAdded(..)
             | Outbound::MemberRemoved(..)

@@ -247,6 +247,7 @@ impl Dialect for Journal {
             | Outbound::Reaction(..)
             | Outbound::Typing(..)
             | Outbound::RoomPresence(..)
+            | Outbound::Presence { .. }
             | Outbound::ThreadCreated(..)
             | Outbound::MembersAdded(..)
             | Outbound::MemberRemoved(..)
@@ -270,7 +271,7 @@ impl Dialect for Journal {
             Ok(Answer::Conversation(joined)) => answer.conversation = Some(conversation(joined)),
             Ok(Answer::Receipt(receipt)) => answer.read = place.map(|place| read(place, receipt)),
             Ok(Answer::Journal(edited)) => answer.journal = Some(journal_json(edited)),
-            Ok(Answer::Done | Answer::Thread(_) | Answer::Pages(_)) => {}
+            Ok(Answer::Done | Answer::Thread(_) | Answer::Pages(_) | Answer::Presence(_)) => {}
             Err(error) => answer.failed = Some(failed(error)),
         }
         encode(&answer)

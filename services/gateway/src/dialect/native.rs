@@ -3,6 +3,7 @@
 mod contract;
 pub mod input;
 pub mod json;
+pub mod presence;
 #[cfg(test)]
 mod tests;
 
@@ -10,8 +11,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use parlance_proto::ConversationId;
-use parlance_proto::v1::{ErrorCode, MessageType, Position};
+use parlance_proto::v1::{ErrorCode, MessageType, Position, PresenceStatus};
+use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -141,6 +142,18 @@ struct PresencePayload {
     online: bool,
 }
 
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StatusPayload)]
+struct StatusPayload {
+    status: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = UsersPayload)]
+struct UsersPayload {
+    user_ids: Vec<String>,
+}
+
 /// What a client asks for that has been away.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = SyncPayload)]
@@ -266,6 +279,9 @@ impl Dialect for Native {
             "journal:leave",
             "journal:edit",
             "presence",
+            "presence:set",
+            "presence:subscribe",
+            "presence:unsubscribe",
             "sync",
         ]
     }
@@ -276,6 +292,10 @@ impl Dialect for Native {
 
     fn backlog(&self) -> Backlog {
         Backlog::AtConnect
+    }
+
+    fn shows_presence(&self) -> bool {
+        true
     }
 
     fn decode(
@@ -314,8 +334,16 @@ impl Dialect for Native {
             "journal:leave" => Action::LeaveJournal(object::<JournalPayload>(payload)?.journal_id),
             "journal:edit" => decode_journal_edit(object(payload)?, limits)?,
             "presence" => Action::Presence {
-                online: object::<PresencePayload>(payload)?.online,
+                status: match object::<PresencePayload>(payload)?.online {
+                    true => PresenceStatus::Online,
+                    false => PresenceStatus::Offline,
+                },
             },
+            "presence:set" => Action::Presence {
+                status: presence_status(&object::<StatusPayload>(payload)?.status)?,
+            },
+            "presence:subscribe" => Action::WatchPresence(decode_users(object(payload)?, limits)?),
+            "presence:unsubscribe" => Action::UnwatchPresence(decode_users(object(payload)?, limits)?),
             "sync" => Action::Sync(object::<SyncPayload>(payload)?.conversations.check(limits)?),
             _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
         };
@@ -369,6 +397,7 @@ impl Dialect for Native {
                 Frame::new("conversation:updated", &json::list_updated(last, unread))
             }
             Outbound::JournalEdited(edited) => Frame::new("journal:updated", &json::journal(edited)),
+            Outbound::Presence { seen, .. } => Frame::new("presence:changed", &presence::json(seen)),
             Outbound::Resync {
                 place,
                 epoch,
@@ -388,11 +417,12 @@ impl Dialect for Native {
         match body {
             Answer::Done => acknowledged(&Nothing {}),
             Answer::Message(message) => acknowledged(&json::Holding::message(message)),
-            Answer::Conversation(conversation) => acknowledged(&json::Holding::conversation(conversation)),
+            Answer::Conversation(conversation) => acknowledged(&presence::Joined::new(conversation)),
             Answer::Receipt(receipt) => acknowledged(&json::Holding::receipt(receipt)),
             Answer::Thread(thread) => acknowledged(&json::Holding::thread(thread)),
             Answer::Journal(journal) => acknowledged(&json::Holding::journal(journal)),
             Answer::Pages(pages) => acknowledged(&json::sync(pages)),
+            Answer::Presence(seen) => acknowledged(&presence::list(seen)),
         }
     }
 
@@ -506,6 +536,23 @@ fn decode_journal_edit(payload: JournalEditPayload, limits: &Limits) -> Result<A
         journal: payload.journal_id,
         change,
     })
+}
+
+fn presence_status(name: &str) -> Result<PresenceStatus, ClientError> {
+    match name {
+        "online" => Ok(PresenceStatus::Online),
+        "away" => Ok(PresenceStatus::Away),
+        "offline" => Ok(PresenceStatus::Offline),
+        _ => Err(ClientError::invalid("status is none of online, away, offline")),
+    }
+}
+
+fn decode_users(payload: UsersPayload, limits: &Limits) -> Result<Vec<String>, ClientError> {
+    limits.watched(payload.user_ids.len())?;
+    for id in &payload.user_ids {
+        UserId::parse(id.as_str())?;
+    }
+    Ok(payload.user_ids)
 }
 
 /// The message types a client may send; `system` is for services.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use parlance_proto::UserId;
-use parlance_proto::v1::{Event, EventPage, MessageCreated, event};
+use parlance_proto::v1::{Event, EventPage, MessageCreated, PresenceStatus, event};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -62,6 +62,7 @@ pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
         unread: 2,
         joined,
     };
+    let presence = |seen, before| Outbound::Presence { seen, before };
     vec![
         ("message_direct", Outbound::MessageCreated(direct, &s.text)),
         ("message_group", Outbound::MessageCreated(group, &s.image)),
@@ -112,6 +113,10 @@ pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
         ("list_updated", listed(false)),
         ("list_updated_joined", listed(true)),
         ("journal_edited", Outbound::JournalEdited(&s.journal)),
+        ("came", presence(&s.online, PresenceStatus::Offline)),
+        ("greeted", presence(&s.online, PresenceStatus::Unspecified)),
+        ("away", presence(&s.away, PresenceStatus::Online)),
+        ("went", presence(&s.offline, PresenceStatus::Away)),
         (
             "resync",
             Outbound::Resync {
@@ -175,6 +180,11 @@ pub fn answers() -> Vec<(
         ("thread", Ok(Answer::Thread(s.thread.clone())), group),
         ("journal", Ok(Answer::Journal(s.journal.clone())), None),
         ("pages", Ok(Answer::Pages(vec![page])), None),
+        (
+            "presence",
+            Ok(Answer::Presence(vec![s.away.clone(), s.offline.clone()])),
+            None,
+        ),
         ("refused", Err(&s.refused), None),
         ("missing", Err(&s.missing), None),
         ("unknown", Err(&s.unknown), None),

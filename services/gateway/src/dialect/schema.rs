@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{
-    Channel, ConversationKind, ConversationStatus, ErrorCode, MessageType, Role, SenderKind,
+    Channel, ConversationKind, ConversationStatus, ErrorCode, MessageType, PresenceStatus, Role, SenderKind,
 };
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{AnyOf, AnyOfBuilder, Object, ObjectBuilder, SchemaFormat, Type};
@@ -78,6 +78,11 @@ pub fn role() -> Object {
 /// How far a message has come.
 pub fn delivery() -> Object {
     one_of(["sent", "delivered", "read"])
+}
+
+/// How a user is seen.
+pub fn presence() -> Object {
+    one_of(names::<PresenceStatus>(native::presence::status_name))
 }
 
 /// For whom a message is deleted.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use parlance_proto::v1::{ConversationKind, Message, Participant, SenderKind};
+use parlance_proto::v1::{ConversationKind, Message, Participant, Presence, PresenceStatus, SenderKind};
 use serde_json::value::RawValue;
 
 pub use super::native::json::{channel_name, metadata, role_name, status_name, time, type_name};
@@ -60,6 +60,17 @@ pub fn delivery(recipient: &Participant, seq: u64) -> &'static str {
     } else {
         "sent"
     }
+}
+
+/// The word for how a user is seen in vocabularies that know only `online` and `offline`; `None` where it is the
+/// word that was said before.
+pub fn came_or_went(seen: &Presence, before: PresenceStatus) -> Option<&'static str> {
+    let word = |status| match status {
+        PresenceStatus::Online | PresenceStatus::Away => "online",
+        PresenceStatus::Offline | PresenceStatus::Unspecified => "offline",
+    };
+    let (now, said) = (word(seen.status()), word(before));
+    (before == PresenceStatus::Unspecified || now != said).then_some(now)
 }
 
 /// Those a message is for.

@@ -209,7 +209,10 @@ impl Dialect for Threads {
                 event, tag, error, ..
             } => failed(event, tag, error),
             // The front end has no lists that live, no journals, and no way to be told to begin anew.
-            Outbound::ListUpdated { .. } | Outbound::JournalEdited(_) | Outbound::Resync { .. } => Vec::new(),
+            Outbound::ListUpdated { .. }
+            | Outbound::JournalEdited(_)
+            | Outbound::Presence { .. }
+            | Outbound::Resync { .. } => Vec::new(),
         }
     }
 

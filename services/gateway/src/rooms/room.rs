@@ -368,7 +368,9 @@ impl Room {
     }
 
     fn publish_place(&self) {
-        self.progress.show(self.place.clone());
+        let place = Arc::new(self.place.clone());
+        let before = self.progress.show(Arc::clone(&place));
+        self.rooms.members.changed(before.as_deref(), Some(&place));
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) async fn begin(socket: SocketRef) {
     drop(socket);
     tracing::debug!(user = %session.user, session = ?session.id, "connected");
     shared.sessions.insert(Arc::clone(&session));
+    shared.presence.arrived(&session);
     shared.users.arrived(Arc::clone(&session), since);
     drop(expected);
     // Revoked between its check and now, when nobody could find it among the sessions.
@@ -162,6 +163,7 @@ impl Serving {
         let Self { shared, session, .. } = self;
         shared.sessions.remove(&session);
         shared.users.gone(&session);
+        shared.presence.gone(&session);
         for conversation in session.conversations() {
             shared.rooms.detach(conversation, session.id);
         }

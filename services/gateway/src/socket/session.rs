@@ -24,6 +24,13 @@ use crate::error::ClientError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(u64);
 
+impl SessionId {
+    /// Unique in this process.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A connected client.
 pub struct Session {
     /// Own name.

@@ -14,6 +14,8 @@ mod dialects;
 mod faults;
 mod journals;
 mod observability;
+mod presence;
+mod push;
 mod soak;
 mod spec;
 mod startup;

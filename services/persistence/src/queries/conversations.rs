@@ -4,7 +4,7 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 
 use super::page::{MAX_BYTES, fitting, limit, slim};
-use super::{QueryError, conversation_id};
+use super::{QueryError, conversation_id, presence};
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
 use crate::store::conversations::{self as store, Place};
@@ -19,6 +19,7 @@ pub(super) async fn get(
     let mut views = store::views(connection, std::slice::from_ref(&key)).await?;
     fill(connection, views.values_mut()).await?;
     let mut view = views.remove(&key).ok_or_else(no_conversation)?;
+    presence::fill(connection, std::slice::from_mut(&mut view)).await?;
     slim(&mut view, |view| &mut view.participants);
     Ok(view)
 }
@@ -62,6 +63,7 @@ async fn page(
         .collect();
     let mut views = store::views(connection, &asked).await?;
     let mut page: Vec<v1::Conversation> = asked.iter().filter_map(|key| views.remove(key)).collect();
+    presence::fill(connection, &mut page).await?;
     let fitting = fitting(&page, MAX_BYTES);
     more |= fitting < page.len();
     page.truncate(fitting);

@@ -25,6 +25,7 @@ pub(super) async fn provision(
         store::find(&mut connection, user_id).await?
     };
     let current = |user: &v1::User| username.is_empty() || user.username == *username;
+    let seen_at_ms = known.as_ref().map_or(0, |user| user.seen_at_ms);
     match known {
         Some(user) if current(&user) => return Ok(user),
         None if !create => return Err(unknown().into()),
@@ -35,7 +36,10 @@ pub(super) async fn provision(
     let mut connection = database.writes.acquire().await?;
     let user = store::upsert(&mut connection, user_id, name).await?;
     // Deleted: neither mode lets a deleted user in again.
-    Ok(user.ok_or_else(unknown)?)
+    Ok(v1::User {
+        seen_at_ms,
+        ..user.ok_or_else(unknown)?
+    })
 }
 
 pub(super) async fn memberships(

@@ -58,6 +58,7 @@ pub async fn of(
             number,
             delivered_seq: seq_from(delivered_seq)?,
             read: read.to_wire(),
+            presence: None,
         };
         all.entry(conversation_id).or_default().push(participant);
     }

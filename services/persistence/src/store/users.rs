@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use chrono::{DateTime, Utc};
 use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::receipts::unread_messages;
-use super::seq_from;
+use super::{millis, seq_from};
 use crate::ingest::tell::Unnamed;
 
 #[derive(sqlx::FromRow)]
@@ -16,6 +17,7 @@ struct UserRow {
     number: i64,
     username: String,
     memberships_version: i64,
+    seen_at: Option<DateTime<Utc>>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -37,25 +39,30 @@ impl TryFrom<UserRow> for v1::User {
             number,
             username,
             memberships_version,
+            seen_at,
         } = row;
         Ok(Self {
             user_id,
             number,
             username,
             memberships_version: seq_from(memberships_version)?,
-            seen_at_ms: 0,
+            seen_at_ms: seen_at.map_or(0, millis),
         })
     }
 }
 
-/// A living user.
+/// A living user, with when an earlier session was last known to be alive: while it is open, as of the latest
+/// report of its gateway.
 ///
 /// # Errors
 /// Of the database.
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<v1::User>, sqlx::Error> {
     let row: Option<UserRow> = sqlx::query_as(
-        "SELECT user_id, number, username, memberships_version FROM users
-         WHERE user_id = $1 AND deleted_at IS NULL",
+        "SELECT u.user_id, u.number, u.username, u.memberships_version,
+                greatest(p.alive_at, (SELECT max(g.renewed_at) FROM sessions s JOIN gateways g ON g.instance = s.gateway
+                                      WHERE s.user_id = u.user_id)) AS seen_at
+         FROM users u LEFT JOIN presence p USING (user_id)
+         WHERE u.user_id = $1 AND u.deleted_at IS NULL",
     )
     .bind(id)
     .fetch_optional(connection)
@@ -63,7 +70,7 @@ pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<v1::
     row.map(TryInto::try_into).transpose()
 }
 
-/// Creates the user if need be and gives them this name; `None` if they were deleted.
+/// Creates the user if need be and gives them this name; `None` if they were deleted. Earlier sessions are left out.
 ///
 /// # Errors
 /// Of the database.
@@ -76,7 +83,7 @@ pub async fn upsert(
         "INSERT INTO users AS u (user_id, username) VALUES ($1, $2)
          ON CONFLICT (user_id) DO UPDATE SET username = excluded.username, updated_at = now()
          WHERE u.deleted_at IS NULL
-         RETURNING user_id, number, username, memberships_version",
+         RETURNING user_id, number, username, memberships_version, NULL::timestamptz AS seen_at",
     )
     .bind(id)
     .bind(username)

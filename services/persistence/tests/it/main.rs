@@ -11,6 +11,8 @@ mod journals;
 mod leases;
 mod members;
 mod messages;
+mod presence;
+mod pushes;
 mod queries;
 mod receipts;
 mod service;

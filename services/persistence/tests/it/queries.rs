@@ -1,6 +1,9 @@
 //! What questions are answered, and to whom.
 
 use parlance_bus::{Bus, ConnectSettings};
+use std::time::Duration;
+
+use parlance_persistence::presence::{Limits, Presence};
 use parlance_persistence::queries::{Queries, QueryError};
 use parlance_proto::v1::{self, ErrorCode, query, reply};
 
@@ -19,9 +22,17 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
     let bus = Bus::connect(&settings).await.unwrap();
     Queries {
         replica: "one".into(),
-        bus,
+        bus: bus.clone(),
         database: db.database.clone(),
         concurrency: 1,
+        presence: Presence {
+            bus: bus.clone(),
+            database: db.database.clone(),
+            limits: Limits {
+                lease: Duration::from_secs(10),
+                grace: Duration::from_secs(5),
+            },
+        },
     }
 }
 

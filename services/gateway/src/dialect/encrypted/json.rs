@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use parlance_proto::v1::{
-    Conversation, Message, MessageRef as StoredRef, Participant, Reaction, ReactionChanged, ReceiptUpdated,
-    Typing,
+    Conversation, Message, MessageRef as StoredRef, Participant, Presence, Reaction, ReactionChanged,
+    ReceiptUpdated, Typing,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -100,6 +100,27 @@ pub struct TypingJson<'a> {
     #[schema(format = DateTime)]
     timestamp: String,
     conversation_id: String,
+}
+
+/// A user came or went.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = EncryptedUserStatus)]
+pub struct UserStatusJson<'a> {
+    user_id: &'a str,
+    /// `online` or `offline`.
+    status: &'static str,
+    #[schema(format = DateTime)]
+    timestamp: String,
+}
+
+/// Writes that a user came or went.
+pub fn user_status<'a>(seen: &'a Presence, status: &'static str) -> UserStatusJson<'a> {
+    UserStatusJson {
+        user_id: &seen.user_id,
+        status,
+        timestamp: time(seen.since_ms),
+    }
 }
 
 /// A message is gone.
@@ -431,7 +452,8 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> 
             | Answer::Receipt(_)
             | Answer::Thread(_)
             | Answer::Journal(_)
-            | Answer::Pages(_),
+            | Answer::Pages(_)
+            | Answer::Presence(_),
         ) => {}
         Err(error) => answer.error = Some(failed(error)),
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     Acknowledged, ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload,
     JournalPayload, Nothing, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload,
-    SwitchPayload, SyncPayload, ThreadPayload, TypingPayload,
+    StatusPayload, SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
 use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json;
@@ -23,6 +23,18 @@ fn done() -> Shape {
 fn holding(field: &str) -> Shape {
     Shape::of::<Acknowledged<'_, json::Holding<'_>>>()
         .answering("ok", true, &[field])
+        .or(refused())
+}
+
+fn presences() -> Shape {
+    Shape::of::<Acknowledged<'_, presence::ListJson<'_>>>()
+        .answering("ok", true, &["presence"])
+        .or(refused())
+}
+
+fn joined() -> Shape {
+    Shape::of::<Acknowledged<'_, presence::Joined<'_>>>()
+        .answering("ok", true, &["conversation"])
         .or(refused())
 }
 
@@ -78,7 +90,7 @@ fn taken(contract: Contract) -> Contract {
             "conversation:join",
             "Follow a conversation.",
             Shape::of::<ConversationPayload>(),
-            holding("conversation"),
+            joined(),
         )
         .takes(
             "conversation:leave",
@@ -166,6 +178,24 @@ fn taken(contract: Contract) -> Contract {
             done(),
         )
         .takes(
+            "presence:set",
+            "Be seen as online, away or offline.",
+            Shape::of::<StatusPayload>(),
+            done(),
+        )
+        .takes(
+            "presence:subscribe",
+            "Be told how these users are seen, also where one shares only large groups with them.",
+            Shape::of::<UsersPayload>(),
+            presences(),
+        )
+        .takes(
+            "presence:unsubscribe",
+            "Be told no more.",
+            Shape::of::<UsersPayload>(),
+            done(),
+        )
+        .takes(
             "sync",
             "What happened in conversations since these positions.",
             Shape::of::<SyncPayload>(),
@@ -183,6 +213,7 @@ fn told(contract: Contract) -> Contract {
         .tells("message:reaction", "A mark was put on a message or taken back.", numbered(Shape::of::<json::ReactionChangedJson<'_>>()))
         .tells("receipt:updated", "How far a participant has read and got messages.", Shape::of::<json::ReceiptJson<'_>>())
         .tells("typing", "Somebody types, or ends to.", Shape::of::<json::TypingJson<'_>>())
+        .tells("presence:changed", "A user is seen otherwise.", Shape::of::<presence::PresenceJson<'_>>())
         .tells("thread:created", "A thread was begun.", numbered(Shape::of::<json::ThreadJson<'_>>()))
         .tells("member:added", "Users were added.", numbered(Shape::of::<json::MembersJson<'_>>()))
         .tells("member:removed", "A user left or was removed.", numbered(Shape::of::<json::MemberJson<'_>>()))

@@ -15,6 +15,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::presence;
+
 /// A message as clients see it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Message)]
@@ -99,6 +101,11 @@ pub(super) struct ParticipantJson<'a> {
     username: &'a str,
     #[schema(schema_with = crate::dialect::schema::role)]
     role: &'static str,
+    /// Where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_at: Option<String>,
 }
 
 /// A durable change as clients see it.
@@ -389,6 +396,8 @@ fn participant(participant: &Participant) -> ParticipantJson<'_> {
         user_id: &participant.user_id,
         username: &participant.username,
         role: role_name(participant.role()),
+        online: participant.presence.as_ref().map(presence::is_online),
+        last_seen_at: participant.presence.as_ref().and_then(presence::last_seen),
     }
 }
 

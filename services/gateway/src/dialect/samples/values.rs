@@ -2,8 +2,8 @@
 
 use parlance_proto::v1::{
     Conversation, ConversationKind, ConversationStatus, ErrorCode, JournalEdited, MembersAdded, Message,
-    MessageRef, MessageType, Participant, Reaction, ReactionChanged, ReceiptUpdated, Role, RoomPresence,
-    Sender, SenderKind, SeqRange, Thread, Typing,
+    MessageRef, MessageType, Participant, Presence, PresenceStatus, Reaction, ReactionChanged,
+    ReceiptUpdated, Role, RoomPresence, Sender, SenderKind, SeqRange, Thread, Typing,
 };
 
 use super::{DIRECT, EPOCH, GROUP, JOURNAL, NOW, THREAD};
@@ -35,6 +35,9 @@ pub(super) struct Samples {
     pub(super) direct_conversation: Conversation,
     pub(super) group_conversation: Conversation,
     pub(super) journal: JournalEdited,
+    pub(super) online: Presence,
+    pub(super) away: Presence,
+    pub(super) offline: Presence,
     pub(super) refused: ClientError,
     pub(super) missing: ClientError,
     pub(super) unknown: ClientError,
@@ -84,6 +87,9 @@ impl Samples {
                 ..conversation(GROUP, 8, ConversationKind::Group, "Team")
             },
             journal: journal(),
+            online: seen(PresenceStatus::Online, 5),
+            away: seen(PresenceStatus::Away, 6),
+            offline: seen(PresenceStatus::Offline, 7),
             refused: ClientError::new(ErrorCode::Forbidden, "only editors may do this"),
             missing: ClientError::no_conversation(),
             unknown: ClientError::unknown(),
@@ -100,6 +106,16 @@ fn person(id: &str, name: &str, number: i64, role: Role) -> Participant {
         role: role.into(),
         number,
         ..Participant::default()
+    }
+}
+
+fn seen(status: PresenceStatus, version: u64) -> Presence {
+    Presence {
+        user_id: "alice".to_owned(),
+        status: status.into(),
+        version,
+        last_seen_ms: NOW,
+        since_ms: NOW + 5_000,
     }
 }
 

@@ -87,7 +87,15 @@ impl Serving {
                 Outcome::Now(seen.map(|_| Answer::Done))
             }
             Action::Sync(positions) => Outcome::Now(self.sync(positions).await),
-            Action::Presence { .. } => Outcome::Now(Ok(Answer::Done)),
+            Action::Presence { status } => {
+                shared.presence.set(&self.session, status);
+                Outcome::Now(Ok(Answer::Done))
+            }
+            Action::WatchPresence(users) => Outcome::Now(self.watch(users).await),
+            Action::UnwatchPresence(users) => {
+                shared.presence.unwatch(self.session.id, users);
+                Outcome::Now(Ok(Answer::Done))
+            }
             Action::JoinJournal(journal) => {
                 let id = resolver.conversation(journal).await?;
                 Outcome::Now(self.join_journal(id).await)
@@ -128,6 +136,7 @@ impl Serving {
         if self.session.dialect.shows_who_looks() && self.shown_in.insert(id) {
             self.show(id, true).await;
         }
+        self.show_presence(&mut joined).await;
         Ok(Answer::Conversation(joined))
     }
 
@@ -140,6 +149,43 @@ impl Serving {
             since_ms: self.session.seen_before_ms(),
             ..Missed::default()
         })
+    }
+
+    /// How the others in a joined conversation are seen: in the answer, or as the dialect tells it. What changes
+    /// afterwards is told.
+    async fn show_presence(&self, joined: &mut Conversation) {
+        let (session, presence) = (&self.session, &self.shared.presence);
+        if !session.dialect.shows_presence() {
+            return;
+        }
+        if session.dialect.joins_by_itself() {
+            if let Ok(id) = joined.id.parse() {
+                presence.greet(Arc::clone(session), id);
+            }
+            return;
+        }
+        if joined.participants.len() > self.shared.large_group {
+            // It would not be told when it changes.
+            for participant in &mut joined.participants {
+                participant.presence = None;
+            }
+            return;
+        }
+        let ids = joined.participants.iter().map(|one| one.user_id.clone());
+        let seen = presence.look(ids.collect()).await;
+        for participant in &mut joined.participants {
+            let found = seen.iter().find(|one| one.user_id == participant.user_id);
+            participant.presence = found.cloned().or(participant.presence.take());
+        }
+    }
+
+    async fn watch(&self, users: Vec<String>) -> Result<Answer, ClientError> {
+        let me = Some(self.actor());
+        let allowed = self.shared.backend.presence(me, users).await?.presences;
+        let session = Arc::clone(&self.session);
+        Ok(Answer::Presence(
+            self.shared.presence.watch(session, allowed).await,
+        ))
     }
 
     async fn leave(&mut self, id: ConversationId) {

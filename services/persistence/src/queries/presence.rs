@@ -1,0 +1,96 @@
+//! How users are seen.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use parlance_proto::v1;
+use sqlx::PgConnection;
+
+use super::{QueryError, Viewer};
+use crate::ingest::work::refuse;
+use crate::store::presence as store;
+
+/// Users asked for at once.
+const USERS_MAX: usize = 2_000;
+/// Changes in one answer; well below a bus message even with the longest ids.
+const CHANGES_MAX: usize = 4_000;
+/// A transaction may commit later than what it wrote says, so each answer goes back this far behind the last.
+const OVERLAP_US: i64 = 5_000_000;
+/// Participants up to which a conversation is read with how each of them is seen.
+const LARGE_GROUP: usize = 200;
+/// Users looked up for one page of conversations.
+const LOOKED_UP: usize = 2_000;
+
+pub(super) async fn get(
+    connection: &mut PgConnection,
+    viewer: Viewer<'_>,
+    query: &v1::GetPresence,
+) -> Result<v1::Presences, QueryError> {
+    if query.user_ids.len() > USERS_MAX {
+        return Err(refuse("more than 2000 users are named").into());
+    }
+    Ok(v1::Presences {
+        presences: store::of(connection, &query.user_ids, viewer).await?,
+        next_us: 0,
+        complete: true,
+    })
+}
+
+pub(super) async fn changes(
+    connection: &mut PgConnection,
+    query: &v1::ListPresenceChanges,
+) -> Result<v1::Presences, QueryError> {
+    // Before the changes: what commits in between is told again.
+    let now = store::clock(connection).await?;
+    if query.since_us <= 0 {
+        return Ok(v1::Presences {
+            presences: Vec::new(),
+            next_us: now - OVERLAP_US,
+            complete: true,
+        });
+    }
+    let since: DateTime<Utc> =
+        DateTime::from_timestamp_micros(query.since_us).ok_or_else(|| refuse("since_us is no time"))?;
+    let presences = store::since(connection, since, CHANGES_MAX).await?;
+    let complete = presences.len() < CHANGES_MAX;
+    let next_us = match presences.last() {
+        // Milliseconds are enough here: the ones before are told again.
+        Some(last) if !complete => last.since_ms * 1000,
+        _ => now - OVERLAP_US,
+    };
+    Ok(v1::Presences {
+        presences,
+        next_us,
+        complete,
+    })
+}
+
+/// Fills in how the participants of conversations are seen, but of large groups.
+pub(super) async fn fill(
+    connection: &mut PgConnection,
+    conversations: &mut [v1::Conversation],
+) -> Result<(), sqlx::Error> {
+    let small = |conversation: &&mut v1::Conversation| conversation.participants.len() <= LARGE_GROUP;
+    let mut users: Vec<String> = conversations
+        .iter_mut()
+        .filter(small)
+        .flat_map(|conversation| &conversation.participants)
+        .map(|participant| participant.user_id.clone())
+        .collect();
+    users.sort_unstable();
+    users.dedup();
+    if users.is_empty() || users.len() > LOOKED_UP {
+        return Ok(());
+    }
+    let seen: HashMap<String, v1::Presence> = store::of(connection, &users, None)
+        .await?
+        .into_iter()
+        .map(|presence| (presence.user_id.clone(), presence))
+        .collect();
+    for conversation in conversations.iter_mut().filter(small) {
+        for participant in &mut conversation.participants {
+            participant.presence = seen.get(&participant.user_id).cloned();
+        }
+    }
+    Ok(())
+}
