@@ -6,6 +6,7 @@
 )]
 
 mod boundaries;
+mod contract;
 mod conversations;
 mod dev;
 mod devstack;
