@@ -11,10 +11,10 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage,
     GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
-    ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts, ListPresenceChanges, ListReceipts,
-    ListThreads, Membership, Message, MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences,
-    ProvisionUser, Query, Receipts, Reply, ReportPresence, Resolve, Resolved, Room, Sync, Threads, User,
-    query, reply,
+    ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts,
+    ListPresenceChanges, ListReceipts, ListThreads, Membership, Message, MessagePage, MissedReceipts, Ping,
+    Position, PresenceReported, Presences, ProvisionUser, Query, Receipts, Reply, ReportPresence, Resolve,
+    Resolved, Room, Sync, Threads, User, query, reply,
 };
 use parlance_runtime::health::Condition;
 use tokio::time::Instant;

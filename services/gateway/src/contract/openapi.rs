@@ -33,6 +33,9 @@ const TAGS: &[(&str, &str)] = &[
     ("documentation", "This contract."),
 ];
 
+/// Routes that make what has an id of its own: it may be taken.
+const CLIENT_NAMED: &[&str] = &["/messages", "/threads", "/threads/{tid}"];
+
 /// The document.
 pub(super) fn document() -> Value {
     let routes = serde_json::to_value(rest::openapi()).unwrap_or_default();
@@ -43,6 +46,7 @@ pub(super) fn document() -> Value {
     for (path, item) in &mut paths {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             aliases::soften(operation);
+            unrequire(operation);
             if path.starts_with("/api/") {
                 refuse(path, method, operation);
             }
@@ -82,6 +86,23 @@ fn take(document: &Value, place: &str) -> Map<String, Value> {
     found.cloned().unwrap_or_default()
 }
 
+/// A body that may be missing is not a body that may be null.
+fn unrequire(operation: &mut Value) {
+    let Some(body) = operation.get_mut("requestBody") else {
+        return;
+    };
+    let schema = &mut body["content"]["application/json"]["schema"];
+    let Some(Value::Array(variants)) = schema.get_mut("anyOf") else {
+        return;
+    };
+    let before = variants.len();
+    variants.retain(|variant| *variant != json!({ "type": "null" }));
+    if let (true, [only]) = (variants.len() < before, &variants[..]) {
+        *schema = only.clone();
+        body["required"] = json!(false);
+    }
+}
+
 /// Adds how an operation can fail.
 fn refuse(path: &str, method: &str, operation: &mut Value) {
     let has_body = operation.get("requestBody").is_some();
@@ -104,7 +125,7 @@ fn refuse(path: &str, method: &str, operation: &mut Value) {
     if method != "get" {
         codes.extend([ErrorCode::Unprocessable, ErrorCode::Unknown]);
     }
-    if method == "post" {
+    if method == "post" && CLIENT_NAMED.iter().any(|end| path.ends_with(end)) {
         codes.push(ErrorCode::Conflict);
     }
     if has_body {

@@ -15,7 +15,8 @@ use parlance_proto::v1::{ErrorCode, MessageType, Position, PresenceStatus};
 use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::contract::Contract;
@@ -23,7 +24,7 @@ use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
     Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, JournalChange, MessageRef, Outbound,
-    SendAction, Speaker, encode,
+    SendAction, Speaker, encode, schema,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -145,6 +146,7 @@ struct PresencePayload {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = StatusPayload)]
 struct StatusPayload {
+    #[schema(schema_with = schema::presence)]
     status: String,
 }
 
@@ -159,7 +161,7 @@ struct UsersPayload {
 #[schema(as = SyncPayload)]
 pub struct SyncPayload {
     /// From where on, by conversation id.
-    #[schema(value_type = BTreeMap<String, PositionPayload>)]
+    #[schema(value_type = BTreeMap<SyncKey, PositionPayload>)]
     pub conversations: Positions,
 }
 
@@ -207,16 +209,22 @@ impl TryFrom<String> for SyncKey {
     }
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = Acknowledged)]
+impl PartialSchema for SyncKey {
+    fn schema() -> RefOr<Schema> {
+        Schema::from(schema::uuid()).into()
+    }
+}
+
+impl ToSchema for SyncKey {}
+
+#[derive(Serialize)]
 struct Acknowledged<'a, T: Serialize> {
     ok: bool,
     #[serde(flatten)]
     body: &'a T,
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = Nothing)]
+#[derive(Serialize)]
 struct Nothing {}
 
 #[derive(Serialize, ToSchema)]

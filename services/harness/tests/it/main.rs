@@ -6,6 +6,7 @@
 )]
 
 mod boundaries;
+mod contract;
 mod control;
 mod conversations;
 mod dev;

@@ -247,6 +247,11 @@ pub(super) fn contract() -> Contract {
             shapes::typing(),
             ack(&[]),
         )
+        .tells(
+            "user:status_changed",
+            "A user one shares a conversation with came or went.",
+            Shape::of::<UserStatusJson<'_>>(),
+        )
         .tells("chat:message_received", "A message was sent.", message())
         .tells("chat:message_edited", "A message was changed.", message())
         .tells(

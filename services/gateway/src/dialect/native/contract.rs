@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{
-    Acknowledged, ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload,
-    JournalPayload, Nothing, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload,
-    StatusPayload, SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
+    ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload, JournalPayload,
+    PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
+    SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
 use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json;
@@ -15,31 +15,31 @@ fn refused() -> Shape {
 }
 
 fn done() -> Shape {
-    Shape::of::<Acknowledged<'_, Nothing>>()
+    Shape::raw(json!({ "type": "object" }))
         .answering("ok", true, &[])
         .or(refused())
 }
 
 fn holding(field: &str) -> Shape {
-    Shape::of::<Acknowledged<'_, json::Holding<'_>>>()
+    Shape::of::<json::Holding<'_>>()
         .answering("ok", true, &[field])
         .or(refused())
 }
 
 fn presences() -> Shape {
-    Shape::of::<Acknowledged<'_, presence::ListJson<'_>>>()
+    Shape::of::<presence::ListJson<'_>>()
         .answering("ok", true, &["presence"])
         .or(refused())
 }
 
 fn joined() -> Shape {
-    Shape::of::<Acknowledged<'_, presence::Joined<'_>>>()
+    Shape::of::<presence::Joined<'_>>()
         .answering("ok", true, &["conversation"])
         .or(refused())
 }
 
 fn pages() -> Shape {
-    Shape::of::<Acknowledged<'_, json::SyncJson<'_>>>()
+    Shape::of::<json::SyncJson<'_>>()
         .answering("ok", true, &["conversations"])
         .or(refused())
 }
