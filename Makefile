@@ -56,8 +56,7 @@ doc: ## Build the API documentation; warnings are errors
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 generate: ## Rewrite the files that are generated from others
-	@PARLANCE_BLESS=1 cargo test --quiet --package parlance-proto --test generated
-	@PARLANCE_BLESS=1 cargo test --quiet --package parlance-gateway --test contract
+	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test generated --test contract
 
 check-generated:
 	@sum() { { git diff; git status --porcelain --untracked-files=all; } | git hash-object --stdin; }; \

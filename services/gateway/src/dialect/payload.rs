@@ -83,7 +83,6 @@ pub struct Reading {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-
 struct Tagged<'a> {
     #[serde(alias = "temp_id", borrow)]
     temp_id: &'a RawValue,

@@ -298,7 +298,10 @@ async fn messages(api: &mut Checked, alice: &str, bob: &str, group: &str) {
     let empty = Some(json!({ "content": "" }));
     let (status, _) = api.call(Some(alice), "POST", ALL, &[group], "", empty).await;
     assert_eq!(status, 400);
+    threads(api, alice, bob, group, &message).await;
+}
 
+async fn threads(api: &mut Checked, alice: &str, bob: &str, group: &str, message: &str) {
     let (threads, thread) = (
         "/api/v1/conversations/{id}/threads",
         "/api/v1/conversations/{id}/threads/{tid}",

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::{
     ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload, JournalPayload,
-    PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
-    SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
+    PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload, SwitchPayload,
+    SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
 use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json;
@@ -79,12 +79,12 @@ fn journal_edit() -> Shape {
 /// All events.
 pub(super) fn contract() -> Contract {
     let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
-    told(taken(contract))
+    told(others(messages(contract)))
 }
 
-fn taken(contract: Contract) -> Contract {
-    let (message, thread) = (|| holding("message"), || holding("thread"));
-    let (receipts, journal) = (|| holding("receipt"), || holding("journal"));
+/// About conversations and their messages.
+fn messages(contract: Contract) -> Contract {
+    let (message, receipts) = (|| holding("message"), || holding("receipt"));
     contract
         .takes(
             "conversation:join",
@@ -135,6 +135,12 @@ fn taken(contract: Contract) -> Contract {
             receipt(),
             receipts(),
         )
+}
+
+/// About everything else.
+fn others(contract: Contract) -> Contract {
+    let (thread, journal) = (|| holding("thread"), || holding("journal"));
+    contract
         .takes(
             "typing",
             "Tell the others that one types, or ends to.",
