@@ -53,7 +53,12 @@ function assertConversation(value) {
   assert.ok(Number.isSafeInteger(value.number) && value.number > 0);
   assert.match(value.created_at, TIME);
   assert.match(value.updated_at, TIME);
-  for (const one of value.participants) assert.deepEqual(keys(one), ['role', 'user_id', 'username']);
+  for (const { online, last_seen_at, ...one } of value.participants) {
+    assert.deepEqual(keys(one), ['role', 'user_id', 'username']);
+    // Where it is known how they are seen.
+    assert.ok(online === undefined || typeof online === 'boolean');
+    assert.ok(last_seen_at === undefined || Date.parse(last_seen_at) > 0);
+  }
 }
 
 function assertMessage(value) {
