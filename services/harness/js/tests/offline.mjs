@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, test } from 'node:test';
-import { Client, assertGapless, closeAll, connect, direct, group, person, rest, token, transport } from '../client.mjs';
+import { Client, assertGapless, closeAll, connect, direct, eventually, group, person, rest, token, transport } from '../client.mjs';
 import { agreed, speak } from '../vocabulary.mjs';
 
 after(closeAll);
@@ -84,6 +84,72 @@ for (const [dialect, { shown, marks }] of Object.entries(FOLLOWERS)) {
     }
   });
 }
+
+/** Resolves once it is known that the user of this client was here. */
+const noticed = (client, other) =>
+  eventually(`${client.user} is here`, async () => {
+    const { body } = await rest(token(other), 'GET', `/users/${client.user}/presence`);
+    return body.online;
+  });
+
+/** How the dialects that join by hand open a conversation and show a message. */
+const JOINERS = {
+  threads: { join: 'conversation:join', shown: 'message:new', id: ({ id }) => id },
+  inbox: { join: 'join_conversation', shown: 'new_message', id: ({ id }) => id },
+  journal: { join: 'joinRoom', shown: 'receiveMessage', id: (message) => message.content },
+};
+
+for (const [dialect, { join, shown, id }] of Object.entries(JOINERS)) {
+  test(`${dialect}: what came while away is shown when the conversation is opened again`, async () => {
+    const [alice, bob, carol] = [person('alice'), person('bob'), person('carol')];
+    const conversation = await group(alice, [bob, carol]);
+    const name = (message) => (dialect === 'journal' ? message.content : message.id);
+    const first = await speak(dialect, bob, 0);
+    await agreed(first, join, conversation.id);
+    const [live] = (await posts(alice, conversation, ['live'])).map(name);
+    await first.sees(shown, (message) => id(message) === live);
+    await noticed(first, alice);
+    first.close();
+    const missed = (await posts(alice, conversation, ['one', 'two', 'three'])).map(name);
+    const second = await speak(dialect, bob, 1);
+    await agreed(second, join, conversation.id);
+    const [after] = (await posts(alice, conversation, ['after'])).map(name);
+    await second.sees(shown, (message) => id(message) === after);
+    const seen = second.all(shown).map(id);
+    // What was shown just before the connection went may come again, with the id it had.
+    assert.deepEqual(
+      seen.filter((one) => one !== live),
+      [...missed, after],
+    );
+    assert.ok(seen.indexOf(live) <= 0, JSON.stringify(seen));
+    // Who opens a conversation for the first time reads its history.
+    const newcomer = await speak(dialect, carol, 1);
+    await agreed(newcomer, join, conversation.id);
+    const [now] = (await posts(alice, conversation, ['now'])).map(name);
+    await newcomer.sees(shown, (message) => id(message) === now);
+    assert.deepEqual(newcomer.all(shown).map(id), [now]);
+  });
+}
+
+test('what became of own messages while away is told to those who are told of messages', async () => {
+  const [alice, bob] = [person('alice'), person('bob')];
+  const conversation = await direct(alice, bob);
+  const writers = { encrypted: await speak('encrypted', alice, 0), chats: await speak('chats', alice, 0) };
+  const [one, two] = await posts(alice, conversation, ['one', 'two']);
+  await writers.chats.sees('message:new', ({ id }) => id === two.id);
+  await noticed(writers.chats, bob);
+  for (const writer of Object.values(writers)) writer.close();
+  const reader = await connect(bob, 1);
+  await reader.does('receipt:read', { conversation_id: conversation.id, up_to_seq: one.seq });
+  await reader.does('receipt:delivered', { conversation_id: conversation.id, up_to_seq: two.seq });
+  const status = (message, what) => ({ messageId, status }) => messageId === message.id && status === what;
+  const encrypted = await speak('encrypted', alice, 1);
+  await encrypted.sees('chat:message_status_updated', status(one, 'read'));
+  await encrypted.sees('chat:message_status_updated', status(two, 'delivered'));
+  const chats = await speak('chats', alice, 0);
+  await chats.sees('message:read', ({ messageId, userId }) => messageId === one.id && userId === bob);
+  assert.deepEqual(chats.all('message:read', ({ messageId }) => messageId === two.id), []);
+});
 
 test('a long absence is shown in paces, the latest thousand of each conversation', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
