@@ -12,6 +12,7 @@ pub struct PresenceJson<'a> {
     user_id: &'a str,
     status: &'static str,
     online: bool,
+    /// Null while online.
     last_seen_at: Option<String>,
     /// The highest counts.
     version: u64,
@@ -69,9 +70,9 @@ pub fn is_online(presence: &Presence) -> bool {
     matches!(presence.status(), PresenceStatus::Online | PresenceStatus::Away)
 }
 
-/// When a user was last seen, if ever.
+/// When a user who is not here was last seen, if ever.
 pub fn last_seen(presence: &Presence) -> Option<String> {
-    (presence.last_seen_ms > 0).then(|| time(presence.last_seen_ms))
+    (presence.last_seen_ms > 0 && !is_online(presence)).then(|| time(presence.last_seen_ms))
 }
 
 /// The name of a status.
