@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use parlance_proto::UserId;
-use parlance_proto::v1::{Event, EventPage, MessageCreated, PresenceStatus, event};
+use parlance_proto::v1::{Event, EventPage, MessageCreated, Presence, PresenceStatus, event};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -63,7 +63,6 @@ pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
         unread: 2,
         joined,
     };
-    let presence = |seen, before| Outbound::Presence { seen, before };
     vec![
         ("message_direct", Outbound::MessageCreated(direct, &s.text)),
         ("message_group", Outbound::MessageCreated(group, &s.image)),
@@ -130,6 +129,10 @@ pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
         ("failed_tagged", failed(Some("\"temp-1\""), &s.refused, false)),
         ("failed_acked", failed(Some("\"temp-1\""), &s.unknown, true)),
     ]
+}
+
+fn presence(seen: &Presence, before: PresenceStatus) -> Outbound<'_> {
+    Outbound::Presence { seen, before }
 }
 
 /// Everything that may be answered, by name, with the conversation where it is known.

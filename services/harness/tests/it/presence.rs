@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parlance_bus::{Bus, ConnectSettings};
 use parlance_harness::eventually::eventually;
@@ -106,9 +106,12 @@ async fn seen(stack: &Stack, viewer: &str, user: &str) -> Value {
     request.send().await.unwrap().json().await.unwrap()
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_millis()).unwrap()
+/// The time, in milliseconds since 1970.
+async fn now_ms(stack: &Stack) -> i64 {
+    sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8")
+        .fetch_one(&stack.database().await.unwrap())
+        .await
+        .unwrap()
 }
 
 /// Every change of presence that crosses the bus.
@@ -167,10 +170,13 @@ async fn the_users_of_a_killed_gateway_are_gone_in_time() {
     befriend(&stack, "carol", &["bob"]).await;
     let online = || async { seen(&stack, "bob", "alice").await["status"] == "online" };
     eventually(PATIENCE, "alice is online", online).await.unwrap();
-    let killed_at = now_ms();
+    let killed_at = now_ms(&stack).await;
     stack.gateway(0).kill();
     watchers.becomes("bob", "alice", "offline", TRUTH).await;
-    println!("kill -9: offline was told after {} ms", now_ms() - killed_at);
+    println!(
+        "kill -9: offline was told after {} ms",
+        now_ms(&stack).await - killed_at
+    );
     let shown = seen(&stack, "bob", "alice").await;
     let last_seen: i64 =
         sqlx::query_scalar("SELECT (extract(epoch FROM $1::text::timestamptz) * 1000)::int8")

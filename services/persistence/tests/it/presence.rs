@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parlance_persistence::identity;
 use parlance_persistence::presence::{Limits, sweep, take_in};
 use parlance_proto::v1::{self, Lease, PresenceStatus, SessionReport, query};
 use sqlx::PgConnection;
@@ -64,7 +65,7 @@ fn told(changes: &[v1::Presence]) -> Vec<String> {
 impl Gateway {
     fn new() -> Self {
         Self {
-            id: Uuid::now_v7(),
+            id: identity::random(),
             number: 0,
         }
     }
@@ -396,7 +397,7 @@ async fn only_those_who_share_a_conversation_are_shown_and_changes_can_be_read_a
         assert!(
             page.presences
                 .iter()
-                .any(|one| one.version > first && told(&[one.clone()]) == ["alice away"])
+                .any(|one| one.version > first && told(std::slice::from_ref(one)) == ["alice away"])
         );
     })
     .await;
@@ -409,7 +410,7 @@ async fn what_is_no_report_is_refused() {
         for (gateway, number) in [
             ("x", 1),
             (&Uuid::nil().to_string(), 1),
-            (&Uuid::now_v7().to_string(), 0),
+            (&identity::random().to_string(), 0),
         ] {
             let report = query::Body::ReportPresence(v1::ReportPresence {
                 gateway: gateway.into(),

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use parlance_persistence::identity;
 use parlance_persistence::presence::{Limits, take_in};
 use parlance_persistence::store::pushes::{Recipient, Sent, recipients};
 use parlance_proto::v1::{PresenceStatus, ReportPresence, SessionReport};
-use uuid::Uuid;
 
 use crate::database::with_database;
 use crate::works::{conversation, creation, message, read, sending, work};
@@ -32,7 +32,7 @@ async fn a_push_is_for_participants_who_have_not_read_it_with_when_their_gateway
             .unwrap();
         // Connected, although not to be seen.
         let report = ReportPresence {
-            gateway: Uuid::now_v7().to_string(),
+            gateway: identity::random().to_string(),
             number: 1,
             sessions: vec![SessionReport {
                 session: 1,

@@ -15,6 +15,7 @@ pub struct PresenceJson<'a> {
     #[schema(schema_with = crate::dialect::schema::presence)]
     status: &'static str,
     online: bool,
+    /// Null while online.
     #[schema(required, format = DateTime)]
     last_seen_at: Option<String>,
     /// The highest counts.
@@ -76,9 +77,9 @@ pub fn is_online(presence: &Presence) -> bool {
     matches!(presence.status(), PresenceStatus::Online | PresenceStatus::Away)
 }
 
-/// When a user was last seen, if ever.
+/// When a user who is not here was last seen, if ever.
 pub fn last_seen(presence: &Presence) -> Option<String> {
-    (presence.last_seen_ms > 0).then(|| time(presence.last_seen_ms))
+    (presence.last_seen_ms > 0 && !is_online(presence)).then(|| time(presence.last_seen_ms))
 }
 
 /// The name of a status.
