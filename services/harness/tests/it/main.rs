@@ -12,6 +12,7 @@ mod dev;
 mod devstack;
 mod dialects;
 mod faults;
+mod handover;
 mod journals;
 mod observability;
 mod soak;
