@@ -1,5 +1,6 @@
 //! Whose token it is, and whether it was taken back.
 
+use parlance_runtime::config::Validate as _;
 use serde_json::json;
 
 use super::*;
