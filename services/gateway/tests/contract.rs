@@ -54,8 +54,8 @@ fn no_route_is_served_without_being_documented() {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be read").path());
     entries
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
         .collect()

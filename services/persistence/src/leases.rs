@@ -29,7 +29,7 @@ const INTAKE: i32 = -1;
 /// Longest wait for deliveries in flight before their partition is handed over without them; they come
 /// again as repeats.
 const HAND_OVER: Duration = Duration::from_secs(5);
-/// How often the end of a hand-over is looked for.
+/// How often the end of a hand-over is looked for, by who gives and by who takes.
 const HAND_OVER_STEP: Duration = Duration::from_millis(50);
 
 /// What the lease loop needs.
@@ -63,6 +63,10 @@ struct Loop {
     running: BTreeMap<i32, Running>,
     /// When the database last confirmed our leases, by our own clock and before we asked.
     renewed_at: Instant,
+    /// Replicas that lived at the last exchange.
+    live: usize,
+    /// Until then others may be about to give partitions back that are missing here.
+    waits_until: Option<Instant>,
 }
 
 /// What one exchange with the database told.
@@ -81,6 +85,8 @@ impl Leases {
             connection,
             running: BTreeMap::new(),
             renewed_at: Instant::now(),
+            live: 0,
+            waits_until: None,
         };
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,7 +97,10 @@ impl Leases {
                 biased;
                 () = stop.cancelled() => break,
                 _ = ticks.tick() => state.tick().await,
-                _ = steps.tick(), if state.is_handing_over() => state.hand_over().await,
+                _ = steps.tick(), if state.is_handing_over() || state.is_waiting() => {
+                    state.hand_over().await;
+                    state.take_over().await;
+                }
             }
         }
         state.leave().await;
@@ -163,12 +172,12 @@ impl Loop {
 
     /// Moves towards the fair share.
     async fn balance(&mut self, live: usize) {
-        let working: Vec<i32> = self
-            .running
-            .iter()
-            .filter(|(id, r)| **id != INTAKE && !r.is_leaving())
-            .map(|(id, _)| *id)
-            .collect();
+        if live != self.live {
+            self.live = live;
+            // The others notice within a tick, and then finish what they have taken in.
+            self.waits_until = Some(Instant::now() + self.leases.ttl / 3 + HAND_OVER);
+        }
+        let working = self.working();
         match plan(usize::from(self.leases.partitions), live, working.len()) {
             Plan::Release(count) => {
                 tracing::info!(count, live, "handing partitions over to other replicas");
@@ -189,6 +198,35 @@ impl Loop {
         }
     }
 
+    /// The partitions that are worked and stay.
+    fn working(&self) -> Vec<i32> {
+        let stays = |(id, running): &(&i32, &Running)| **id != INTAKE && !running.is_leaving();
+        self.running.iter().filter(stays).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether partitions are missing here that others may be about to give back.
+    fn is_waiting(&self) -> bool {
+        self.waits_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Takes what others have given back since the last tick: until then nobody works it.
+    async fn take_over(&mut self) {
+        if !self.is_waiting() {
+            return;
+        }
+        match plan(
+            usize::from(self.leases.partitions),
+            self.live,
+            self.working().len(),
+        ) {
+            Plan::Take(count) if count > 0 => {
+                let ids: Vec<i32> = (0..i32::from(self.leases.partitions)).collect();
+                self.take(&ids, count).await;
+            }
+            _ => self.waits_until = None,
+        }
+    }
+
     async fn take(&mut self, ids: &[i32], count: usize) {
         let Leases { owner, ttl, .. } = &self.leases;
         let taken = timeout(*ttl / 2, async {
@@ -199,6 +237,8 @@ impl Loop {
             Ok(Ok(taken)) => taken,
             failure => {
                 self.connection.discard();
+                // The next tick tries again.
+                self.waits_until = None;
                 if let Ok(Err(error)) = failure {
                     tracing::warn!(cause = without_content(&error), "cannot take partitions");
                 }
@@ -257,8 +297,14 @@ impl Loop {
         }
     }
 
-    /// Hands everything over and says good-bye.
+    /// Says good-bye and hands everything over.
     async fn leave(mut self) {
+        self.say_good_bye().await;
+        if self.live > 1 {
+            // The others notice within a tick and then take at once what is given back. Working on until then
+            // keeps messages from waiting.
+            tokio::time::sleep(self.leases.ttl / 3).await;
+        }
         for running in self.running.values_mut() {
             running.leave();
         }
@@ -267,8 +313,12 @@ impl Loop {
             // Still ours until handed over, also when that takes longer than the lease.
             if self.renewed_at.elapsed() > self.leases.ttl / 3 {
                 let known = self.known_leases();
-                let renewal = exchange(&mut self.connection, &self.leases, &known);
-                if matches!(timeout(self.leases.ttl / 2, renewal).await, Ok(Ok(_))) {
+                let Leases { owner, ttl, .. } = &self.leases;
+                let renewal = timeout(*ttl / 2, async {
+                    let connection = self.connection.get().await?;
+                    store::renew(connection, owner, &known, *ttl).await
+                });
+                if matches!(renewal.await, Ok(Ok(_))) {
                     self.renewed_at = Instant::now();
                 } else {
                     self.connection.discard();
@@ -278,14 +328,20 @@ impl Loop {
             self.hand_over().await;
             tokio::time::sleep(HAND_OVER_STEP).await;
         }
+        self.leases.leases_condition.set_unready("stopped");
+    }
+
+    async fn say_good_bye(&mut self) {
         let left = timeout(self.leases.ttl / 2, async {
             let connection = self.connection.get().await?;
             store::leave(connection, &self.leases.owner).await
         });
         if !matches!(left.await, Ok(Ok(()))) {
-            tracing::warn!("left without telling the database; the leases expire by themselves");
+            self.connection.discard();
+            tracing::warn!(
+                "leaving without telling the database; others notice when this replica has expired"
+            );
         }
-        self.leases.leases_condition.set_unready("stopped");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod issuer;
 mod rotation;
+mod standing;
 mod start;
 
 use secrecy::SecretString;

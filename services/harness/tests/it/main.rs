@@ -13,6 +13,7 @@ mod dev;
 mod devstack;
 mod dialects;
 mod faults;
+mod handover;
 mod journals;
 mod observability;
 mod presence;

@@ -84,8 +84,8 @@ pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables
     println!("{name} over {}:\n{text}", transport.name());
 }
 
-/// Waits until the replicas have shared the partitions out. While one hands over to another a message may
-/// take a second, which is not what specifications ask about.
+/// Waits until the replicas have shared the partitions out. While one hands over to another a message waits
+/// a moment longer, which is not what specifications ask about.
 async fn shared_out(stack: &Stack) {
     let replicas = i64::try_from(stack.persistence_replicas().len()).expect("a few");
     let database = stack.database().await.expect("the stack has a database");
