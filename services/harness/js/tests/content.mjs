@@ -225,7 +225,7 @@ const REFUSED = {
 };
 
 for (const [name, [event, args, code]] of Object.entries(REFUSED)) {
-  test(`${name}: refused with a code, with ack and without`, async () => {
+  test(`S3.b7 S3.x3: ${name}: refused with a code, with ack and without`, async () => {
     const json = args();
     const ack = await alice.askRaw(event, ...json);
     assert.equal(ack.ok, false, JSON.stringify(ack).slice(0, 300));

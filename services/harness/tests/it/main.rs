@@ -6,13 +6,17 @@
 )]
 
 mod boundaries;
+mod conformance;
 mod conversations;
 mod dev;
 mod devstack;
 mod dialects;
 mod faults;
+mod matrix;
 mod observability;
+mod operations;
 mod soak;
 mod spec;
 mod startup;
 mod system_messages;
+mod tables;

@@ -35,6 +35,7 @@ enum Outcome {
 impl Serving {
     pub(super) async fn perform(&mut self, event: &'static str, decoded: Decoded, inbound: Inbound) {
         let Decoded { action, tag } = decoded;
+        let alone = action.names_messages_alone();
         let outcome = match self.plan(action).await {
             Ok(Outcome::Now(outcome)) => outcome,
             Ok(Outcome::Command(conversation, body)) => {
@@ -43,6 +44,7 @@ impl Serving {
                     ack: inbound.ack,
                     event,
                     tag,
+                    alone,
                 };
                 let me = actor(&self.session.user, &self.session.username);
                 let commands = &self.shared.commands;
