@@ -29,7 +29,7 @@ use crate::socket::handshake::{Handshake, Origins};
 use crate::socket::listener::{Accepting, Peer};
 use crate::socket::sessions::Sessions;
 use crate::users::Users;
-use crate::{repair, rest, socket};
+use crate::{contract, repair, rest, socket};
 
 /// How often the number of connections is written down.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
@@ -234,6 +234,11 @@ fn router(settings: &Settings, shared: &Shared, health: &Health, metrics: Metric
         .route_service("/socket.io/", handshake)
         .merge(rest::router(shared.clone(), health.clone()))
         .merge(health::probes(health.clone(), metrics))
+        .merge(if settings.docs.enabled {
+            contract::routes()
+        } else {
+            Router::new()
+        })
         .layer(cors(shared))
         .layer(CatchPanicLayer::new())
 }

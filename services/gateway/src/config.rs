@@ -38,6 +38,8 @@ pub struct Settings {
     pub cors: Cors,
     /// Vocabularies of connections that do not say theirs.
     pub dialect: DialectSettings,
+    /// The contract for clients.
+    pub docs: Docs,
     /// Socket.IO.
     pub socket: Socket,
     /// Sizes and rates.
@@ -108,6 +110,14 @@ pub struct DialectSettings {
     pub default: String,
     /// By the web page's origin.
     pub origins: BTreeMap<String, String>,
+}
+
+/// The contract for clients.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Docs {
+    /// Whether it is served.
+    pub enabled: bool,
 }
 
 /// Socket.IO.

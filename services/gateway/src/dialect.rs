@@ -6,6 +6,7 @@
 
 pub mod camel;
 pub mod chats;
+pub mod contract;
 pub mod encrypted;
 pub mod inbox;
 pub mod journal;
@@ -14,6 +15,7 @@ pub mod payload;
 pub mod place;
 #[cfg(test)]
 mod samples;
+pub mod schema;
 pub mod shape;
 #[cfg(test)]
 mod tests;
@@ -339,6 +341,9 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
 
     /// The client's events, for metrics: any other name is counted as `other`.
     fn inbound_events(&self) -> &'static [&'static str];
+
+    /// All events with the schemas of their payloads.
+    fn contract(&self) -> contract::Contract;
 
     /// Whether a client follows all of its user's conversations without joining them.
     fn joins_by_itself(&self) -> bool {

@@ -1,17 +1,21 @@
 //! What a client may learn of a failure: a code, a sentence and whether repeating can help.
 
+use std::collections::BTreeMap;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use parlance_bus::ErrorKind;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{Error, ErrorCode};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
 /// A failure as a client sees it. Never holds anything of our insides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ClientError)]
 pub struct ClientError {
     /// A name of `proto/chat/v1/error.proto` in snake_case.
+    #[schema(schema_with = crate::dialect::schema::error_code)]
     pub code: &'static str,
     /// For the developer of the client.
     pub message: String,
@@ -21,10 +25,41 @@ pub struct ClientError {
     status: u16,
     /// What a conflict is with, under its name.
     #[serde(skip)]
+    #[schema(required)]
     existing: Option<(&'static str, serde_json::Value)>,
     /// The class some front ends tell failures apart by.
     #[serde(skip)]
+    #[schema(required)]
     name: Option<&'static str>,
+}
+
+/// A failure over HTTP: RFC 9457 with our code.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem<'a> {
+    /// `urn:parlance:error:` and the code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The status in words.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// For the developer of the client.
+    detail: &'a str,
+    /// What kind of failure.
+    #[schema(schema_with = crate::dialect::schema::error_code)]
+    code: &'static str,
+    /// Whether the same request may succeed later.
+    retry: bool,
+    /// The class some front ends tell failures apart by; on the routes that promise it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    /// The same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'static str>,
+    /// What a conflict is with, under its name.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    existing: BTreeMap<&'static str, serde_json::Value>,
 }
 
 impl ClientError {
@@ -155,21 +190,17 @@ impl From<parlance_proto::InvalidId> for ClientError {
 impl IntoResponse for ClientError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut body = json!({
-            "type": format!("urn:parlance:error:{}", self.code),
-            "title": status.canonical_reason().unwrap_or("Error"),
-            "status": self.status,
-            "detail": self.message,
-            "code": self.code,
-            "retry": self.retry,
-        });
-        if let Some((name, existing)) = &self.existing {
-            body[*name] = existing.clone();
-        }
-        if let Some(name) = self.name {
-            body["error"] = name.into();
-            body["name"] = name.into();
-        }
+        let body = Problem {
+            kind: format!("urn:parlance:error:{}", self.code),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: self.status,
+            detail: &self.message,
+            code: self.code,
+            retry: self.retry,
+            error: self.name,
+            name: self.name,
+            existing: self.existing.iter().cloned().collect(),
+        };
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -19,6 +19,7 @@ pub mod auth;
 pub mod backend;
 pub mod commands;
 pub mod config;
+pub mod contract;
 pub mod dialect;
 pub mod error;
 pub mod journal;

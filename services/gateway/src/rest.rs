@@ -25,6 +25,8 @@ use parlance_proto::v1::ErrorCode;
 use parlance_runtime::health::Health;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::Shared;
 use crate::dialect::native::input;
@@ -38,15 +40,7 @@ const BODY_LIMIT: usize = 2 * 1024 * 1024;
 
 /// All routes.
 pub fn router(shared: Shared, health: Health) -> Router {
-    let routes = Router::new()
-        .merge(conversations::routes())
-        .merge(creation::routes())
-        .merge(participants::routes())
-        .merge(messages::routes())
-        .merge(marks::routes())
-        .merge(threads::routes())
-        .merge(journals::routes())
-        .merge(encrypted::routes())
+    let routes = Router::from(documented())
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
     Router::new()
@@ -55,7 +49,28 @@ pub fn router(shared: Shared, health: Health) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(shared.clone())
         .fallback(no_route)
-        .merge(health::routes(shared, health))
+        .merge(Router::from(health::routes()).with_state((shared, health)))
+}
+
+/// Every route with what it says of itself. A route that is not documented cannot be written here.
+fn documented() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .merge(conversations::routes())
+        .merge(creation::routes())
+        .merge(participants::routes())
+        .merge(messages::routes())
+        .merge(marks::routes())
+        .merge(threads::routes())
+        .merge(journals::routes())
+        .merge(encrypted::routes())
+}
+
+/// What the routes say of themselves, under `/api/v1`.
+pub fn openapi() -> OpenApi {
+    OpenApiRouter::<Shared>::new()
+        .nest("/api/v1", documented())
+        .into_openapi()
+        .merge_from(health::routes().into_openapi())
 }
 
 async fn no_route() -> ClientError {

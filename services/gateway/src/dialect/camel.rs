@@ -4,12 +4,15 @@
 use parlance_proto::v1::{Conversation, Participant, RoomPresence, Thread, Typing};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use super::contract::Shape;
 use super::{Answer, Place, encode, shape, union};
 use crate::error::ClientError;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelTyping)]
 struct TypingJson<'a> {
     conversation_id: String,
     user_id: &'a str,
@@ -17,8 +20,9 @@ struct TypingJson<'a> {
     is_typing: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelCameOrWent)]
 struct CameOrWentJson<'a> {
     conversation_id: String,
     user_id: &'a str,
@@ -27,75 +31,94 @@ struct CameOrWentJson<'a> {
     membership: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelRole)]
 struct RoleJson<'a> {
     conversation_id: String,
     user_id: &'a str,
     username: &'a str,
+    #[schema(schema_with = crate::dialect::schema::role)]
     role: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelThread)]
 struct ThreadJson<'a> {
     id: &'a str,
     #[serde(rename = "_id")]
     mongo_id: &'a str,
     thread_id: &'a str,
     conversation_id: &'a str,
+    #[schema(required)]
     title: Option<&'a str>,
+    #[schema(required)]
     root_message_id: Option<&'a str>,
+    #[schema(required)]
     parent_thread_id: Option<&'a str>,
     created_by: &'a str,
+    #[schema(format = DateTime)]
     created_at: String,
     reply_count: u64,
+    #[schema(required, format = DateTime)]
     last_reply_at: Option<String>,
 }
 
 /// Front ends differ in whether they read the event itself or the thread in it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CamelThreadCreated)]
 struct ThreadCreatedJson<'a> {
     thread: ThreadJson<'a>,
     #[serde(flatten)]
     fields: ThreadJson<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelConversationEvent)]
 struct ConversationEventJson<'a> {
     conversation_id: &'a str,
     conversation: union::ConversationJson<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelConversationChanged)]
 struct ConversationChangedJson<'a> {
     conversation_id: &'a str,
     conversation: ChangedJson<'a>,
 }
 
 /// Only what can have changed: a client merges it into what it has.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelChanged)]
 struct ChangedJson<'a> {
     id: &'a str,
     #[serde(rename = "_id")]
     mongo_id: &'a str,
+    #[schema(required)]
     title: Option<&'a str>,
+    #[schema(schema_with = crate::dialect::schema::channel)]
     channel: &'static str,
+    #[schema(schema_with = crate::dialect::schema::status)]
     status: &'static str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CamelNamed)]
 struct NamedJson {
     conversation_id: String,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = CamelAnswered)]
 struct Answered<'a> {
     ok: bool,
     success: bool,
@@ -109,6 +132,50 @@ struct Answered<'a> {
     unread: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a ClientError>,
+}
+
+/// The schema of [`typing`].
+pub fn typing_shape() -> Shape {
+    Shape::of::<TypingJson<'_>>()
+}
+
+/// The schema of [`looking`] and [`membership`].
+pub fn came_or_went_shape() -> Shape {
+    Shape::of::<CameOrWentJson<'_>>()
+}
+
+/// The schema of [`role`].
+pub fn role_shape() -> Shape {
+    Shape::of::<RoleJson<'_>>()
+}
+
+/// The schema of [`thread_created`].
+pub fn thread_created_shape() -> Shape {
+    Shape::of::<ThreadCreatedJson<'_>>()
+}
+
+/// The schema of [`conversation`].
+pub fn conversation_shape() -> Shape {
+    Shape::of::<ConversationEventJson<'_>>()
+}
+
+/// The schema of [`conversation_changed`].
+pub fn conversation_changed_shape() -> Shape {
+    Shape::of::<ConversationChangedJson<'_>>()
+}
+
+/// The schema of [`named`].
+pub fn named_shape() -> Shape {
+    Shape::of::<NamedJson>()
+}
+
+/// The schema of [`answer`], good news with these fields.
+pub fn ack(fields: &[&str]) -> Shape {
+    let answered = || Shape::of::<Answered<'_>>();
+    let good: Vec<_> = fields.iter().copied().chain(["success"]).collect();
+    answered()
+        .answering("ok", true, &good)
+        .or(answered().answering("ok", false, &["success", "error"]))
 }
 
 /// Somebody begins or ends to type.

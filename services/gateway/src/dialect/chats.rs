@@ -3,7 +3,9 @@
 use parlance_proto::v1::{Conversation, ErrorCode, Typing};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use super::contract::{Contract, Shape};
 use super::{Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, union};
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -12,15 +14,17 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub struct Chats;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ChatsTyping)]
 struct TypingJson<'a> {
     chat_id: String,
     user_id: &'a str,
     username: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatsChat)]
 struct ChatJson<'a> {
     #[serde(rename = "chatId")]
     chat_id: String,
@@ -31,13 +35,15 @@ struct ChatJson<'a> {
     participants: Option<Vec<union::ParticipantJson<'a>>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ChatsFailed)]
 struct FailedJson<'a> {
     #[serde(flatten)]
     error: &'a ClientError,
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::dialect::schema::tag)]
     temp_id: Option<Box<RawValue>>,
 }
 
@@ -55,6 +61,69 @@ impl Dialect for Chats {
             "typing:start",
             "typing:stop",
         ]
+    }
+
+    fn contract(&self) -> Contract {
+        use payload::contract as shapes;
+        let (done, message) = (|| camel::ack(&[]), || Shape::of::<union::MessageJson<'_>>());
+        let typing = || Shape::of::<TypingJson<'_>>();
+        Contract::new("Chats that are followed without joining them; ids as UUIDs.")
+            .takes(
+                "chat:join",
+                "Follow a chat.",
+                shapes::conversation(),
+                camel::ack(&["conversation"]),
+            )
+            .takes("chat:leave", "Follow it no more.", shapes::conversation(), done())
+            .takes(
+                "message:send",
+                "Send a message.",
+                shapes::send(),
+                camel::ack(&["message"]),
+            )
+            .takes(
+                "message:read",
+                "Mark messages as read.",
+                shapes::reading(),
+                camel::ack(&["unread"]),
+            )
+            .takes("typing:start", "Begin to type.", shapes::conversation(), done())
+            .takes("typing:stop", "End to type.", shapes::conversation(), done())
+            .tells("message:new", "A message was sent.", message())
+            .tells("message:edited", "A message was changed.", message())
+            .tells(
+                "message:deleted",
+                "A message is gone, for all or for this user.",
+                Shape::of::<union::DeletedJson<'_>>(),
+            )
+            .tells(
+                "message:reaction",
+                "A mark was put on a message or taken back.",
+                Shape::of::<union::ReactionChangedJson<'_>>(),
+            )
+            .tells(
+                "message:read",
+                "Somebody read a message.",
+                Shape::of::<union::ReadJson<'_>>(),
+            )
+            .tells("typing:start", "Somebody begins to type.", typing())
+            .tells("typing:stop", "Somebody ends to type.", typing())
+            .tells(
+                "chat:new",
+                "The user is in a further chat.",
+                Shape::of::<ChatJson<'_>>(),
+            )
+            .tells(
+                "chat:updated",
+                "What changed of a chat, or who is in it now.",
+                camel::conversation_changed_shape().or(Shape::of::<ChatJson<'_>>()),
+            )
+            .tells(
+                "chat:removed",
+                "The user is in the chat no more.",
+                Shape::of::<ChatJson<'_>>(),
+            )
+            .tells("error", "An event failed.", Shape::of::<FailedJson<'_>>())
     }
 
     fn joins_by_itself(&self) -> bool {

@@ -7,7 +7,9 @@ use parlance_proto::ids;
 use parlance_proto::v1::ErrorCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use super::contract::Contract;
 use super::native::message_type;
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, Place, SendAction,
@@ -22,24 +24,30 @@ pub use json::{MessageJson, error_name, message};
 #[derive(Debug)]
 pub struct Encrypted;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EncryptedSendPayload)]
 struct SendPayload<'a> {
     #[serde(alias = "conversation_id")]
     conversation_id: ConversationRef,
     #[serde(alias = "content_encrypted")]
+    #[schema(min_length = 1)]
     content_encrypted: String,
     #[serde(alias = "message_type", alias = "type")]
+    #[schema(schema_with = crate::dialect::schema::sendable_type)]
     message_type: Option<String>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
     #[serde(alias = "reply_to")]
     reply_to: Option<MessageRef>,
     /// Makes a repeat harmless, so a malformed one is refused.
     #[serde(alias = "client_msg_id")]
+    #[schema(pattern = "^[A-Za-z0-9_-]+$", min_length = 1, max_length = 64)]
     client_msg_id: Option<String>,
     /// The same by a looser name.
     #[serde(alias = "client_message_id", borrow)]
+    #[schema(value_type = Option<serde_json::Value>)]
     client_message_id: Option<&'a RawValue>,
 }
 
@@ -57,6 +65,10 @@ impl Dialect for Encrypted {
             "chat:message_read",
             "chat:typing",
         ]
+    }
+
+    fn contract(&self) -> Contract {
+        json::contract()
     }
 
     fn joins_by_itself(&self) -> bool {

@@ -3,7 +3,9 @@
 use parlance_proto::v1::{ErrorCode, Message, ReceiptUpdated};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use super::contract::{Contract, Shape};
 use super::place::Place;
 use super::{Action, Answer, Decoded, Dialect, Frame, Outbound, Speaker, camel, payload, shape, union};
 use crate::error::ClientError;
@@ -16,32 +18,39 @@ const EVERYTHING: u64 = i64::MAX.unsigned_abs();
 #[derive(Debug)]
 pub struct Inbox;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = InboxConversationUpdated)]
 struct ConversationUpdatedJson<'a> {
     conversation_id: String,
     last_message: union::MessageJson<'a>,
+    #[schema(format = DateTime)]
     timestamp: String,
     unread: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = InboxMessagesRead)]
 struct MessagesReadJson<'a> {
     conversation_id: String,
     user_id: &'a str,
     message_ids: Vec<&'a str>,
+    #[schema(format = DateTime)]
     read_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = InboxError)]
 struct ErrorJson<'a> {
     message: &'a str,
+    #[schema(schema_with = crate::dialect::schema::error_code)]
     code: &'static str,
     retry: bool,
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::dialect::schema::tag)]
     temp_id: Option<Box<RawValue>>,
 }
 
@@ -59,6 +68,79 @@ impl Dialect for Inbox {
             "typing_start",
             "typing_stop",
         ]
+    }
+
+    fn contract(&self) -> Contract {
+        use payload::contract as shapes;
+        let (done, message) = (|| camel::ack(&[]), || Shape::of::<union::MessageJson<'_>>());
+        let read = shapes::conversation().or(shapes::reading());
+        Contract::new("A list of conversations, joined one by one; snake_case events, ids as UUIDs.")
+            .takes(
+                "join_conversation",
+                "Follow a conversation.",
+                shapes::conversation(),
+                camel::ack(&["conversation"]),
+            )
+            .takes(
+                "leave_conversation",
+                "Follow it no more.",
+                shapes::conversation(),
+                done(),
+            )
+            .takes(
+                "send_message",
+                "Send a message.",
+                shapes::send(),
+                camel::ack(&["message"]),
+            )
+            .takes(
+                "mark_as_read",
+                "Mark messages, or all of a conversation, as read.",
+                read,
+                camel::ack(&["unread"]),
+            )
+            .takes("typing_start", "Begin to type.", shapes::conversation(), done())
+            .takes("typing_stop", "End to type.", shapes::conversation(), done())
+            .tells("new_message", "A message was sent.", message())
+            .tells("message_edited", "A message was changed.", message())
+            .tells(
+                "message_deleted",
+                "A message is gone, for all or for this user.",
+                Shape::of::<union::DeletedJson<'_>>(),
+            )
+            .tells(
+                "message_reaction",
+                "A mark was put on a message or taken back.",
+                Shape::of::<union::ReactionChangedJson<'_>>(),
+            )
+            .tells(
+                "messages_read",
+                "Somebody read messages.",
+                Shape::of::<MessagesReadJson<'_>>(),
+            )
+            .tells("typing_start", "Somebody begins to type.", camel::typing_shape())
+            .tells("typing_stop", "Somebody ends to type.", camel::typing_shape())
+            .tells(
+                "conversation_updated",
+                "A conversation has a new latest message.",
+                Shape::of::<ConversationUpdatedJson<'_>>(),
+            )
+            .tells(
+                "conversation_created",
+                "The user is in a further conversation.",
+                camel::conversation_shape(),
+            )
+            .tells(
+                "conversation_changed",
+                "Title, channel, status or metadata changed.",
+                camel::conversation_changed_shape(),
+            )
+            .tells(
+                "conversation_removed",
+                "The user is in the conversation no more.",
+                camel::named_shape(),
+            )
+            .tells("error", "An event failed.", Shape::of::<ErrorJson<'_>>())
     }
 
     fn decode(

@@ -6,8 +6,11 @@ use parlance_proto::v1::{
     ReceiptUpdated,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use super::contract::{Contract, Shape};
 use super::native::input::unreadable;
 use super::native::json::{time, type_name};
 use super::place::{Place, message_number, user_number};
@@ -22,45 +25,57 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub struct Journal;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JournalSenderPayload)]
 struct SenderPayload<'a> {
     #[serde(alias = "sender_id", borrow)]
+    #[schema(value_type = Option<serde_json::Value>)]
     sender_id: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JournalJournalPayload)]
 struct JournalPayload {
     #[serde(alias = "journal_id")]
     journal_id: ConversationRef,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = JournalContentPayload)]
 struct ContentPayload {
     content: String,
 }
 
 /// The message table's columns, and what it lacks for messages of other front ends.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalMessage)]
 struct MessageJson<'a> {
     message_id: i64,
     conversation_id: i64,
     sender_id: i64,
     /// The other of a direct conversation.
+    #[schema(required)]
     receiver_id: Option<i64>,
     content: &'a str,
+    #[schema(format = DateTime)]
     timestamp: String,
     read_status: bool,
+    #[schema(schema_with = crate::dialect::schema::message_type)]
     message_type: &'static str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     sender_name: &'a str,
+    #[schema(required)]
     client_msg_id: Option<&'a str>,
+    #[schema(required, format = DateTime)]
     edited_at: Option<String>,
     deleted: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalRead)]
 struct ReadJson {
     #[serde(rename = "messageIds")]
     message_ids: Vec<i64>,
@@ -71,60 +86,73 @@ struct ReadJson {
     user_id: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JournalGone)]
 struct GoneJson {
     message_ids: Vec<i64>,
     conversation_id: i64,
     /// `all` or `me`.
+    #[schema(schema_with = crate::dialect::schema::scope)]
     scope: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JournalJournal)]
 struct JournalJson<'a> {
     content: &'a str,
     journal_id: i64,
     version: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalConversation)]
 struct ConversationJson<'a> {
     conversation_id: i64,
     #[serde(rename = "type")]
     kind: &'static str,
+    #[schema(required)]
     title: Option<&'a str>,
     /// Of a direct conversation, the smaller id first.
+    #[schema(required)]
     user1_id: Option<i64>,
+    #[schema(required)]
     user2_id: Option<i64>,
     participants: Vec<ParticipantJson<'a>>,
+    #[schema(required)]
     last_message_id: Option<i64>,
     unread: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalParticipant)]
 struct ParticipantJson<'a> {
     user_id: i64,
     username: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalFailed)]
 struct FailedJson<'a> {
     /// What kind of failure.
     error: &'static str,
     details: &'a str,
+    #[schema(schema_with = crate::dialect::schema::error_code)]
     code: &'static str,
     retry: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalFailedEvent)]
 struct FailedEventJson<'a> {
     #[serde(flatten)]
     failed: FailedJson<'a>,
     event: &'a str,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = JournalAnswer)]
 struct AnswerJson<'a> {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,10 +160,13 @@ struct AnswerJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     conversation: Option<ConversationJson<'a>>,
     #[serde(flatten)]
+    #[schema(ignore)]
     read: Option<ReadJson>,
     #[serde(flatten)]
+    #[schema(ignore)]
     journal: Option<JournalJson<'a>>,
     #[serde(flatten)]
+    #[schema(ignore)]
     failed: Option<FailedJson<'a>>,
 }
 
@@ -154,6 +185,10 @@ impl Dialect for Journal {
             "leaveJournal",
             "journalEdit",
         ]
+    }
+
+    fn contract(&self) -> Contract {
+        contract()
     }
 
     fn decode(
@@ -240,6 +275,83 @@ impl Dialect for Journal {
         }
         encode(&answer)
     }
+}
+
+fn contract() -> Contract {
+    use payload::contract as shapes;
+    let journal_named = || Shape::of::<ConversationRef>().or(Shape::of::<JournalPayload>());
+    let edit = Shape::of::<JournalPayload>().and(Shape::of::<ContentPayload>());
+    let send = shapes::send().and(Shape::of::<SenderPayload<'_>>());
+    let (message, gone) = (|| Shape::of::<MessageJson<'_>>(), Shape::of::<GoneJson>());
+    let (none, journal) = (|| Shape::raw(json!({})), || Shape::of::<JournalJson<'_>>());
+    // Without the conversation at hand, the ack of a receipt says only that it is done.
+    let read = none().or(Shape::of::<ReadJson>());
+    let failed = Shape::of::<FailedEventJson<'_>>();
+    Contract::new("Direct chats and shared journals; camelCase events, ids as numbers.")
+        .takes(
+            "joinRoom",
+            "Follow a conversation.",
+            shapes::conversation(),
+            ack(&["conversation"], none()),
+        )
+        .takes(
+            "leaveRoom",
+            "Follow it no more.",
+            shapes::conversation(),
+            ack(&[], none()),
+        )
+        .takes(
+            "sendMessage",
+            "Send a message; a senderId must be the connected user.",
+            send,
+            ack(&["message"], none()),
+        )
+        .takes(
+            "markAsRead",
+            "Mark messages as read.",
+            shapes::reading(),
+            ack(&[], read),
+        )
+        .takes(
+            "joinJournal",
+            "Follow a journal.",
+            journal_named(),
+            ack(&[], journal()),
+        )
+        .takes(
+            "leaveJournal",
+            "Follow it no more.",
+            journal_named(),
+            ack(&[], none()),
+        )
+        .takes(
+            "journalEdit",
+            "The whole text as this client now shows it.",
+            edit,
+            ack(&[], journal()),
+        )
+        .tells("receiveMessage", "A message was sent.", message())
+        .tells("messageEdited", "A message was changed.", message())
+        .tells(
+            "messageDeleted",
+            "Messages are gone, for all or for this user.",
+            gone,
+        )
+        .tells(
+            "messageUpdated",
+            "Somebody read messages.",
+            Shape::of::<ReadJson>(),
+        )
+        .tells("journalUpdate", "A journal has another text.", journal())
+        .tells("messageError", "An event failed.", failed)
+}
+
+/// The ack: with these fields and all of `body`, or what failed.
+fn ack(fields: &[&str], body: Shape) -> Shape {
+    let answer = || Shape::of::<AnswerJson<'_>>();
+    let good = answer().answering("ok", true, fields).and(body);
+    let failed = Shape::of::<FailedJson<'_>>();
+    good.or(answer().answering("ok", false, &[]).and(failed))
 }
 
 /// The client says who it is in every message; the token knows better.

@@ -1,5 +1,6 @@
 //! The native dialect: everything Parlance can do, as JSON objects with snake_case fields.
 
+mod contract;
 pub mod input;
 pub mod json;
 #[cfg(test)]
@@ -13,8 +14,10 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{ErrorCode, MessageType, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::contract::Contract;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
@@ -28,47 +31,59 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub struct Native;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ConversationPayload)]
 struct ConversationPayload {
     conversation_id: ConversationRef,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = JournalPayload)]
 struct JournalPayload {
     journal_id: ConversationRef,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SendPayload)]
 struct SendPayload<'a> {
     conversation_id: ConversationRef,
+    #[schema(pattern = "^[A-Za-z0-9_-]+$", min_length = 1, max_length = 64)]
     client_msg_id: Option<String>,
     #[serde(rename = "type")]
+    #[schema(schema_with = crate::dialect::schema::sendable_type)]
     kind: Option<String>,
+    #[schema(min_length = 1)]
     content: String,
     #[serde(default)]
     encrypted: bool,
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
     reply_to: Option<MessageRef>,
     #[serde(default, deserialize_with = "thread_id")]
     thread_id: Option<Uuid>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = EditPayload)]
 struct EditPayload {
     conversation_id: Option<ConversationRef>,
     message_id: MessageRef,
+    #[schema(min_length = 1)]
     content: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = DeletePayload)]
 struct DeletePayload {
     conversation_id: Option<ConversationRef>,
     message_id: MessageRef,
+    #[schema(schema_with = crate::dialect::schema::scope)]
     scope: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ReceiptPayload)]
 struct ReceiptPayload {
     conversation_id: Option<ConversationRef>,
     up_to_seq: Option<u64>,
@@ -76,20 +91,24 @@ struct ReceiptPayload {
     message_ids: Vec<MessageRef>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ReactPayload)]
 struct ReactPayload {
     conversation_id: Option<ConversationRef>,
     message_id: MessageRef,
+    #[schema(min_length = 1)]
     emoji: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = TypingPayload)]
 struct TypingPayload {
     conversation_id: ConversationRef,
     is_typing: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ThreadPayload)]
 struct ThreadPayload {
     conversation_id: ConversationRef,
     #[serde(default)]
@@ -99,14 +118,16 @@ struct ThreadPayload {
     parent_thread_id: Option<Uuid>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SwitchPayload)]
 struct SwitchPayload {
     conversation_id: ConversationRef,
     #[serde(default, deserialize_with = "thread_id")]
     thread_id: Option<Uuid>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = JournalEditPayload)]
 struct JournalEditPayload {
     journal_id: ConversationRef,
     content: Option<String>,
@@ -114,17 +135,21 @@ struct JournalEditPayload {
     update: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PresencePayload)]
 struct PresencePayload {
     online: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SyncPayload)]
 struct SyncPayload {
+    #[schema(value_type = BTreeMap<String, PositionPayload>)]
     conversations: BTreeMap<SyncKey, PositionPayload>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PositionPayload)]
 struct PositionPayload {
     #[serde(default)]
     epoch: Option<String>,
@@ -145,23 +170,27 @@ impl TryFrom<String> for SyncKey {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Acknowledged)]
 struct Acknowledged<'a, T: Serialize> {
     ok: bool,
     #[serde(flatten)]
     body: &'a T,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Nothing)]
 struct Nothing {}
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Refused)]
 struct Refused<'a> {
     ok: bool,
     error: &'a ClientError,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Failed)]
 struct FailedEvent<'a> {
     event: &'a str,
     #[serde(flatten)]
@@ -193,6 +222,10 @@ impl Dialect for Native {
             "presence",
             "sync",
         ]
+    }
+
+    fn contract(&self) -> Contract {
+        contract::contract()
     }
 
     fn decode(

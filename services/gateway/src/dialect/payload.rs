@@ -1,8 +1,11 @@
 //! What the payloads of several dialects have in common: a conversation named bare or in an object, keys in
 //! both casings, the parts of a message. Pure; an error never repeats what it found.
 
+pub mod contract;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::native::input;
@@ -15,8 +18,9 @@ use crate::limits::Limits;
 const TAG_BYTES: usize = 256;
 
 /// Two front ends know the same thing under two names.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Whereabouts)]
 struct Whereabouts {
     #[serde(alias = "conversation_id")]
     conversation_id: Option<ConversationRef>,
@@ -24,32 +28,39 @@ struct Whereabouts {
     chat_id: Option<ConversationRef>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = MessageParts)]
 struct MessageParts<'a> {
+    #[schema(min_length = 1)]
     content: String,
     #[serde(alias = "message_type", alias = "type")]
+    #[schema(schema_with = crate::dialect::schema::sendable_type)]
     message_type: Option<String>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
     #[serde(alias = "thread_id", default, deserialize_with = "thread_id")]
     thread_id: Option<Uuid>,
     #[serde(alias = "reply_to")]
     reply_to: Option<MessageRef>,
     #[serde(alias = "client_msg_id")]
+    #[schema(pattern = "^[A-Za-z0-9_-]+$", min_length = 1, max_length = 64)]
     client_msg_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = TypingParts)]
 struct TypingParts {
     // The event is called after what it tells; only the end of it needs saying.
     #[serde(alias = "is_typing", default = "yes")]
     is_typing: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReadParts)]
 struct ReadParts {
     #[serde(alias = "message_id")]
     message_id: Option<MessageRef>,
@@ -72,6 +83,7 @@ pub struct Reading {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+
 struct Tagged<'a> {
     #[serde(alias = "temp_id", borrow)]
     temp_id: &'a RawValue,

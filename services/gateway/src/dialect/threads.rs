@@ -3,8 +3,10 @@
 use parlance_proto::v1::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::contract::{Contract, Shape};
 use super::place::{Place, thread_id};
 use super::{
     Action, Answer, Decoded, Dialect, Frame, MessageRef, Outbound, Speaker, camel, native, payload, union,
@@ -16,8 +18,9 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub struct Threads;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsCreateThreadPayload)]
 struct CreateThreadPayload {
     #[serde(default)]
     title: Option<String>,
@@ -27,54 +30,66 @@ struct CreateThreadPayload {
     parent_thread_id: Option<Uuid>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsSwitchThreadPayload)]
 struct SwitchThreadPayload {
     #[serde(alias = "thread_id", default, deserialize_with = "thread_id")]
     thread_id: Option<Uuid>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsEditPayload)]
 struct EditPayload {
     #[serde(alias = "message_id")]
     message_id: MessageRef,
+    #[schema(min_length = 1)]
     content: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsDeletePayload)]
 struct DeletePayload {
     #[serde(alias = "message_id")]
     message_id: MessageRef,
+    #[schema(schema_with = crate::dialect::schema::scope)]
     scope: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsReactPayload)]
 struct ReactPayload {
     #[serde(alias = "message_id")]
     message_id: MessageRef,
+    #[schema(min_length = 1)]
     emoji: String,
     #[serde(default)]
     remove: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ThreadsError)]
 struct ErrorJson<'a> {
     message: &'a str,
     details: &'a str,
+    #[schema(schema_with = crate::dialect::schema::error_code)]
     code: &'static str,
     retry: bool,
     event: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsMessageError)]
 struct MessageErrorJson<'a> {
+    #[schema(schema_with = crate::dialect::schema::tag)]
     message_id: Box<RawValue>,
     error: &'static str,
     details: &'a str,
+    #[schema(schema_with = crate::dialect::schema::error_code)]
     code: &'static str,
     retry: bool,
 }
@@ -97,6 +112,12 @@ impl Dialect for Threads {
             "thread:create",
             "thread:switch",
         ]
+    }
+
+    fn contract(&self) -> Contract {
+        told(taken(Contract::new(
+            "Conversations joined one by one, with threads; camelCase fields, ids as UUIDs.",
+        )))
     }
 
     fn shows_who_looks(&self) -> bool {
@@ -200,6 +221,132 @@ impl Dialect for Threads {
         // The front end compares the text.
         "Authentication failed".to_owned()
     }
+}
+
+fn taken(contract: Contract) -> Contract {
+    use payload::contract as shapes;
+    let (done, message) = (|| camel::ack(&[]), || camel::ack(&["message"]));
+    let (here, maybe_here) = (shapes::conversation_in_object, shapes::conversation_if_named);
+    contract
+        .takes(
+            "conversation:join",
+            "Follow a conversation.",
+            shapes::conversation(),
+            camel::ack(&["conversation"]),
+        )
+        .takes(
+            "conversation:leave",
+            "Follow it no more.",
+            shapes::conversation(),
+            done(),
+        )
+        .takes("message:send", "Send a message.", shapes::send(), message())
+        .takes(
+            "message:edit",
+            "Change the content of a message.",
+            maybe_here().and(Shape::of::<EditPayload>()),
+            message(),
+        )
+        .takes(
+            "message:delete",
+            "Delete a message for all, or hide it from oneself.",
+            maybe_here().and(Shape::of::<DeletePayload>()),
+            message(),
+        )
+        .takes(
+            "message:read",
+            "Mark messages as read.",
+            shapes::reading(),
+            camel::ack(&["unread"]),
+        )
+        .takes(
+            "message:react",
+            "Put a mark on a message or take it back.",
+            maybe_here().and(Shape::of::<ReactPayload>()),
+            message(),
+        )
+        .takes(
+            "typing",
+            "Tell the others that one types, or ends to.",
+            shapes::typing(),
+            done(),
+        )
+        .takes(
+            "thread:create",
+            "Begin a thread.",
+            here().and(Shape::of::<CreateThreadPayload>()),
+            camel::ack(&["thread"]),
+        )
+        .takes(
+            "thread:switch",
+            "Look at a thread, or at the main line again; nobody else is told.",
+            here().and(Shape::of::<SwitchThreadPayload>()),
+            done(),
+        )
+}
+
+fn told(contract: Contract) -> Contract {
+    let message = || Shape::of::<union::MessageJson<'_>>();
+    contract
+        .tells("message:new", "A message was sent.", message())
+        .tells("message:edited", "A message was changed.", message())
+        .tells(
+            "message:deleted",
+            "A message is gone, for all or for this user.",
+            Shape::of::<union::DeletedJson<'_>>(),
+        )
+        .tells(
+            "message:reaction",
+            "A mark was put on a message or taken back.",
+            Shape::of::<union::ReactionChangedJson<'_>>(),
+        )
+        .tells(
+            "message:read",
+            "Somebody read a message.",
+            Shape::of::<union::ReadJson<'_>>(),
+        )
+        .tells(
+            "message:error",
+            "A message with a tempId could not be sent.",
+            Shape::of::<MessageErrorJson<'_>>(),
+        )
+        .tells(
+            "user:typing",
+            "Somebody types, or ends to.",
+            camel::typing_shape(),
+        )
+        .tells(
+            "user:joined",
+            "Somebody became a participant, or opened the conversation.",
+            camel::came_or_went_shape(),
+        )
+        .tells(
+            "user:left",
+            "Somebody is a participant no more, or closed the conversation.",
+            camel::came_or_went_shape(),
+        )
+        .tells("user:role", "Somebody has another role.", camel::role_shape())
+        .tells(
+            "thread:created",
+            "A thread was begun.",
+            camel::thread_created_shape(),
+        )
+        .tells(
+            "conversation:created",
+            "The user is in a further conversation.",
+            camel::conversation_shape(),
+        )
+        .tells(
+            "conversation:updated",
+            "Title, channel, status or metadata changed.",
+            camel::conversation_changed_shape(),
+        )
+        .tells(
+            "conversation:removed",
+            "The user is in the conversation no more.",
+            camel::named_shape(),
+        )
+        .tells("error", "An event failed.", Shape::of::<ErrorJson<'_>>())
 }
 
 fn one(event: &'static str, payload: &impl Serialize) -> Vec<Frame> {

@@ -4,12 +4,14 @@
 use parlance_proto::v1::{Conversation, Message, Participant, Reaction, ReactionChanged};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::Place;
 use super::shape::{self, time};
 
 /// A message. Both front ends call the event `message:new` and look for different keys.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnionMessage)]
 pub struct MessageJson<'a> {
     id: &'a str,
     #[serde(rename = "_id")]
@@ -26,46 +28,62 @@ pub struct MessageJson<'a> {
     #[serde(rename = "senderId")]
     sender_id_camel: &'a str,
     #[serde(rename = "senderType")]
+    #[schema(schema_with = crate::dialect::schema::sender_kind)]
     sender_type: &'static str,
     content: &'a str,
+    #[schema(schema_with = crate::dialect::schema::message_type)]
     message_type: &'static str,
     #[serde(rename = "messageType")]
+    #[schema(schema_with = crate::dialect::schema::message_type)]
     message_type_camel: &'static str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     #[serde(rename = "threadId")]
+    #[schema(required)]
     thread_id: Option<&'a str>,
     #[serde(rename = "replyTo")]
+    #[schema(required)]
     reply_to: Option<&'a str>,
     #[serde(rename = "clientMsgId")]
+    #[schema(required)]
     client_msg_id: Option<&'a str>,
     reactions: Vec<ReactionJson<'a>>,
+    #[schema(format = DateTime)]
     created_at: String,
     #[serde(rename = "createdAt")]
+    #[schema(format = DateTime)]
     created_at_camel: String,
+    #[schema(required, format = DateTime)]
     edited_at: Option<String>,
     #[serde(rename = "editedAt")]
+    #[schema(required, format = DateTime)]
     edited_at_camel: Option<String>,
+    #[schema(required, format = DateTime)]
     deleted_at: Option<String>,
     #[serde(rename = "deletedAt")]
+    #[schema(required, format = DateTime)]
     deleted_at_camel: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnionSender)]
 struct SenderJson<'a> {
     id: &'a str,
     username: &'a str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UnionReaction)]
 struct ReactionJson<'a> {
     user_id: &'a str,
     emoji: &'a str,
 }
 
 /// That a message is gone, for all or for this user alone.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UnionDeleted)]
 pub struct DeletedJson<'a> {
     id: &'a str,
     #[serde(rename = "_id")]
@@ -73,13 +91,16 @@ pub struct DeletedJson<'a> {
     message_id: &'a str,
     chat_id: String,
     conversation_id: String,
+    #[schema(schema_with = crate::dialect::schema::scope)]
     scope: &'static str,
+    #[schema(required, format = DateTime)]
     deleted_at: Option<String>,
 }
 
 /// A mark put on a message or taken back.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UnionReactionChanged)]
 pub struct ReactionChangedJson<'a> {
     message_id: &'a str,
     chat_id: String,
@@ -92,47 +113,62 @@ pub struct ReactionChangedJson<'a> {
 }
 
 /// That somebody read a message.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UnionRead)]
 pub struct ReadJson<'a> {
     message_id: &'a str,
     chat_id: String,
     conversation_id: String,
     user_id: &'a str,
+    #[schema(format = DateTime)]
     read_at: String,
 }
 
 /// A conversation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnionConversation)]
 pub struct ConversationJson<'a> {
     id: &'a str,
     #[serde(rename = "_id")]
     document_id: &'a str,
     #[serde(rename = "type")]
+    #[schema(schema_with = crate::dialect::schema::conversation_kind)]
     kind: &'static str,
+    #[schema(required)]
     title: Option<&'a str>,
+    #[schema(schema_with = crate::dialect::schema::channel)]
     channel: &'static str,
+    #[schema(schema_with = crate::dialect::schema::status)]
     status: &'static str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     participants: Vec<ParticipantJson<'a>>,
     unread: u64,
     #[serde(rename = "lastMessage")]
+    #[schema(required)]
     last_message: Option<MessageJson<'a>>,
+    #[schema(format = DateTime)]
     created_at: String,
     #[serde(rename = "createdAt")]
+    #[schema(format = DateTime)]
     created_at_camel: String,
+    #[schema(format = DateTime)]
     updated_at: String,
     #[serde(rename = "updatedAt")]
+    #[schema(format = DateTime)]
     updated_at_camel: String,
 }
 
 /// A participant.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UnionParticipant)]
 pub struct ParticipantJson<'a> {
     id: &'a str,
     #[serde(rename = "userId")]
     user_id: &'a str,
     username: &'a str,
+    #[schema(schema_with = crate::dialect::schema::role)]
     role: &'static str,
 }
 

@@ -1,67 +1,75 @@
 //! Conversations: list, read, change, delete, catch up.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use http::StatusCode;
 use parlance_proto::v1::{
     Channel, Conversation, ConversationStatus, DeleteConversation, UpdateConversation, command,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{Asked, Body, Caller, Named, asked, page_size, parse};
 use crate::app::Shared;
+use crate::dialect::ConversationRef;
 use crate::dialect::native::json::{self, ConversationJson};
 use crate::dialect::{Answer, union};
 use crate::error::ClientError;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route(
-            "/conversations/{id}",
-            get(read).put(update).patch(update).delete(delete),
-        )
-        .route("/conversations/{id}/events", get(events))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(read, replace, update, delete))
+        .routes(routes!(events))
 }
 
 /// A page of a list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     pub(super) limit: Option<u32>,
     #[serde(default)]
     pub(super) cursor: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct EventsQuery {
     #[serde(default)]
     after: u64,
     limit: Option<u32>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ConversationUpdate)]
 struct UpdateBody<'a> {
     title: Option<String>,
     status: Option<String>,
     channel: Option<String>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
 }
 
-#[derive(Serialize)]
-struct ConversationList<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConversationList)]
+pub(super) struct ConversationList<'a> {
     conversations: Vec<ListedJson<'a>>,
+    #[schema(required)]
     next: Option<String>,
 }
 
 /// A conversation with its latest message in the form of each of two front ends.
-#[derive(Serialize)]
-struct ListedJson<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ListedConversation)]
+pub(super) struct ListedJson<'a> {
     #[serde(flatten)]
     conversation: ConversationJson<'a>,
     #[serde(rename = "lastMessage")]
+    #[schema(required)]
     last_message: Option<union::MessageJson<'a>>,
 }
 
@@ -93,6 +101,17 @@ fn listed(conversation: &Conversation) -> ListedJson<'_> {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations",
+    operation_id = "list_conversations",
+    tag = "conversations",
+    summary = "Lists the conversations of the caller, the latest first.",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page; `next` is the cursor of the next one.", body = ConversationList<'_>),
+    ),
+)]
 pub(super) async fn list(
     State(shared): State<Shared>,
     caller: Caller,
@@ -111,6 +130,17 @@ pub(super) async fn list(
     Ok(Json(list).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}",
+    operation_id = "read_conversation",
+    tag = "conversations",
+    summary = "Reads a conversation.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    responses(
+        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+    ),
+)]
 async fn read(
     State(shared): State<Shared>,
     caller: Caller,
@@ -120,6 +150,39 @@ async fn read(
     Ok(Json(json::conversation(&conversation)).into_response())
 }
 
+#[utoipa::path(
+    put,
+    path = "/conversations/{id}",
+    operation_id = "replace_conversation",
+    tag = "conversations",
+    summary = "The same as PATCH.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    request_body = UpdateBody<'_>,
+    responses(
+        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+    ),
+)]
+async fn replace(
+    shared: State<Shared>,
+    caller: Caller,
+    named: Named,
+    body: Body,
+) -> Result<Response, ClientError> {
+    update(shared, caller, named, body).await
+}
+
+#[utoipa::path(
+    patch,
+    path = "/conversations/{id}",
+    operation_id = "update_conversation",
+    tag = "conversations",
+    summary = "Changes what the body names of a conversation.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    request_body = UpdateBody<'_>,
+    responses(
+        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+    ),
+)]
 async fn update(
     State(shared): State<Shared>,
     caller: Caller,
@@ -147,6 +210,17 @@ async fn update(
     Ok(Json(json::conversation(conversation)).into_response())
 }
 
+#[utoipa::path(
+    delete,
+    path = "/conversations/{id}",
+    operation_id = "delete_conversation",
+    tag = "conversations",
+    summary = "Deletes a conversation for all.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    responses(
+        (status = 204, description = "It is gone."),
+    ),
+)]
 async fn delete(
     State(shared): State<Shared>,
     caller: Caller,
@@ -157,6 +231,17 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}/events",
+    operation_id = "list_events",
+    tag = "conversations",
+    summary = "What happened in a conversation after a seq, in order.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), EventsQuery),
+    responses(
+        (status = 200, description = "A page; `resync` says that the seq is void.", body = json::EventPageJson<'_>),
+    ),
+)]
 async fn events(
     State(shared): State<Shared>,
     caller: Caller,

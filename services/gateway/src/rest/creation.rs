@@ -1,15 +1,17 @@
 //! New conversations, on the routes of several front ends.
 
+use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use parlance_proto::v1::{Channel, ConversationKind, CreateConversation, ErrorCode, command};
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::conversations::{channel, list};
+use super::conversations::{self, channel};
 use super::{Asked, Body, Caller, asked, made, parse};
 use crate::app::Shared;
 use crate::commands::{Confirmed, new_id};
@@ -20,35 +22,39 @@ use crate::error::ClientError;
 /// Users named in the title of a group that was given none.
 const NAMED: usize = 3;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/conversations", post(create).get(list))
-        .route("/conversations/direct", post(create_direct))
-        .route("/conversations/group", post(create_group))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(create, conversations::list))
+        .routes(routes!(create_direct))
+        .routes(routes!(create_group))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = DirectCreation)]
 struct DirectBody {
     #[serde(alias = "userId")]
     user_id: String,
     title: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct DirectQuery {
     /// Whether a conversation that exists is as good as a new one.
     #[serde(default)]
     ensure: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = GroupCreation)]
 struct GroupBody {
     title: String,
     #[serde(alias = "participantIds", alias = "participants")]
     participant_ids: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ConversationCreation)]
 struct CreateBody<'a> {
     #[serde(alias = "participantIds", alias = "participants")]
     participant_ids: Vec<String>,
@@ -57,9 +63,23 @@ struct CreateBody<'a> {
     title: Option<String>,
     channel: Option<String>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/direct",
+    operation_id = "create_direct_conversation",
+    tag = "conversations",
+    summary = "Creates the one direct conversation with a user. Under `/api`, without `ensure`, one that exists is a conflict.",
+    params(DirectQuery),
+    request_body = DirectBody,
+    responses(
+        (status = 201, description = "It was made now.", body = json::ConversationJson<'_>),
+        (status = 200, description = "It was there.", body = json::ConversationJson<'_>),
+    ),
+)]
 async fn create_direct(
     State(shared): State<Shared>,
     OriginalUri(uri): OriginalUri,
@@ -85,6 +105,17 @@ async fn create_direct(
     created(&confirmed, conflict)
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/group",
+    operation_id = "create_group",
+    tag = "conversations",
+    summary = "Creates a group.",
+    request_body = GroupBody,
+    responses(
+        (status = 201, description = "It was made.", body = json::ConversationJson<'_>),
+    ),
+)]
 async fn create_group(
     State(shared): State<Shared>,
     caller: Caller,
@@ -102,6 +133,18 @@ async fn create_group(
 }
 
 /// A conversation of whatever kind: the one that is named, else direct for two users.
+#[utoipa::path(
+    post,
+    path = "/conversations",
+    operation_id = "create_conversation",
+    tag = "conversations",
+    summary = "Creates a conversation of whatever kind: the one that is named, else direct for two users.",
+    request_body = CreateBody<'_>,
+    responses(
+        (status = 201, description = "It was made now.", body = json::ConversationJson<'_>),
+        (status = 200, description = "The direct conversation of these users, which was there.", body = json::ConversationJson<'_>),
+    ),
+)]
 async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: CreateBody = parse(&body)?;
     let participant_ids = others(&shared, &caller, body.participant_ids)?;

@@ -1,20 +1,23 @@
 //! Messages as the encrypted front end reads and writes them: ciphertext, with how far each has come to every
 //! recipient. One path segment is the conversation or the message, by method.
 
+use axum::Json;
 use axum::extract::State;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use http::StatusCode;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::marks::{
-    DeleteQuery, EmojiBody, EmojiQuery, delete_message, edit_message, emoji, mark_message, react_to,
+    DeleteQuery, EmojiBody, EmojiQuery, StatusBody, delete_message, edit_message, emoji, mark_message,
+    react_to,
 };
 use super::messages::{ListQuery, deliver, next};
 use super::{Asked, Body, Caller, Named, Names, asked, made, named, parse};
@@ -26,16 +29,17 @@ use crate::dialect::{ConversationRef, MessageRef, Place};
 use crate::error::ClientError;
 use crate::resolver::Found;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/messages", post(send))
-        .route("/messages/{id}", get(history).patch(edit).delete(delete))
-        .route("/messages/{id}/status", post(status))
-        .route("/messages/{id}/reactions", post(react).delete(take_back))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(send))
+        .routes(routes!(history, edit, delete))
+        .routes(routes!(status))
+        .routes(routes!(react, take_back))
         .route_layer(map_response(named::by_class))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = EncryptedMessageToSend)]
 struct SendBody<'a> {
     #[serde(alias = "conversationId")]
     conversation_id: ConversationRef,
@@ -43,26 +47,33 @@ struct SendBody<'a> {
     content_encrypted: Option<String>,
     content: Option<String>,
     #[serde(alias = "messageType", alias = "type")]
+    #[schema(schema_with = crate::dialect::schema::sendable_type)]
     message_type: Option<String>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
     #[serde(alias = "replyTo")]
     reply_to: Option<MessageRef>,
     #[serde(alias = "threadId", default, deserialize_with = "thread_id")]
     thread_id: Option<Uuid>,
     #[serde(alias = "clientMsgId")]
+    #[schema(pattern = "^[A-Za-z0-9_-]+$", min_length = 1, max_length = 64)]
     client_msg_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = EncryptedMessageEdit)]
 struct EditBody {
     #[serde(alias = "contentEncrypted", alias = "content")]
+    #[schema(min_length = 1)]
     content_encrypted: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedMessageList)]
 struct HistoryJson<'a> {
     messages: Vec<MessageJson<'a>>,
+    #[schema(required)]
     next: Option<u64>,
 }
 
@@ -93,6 +104,18 @@ async fn answer(shared: &Shared, caller: &Caller, code: StatusCode, changed: &Me
     (code, Json(message(changed, place.as_ref()))).into_response()
 }
 
+#[utoipa::path(
+    post,
+    path = "/messages",
+    operation_id = "send_encrypted_message",
+    tag = "encrypted",
+    summary = "Sends ciphertext; as plain `content`, a readable message.",
+    request_body = SendBody<'_>,
+    responses(
+        (status = 201, description = "It was sent now.", body = MessageJson<'_>),
+        (status = 200, description = "It had been sent before.", body = MessageJson<'_>),
+    ),
+)]
 async fn send(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: SendBody = parse(&body)?;
     let encrypted = body.content_encrypted.is_some();
@@ -111,6 +134,17 @@ async fn send(State(shared): State<Shared>, caller: Caller, body: Body) -> Resul
     Ok(answer(&shared, &caller, made(repeated), &sent).await)
 }
 
+#[utoipa::path(
+    get,
+    path = "/messages/{id}",
+    operation_id = "list_encrypted_messages",
+    tag = "encrypted",
+    summary = "Reads messages of the conversation that the path names, with their statuses.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ListQuery),
+    responses(
+        (status = 200, description = "A page; `next` is the next bound.", body = HistoryJson<'_>),
+    ),
+)]
 async fn history(
     State(shared): State<Shared>,
     caller: Caller,
@@ -131,6 +165,18 @@ async fn history(
     Ok(Json(history).into_response())
 }
 
+#[utoipa::path(
+    patch,
+    path = "/messages/{id}",
+    operation_id = "edit_encrypted_message",
+    tag = "encrypted",
+    summary = "Changes the message that the path names.",
+    params(("id" = MessageRef, Path, description = "The message, by any form of its id.")),
+    request_body = EditBody,
+    responses(
+        (status = 200, description = "The message.", body = MessageJson<'_>),
+    ),
+)]
 async fn edit(
     State(shared): State<Shared>,
     caller: Caller,
@@ -144,6 +190,18 @@ async fn edit(
     Ok(answer(&shared, &caller, StatusCode::OK, &edited).await)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/messages/{id}",
+    operation_id = "delete_encrypted_message",
+    tag = "encrypted",
+    summary = "Deletes the message that the path names, for all or for the caller.",
+    params(("id" = MessageRef, Path, description = "The message, by any form of its id."), DeleteQuery),
+    responses(
+        (status = 200, description = "The message as it is left for all.", body = MessageJson<'_>),
+        (status = 204, description = "It is hidden from the caller."),
+    ),
+)]
 async fn delete(
     State(shared): State<Shared>,
     caller: Caller,
@@ -160,6 +218,18 @@ async fn delete(
     Ok(answer(&shared, &caller, StatusCode::OK, &deleted).await)
 }
 
+#[utoipa::path(
+    post,
+    path = "/messages/{id}/status",
+    operation_id = "mark_encrypted_message",
+    tag = "encrypted",
+    summary = "Marks a message as delivered or read.",
+    params(("id" = MessageRef, Path, description = "The message, by any form of its id.")),
+    request_body = StatusBody,
+    responses(
+        (status = 200, description = "The message.", body = MessageJson<'_>),
+    ),
+)]
 async fn status(
     State(shared): State<Shared>,
     caller: Caller,
@@ -176,6 +246,18 @@ async fn status(
     Ok(answer(&shared, &caller, StatusCode::OK, &marked).await)
 }
 
+#[utoipa::path(
+    post,
+    path = "/messages/{id}/reactions",
+    operation_id = "react_to_encrypted_message",
+    tag = "encrypted",
+    summary = "Puts the caller's mark on a message.",
+    params(("id" = MessageRef, Path, description = "The message, by any form of its id.")),
+    request_body = EmojiBody,
+    responses(
+        (status = 200, description = "The message.", body = MessageJson<'_>),
+    ),
+)]
 async fn react(
     State(shared): State<Shared>,
     caller: Caller,
@@ -189,6 +271,18 @@ async fn react(
     Ok(answer(&shared, &caller, StatusCode::OK, &marked).await)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/messages/{id}/reactions",
+    operation_id = "take_back_encrypted_reaction",
+    tag = "encrypted",
+    summary = "Takes the caller's mark back, named in the query string or in the body.",
+    params(("id" = MessageRef, Path, description = "The message, by any form of its id."), EmojiQuery),
+    request_body = Option<EmojiBody>,
+    responses(
+        (status = 200, description = "The message.", body = MessageJson<'_>),
+    ),
+)]
 async fn take_back(
     State(shared): State<Shared>,
     caller: Caller,

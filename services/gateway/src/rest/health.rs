@@ -1,21 +1,44 @@
 //! `/health`: whether a client can use the service, down to the database.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use http::StatusCode;
 use parlance_runtime::health::Health;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::Shared;
 
-pub(super) fn routes(shared: Shared, health: Health) -> Router {
-    Router::new()
-        .route("/health", get(report))
-        .with_state((shared, health))
+#[derive(Serialize, ToSchema)]
+#[schema(as = ServiceHealth)]
+struct ReportJson {
+    /// `ok` or `unavailable`.
+    status: &'static str,
+    /// `up` or `down`.
+    nats: &'static str,
+    /// `up` or `down`.
+    database: &'static str,
 }
 
+pub(super) fn routes() -> OpenApiRouter<(Shared, Health)> {
+    OpenApiRouter::new().routes(routes!(report))
+}
+
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "health",
+    tag = "probes",
+    summary = "Whether a client can use the service, down to the database.",
+    security(()),
+    responses(
+        (status = 200, description = "It can.", body = ReportJson),
+        (status = 503, description = "It cannot at the moment.", body = ReportJson),
+    ),
+)]
 async fn report(State((shared, health)): State<(Shared, Health)>) -> Response {
     let nats = shared.bus.link().borrow().connected;
     let database = nats && shared.backend.ping().await.is_ok();
@@ -26,10 +49,10 @@ async fn report(State((shared, health)): State<(Shared, Health)>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = json!({
-        "status": if ready { "ok" } else { "unavailable" },
-        "nats": state(nats),
-        "database": state(database),
-    });
+    let body = ReportJson {
+        status: if ready { "ok" } else { "unavailable" },
+        nats: state(nats),
+        database: state(database),
+    };
     (status, Json(body)).into_response()
 }

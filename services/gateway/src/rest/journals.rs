@@ -1,9 +1,8 @@
 //! Journals: documents that several users write, with who may read and who may write.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
-use axum::{Json, Router};
 use http::StatusCode;
 use parlance_proto::v1::{
     Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, Participant, Role,
@@ -11,6 +10,9 @@ use parlance_proto::v1::{
 };
 use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::conversations::ListQuery;
 use super::participants::{add_members, change_role, remove_member};
@@ -18,29 +20,29 @@ use super::{Asked, Body, Caller, Named, Names, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::commands::new_id;
 use crate::dialect::Answer;
+use crate::dialect::ConversationRef;
 use crate::dialect::shape::{role_name, time};
 use crate::error::ClientError;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/journals", get(list).post(create))
-        .route("/journals/{id}", get(read).patch(update).delete(delete))
-        .route("/journals/{id}/versions", get(versions))
-        .route("/journals/{id}/collaborators", post(share))
-        .route(
-            "/journals/{id}/collaborators/{user_id}",
-            patch(change).delete(unshare),
-        )
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(read, update, delete))
+        .routes(routes!(versions))
+        .routes(routes!(share))
+        .routes(routes!(change, unshare))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = JournalCreation)]
 struct CreateBody {
     title: String,
     #[serde(default)]
     content: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = JournalUpdate)]
 struct UpdateBody {
     title: Option<String>,
     content: Option<String>,
@@ -48,26 +50,30 @@ struct UpdateBody {
     base_version: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = JournalShare)]
 struct ShareBody {
     #[serde(alias = "userId")]
     user_id: String,
     permission: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = JournalPermission)]
 struct PermissionBody {
     permission: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct VersionsQuery {
     limit: Option<u32>,
     #[serde(default)]
     before: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalDocument)]
 struct JournalJson<'a> {
     id: &'a str,
     number: i64,
@@ -78,34 +84,44 @@ struct JournalJson<'a> {
     content: Option<&'a str>,
     version: u64,
     collaborators: Vec<CollaboratorJson<'a>>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalCollaborator)]
 struct CollaboratorJson<'a> {
     user_id: &'a str,
     username: &'a str,
+    #[schema(schema_with = crate::dialect::schema::role)]
     permission: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalList)]
 struct JournalList<'a> {
     journals: Vec<JournalJson<'a>>,
+    #[schema(required)]
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalVersionList)]
 struct VersionList<'a> {
     versions: Vec<VersionJson<'a>>,
+    #[schema(required)]
     next: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalVersion)]
 struct VersionJson<'a> {
     version: u64,
     content: &'a str,
     user_id: &'a str,
+    #[schema(format = DateTime)]
     at: String,
 }
 
@@ -167,6 +183,17 @@ async fn answer(
     Ok((status, Json(journal(&seen))).into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/journals",
+    operation_id = "create_journal",
+    tag = "journals",
+    summary = "Creates a journal.",
+    request_body = CreateBody,
+    responses(
+        (status = 201, description = "The journal.", body = JournalJson<'_>),
+    ),
+)]
 async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: CreateBody = parse(&body)?;
     shared.limits.title(&body.title)?;
@@ -182,6 +209,17 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
     answer(&shared, &caller, id, StatusCode::CREATED).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/journals",
+    operation_id = "list_journals",
+    tag = "journals",
+    summary = "Lists the journals the caller may read, without their texts.",
+    params(ListQuery),
+    responses(
+        (status = 200, description = "A page; `next` is the cursor of the next one.", body = JournalList<'_>),
+    ),
+)]
 async fn list(
     State(shared): State<Shared>,
     caller: Caller,
@@ -200,6 +238,17 @@ async fn list(
     Ok(Json(list).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/journals/{id}",
+    operation_id = "read_journal",
+    tag = "journals",
+    summary = "Reads a journal.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id.")),
+    responses(
+        (status = 200, description = "The journal.", body = JournalJson<'_>),
+    ),
+)]
 async fn read(
     State(shared): State<Shared>,
     caller: Caller,
@@ -208,6 +257,18 @@ async fn read(
     answer(&shared, &caller, id, StatusCode::OK).await
 }
 
+#[utoipa::path(
+    patch,
+    path = "/journals/{id}",
+    operation_id = "update_journal",
+    tag = "journals",
+    summary = "Changes title or text; `base_version` says which text the caller changed.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id.")),
+    request_body = UpdateBody,
+    responses(
+        (status = 200, description = "The journal.", body = JournalJson<'_>),
+    ),
+)]
 async fn update(
     State(shared): State<Shared>,
     caller: Caller,
@@ -243,6 +304,17 @@ async fn update(
     answer(&shared, &caller, id, StatusCode::OK).await
 }
 
+#[utoipa::path(
+    delete,
+    path = "/journals/{id}",
+    operation_id = "delete_journal",
+    tag = "journals",
+    summary = "Deletes a journal.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id.")),
+    responses(
+        (status = 204, description = "It is gone."),
+    ),
+)]
 async fn delete(
     State(shared): State<Shared>,
     caller: Caller,
@@ -254,6 +326,17 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+#[utoipa::path(
+    get,
+    path = "/journals/{id}/versions",
+    operation_id = "list_journal_versions",
+    tag = "journals",
+    summary = "Reads what a journal said before.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id."), VersionsQuery),
+    responses(
+        (status = 200, description = "A page; `next` is the next bound.", body = VersionList<'_>),
+    ),
+)]
 async fn versions(
     State(shared): State<Shared>,
     caller: Caller,
@@ -279,6 +362,19 @@ async fn versions(
     Ok(Json(list).into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/journals/{id}/collaborators",
+    operation_id = "share_journal",
+    tag = "journals",
+    summary = "Lets a user read or write a journal.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id.")),
+    request_body = ShareBody,
+    responses(
+        (status = 201, description = "It is shared now.", body = JournalJson<'_>),
+        (status = 200, description = "It had been shared with them before.", body = JournalJson<'_>),
+    ),
+)]
 async fn share(
     State(shared): State<Shared>,
     caller: Caller,
@@ -309,6 +405,18 @@ async fn share(
     .await
 }
 
+#[utoipa::path(
+    patch,
+    path = "/journals/{id}/collaborators/{user_id}",
+    operation_id = "change_collaborator",
+    tag = "journals",
+    summary = "Gives a collaborator another permission.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id."), ("user_id" = String, Path, description = "The user.")),
+    request_body = PermissionBody,
+    responses(
+        (status = 200, description = "The journal.", body = JournalJson<'_>),
+    ),
+)]
 async fn change(
     State(shared): State<Shared>,
     caller: Caller,
@@ -324,6 +432,17 @@ async fn change(
     answer(&shared, &caller, id, StatusCode::OK).await
 }
 
+#[utoipa::path(
+    delete,
+    path = "/journals/{id}/collaborators/{user_id}",
+    operation_id = "unshare_journal",
+    tag = "journals",
+    summary = "Ends what a user may do with a journal.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id."), ("user_id" = String, Path, description = "The user.")),
+    responses(
+        (status = 204, description = "It is not shared with them any more."),
+    ),
+)]
 async fn unshare(
     State(shared): State<Shared>,
     caller: Caller,

@@ -1,15 +1,17 @@
 //! What is done to messages once they are sent: change, delete, react, mark as delivered or read.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{patch, post};
-use axum::{Json, Router};
 use http::StatusCode;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     DeleteMessage, EditMessage, HideMessage, MarkRead, Message, React, ReceiptUpdated, command,
 };
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{Asked, Body, Caller, Named, NamedMessage, asked, parse};
 use crate::app::Shared;
@@ -18,46 +20,51 @@ use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
 use crate::resolver::Found;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/conversations/{id}/messages/{mid}", patch(edit).delete(delete))
-        .route(
-            "/conversations/{id}/messages/{mid}/reactions",
-            post(react).delete(take_back),
-        )
-        .route("/conversations/{id}/messages/{mid}/status", post(status))
-        .route("/conversations/{id}/read", post(read))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(edit, delete))
+        .routes(routes!(react, take_back))
+        .routes(routes!(status))
+        .routes(routes!(read))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MessageEdit)]
 struct EditBody {
+    #[schema(min_length = 1)]
     content: String,
 }
 
 /// Whether a deletion is for all or for oneself.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DeleteQuery {
     scope: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct StatusBody {
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MessageStatus)]
+pub(super) struct StatusBody {
     status: String,
 }
 
 /// The mark that is taken back, for clients that send no body with DELETE.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EmojiQuery {
     emoji: Option<String>,
 }
 
 /// A mark.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Reacting)]
 pub(super) struct EmojiBody {
+    #[schema(min_length = 1)]
     pub(super) emoji: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Reading)]
 struct ReadBody {
     #[serde(alias = "upToSeq", alias = "up_to")]
     up_to_seq: Option<u64>,
@@ -184,6 +191,18 @@ pub(super) fn emoji(body: &Body, query: EmojiQuery) -> Result<String, ClientErro
     }
 }
 
+#[utoipa::path(
+    patch,
+    path = "/conversations/{id}/messages/{mid}",
+    operation_id = "edit_message",
+    tag = "messages",
+    summary = "Changes the content of a message.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    request_body = EditBody,
+    responses(
+        (status = 200, description = "The message.", body = json::MessageJson<'_>),
+    ),
+)]
 async fn edit(
     State(shared): State<Shared>,
     caller: Caller,
@@ -195,6 +214,18 @@ async fn edit(
     Ok(Json(json::message(&message)).into_response())
 }
 
+#[utoipa::path(
+    delete,
+    path = "/conversations/{id}/messages/{mid}",
+    operation_id = "delete_message",
+    tag = "messages",
+    summary = "Deletes a message for all, or hides it from the caller.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id."), DeleteQuery),
+    responses(
+        (status = 200, description = "The message as it is left for all.", body = json::MessageJson<'_>),
+        (status = 204, description = "It is hidden from the caller."),
+    ),
+)]
 async fn delete(
     State(shared): State<Shared>,
     caller: Caller,
@@ -209,6 +240,18 @@ async fn delete(
     Ok(Json(json::message(&message)).into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/messages/{mid}/reactions",
+    operation_id = "react",
+    tag = "messages",
+    summary = "Puts the caller's mark on a message.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    request_body = EmojiBody,
+    responses(
+        (status = 200, description = "The message.", body = json::MessageJson<'_>),
+    ),
+)]
 async fn react(
     State(shared): State<Shared>,
     caller: Caller,
@@ -220,6 +263,18 @@ async fn react(
     Ok(Json(json::message(&message)).into_response())
 }
 
+#[utoipa::path(
+    delete,
+    path = "/conversations/{id}/messages/{mid}/reactions",
+    operation_id = "take_back_reaction",
+    tag = "messages",
+    summary = "Takes the caller's mark back, named in the query string or in the body.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id."), EmojiQuery),
+    request_body = Option<EmojiBody>,
+    responses(
+        (status = 200, description = "The message.", body = json::MessageJson<'_>),
+    ),
+)]
 async fn take_back(
     State(shared): State<Shared>,
     caller: Caller,
@@ -232,6 +287,18 @@ async fn take_back(
     Ok(Json(json::message(&message)).into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/messages/{mid}/status",
+    operation_id = "mark_message",
+    tag = "receipts",
+    summary = "Marks a message as delivered or read.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    request_body = StatusBody,
+    responses(
+        (status = 200, description = "The caller's receipts.", body = json::ReceiptJson<'_>),
+    ),
+)]
 async fn status(
     State(shared): State<Shared>,
     caller: Caller,
@@ -243,6 +310,18 @@ async fn status(
     Ok(Json(json::receipt(conversation, &receipt)).into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/read",
+    operation_id = "mark_read",
+    tag = "receipts",
+    summary = "Marks messages, or all up to a seq, as read.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    request_body = ReadBody,
+    responses(
+        (status = 200, description = "The caller's receipts.", body = json::ReceiptJson<'_>),
+    ),
+)]
 async fn read(
     State(shared): State<Shared>,
     caller: Caller,

@@ -1,13 +1,15 @@
 //! Messages of a conversation: send and read.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{ListMessages, Message, MessagePage, command};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::{Asked, Body, Caller, Named, NamedMessage, asked, made, page_size, parse};
@@ -19,24 +21,29 @@ use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
 use crate::socket::send_message;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/conversations/{id}/messages", get(list).post(send))
-        .route("/conversations/{id}/messages/{mid}", get(read))
-        .route("/conversations/{id}/messages/{mid}/edits", get(edits))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list, send))
+        .routes(routes!(read))
+        .routes(routes!(edits))
 }
 
 /// A message as a client sends it.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MessageToSend)]
 pub(super) struct SendBody<'a> {
     #[serde(alias = "clientMsgId")]
+    #[schema(pattern = "^[A-Za-z0-9_-]+$", min_length = 1, max_length = 64)]
     client_msg_id: Option<String>,
     #[serde(rename = "type", alias = "messageType", alias = "message_type")]
+    #[schema(schema_with = crate::dialect::schema::sendable_type)]
     kind: Option<String>,
+    #[schema(min_length = 1)]
     content: String,
     #[serde(default)]
     encrypted: bool,
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
     #[serde(alias = "replyTo")]
     reply_to: Option<MessageRef>,
@@ -45,7 +52,8 @@ pub(super) struct SendBody<'a> {
 }
 
 /// Which messages are wanted; `before` and `after` are exclusive seqs, `offset` skips that many of the latest.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     limit: Option<u32>,
     before: Option<u64>,
@@ -56,20 +64,25 @@ pub(super) struct ListQuery {
     thread_id: Option<Uuid>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MessageList)]
 struct MessageList<'a> {
     messages: Vec<MessageJson<'a>>,
+    #[schema(required)]
     next: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EditList)]
 struct EditList<'a> {
     edits: Vec<EditJson<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Edit)]
 struct EditJson<'a> {
     content: &'a str,
+    #[schema(format = DateTime)]
     at: String,
 }
 
@@ -130,6 +143,19 @@ pub(super) fn next(page: &MessagePage) -> Option<u64> {
     Some(page.next).filter(|next| *next != 0)
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/messages",
+    operation_id = "send_message",
+    tag = "messages",
+    summary = "Sends a message; `client_msg_id` makes a repeat harmless.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    request_body = SendBody<'_>,
+    responses(
+        (status = 201, description = "It was sent now.", body = MessageJson<'_>),
+        (status = 200, description = "It had been sent before.", body = MessageJson<'_>),
+    ),
+)]
 async fn send(
     State(shared): State<Shared>,
     caller: Caller,
@@ -141,6 +167,17 @@ async fn send(
     Ok((made(repeated), Json(json::message(&message))).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}/messages",
+    operation_id = "list_messages",
+    tag = "messages",
+    summary = "Reads messages of a conversation: the latest, or those around a seq.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ListQuery),
+    responses(
+        (status = 200, description = "A page; `next` is the next bound.", body = MessageList<'_>),
+    ),
+)]
 async fn list(
     State(shared): State<Shared>,
     caller: Caller,
@@ -156,6 +193,17 @@ async fn list(
     Ok(Json(list).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}/messages/{mid}",
+    operation_id = "read_message",
+    tag = "messages",
+    summary = "Reads a message.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    responses(
+        (status = 200, description = "The message.", body = MessageJson<'_>),
+    ),
+)]
 async fn read(
     State(shared): State<Shared>,
     caller: Caller,
@@ -168,6 +216,17 @@ async fn read(
     Ok(Json(json::message(&message)).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}/messages/{mid}/edits",
+    operation_id = "list_edits",
+    tag = "messages",
+    summary = "Reads what a message said before it was changed.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    responses(
+        (status = 200, description = "Earlier contents.", body = EditList<'_>),
+    ),
+)]
 async fn edits(
     State(shared): State<Shared>,
     caller: Caller,

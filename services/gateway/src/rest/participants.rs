@@ -1,31 +1,32 @@
 //! Who belongs to a conversation, and as what.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{patch, post};
-use axum::{Json, Router};
 use http::StatusCode;
 use parlance_proto::v1::{AddMembers, ChangeRole, RemoveMember, Role, command};
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::{Body, Caller, Named, Names, made, parse};
 use crate::app::Shared;
 use crate::commands::Confirmed;
 use crate::dialect::Answer;
+use crate::dialect::ConversationRef;
 use crate::dialect::native::json;
 use crate::error::ClientError;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/conversations/{id}/participants", post(add))
-        .route(
-            "/conversations/{id}/participants/{user_id}",
-            patch(change).delete(remove),
-        )
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(add))
+        .routes(routes!(change, remove))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ParticipantAddition)]
 struct AddBody {
     #[serde(alias = "userId")]
     user_id: Option<String>,
@@ -34,7 +35,8 @@ struct AddBody {
     role: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ParticipantRole)]
 struct RoleBody {
     role: String,
 }
@@ -99,6 +101,19 @@ fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientE
     Ok((status, Json(json::conversation(conversation))).into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/participants",
+    operation_id = "add_participants",
+    tag = "participants",
+    summary = "Adds users; those that are there already stay as they are.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    request_body = AddBody,
+    responses(
+        (status = 201, description = "They were added.", body = json::ConversationJson<'_>),
+        (status = 200, description = "They had been added by this very request before.", body = json::ConversationJson<'_>),
+    ),
+)]
 async fn add(
     State(shared): State<Shared>,
     caller: Caller,
@@ -123,6 +138,18 @@ async fn add(
     answer(made(confirmed.repeated), &confirmed)
 }
 
+#[utoipa::path(
+    patch,
+    path = "/conversations/{id}/participants/{user_id}",
+    operation_id = "change_participant",
+    tag = "participants",
+    summary = "Gives a participant another role.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("user_id" = String, Path, description = "The user.")),
+    request_body = RoleBody,
+    responses(
+        (status = 200, description = "The conversation.", body = json::ConversationJson<'_>),
+    ),
+)]
 async fn change(
     State(shared): State<Shared>,
     caller: Caller,
@@ -136,6 +163,17 @@ async fn change(
     answer(StatusCode::OK, &confirmed)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/conversations/{id}/participants/{user_id}",
+    operation_id = "remove_participant",
+    tag = "participants",
+    summary = "Removes a participant, or lets the caller leave.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("user_id" = String, Path, description = "The user.")),
+    responses(
+        (status = 204, description = "They are in it no more."),
+    ),
+)]
 async fn remove(
     State(shared): State<Shared>,
     caller: Caller,

@@ -1,11 +1,13 @@
 //! Threads of a conversation: begin, list, read with their messages, send into.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use parlance_proto::v1::{CreateThread, command};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::messages::{ListQuery, SendBody, deliver, next};
@@ -18,13 +20,14 @@ use crate::dialect::place::thread_id;
 use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/conversations/{id}/threads", get(list).post(create))
-        .route("/conversations/{id}/threads/{tid}", get(read).post(send))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(read, send))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ThreadCreation)]
 struct CreateBody {
     #[serde(default)]
     title: Option<String>,
@@ -34,20 +37,36 @@ struct CreateBody {
     parent_thread_id: Option<Uuid>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ThreadList)]
 struct ThreadList<'a> {
     threads: Vec<ThreadJson<'a>>,
 }
 
 /// A thread with a page of its messages.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ThreadWithMessages)]
 struct ReadJson<'a> {
     #[serde(flatten)]
     thread: ThreadJson<'a>,
     messages: Vec<MessageJson<'a>>,
+    #[schema(required)]
     next: Option<u64>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/threads",
+    operation_id = "create_thread",
+    tag = "threads",
+    summary = "Begins a thread.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    request_body = CreateBody,
+    responses(
+        (status = 201, description = "It was begun.", body = ThreadJson<'_>),
+        (status = 200, description = "It had been begun by this very request before.", body = ThreadJson<'_>),
+    ),
+)]
 async fn create(
     State(shared): State<Shared>,
     caller: Caller,
@@ -79,6 +98,17 @@ async fn create(
     Ok((made(confirmed.repeated), Json(json::thread(thread))).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}/threads",
+    operation_id = "list_threads",
+    tag = "threads",
+    summary = "Lists the threads of a conversation.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    responses(
+        (status = 200, description = "All threads.", body = ThreadList<'_>),
+    ),
+)]
 async fn list(
     State(shared): State<Shared>,
     caller: Caller,
@@ -94,6 +124,17 @@ async fn list(
     Ok(Json(list).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}/threads/{tid}",
+    operation_id = "read_thread",
+    tag = "threads",
+    summary = "Reads a thread with a page of its messages.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("tid" = Uuid, Path, description = "The thread."), ListQuery),
+    responses(
+        (status = 200, description = "The thread.", body = ReadJson<'_>),
+    ),
+)]
 async fn read(
     State(shared): State<Shared>,
     caller: Caller,
@@ -117,6 +158,19 @@ async fn read(
     Ok(Json(read).into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/threads/{tid}",
+    operation_id = "send_to_thread",
+    tag = "threads",
+    summary = "Sends a message into a thread.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("tid" = Uuid, Path, description = "The thread.")),
+    request_body = SendBody<'_>,
+    responses(
+        (status = 201, description = "It was sent now.", body = MessageJson<'_>),
+        (status = 200, description = "It had been sent before.", body = MessageJson<'_>),
+    ),
+)]
 async fn send(
     State(shared): State<Shared>,
     caller: Caller,

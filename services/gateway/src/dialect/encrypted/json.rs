@@ -7,15 +7,19 @@ use parlance_proto::v1::{
     Typing,
 };
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json as native;
 use crate::dialect::shape::{self, metadata, role_name, time, type_name};
-use crate::dialect::{Answer, Place, encode, payload};
+use crate::dialect::{Answer, Place, camel, encode, payload};
 use crate::error::ClientError;
 
 /// A message.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedMessage)]
 pub struct MessageJson<'a> {
     id: &'a str,
     conversation_id: &'a str,
@@ -27,74 +31,95 @@ pub struct MessageJson<'a> {
     /// Of a message that is no ciphertext.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[schema(schema_with = crate::dialect::schema::message_type)]
     message_type: &'static str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    #[schema(required)]
     client_msg_id: Option<&'a str>,
+    #[schema(required)]
     reply_to: Option<&'a str>,
+    #[schema(required)]
     thread_id: Option<&'a str>,
     reactions: Vec<ReactionJson<'a>>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(required, format = DateTime)]
     edited_at: Option<String>,
+    #[schema(required, format = DateTime)]
     deleted_at: Option<String>,
     /// One for each recipient, where they are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     statuses: Option<Vec<StatusJson<'a>>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedSender)]
 struct SenderJson<'a> {
     id: &'a str,
     username: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedStatus)]
 struct StatusJson<'a> {
     user_id: &'a str,
+    #[schema(schema_with = crate::dialect::schema::delivery)]
     status: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedReaction)]
 struct ReactionJson<'a> {
     user_id: &'a str,
     emoji: &'a str,
 }
 
 /// A message has come further.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EncryptedStatusUpdated)]
 pub struct StatusUpdatedJson<'a> {
     message_id: &'a str,
+    #[schema(schema_with = crate::dialect::schema::delivery)]
     status: &'static str,
     user_id: &'a str,
+    #[schema(format = DateTime)]
     timestamp: String,
     conversation_id: String,
 }
 
 /// Somebody types.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EncryptedTyping)]
 pub struct TypingJson<'a> {
     user_id: &'a str,
     username: &'a str,
     is_typing: bool,
+    #[schema(format = DateTime)]
     timestamp: String,
     conversation_id: String,
 }
 
 /// A message is gone.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EncryptedGone)]
 pub struct GoneJson<'a> {
     message_id: &'a str,
     conversation_id: String,
     /// `all` or `me`.
+    #[schema(schema_with = crate::dialect::schema::scope)]
     scope: &'static str,
+    #[schema(required, format = DateTime)]
     deleted_at: Option<String>,
 }
 
 /// A mark came or went.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EncryptedReactionUpdated)]
 pub struct ReactionUpdatedJson<'a> {
     message_id: &'a str,
     conversation_id: String,
@@ -106,7 +131,8 @@ pub struct ReactionUpdatedJson<'a> {
 }
 
 /// Something happened to a conversation itself.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedConversationEvent)]
 pub struct ConversationEventJson<'a> {
     #[serde(rename = "conversationId")]
     conversation_id: String,
@@ -117,14 +143,17 @@ pub struct ConversationEventJson<'a> {
     participants: Option<Vec<ParticipantJson<'a>>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedParticipant)]
 struct ParticipantJson<'a> {
     user_id: &'a str,
     username: &'a str,
+    #[schema(schema_with = crate::dialect::schema::role)]
     role: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EncryptedFailed)]
 struct FailedJson<'a> {
     name: &'static str,
     #[serde(flatten)]
@@ -132,23 +161,120 @@ struct FailedJson<'a> {
 }
 
 /// An event failed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EncryptedFailedEvent)]
 pub struct FailedEventJson<'a> {
     #[serde(flatten)]
     failed: FailedJson<'a>,
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::dialect::schema::tag)]
     temp_id: Option<Box<RawValue>>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = EncryptedAnswer)]
 struct AnswerJson<'a> {
     success: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<MessageJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<FailedJson<'a>>,
+}
+
+/// All events.
+pub(super) fn contract() -> Contract {
+    use payload::contract as shapes;
+    let message = || Shape::of::<MessageJson<'_>>();
+    let conversation = || Shape::of::<ConversationEventJson<'_>>();
+    let changed = camel::conversation_changed_shape().or(conversation());
+    let send = Shape::of::<super::SendPayload<'_>>().and(Shape::raw(json!({
+        "properties": { "tempId": {
+            "description": "The client's own name for this message: repeated when sending fails, if it is text or a number.",
+        } },
+    })));
+    Contract::new("Ciphertext with delivery statuses, followed without joining; ids as UUIDs.")
+        .takes(
+            "presence:online",
+            "Be seen as online.",
+            Shape::anything(),
+            ack(&[]),
+        )
+        .takes(
+            "presence:offline",
+            "Be seen as offline.",
+            Shape::anything(),
+            ack(&[]),
+        )
+        .takes("chat:message_send", "Send ciphertext.", send, ack(&["message"]))
+        .takes(
+            "chat:message_delivered",
+            "Mark messages as delivered.",
+            shapes::reading(),
+            ack(&[]),
+        )
+        .takes(
+            "chat:message_read",
+            "Mark messages as read.",
+            shapes::reading(),
+            ack(&[]),
+        )
+        .takes(
+            "chat:typing",
+            "Tell the others that one types, or ends to.",
+            shapes::typing(),
+            ack(&[]),
+        )
+        .tells("chat:message_received", "A message was sent.", message())
+        .tells("chat:message_edited", "A message was changed.", message())
+        .tells(
+            "chat:message_deleted",
+            "A message is gone, for all or for this user.",
+            Shape::of::<GoneJson<'_>>(),
+        )
+        .tells(
+            "chat:reaction_updated",
+            "A mark was put on a message or taken back.",
+            Shape::of::<ReactionUpdatedJson<'_>>(),
+        )
+        .tells(
+            "chat:message_status_updated",
+            "A message has come further.",
+            Shape::of::<StatusUpdatedJson<'_>>(),
+        )
+        .tells(
+            "chat:user_typing",
+            "Somebody types, or ends to.",
+            Shape::of::<TypingJson<'_>>(),
+        )
+        .tells(
+            "chat:conversation_created",
+            "The user is in a further conversation.",
+            conversation(),
+        )
+        .tells(
+            "chat:conversation_updated",
+            "What changed of a conversation, or who is in it now.",
+            changed,
+        )
+        .tells(
+            "chat:conversation_removed",
+            "The user is in the conversation no more.",
+            conversation(),
+        )
+        .tells(
+            "chat:error",
+            "An event without an ack failed.",
+            Shape::of::<FailedEventJson<'_>>(),
+        )
+}
+
+fn ack(fields: &[&str]) -> Shape {
+    let answer = || Shape::of::<AnswerJson<'_>>();
+    answer()
+        .answering("success", true, fields)
+        .or(answer().answering("success", false, &["error"]))
 }
 
 /// A message, with how far it has come to each recipient where they are known.

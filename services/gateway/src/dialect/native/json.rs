@@ -13,83 +13,111 @@ use parlance_proto::v1::{
 use parlance_proto::{ConversationId, MessageId};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// A message as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Message)]
 pub struct MessageJson<'a> {
     id: &'a str,
     conversation_id: &'a str,
     seq: u64,
     sender: SenderJson<'a>,
+    #[schema(schema_with = crate::dialect::schema::sender_kind)]
     sender_kind: &'static str,
     #[serde(rename = "type")]
+    #[schema(schema_with = crate::dialect::schema::message_type)]
     kind: &'static str,
     content: &'a str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    #[schema(required)]
     client_msg_id: Option<&'a str>,
+    #[schema(required)]
     reply_to: Option<&'a str>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(required, format = DateTime)]
     edited_at: Option<String>,
+    #[schema(required, format = DateTime)]
     deleted_at: Option<String>,
+    #[schema(required)]
     number: Option<i64>,
     encrypted: bool,
+    #[schema(required)]
     thread_id: Option<&'a str>,
     reactions: Vec<ReactionJson<'a>>,
 }
 
-#[derive(Debug, Serialize)]
-struct SenderJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Sender)]
+pub(super) struct SenderJson<'a> {
     id: &'a str,
     username: &'a str,
 }
 
-#[derive(Debug, Serialize)]
-struct ReactionJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Reaction)]
+pub(super) struct ReactionJson<'a> {
     user_id: &'a str,
     emoji: &'a str,
 }
 
 /// A conversation as one of its participants sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Conversation)]
 pub struct ConversationJson<'a> {
     id: &'a str,
     number: i64,
+    #[schema(schema_with = crate::dialect::schema::conversation_kind)]
     kind: &'static str,
+    #[schema(required)]
     title: Option<&'a str>,
     participants: Vec<ParticipantJson<'a>>,
     head_seq: u64,
     epoch: &'a str,
     unread: u64,
+    #[schema(required)]
     last_message: Option<MessageJson<'a>>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
+    #[schema(schema_with = crate::dialect::schema::channel)]
     channel: &'static str,
+    #[schema(schema_with = crate::dialect::schema::status)]
     status: &'static str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     created_by: &'a str,
 }
 
-#[derive(Debug, Serialize)]
-struct ParticipantJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Participant)]
+pub(super) struct ParticipantJson<'a> {
     user_id: &'a str,
     username: &'a str,
+    #[schema(schema_with = crate::dialect::schema::role)]
     role: &'static str,
 }
 
 /// A durable change as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 pub struct EventJson<'a> {
     seq: u64,
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(flatten)]
     body: EventBodyJson<'a>,
+    #[schema(format = DateTime)]
     at: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-enum EventBodyJson<'a> {
+#[schema(as = EventBody)]
+pub(super) enum EventBodyJson<'a> {
     Message {
         message: MessageJson<'a>,
     },
@@ -109,8 +137,9 @@ enum EventBodyJson<'a> {
     Nothing {},
 }
 
-#[derive(Debug, Serialize)]
-struct ReactionChangedJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReactionChanged)]
+pub(super) struct ReactionChangedJson<'a> {
     conversation_id: &'a str,
     message_id: &'a str,
     user_id: &'a str,
@@ -120,82 +149,103 @@ struct ReactionChangedJson<'a> {
 }
 
 /// A thread as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Thread)]
 pub struct ThreadJson<'a> {
     id: &'a str,
     conversation_id: &'a str,
     title: &'a str,
+    #[schema(required)]
     root_message_id: Option<&'a str>,
+    #[schema(required)]
     parent_thread_id: Option<&'a str>,
     created_by: &'a str,
+    #[schema(format = DateTime)]
     created_at: String,
     reply_count: u64,
+    #[schema(required, format = DateTime)]
     last_reply_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct ConversationChangedJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ConversationChanged)]
+pub(super) struct ConversationChangedJson<'a> {
     conversation_id: &'a str,
+    #[schema(required)]
     title: Option<&'a str>,
+    #[schema(schema_with = crate::dialect::schema::channel)]
     channel: &'static str,
+    #[schema(schema_with = crate::dialect::schema::status)]
     status: &'static str,
+    #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     head_seq: u64,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
 /// A journal's text as clients see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Journal)]
 pub struct JournalJson<'a> {
     journal_id: &'a str,
     number: i64,
     version: u64,
     content: &'a str,
     /// The change in base64, where there was one.
+    #[schema(required)]
     update: Option<String>,
     user_id: &'a str,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
-#[derive(Debug, Serialize)]
-struct MembersJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Members)]
+pub(super) struct MembersJson<'a> {
     conversation_id: String,
     members: Vec<ParticipantJson<'a>>,
 }
 
-#[derive(Debug, Serialize)]
-struct MemberJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Member)]
+pub(super) struct MemberJson<'a> {
     conversation_id: String,
     #[serde(flatten)]
     member: ParticipantJson<'a>,
 }
 
-#[derive(Debug, Serialize)]
-struct HiddenJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Hidden)]
+pub(super) struct HiddenJson<'a> {
     conversation_id: &'a str,
     message_id: &'a str,
     seq: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct RemovedJson {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Removed)]
+pub(super) struct RemovedJson {
     conversation_id: String,
 }
 
 /// What happened in a conversation since a position.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventPage)]
 pub struct EventPageJson<'a> {
     epoch: &'a str,
     head_seq: u64,
     events: Vec<EventJson<'a>>,
     /// The seq to ask after next; null when complete.
+    #[schema(required)]
     next: Option<u64>,
     complete: bool,
     resync: bool,
 }
 
 /// One object under the name of what it is.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = Holding)]
 pub struct Holding<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<MessageJson<'a>>,
@@ -209,8 +259,9 @@ pub struct Holding<'a> {
     journal: Option<JournalJson<'a>>,
 }
 
-#[derive(Debug, Serialize)]
-struct ReadStateJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReadState)]
+pub(super) struct ReadStateJson<'a> {
     user_id: &'a str,
     /// Everything up to here is read.
     up_to_seq: u64,
@@ -220,39 +271,46 @@ struct ReadStateJson<'a> {
     version: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct ReceiptJson<'a> {
+/// How far a participant has come.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Receipt)]
+pub struct ReceiptJson<'a> {
     conversation_id: String,
     #[serde(flatten)]
     state: ReadStateJson<'a>,
 }
 
-#[derive(Debug, Serialize)]
-struct TypingJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Typing)]
+pub(super) struct TypingJson<'a> {
     conversation_id: String,
     user_id: &'a str,
     username: &'a str,
     is_typing: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct ListUpdatedJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListUpdated)]
+pub(super) struct ListUpdatedJson<'a> {
     conversation_id: &'a str,
     head_seq: u64,
     last_message: MessageJson<'a>,
     unread: u64,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
-#[derive(Debug, Serialize)]
-struct ResyncJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Resync)]
+pub(super) struct ResyncJson<'a> {
     conversation_id: String,
     epoch: &'a str,
     head_seq: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct SyncJson<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Sync)]
+pub(super) struct SyncJson<'a> {
     conversations: BTreeMap<&'a str, EventPageJson<'a>>,
 }
 

@@ -1,0 +1,113 @@
+//! AsyncAPI 3.0 from a dialect's contract.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::dialect::Dialect;
+use crate::dialect::contract::Shape;
+
+const CHANNEL: &str = "#/channels/socket";
+
+/// The parts of a document that grow event by event.
+#[derive(Default)]
+struct Parts {
+    messages: Map<String, Value>,
+    operations: Map<String, Value>,
+    schemas: BTreeMap<String, Value>,
+}
+
+impl Parts {
+    /// Adds a message and returns the reference to it.
+    fn message(&mut self, key: String, name: &str, summary: &str, shape: Shape) -> Value {
+        self.schemas.extend(shape.parts);
+        let reference = json!({ "$ref": format!("{CHANNEL}/messages/{key}") });
+        let message = json!({
+            "name": name,
+            "title": name,
+            "summary": summary,
+            "contentType": "application/json",
+            "payload": shape.schema,
+        });
+        self.messages.insert(key, message);
+        reference
+    }
+}
+
+/// The document of a dialect.
+pub(super) fn document(dialect: &dyn Dialect) -> Value {
+    let contract = dialect.contract();
+    let name = dialect.name();
+    let mut parts = Parts::default();
+    let channel = json!({ "$ref": CHANNEL });
+    for taken in contract.taken {
+        let key = taken.event.replace(':', ".");
+        let request = parts.message(format!("client.{key}"), taken.event, taken.summary, taken.payload);
+        let told = format!("What the ack callback of {} gets, if there is one.", taken.event);
+        let ack = parts.message(format!("ack.{key}"), taken.event, &told, taken.ack);
+        let operation = json!({
+            "action": "receive",
+            "channel": channel,
+            "summary": taken.summary,
+            "messages": [request],
+            "reply": { "channel": channel, "messages": [ack] },
+        });
+        parts.operations.insert(format!("receive.{key}"), operation);
+    }
+    for told in contract.told {
+        let key = told.event.replace(':', ".");
+        let message = parts.message(format!("server.{key}"), told.event, told.summary, told.payload);
+        let operation = json!({
+            "action": "send",
+            "channel": channel,
+            "summary": told.summary,
+            "messages": [message],
+        });
+        parts.operations.insert(format!("send.{key}"), operation);
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": format!("Parlance: the {name} dialect"),
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": format!("{}\n\n{}", contract.description, transport(name)),
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "defaultContentType": "application/json",
+        "servers": { "gateway": {
+            "host": "localhost:4004",
+            "pathname": "/socket.io/",
+            "protocol": "ws",
+            "protocolVersion": "5",
+            "description": "Socket.IO 4 (Engine.IO protocol 4), by WebSocket or HTTP long-polling.",
+            "security": [{ "$ref": "#/components/securitySchemes/token" }],
+        } },
+        "channels": { "socket": {
+            "address": "/",
+            "title": "The default namespace",
+            "description": "Events of one connection, in both directions. `client.*` are emitted by the client, `ack.*` \
+                            are what its ack callbacks get, `server.*` are emitted by the server.",
+            "servers": [{ "$ref": "#/servers/gateway" }],
+            "messages": parts.messages,
+        } },
+        "operations": parts.operations,
+        "components": {
+            "schemas": parts.schemas,
+            "securitySchemes": { "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "The token as `auth.token` of the handshake, or as `Authorization: Bearer`.",
+            } },
+        },
+    })
+}
+
+fn transport(name: &str) -> String {
+    format!(
+        "A connection speaks this dialect when its handshake says `auth: {{ token, dialect: \"{name}\" }}` or \
+         `?dialect={name}`, its token claims it, or it is configured for the page's origin. Every event has one \
+         argument, the payload, and may carry an ack callback. An event that is not listed, or whose payload does \
+         not fit, is answered with an error."
+    )
+}

@@ -1,0 +1,225 @@
+//! OpenAPI 3.1 from the routes' own documentation: adds what holds for all of them.
+
+use parlance_proto::ErrorCodeExt as _;
+use parlance_proto::v1::ErrorCode;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema as _;
+
+use crate::dialect::contract::Shape;
+use crate::dialect::contract::aliases;
+use crate::error::Problem;
+use crate::rest;
+
+const DESCRIPTION: &str = "The routes of a gateway. Everything under `/api/v1` is served under `/api` as well, \
+for front ends of older routes: there a failure also names its class (`error`, `name`), and \
+`POST /api/conversations/direct` without `ensure` answers 409 with the conversation that exists. An unknown route is \
+404, a known one with another method 405.\n\nIds are accepted as UUID, number or numeric text. Bodies are JSON whatever \
+their content type says; unknown fields are ignored. Outcomes are three: a 2xx is stored; a failure with a code other than \
+`unknown` surely is not; after 504 `unknown`, repeat with the same `client_msg_id`.";
+
+const TAGS: &[(&str, &str)] = &[
+    ("conversations", "Direct and group conversations."),
+    ("participants", "Who belongs to a conversation, and as what."),
+    ("messages", "Messages of a conversation."),
+    ("receipts", "What was delivered and read."),
+    ("threads", "Threads of a conversation."),
+    ("journals", "Documents that several users write."),
+    (
+        "encrypted",
+        "Messages as ciphertext with delivery statuses; failures name their class.",
+    ),
+    ("probes", "For orchestrators and people."),
+    ("documentation", "This contract."),
+];
+
+/// The document.
+pub(super) fn document() -> Value {
+    let routes = serde_json::to_value(rest::openapi()).unwrap_or_default();
+    let mut paths = take(&routes, "/paths");
+    let mut schemas = take(&routes, "/components/schemas");
+    aliases::complete_all(&mut schemas);
+    schemas.extend(Shape::of::<Problem<'_>>().parts);
+    for (path, item) in &mut paths {
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            aliases::soften(operation);
+            if path.starts_with("/api/") {
+                refuse(path, method, operation);
+            }
+        }
+    }
+    paths.extend(others());
+    let tags = TAGS
+        .iter()
+        .map(|(name, description)| json!({ "name": name, "description": description }));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Parlance",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": DESCRIPTION,
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": "/", "description": "The gateway that serves this document." }],
+        "security": [{ "token": [] }],
+        "tags": tags.collect::<Vec<_>>(),
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": problems(),
+            "securitySchemes": { "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "The same tokens as on sockets.",
+            } },
+        },
+    })
+}
+
+fn take(document: &Value, place: &str) -> Map<String, Value> {
+    let found = document.pointer(place).and_then(Value::as_object);
+    found.cloned().unwrap_or_default()
+}
+
+/// Adds how an operation can fail.
+fn refuse(path: &str, method: &str, operation: &mut Value) {
+    let has_body = operation.get("requestBody").is_some();
+    let mut codes = vec![
+        ErrorCode::Unauthenticated,
+        ErrorCode::RateLimited,
+        ErrorCode::Internal,
+        ErrorCode::Unavailable,
+    ];
+    if has_body || operation.get("parameters").is_some() {
+        codes.push(ErrorCode::Invalid);
+    }
+    if path.contains('{') {
+        codes.push(ErrorCode::NotFound);
+    }
+    // The encrypted front end is not told whether there is a conversation.
+    if method != "get" || path.starts_with("/api/v1/messages") {
+        codes.push(ErrorCode::Forbidden);
+    }
+    if method != "get" {
+        codes.extend([ErrorCode::Unprocessable, ErrorCode::Unknown]);
+    }
+    if method == "post" {
+        codes.push(ErrorCode::Conflict);
+    }
+    if has_body {
+        codes.push(ErrorCode::TooLarge);
+    }
+    for code in codes {
+        let reference = format!("#/components/responses/{}", code.name());
+        operation["responses"][code.http_status().to_string()] = json!({ "$ref": reference });
+    }
+}
+
+/// A response for each error code.
+fn problems() -> Map<String, Value> {
+    let code = |number| ErrorCode::try_from(number).ok();
+    let problem = |code: ErrorCode| {
+        let mut response = json!({
+            "description": meaning(code),
+            "content": { "application/problem+json": {
+                "schema": { "$ref": format!("#/components/schemas/{}", Problem::name()) },
+            } },
+        });
+        if matches!(code.http_status(), 429 | 503) {
+            let seconds = json!({ "description": "Seconds to wait.", "schema": { "type": "integer" } });
+            response["headers"] = json!({ "Retry-After": seconds });
+        }
+        (code.name().to_owned(), response)
+    };
+    (1..)
+        .map_while(code)
+        .filter(|code| *code != ErrorCode::UnknownEvent)
+        .map(problem)
+        .collect()
+}
+
+fn meaning(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Invalid => {
+            "The path, query or body is malformed, misses a field or breaks a limit of its shape."
+        }
+        ErrorCode::Unauthenticated => "No valid token.",
+        ErrorCode::Forbidden => "The caller may see the thing but not do this to it.",
+        ErrorCode::NotFound => "There is no such thing, or the caller may not know that there is.",
+        ErrorCode::Conflict => "The thing exists already in another form.",
+        ErrorCode::TooLarge => "A field or the whole body is larger than the configured limit.",
+        ErrorCode::RateLimited => "The caller sends faster than its allowance.",
+        ErrorCode::UnknownEvent => "The event is not part of the dialect.",
+        ErrorCode::Unavailable => "A dependency is away; nothing was stored.",
+        ErrorCode::Unknown => "The outcome is not known: repeat with the same id.",
+        ErrorCode::Unprocessable => "The database refused the data; nothing was stored.",
+        ErrorCode::Internal | ErrorCode::Unspecified => "A defect on our side.",
+    }
+}
+
+/// Routes of the public port that are not the front ends' to use.
+fn others() -> Map<String, Value> {
+    let plain = |id: &str, tag: &str, summary: &str, kind: &str| {
+        json!({ "get": {
+            "operationId": id,
+            "tags": [tag],
+            "summary": summary,
+            "security": [],
+            "responses": { "200": { "description": "It is so.", "content": { kind: {} } } },
+        } })
+    };
+    let mut ready = plain(
+        "readyz",
+        "probes",
+        "Whether this replica takes clients.",
+        "application/json",
+    );
+    ready["get"]["responses"]["503"] = json!({
+        "description": "It does not, and why.",
+        "content": { "application/json": {} },
+    });
+    let mut events = plain(
+        "asyncapi_document",
+        "documentation",
+        "AsyncAPI of a dialect.",
+        "application/json",
+    );
+    events["get"]["parameters"] = json!([{
+        "name": "dialect",
+        "in": "path",
+        "required": true,
+        "schema": { "type": "string", "enum": crate::dialect::DIALECTS.iter().map(|d| d.name()).collect::<Vec<_>>() },
+    }]);
+    events["get"]["responses"]["404"] = json!({ "$ref": "#/components/responses/not_found" });
+    let metrics = "Metrics in the text format of Prometheus.";
+    let all = [
+        (
+            "/livez",
+            plain(
+                "livez",
+                "probes",
+                "Whether the process can answer at all.",
+                "text/plain",
+            ),
+        ),
+        ("/readyz", ready),
+        ("/metrics", plain("metrics", "probes", metrics, "text/plain")),
+        (
+            "/docs",
+            plain("docs", "documentation", "This contract for people.", "text/html"),
+        ),
+        (
+            "/docs/openapi.json",
+            plain(
+                "openapi_document",
+                "documentation",
+                "This document.",
+                "application/json",
+            ),
+        ),
+        ("/docs/asyncapi/{dialect}.json", events),
+    ];
+    all.into_iter()
+        .map(|(path, item)| (path.to_owned(), item))
+        .collect()
+}

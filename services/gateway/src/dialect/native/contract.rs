@@ -1,0 +1,187 @@
+//! The contract of the native dialect.
+
+use serde_json::json;
+
+use super::{
+    Acknowledged, ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload,
+    JournalPayload, Nothing, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload,
+    SwitchPayload, SyncPayload, ThreadPayload, TypingPayload,
+};
+use crate::dialect::contract::{Contract, Shape};
+use crate::dialect::native::json;
+
+fn refused() -> Shape {
+    Shape::of::<Refused<'_>>().answering("ok", false, &["error"])
+}
+
+fn done() -> Shape {
+    Shape::of::<Acknowledged<'_, Nothing>>()
+        .answering("ok", true, &[])
+        .or(refused())
+}
+
+fn holding(field: &str) -> Shape {
+    Shape::of::<Acknowledged<'_, json::Holding<'_>>>()
+        .answering("ok", true, &[field])
+        .or(refused())
+}
+
+fn pages() -> Shape {
+    Shape::of::<Acknowledged<'_, json::SyncJson<'_>>>()
+        .answering("ok", true, &["conversations"])
+        .or(refused())
+}
+
+/// Messages, or a seq with its conversation.
+fn receipt() -> Shape {
+    let several = json!({
+        "required": ["message_ids"],
+        "properties": { "message_ids": { "type": "array", "minItems": 1 } },
+    });
+    let up_to = Shape::with_any(&["up_to_seq"]).and(Shape::with_any(&["conversation_id"]));
+    Shape::of::<ReceiptPayload>().and(Shape::raw(several).or(up_to))
+}
+
+/// Either the text or an update.
+fn journal_edit() -> Shape {
+    let either = json!({ "oneOf": [
+        Shape::with_any(&["content"]).schema,
+        Shape::with_any(&["update"]).schema,
+    ] });
+    Shape::of::<JournalEditPayload>().and(Shape::raw(either))
+}
+
+/// All events.
+pub(super) fn contract() -> Contract {
+    let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
+    told(taken(contract))
+}
+
+fn taken(contract: Contract) -> Contract {
+    let (message, thread) = (|| holding("message"), || holding("thread"));
+    let (receipts, journal) = (|| holding("receipt"), || holding("journal"));
+    contract
+        .takes(
+            "conversation:join",
+            "Follow a conversation.",
+            Shape::of::<ConversationPayload>(),
+            holding("conversation"),
+        )
+        .takes(
+            "conversation:leave",
+            "Follow it no more.",
+            Shape::of::<ConversationPayload>(),
+            done(),
+        )
+        .takes(
+            "message:send",
+            "Send a message; client_msg_id makes a repeat harmless.",
+            Shape::of::<SendPayload<'_>>(),
+            message(),
+        )
+        .takes(
+            "message:edit",
+            "Change the content of a message.",
+            Shape::of::<EditPayload>(),
+            message(),
+        )
+        .takes(
+            "message:delete",
+            "Delete a message for all, or hide it from oneself.",
+            Shape::of::<DeletePayload>(),
+            message(),
+        )
+        .takes(
+            "message:react",
+            "Put a mark on a message.",
+            Shape::of::<ReactPayload>(),
+            message(),
+        )
+        .takes(
+            "message:unreact",
+            "Take a mark back.",
+            Shape::of::<ReactPayload>(),
+            message(),
+        )
+        .takes("receipt:read", "Mark messages as read.", receipt(), receipts())
+        .takes(
+            "receipt:delivered",
+            "Mark messages as delivered.",
+            receipt(),
+            receipts(),
+        )
+        .takes(
+            "typing",
+            "Tell the others that one types, or ends to.",
+            Shape::of::<TypingPayload>(),
+            done(),
+        )
+        .takes(
+            "thread:create",
+            "Begin a thread.",
+            Shape::of::<ThreadPayload>(),
+            thread(),
+        )
+        .takes(
+            "thread:switch",
+            "Look at a thread, or at the main line again; nobody else is told.",
+            Shape::of::<SwitchPayload>(),
+            done(),
+        )
+        .takes(
+            "journal:join",
+            "Follow a journal.",
+            Shape::of::<JournalPayload>(),
+            journal(),
+        )
+        .takes(
+            "journal:leave",
+            "Follow it no more.",
+            Shape::of::<JournalPayload>(),
+            done(),
+        )
+        .takes(
+            "journal:edit",
+            "Change a journal: its whole text, or a Yjs update in base64.",
+            journal_edit(),
+            journal(),
+        )
+        .takes(
+            "presence",
+            "Be seen as online, or not.",
+            Shape::of::<PresencePayload>(),
+            done(),
+        )
+        .takes(
+            "sync",
+            "What happened in conversations since these positions.",
+            Shape::of::<SyncPayload>(),
+            pages(),
+        )
+}
+
+fn told(contract: Contract) -> Contract {
+    let message = || Shape::of::<json::MessageJson<'_>>();
+    contract
+        .tells("message:new", "A message was sent.", message())
+        .tells("message:edited", "A message was changed.", message())
+        .tells("message:deleted", "A message was deleted; its content is gone.", message())
+        .tells("message:hidden", "This user hid a message from themselves.", Shape::of::<json::HiddenJson<'_>>())
+        .tells("message:reaction", "A mark was put on a message or taken back.", Shape::of::<json::ReactionChangedJson<'_>>())
+        .tells("receipt:updated", "How far a participant has read and got messages.", Shape::of::<json::ReceiptJson<'_>>())
+        .tells("typing", "Somebody types, or ends to.", Shape::of::<json::TypingJson<'_>>())
+        .tells("thread:created", "A thread was begun.", Shape::of::<json::ThreadJson<'_>>())
+        .tells("member:added", "Users were added.", Shape::of::<json::MembersJson<'_>>())
+        .tells("member:removed", "A user left or was removed.", Shape::of::<json::MemberJson<'_>>())
+        .tells("member:role", "A user has another role.", Shape::of::<json::MemberJson<'_>>())
+        .tells("conversation:new", "The user is in a further conversation.", Shape::of::<json::ConversationJson<'_>>())
+        .tells(
+            "conversation:updated",
+            "A conversation itself changed; or, where the client does not follow it, it has a new latest message.",
+            Shape::of::<json::ConversationChangedJson<'_>>().or(Shape::of::<json::ListUpdatedJson<'_>>()),
+        )
+        .tells("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
+        .tells("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>())
+        .tells("resync", "Seqs of this conversation are void: read it anew.", Shape::of::<json::ResyncJson<'_>>())
+        .tells("error", "An event without an ack failed.", Shape::of::<FailedEvent<'_>>())
+}

@@ -1,0 +1,51 @@
+//! The payloads of [`super`] for a dialect's contract.
+
+use serde_json::json;
+
+use super::{MessageParts, ReadParts, TypingParts, Whereabouts};
+use crate::dialect::ConversationRef;
+use crate::dialect::contract::Shape;
+
+/// The names under which an object names a conversation.
+const CONVERSATION: &[&str] = &["conversationId", "conversation_id", "chatId", "chat_id"];
+
+/// An object that may name a conversation.
+pub fn conversation_if_named() -> Shape {
+    Shape::of::<Whereabouts>()
+}
+
+/// An object that names a conversation.
+pub fn conversation_in_object() -> Shape {
+    conversation_if_named().and(Shape::with_any(CONVERSATION))
+}
+
+/// A conversation, bare or in an object.
+pub fn conversation() -> Shape {
+    Shape::of::<ConversationRef>().or(conversation_in_object())
+}
+
+/// A message to send, with the client's own name for it.
+pub fn send() -> Shape {
+    let tag =
+        "The client's own name for this message: repeated when sending fails, if it is text or a number.";
+    conversation_in_object()
+        .and(Shape::of::<MessageParts<'_>>())
+        .and(Shape::raw(json!({
+            "properties": { "tempId": { "description": tag }, "temp_id": { "description": tag } },
+        })))
+}
+
+/// Whether somebody begins or ends to type.
+pub fn typing() -> Shape {
+    conversation_in_object().and(Shape::of::<TypingParts>())
+}
+
+/// What was read: a message, several, or all up to a seq of a conversation.
+pub fn reading() -> Shape {
+    let several = |name: &str| json!({ "required": [name], "properties": { name: { "type": "array", "minItems": 1 } } });
+    let some = Shape::with_any(&["messageId", "message_id"])
+        .or(Shape::raw(several("messageIds")))
+        .or(Shape::raw(several("message_ids")))
+        .or(Shape::with_any(&["upTo", "up_to", "upToSeq", "up_to_seq"]).and(Shape::with_any(CONVERSATION)));
+    conversation_if_named().and(Shape::of::<ReadParts>()).and(some)
+}

@@ -1,0 +1,46 @@
+//! Holds the documents under `contract/`. `make generate` rewrites them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use parlance_gateway::contract::{documents, written};
+
+#[test]
+fn the_documents_are_those_of_the_code() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("contract");
+    let mut wanted = BTreeSet::new();
+    for (path, document) in documents() {
+        let file = folder.join(path);
+        let text = written(&document);
+        if bless() {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, &text).unwrap();
+        }
+        let present = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            present == text,
+            "{} is out of date: run `make generate`",
+            file.display()
+        );
+        wanted.insert(file);
+    }
+    for folder in [folder.clone(), folder.join("asyncapi")] {
+        for file in files(&folder) {
+            assert!(wanted.contains(&file), "{} belongs to nothing", file.display());
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test without settings of its own")]
+fn bless() -> bool {
+    std::env::var_os("PARLANCE_BLESS").is_some()
+}
