@@ -139,6 +139,10 @@ test('a receipt beyond the head counts only what exists', async () => {
     up_to_seq: Number.MAX_SAFE_INTEGER,
   });
   assert.equal(receipt.up_to_seq, 1);
+  for (const seq of ['9223372036854775807', '9223372036854775808', '18446744073709551615']) {
+    const ack = await bob.askRaw('receipt:read', `{"conversation_id":"${conversation.id}","up_to_seq":${seq}}`);
+    assert.deepEqual([ack.ok, ack.receipt?.up_to_seq], [true, 1], seq);
+  }
   await alice.sends(conversation, '2');
   assert.equal((await bob.rest('GET', `/conversations/${conversation.id}`)).body.unread, 1);
 });

@@ -73,8 +73,9 @@ impl Serving {
                 Outcome::Now(self.join(id).await)
             }
             Action::Leave(conversation) => {
-                let id = resolver.conversation(conversation).await?;
-                self.leave(id).await;
+                if let Some(id) = left(resolver, conversation).await? {
+                    self.leave(id).await;
+                }
                 Outcome::Now(Ok(Answer::Done))
             }
             Action::Typing {
@@ -97,8 +98,9 @@ impl Serving {
                 Outcome::Now(self.join_journal(id).await)
             }
             Action::LeaveJournal(journal) => {
-                let id = resolver.conversation(journal).await?;
-                self.leave_journal(id);
+                if let Some(id) = left(resolver, journal).await? {
+                    self.leave_journal(id);
+                }
                 Outcome::Now(Ok(Answer::Done))
             }
             Action::EditJournal { journal, change } => {
@@ -186,6 +188,18 @@ impl Serving {
 
     pub(super) fn actor(&self) -> parlance_proto::v1::Actor {
         actor(&self.session.user, &self.session.username)
+    }
+}
+
+/// The conversation a client leaves. Leaving none is as good as leaving: the answer must not tell them apart.
+async fn left(
+    resolver: &Resolver,
+    conversation: ConversationRef,
+) -> Result<Option<ConversationId>, ClientError> {
+    match resolver.conversation(conversation).await {
+        Ok(id) => Ok(Some(id)),
+        Err(error) if error == ClientError::no_conversation() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

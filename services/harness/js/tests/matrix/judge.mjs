@@ -40,7 +40,7 @@ function masked(answer, at, nothingThere) {
 }
 
 async function inside(row, column, letter) {
-  const at = await place(column, row.target);
+  const at = await place(column, row);
   await row.before?.(at);
   const was = await look(at);
   const { code, answer } = await row.attempt(at);
@@ -59,7 +59,8 @@ async function inside(row, column, letter) {
 }
 
 async function outside(row, column) {
-  const at = await place(column, row.target);
+  const at = await place(column, row);
+  await row.before?.(at);
   const [was, gone] = [await look(at), nowhere()];
   const about = await row.attempt(at);
   const aboutNothing = await row.attempt({ ...at, ...gone });

@@ -63,7 +63,7 @@ async function group(role, user, targetRole) {
   if (role === 'moderator' || role === 'admin') await raise(user, role);
   if (targetRole) await raise(target, targetRole);
   const author = role === 'stranger' ? target : user;
-  const own = await does(author, 'POST', `${path}/messages`, { content: words() });
+  const own = await does(author, 'POST', `${path}/messages`, { content: 'of one’s own' });
   if (role === 'former') await does(host, 'DELETE', `${path}/participants/${user}`);
   return { host, target, id, number, own };
 }
@@ -72,7 +72,7 @@ async function direct(role, user) {
   const host = person('host');
   const other = role === 'stranger' ? person('target') : user;
   const { id, number } = await does(host, 'POST', '/conversations/direct', { user_id: other });
-  const own = await does(other, 'POST', `/conversations/${id}/messages`, { content: words() });
+  const own = await does(other, 'POST', `/conversations/${id}/messages`, { content: 'of one’s own' });
   return { host, target: host, id, number, own };
 }
 
@@ -93,17 +93,18 @@ async function journal(role, user, targetRole) {
 
 /**
  * A fresh place with one who is in it as `role` (or is not), its host who sees all, and a target for what is done
- * to people. `own` is a message of that one, `foreign` one of the host, with words nobody else may read.
+ * to people. `own` is a message of that one, `foreign` one of the host, with words nobody else may read. A row
+ * about threads finds one.
  */
-export async function place([role, kind], targetRole) {
+export async function place([role, kind], { target, name } = {}) {
   const user = people[role];
-  const made = await { group, direct, journal }[kind](role, user, targetRole?.[kind]);
+  const made = await { group, direct, journal }[kind](role, user, target?.[kind]);
   const path = `/conversations/${made.id}`;
   const at = { ...made, role, kind, user, inside: role !== 'stranger' && role !== 'former', thread: randomUUID() };
   at.secret = made.content ?? words();
   if (kind !== 'journal') {
     at.foreign = await does(at.host, 'POST', `${path}/messages`, { content: at.secret });
-    at.thread = (await does(at.host, 'POST', `${path}/threads`, { title: 'A thread' })).id;
+    if (/\/threads|thread:|thread$/.test(name)) at.thread = (await does(at.host, 'POST', `${path}/threads`, { title: 'A thread' })).id;
   }
   return {
     ...at,
@@ -122,10 +123,9 @@ export async function look(at) {
     return status === 200 ? body : { status };
   };
   const path = `/conversations/${at.id}`;
-  const [conversation, events, threads, own] = await Promise.all([
+  const [conversation, events, own] = await Promise.all([
     see(at.host, path),
     see(at.host, `${path}/events?limit=100`),
-    see(at.host, `${path}/threads`),
     at.inside ? see(at.user, `${path}/messages`) : {},
   ]);
   // The route that tells how far each message has come to everyone.
@@ -134,7 +134,6 @@ export async function look(at) {
   return {
     conversation,
     events: events.events ?? [],
-    threads: threads.threads ?? [],
     messages: (history.messages ?? []).toSorted((one, other) => one.seq - other.seq),
     written,
     shown: (own.messages ?? []).map(({ id }) => id),
