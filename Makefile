@@ -6,8 +6,10 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 DEV := $(BIN)/parlance-dev
 JS := services/harness/js
 PACKAGES := $(JS)/node_modules/.package-lock.json
+CONTRACT := services/gateway/contract/lint
+LINTER := $(CONTRACT)/node_modules/.package-lock.json
 
-.PHONY: help up down status demo token doctor test check fmt fmt-check lint doc generate check-generated deny build
+.PHONY: help up down status demo token doctor test check fmt fmt-check lint doc generate check-generated lint-contract deny build
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +41,7 @@ test: $(PACKAGES) ## Run all tests on throw-away servers and free ports
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
 	else cargo test --workspace --lib --bins --tests -- --test-threads=2; fi
 
-check: fmt-check lint doc check-generated test ## Everything that CI does
+check: fmt-check lint doc check-generated lint-contract test ## Everything that CI does
 
 fmt: ## Format the sources
 	@cargo fmt --all
@@ -56,11 +58,15 @@ doc: ## Build the API documentation; warnings are errors
 generate: ## Rewrite the files that are generated from others
 	@PARLANCE_BLESS=1 cargo test --quiet --package parlance-proto --test generated
 	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it conformance::the_readme
+	@PARLANCE_BLESS=1 cargo test --quiet --package parlance-gateway --test contract
 
 check-generated:
 	@sum() { { git diff; git status --porcelain --untracked-files=all; } | git hash-object --stdin; }; \
 	before=$$(sum); $(MAKE) --no-print-directory generate && test "$$before" = "$$(sum)" \
 	|| { echo "generated files were out of date: keep what \`make generate\` wrote"; git status --short; exit 1; }
+
+lint-contract: $(LINTER) ## Check the OpenAPI and AsyncAPI documents
+	@cd $(CONTRACT) && npm run --silent lint
 
 deny: ## Check licences and sources of dependencies (needs cargo-deny)
 	@cargo deny check bans licenses sources
@@ -73,4 +79,8 @@ $(DEV):
 
 $(PACKAGES): $(JS)/package.json $(JS)/package-lock.json
 	@cd $(JS) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(LINTER): $(CONTRACT)/package.json $(CONTRACT)/package-lock.json
+	@cd $(CONTRACT) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@

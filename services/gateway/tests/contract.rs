@@ -31,6 +31,25 @@ fn the_documents_are_those_of_the_code() {
     }
 }
 
+#[test]
+fn no_route_is_served_without_being_documented() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let routes = std::fs::read_dir(folder.join("rest")).unwrap();
+    let files = routes
+        .map(|entry| entry.unwrap().path())
+        .chain([folder.join("rest.rs")]);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for plain in [".route(", ".route_service(", ".nest_service(", "axum::routing"] {
+            assert!(
+                !text.contains(plain),
+                "{} has {plain}: use routes!",
+                file.display()
+            );
+        }
+    }
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder)
         .unwrap()

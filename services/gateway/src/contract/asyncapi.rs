@@ -20,7 +20,13 @@ struct Parts {
 impl Parts {
     /// Adds a message and returns the reference to it.
     fn message(&mut self, key: String, name: &str, summary: &str, shape: Shape) -> Value {
-        self.schemas.extend(shape.parts);
+        for (name, schema) in shape.parts {
+            let known = self.schemas.insert(name.clone(), schema.clone());
+            debug_assert!(
+                known.is_none_or(|known| known == schema),
+                "two schemas are called {name}"
+            );
+        }
         let reference = json!({ "$ref": format!("{CHANNEL}/messages/{key}") });
         let message = json!({
             "name": name,
@@ -71,7 +77,6 @@ pub(super) fn document(dialect: &dyn Dialect) -> Value {
             "title": format!("Parlance: the {name} dialect"),
             "version": env!("CARGO_PKG_VERSION"),
             "description": format!("{}\n\n{}", contract.description, transport(name)),
-            "license": { "name": "MIT OR Apache-2.0" },
         },
         "defaultContentType": "application/json",
         "servers": { "gateway": {

@@ -32,6 +32,9 @@ const TAGS: &[(&str, &str)] = &[
     ("documentation", "This contract."),
 ];
 
+/// Routes that make what has an id of its own: it may be taken.
+const CLIENT_NAMED: &[&str] = &["/messages", "/threads", "/threads/{tid}"];
+
 /// The document.
 pub(super) fn document() -> Value {
     let routes = serde_json::to_value(rest::openapi()).unwrap_or_default();
@@ -103,7 +106,7 @@ fn refuse(path: &str, method: &str, operation: &mut Value) {
     if method != "get" {
         codes.extend([ErrorCode::Unprocessable, ErrorCode::Unknown]);
     }
-    if method == "post" {
+    if method == "post" && CLIENT_NAMED.iter().any(|end| path.ends_with(end)) {
         codes.push(ErrorCode::Conflict);
     }
     if has_body {

@@ -3,6 +3,8 @@
 //! them. Pure.
 
 pub mod aliases;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -73,7 +73,7 @@ impl Dialect for Inbox {
     fn contract(&self) -> Contract {
         use payload::contract as shapes;
         let (done, message) = (|| camel::ack(&[]), || Shape::of::<union::MessageJson<'_>>());
-        let read = shapes::conversation().or(shapes::reading());
+        let read = shapes::whole_conversation().or(shapes::reading());
         Contract::new("A list of conversations, joined one by one; snake_case events, ids as UUIDs.")
             .takes(
                 "join_conversation",

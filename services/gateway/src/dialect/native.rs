@@ -14,7 +14,8 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{ErrorCode, MessageType, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::contract::Contract;
@@ -22,7 +23,7 @@ use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, JournalChange, MessageRef, Outbound,
-    SendAction, Speaker, encode,
+    SendAction, Speaker, encode, schema,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -144,7 +145,6 @@ struct PresencePayload {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = SyncPayload)]
 struct SyncPayload {
-    #[schema(value_type = BTreeMap<String, PositionPayload>)]
     conversations: BTreeMap<SyncKey, PositionPayload>,
 }
 
@@ -170,16 +170,22 @@ impl TryFrom<String> for SyncKey {
     }
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = Acknowledged)]
+impl PartialSchema for SyncKey {
+    fn schema() -> RefOr<Schema> {
+        Schema::from(schema::uuid()).into()
+    }
+}
+
+impl ToSchema for SyncKey {}
+
+#[derive(Serialize)]
 struct Acknowledged<'a, T: Serialize> {
     ok: bool,
     #[serde(flatten)]
     body: &'a T,
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = Nothing)]
+#[derive(Serialize)]
 struct Nothing {}
 
 #[derive(Serialize, ToSchema)]

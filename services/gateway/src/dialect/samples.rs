@@ -36,8 +36,9 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(Samples::new);
 /// An event as a client emits it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fixture {
-    event: String,
+pub struct Fixture {
+    /// Its name.
+    pub event: String,
     payload: Option<Box<RawValue>>,
 }
 
@@ -193,20 +194,34 @@ pub fn check(dialect: &dyn Dialect) {
     });
 }
 
+impl Fixture {
+    /// The first argument, `null` where there is none.
+    pub fn payload(&self) -> &RawValue {
+        self.payload.as_deref().unwrap_or(RawValue::NULL)
+    }
+}
+
+/// All fixtures of a dialect by name, in order of file names.
+pub fn fixtures(dialect: &dyn Dialect) -> Vec<(String, Fixture)> {
+    let folder = folder().join("fixtures").join(dialect.name());
+    let read = |case: String| {
+        let file = std::fs::read_to_string(folder.join(format!("{case}.json"))).unwrap();
+        let fixture = serde_json::from_str(&file).unwrap_or_else(|error| panic!("fixture {case}: {error}"));
+        (case, fixture)
+    };
+    names(&folder, ".json").into_iter().map(read).collect()
+}
+
 /// One line for each fixture, in order of file names.
 fn decoded(dialect: &dyn Dialect) -> String {
-    let folder = folder().join("fixtures").join(dialect.name());
     let user = UserId::parse("alice").unwrap();
     let speaker = Speaker {
         user: &user,
         number: 11,
     };
     let (mut text, mut understood) = (String::new(), BTreeSet::new());
-    for case in names(&folder, ".json") {
-        let file = std::fs::read_to_string(folder.join(format!("{case}.json"))).unwrap();
-        let fixture: Fixture =
-            serde_json::from_str(&file).unwrap_or_else(|error| panic!("fixture {case}: {error}"));
-        let payload = fixture.payload.as_deref().unwrap_or(RawValue::NULL);
+    for (case, fixture) in fixtures(dialect) {
+        let payload = fixture.payload();
         let line = match dialect.decode(speaker, &fixture.event, payload, &small()) {
             Ok(decoded) => {
                 understood.insert(fixture.event.clone());

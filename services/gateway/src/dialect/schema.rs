@@ -75,6 +75,33 @@ pub fn role() -> Object {
     one_of(names::<Role>(shape::role_name))
 }
 
+/// The names of channels that pass.
+pub fn channels(passes: impl Fn(&str) -> bool) -> Object {
+    one_of(
+        names::<Channel>(shape::channel_name)
+            .into_iter()
+            .filter(|name| passes(name)),
+    )
+}
+
+/// The names of statuses that pass.
+pub fn statuses(passes: impl Fn(&str) -> bool) -> Object {
+    one_of(
+        names::<ConversationStatus>(shape::status_name)
+            .into_iter()
+            .filter(|name| passes(name)),
+    )
+}
+
+/// The names of roles that pass.
+pub fn roles(passes: impl Fn(&str) -> bool) -> Object {
+    one_of(
+        names::<Role>(shape::role_name)
+            .into_iter()
+            .filter(|name| passes(name)),
+    )
+}
+
 /// How far a message has come.
 pub fn delivery() -> Object {
     one_of(["sent", "delivered", "read"])
@@ -113,15 +140,19 @@ pub fn nullable(object: Object) -> Object {
         .build()
 }
 
+/// A UUID in its one spelling.
+pub fn uuid() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))
+        .pattern(Some("^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"))
+        .build()
+}
+
 /// An id as UUID, number or numeric text.
 fn any_id(description: &str) -> AnyOf {
     AnyOfBuilder::new()
-        .item(
-            ObjectBuilder::new()
-                .schema_type(Type::String)
-                .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))
-                .pattern(Some(UUID)),
-        )
+        .item(uuid())
         .item(
             ObjectBuilder::new()
                 .schema_type(Type::Integer)
@@ -137,9 +168,6 @@ fn any_id(description: &str) -> AnyOf {
         .examples([json!("0190a6e0-0000-7000-8000-000000000007"), json!(7)])
         .build()
 }
-
-/// A UUID in its one spelling.
-const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
 
 impl PartialSchema for ConversationRef {
     fn schema() -> RefOr<Schema> {

@@ -9,6 +9,7 @@ use parlance_proto::v1::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,7 +18,7 @@ use super::{Asked, Body, Caller, Named, asked, page_size, parse};
 use crate::app::Shared;
 use crate::dialect::ConversationRef;
 use crate::dialect::native::json::{self, ConversationJson};
-use crate::dialect::{Answer, union};
+use crate::dialect::{Answer, schema, union};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -30,7 +31,10 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// At most so many, 50 by default; more than 100 count as 100.
+    #[param(minimum = 1)]
     pub(super) limit: Option<u32>,
+    /// The `next` of the page before; empty for the first.
     #[serde(default)]
     pub(super) cursor: String,
 }
@@ -38,16 +42,22 @@ pub(super) struct ListQuery {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct EventsQuery {
+    /// What happened after this seq; 0 for everything.
     #[serde(default)]
     after: u64,
+    /// At most so many, 50 by default; more than 100 count as 100.
+    #[param(minimum = 1)]
     limit: Option<u32>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ConversationUpdate)]
 struct UpdateBody<'a> {
+    #[schema(pattern = "\\S")]
     title: Option<String>,
+    #[schema(schema_with = maybe_status)]
     status: Option<String>,
+    #[schema(schema_with = maybe_channel)]
     channel: Option<String>,
     #[serde(borrow)]
     #[schema(value_type = Option<Object>)]
@@ -81,6 +91,15 @@ pub(super) fn channel(name: &str) -> Result<Channel, ClientError> {
         "email" => Ok(Channel::Email),
         _ => Err(ClientError::invalid("channel is none of chat, voice, email")),
     }
+}
+
+/// The channels a caller may name.
+pub(super) fn maybe_channel() -> Object {
+    schema::nullable(schema::channels(|name| channel(name).is_ok()))
+}
+
+fn maybe_status() -> Object {
+    schema::nullable(schema::statuses(|name| status(name).is_ok()))
 }
 
 fn status(name: &str) -> Result<ConversationStatus, ClientError> {

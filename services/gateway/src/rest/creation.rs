@@ -7,6 +7,7 @@ use parlance_proto::v1::{Channel, ConversationKind, CreateConversation, ErrorCod
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,6 +18,7 @@ use crate::app::Shared;
 use crate::commands::{Confirmed, new_id};
 use crate::dialect::Answer;
 use crate::dialect::native::json;
+use crate::dialect::schema;
 use crate::error::ClientError;
 
 /// Users named in the title of a group that was given none.
@@ -48,6 +50,7 @@ struct DirectQuery {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = GroupCreation)]
 struct GroupBody {
+    #[schema(pattern = "\\S")]
     title: String,
     #[serde(alias = "participantIds", alias = "participants")]
     participant_ids: Vec<String>,
@@ -59,8 +62,10 @@ struct CreateBody<'a> {
     #[serde(alias = "participantIds", alias = "participants")]
     participant_ids: Vec<String>,
     #[serde(alias = "type")]
+    #[schema(schema_with = maybe_kind)]
     kind: Option<String>,
     title: Option<String>,
+    #[schema(schema_with = conversations::maybe_channel)]
     channel: Option<String>,
     #[serde(borrow)]
     #[schema(value_type = Option<Object>)]
@@ -175,6 +180,10 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
         ..CreateConversation::default()
     };
     created(&execute(&shared, &caller, create).await?, false)
+}
+
+fn maybe_kind() -> Object {
+    schema::nullable(schema::one_of(["direct", "group"]))
 }
 
 /// A title that may be missing or empty.

@@ -10,6 +10,7 @@ use parlance_proto::v1::{
 };
 use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +22,7 @@ use crate::app::Shared;
 use crate::commands::new_id;
 use crate::dialect::Answer;
 use crate::dialect::ConversationRef;
+use crate::dialect::schema;
 use crate::dialect::shape::{role_name, time};
 use crate::error::ClientError;
 
@@ -36,6 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = JournalCreation)]
 struct CreateBody {
+    #[schema(pattern = "\\S")]
     title: String,
     #[serde(default)]
     content: String,
@@ -44,6 +47,7 @@ struct CreateBody {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = JournalUpdate)]
 struct UpdateBody {
+    #[schema(pattern = "\\S")]
     title: Option<String>,
     content: Option<String>,
     #[serde(alias = "baseVersion", default)]
@@ -55,19 +59,24 @@ struct UpdateBody {
 struct ShareBody {
     #[serde(alias = "userId")]
     user_id: String,
+    #[schema(schema_with = permission_schema)]
     permission: String,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = JournalPermission)]
 struct PermissionBody {
+    #[schema(schema_with = permission_schema)]
     permission: String,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct VersionsQuery {
+    /// At most so many, 50 by default; more than 100 count as 100.
+    #[param(minimum = 1)]
     limit: Option<u32>,
+    /// Older than this version; 0 for the latest.
     #[serde(default)]
     before: u64,
 }
@@ -153,6 +162,10 @@ fn collaborator(participant: &Participant) -> CollaboratorJson<'_> {
         username: &participant.username,
         permission: role_name(participant.role()),
     }
+}
+
+fn permission_schema() -> Object {
+    schema::roles(|name| permission(name).is_ok())
 }
 
 fn permission(name: &str) -> Result<Role, ClientError> {

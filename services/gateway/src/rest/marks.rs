@@ -9,6 +9,7 @@ use parlance_proto::v1::{
     DeleteMessage, EditMessage, HideMessage, MarkRead, Message, React, ReceiptUpdated, command,
 };
 use serde::Deserialize;
+use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +17,7 @@ use utoipa_axum::routes;
 use super::{Asked, Body, Caller, Named, NamedMessage, asked, parse};
 use crate::app::Shared;
 use crate::dialect::native::{for_me, json};
-use crate::dialect::{Answer, ConversationRef, MessageRef};
+use crate::dialect::{Answer, ConversationRef, MessageRef, schema};
 use crate::error::ClientError;
 use crate::resolver::Found;
 
@@ -39,12 +40,15 @@ struct EditBody {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeleteQuery {
+    /// `all`, the default, or `me`.
+    #[param(schema_with = schema::scope)]
     scope: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = MessageStatus)]
 pub(super) struct StatusBody {
+    #[schema(schema_with = reached)]
     status: String,
 }
 
@@ -52,6 +56,7 @@ pub(super) struct StatusBody {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EmojiQuery {
+    /// The mark, where the request has no body.
     emoji: Option<String>,
 }
 
@@ -70,6 +75,10 @@ struct ReadBody {
     up_to_seq: Option<u64>,
     #[serde(alias = "messageIds")]
     message_ids: Option<Vec<MessageRef>>,
+}
+
+fn reached() -> Object {
+    schema::one_of(["delivered", "read"])
 }
 
 impl DeleteQuery {

@@ -55,11 +55,17 @@ pub(super) struct SendBody<'a> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// At most so many, 50 by default; more than 100 count as 100.
+    #[param(minimum = 1)]
     limit: Option<u32>,
+    /// Those before this seq.
     before: Option<u64>,
+    /// Those after this seq.
     after: Option<u64>,
+    /// Skips that many of the latest.
     #[serde(default)]
     offset: u32,
+    /// Those of this thread; also as `threadId`.
     #[serde(alias = "threadId")]
     thread_id: Option<Uuid>,
 }

@@ -8,6 +8,7 @@ use parlance_proto::v1::{AddMembers, ChangeRole, RemoveMember, Role, command};
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
 use utoipa::ToSchema;
+use utoipa::openapi::Object;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -17,6 +18,7 @@ use crate::commands::Confirmed;
 use crate::dialect::Answer;
 use crate::dialect::ConversationRef;
 use crate::dialect::native::json;
+use crate::dialect::schema;
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -32,12 +34,14 @@ struct AddBody {
     user_id: Option<String>,
     #[serde(alias = "userIds", alias = "participant_ids", alias = "participantIds")]
     user_ids: Option<Vec<String>>,
+    #[schema(schema_with = maybe_role_schema)]
     role: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ParticipantRole)]
 struct RoleBody {
+    #[schema(schema_with = role_schema)]
     role: String,
 }
 
@@ -83,6 +87,14 @@ pub(super) async fn remove_member(
         user_id: user.to_string(),
     });
     shared.commands.execute(caller.actor(), id, body).await.map(drop)
+}
+
+fn role_schema() -> Object {
+    schema::roles(|name| role(name).is_ok())
+}
+
+fn maybe_role_schema() -> Object {
+    schema::nullable(role_schema())
 }
 
 fn role(name: &str) -> Result<Role, ClientError> {

@@ -7,6 +7,7 @@
 
 mod boundaries;
 mod conformance;
+mod contract;
 mod conversations;
 mod dev;
 mod devstack;

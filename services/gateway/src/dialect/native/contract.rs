@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{
-    Acknowledged, ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload,
-    JournalPayload, Nothing, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload,
-    SwitchPayload, SyncPayload, ThreadPayload, TypingPayload,
+    ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload, JournalPayload,
+    PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, SwitchPayload, SyncPayload,
+    ThreadPayload, TypingPayload,
 };
 use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json;
@@ -15,19 +15,19 @@ fn refused() -> Shape {
 }
 
 fn done() -> Shape {
-    Shape::of::<Acknowledged<'_, Nothing>>()
+    Shape::raw(json!({ "type": "object" }))
         .answering("ok", true, &[])
         .or(refused())
 }
 
 fn holding(field: &str) -> Shape {
-    Shape::of::<Acknowledged<'_, json::Holding<'_>>>()
+    Shape::of::<json::Holding<'_>>()
         .answering("ok", true, &[field])
         .or(refused())
 }
 
 fn pages() -> Shape {
-    Shape::of::<Acknowledged<'_, json::SyncJson<'_>>>()
+    Shape::of::<json::SyncJson<'_>>()
         .answering("ok", true, &["conversations"])
         .or(refused())
 }

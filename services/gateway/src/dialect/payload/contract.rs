@@ -9,6 +9,11 @@ use crate::dialect::contract::Shape;
 /// The names under which an object names a conversation.
 const CONVERSATION: &[&str] = &["conversationId", "conversation_id", "chatId", "chat_id"];
 
+/// The names of messages, and of one.
+const MESSAGES: &[&str] = &["messageId", "message_id", "messageIds", "message_ids"];
+/// The names of a seq.
+const UP_TO: &[&str] = &["upTo", "up_to", "upToSeq", "up_to_seq"];
+
 /// An object that may name a conversation.
 pub fn conversation_if_named() -> Shape {
     Shape::of::<Whereabouts>()
@@ -37,7 +42,14 @@ pub fn send() -> Shape {
 
 /// Whether somebody begins or ends to type.
 pub fn typing() -> Shape {
-    conversation_in_object().and(Shape::of::<TypingParts>())
+    Shape::of::<ConversationRef>().or(conversation_in_object().and(Shape::of::<TypingParts>()))
+}
+
+/// All of a conversation: nothing but it is named.
+pub fn whole_conversation() -> Shape {
+    let more = Shape::with_any(MESSAGES).or(Shape::with_any(UP_TO)).schema;
+    let nothing_more = Shape::raw(json!({ "not": more }));
+    Shape::of::<ConversationRef>().or(conversation_in_object().and(nothing_more))
 }
 
 /// What was read: a message, several, or all up to a seq of a conversation.
@@ -46,6 +58,6 @@ pub fn reading() -> Shape {
     let some = Shape::with_any(&["messageId", "message_id"])
         .or(Shape::raw(several("messageIds")))
         .or(Shape::raw(several("message_ids")))
-        .or(Shape::with_any(&["upTo", "up_to", "upToSeq", "up_to_seq"]).and(Shape::with_any(CONVERSATION)));
+        .or(Shape::with_any(UP_TO).and(Shape::with_any(CONVERSATION)));
     conversation_if_named().and(Shape::of::<ReadParts>()).and(some)
 }
