@@ -163,3 +163,16 @@ async fn collect(mut child: tokio::process::Child) -> std::process::Output {
     let _held = child.stdin.take();
     child.wait_with_output().await.unwrap()
 }
+
+#[test]
+fn only_checks_that_ran_and_passed_hold_a_line() {
+    let report = "TAP version 13\n\
+        ok 1 - S0.c1 S0.m1: who joins hears\n\
+        # Subtest: S0.c2: in a suite\n    ok 1 - S0.c2: in a suite\n\
+        ok 2 - S0.c3: left out # SKIP\n\
+        ok 3 - S0.m1: of two transports # SKIP only one\n\
+        not ok 4 - S0.c4: failed\n\
+        ok 5 - S0.c5 is no id in front: nor is this\n";
+    let held: Vec<_> = passed(report).into_iter().collect();
+    assert_eq!(held, ["S0.c1", "S0.c2"]);
+}

@@ -122,7 +122,9 @@ const named = {
   const on = (...parts) => row('encrypted', ...parts);
   const about = named.conversation('conversationId');
   const alone = (at) => ({ messageId: at.foreign });
-  for (const event of ['presence:online', 'presence:offline']) on(event, '', 'yyyyyyy', () => undefined, undefined, anybody);
+  for (const event of ['presence:online', 'presence:offline']) {
+    on(event, '', 'yyyyyyy', () => undefined, undefined, anybody);
+  }
   on('chat:message_send', '', 'yyyy---', about(() => ({ contentEncrypted: said })), sent);
   on('chat:message_delivered', '', 'yyyy...', alone, received('delivered'));
   on('chat:message_read', '', 'yyyy...', alone, received('read'));

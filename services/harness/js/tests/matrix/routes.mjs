@@ -158,7 +158,8 @@ for (const [permission, cells] of [
   );
 }
 const raise = (where) => ({ user_id: where.target, permission: 'editor' });
-row(`POST ${J}/collaborators`, 'a viewer as editor', '....nny', over(journal('/collaborators'), raise), effects.raised('editor'));
+const raised = effects.raised('editor');
+row(`POST ${J}/collaborators`, 'a viewer as editor', '....nny', over(journal('/collaborators'), raise), raised);
 const collaborator = (which) => (where) => `/journals/${where.id}/collaborators/${where[which]}`;
 row(
   `PATCH ${J}/collaborators/{user_id}`,
@@ -213,7 +214,8 @@ const lists = (kinds, named) => (was, is, where, answer) => {
   const found = answer[named].some((one) => one.id === where.id);
   assert.equal(found, where.inside && kinds.includes(where.kind));
 };
-row('GET /conversations', '', 'yyyyyyy', () => ['/conversations?limit=100'], lists(['group', 'direct'], 'conversations'), anybody);
+const chats = lists(['group', 'direct'], 'conversations');
+row('GET /conversations', '', 'yyyyyyy', () => ['/conversations?limit=100'], chats, anybody);
 row('GET /journals', '', 'yyyyyyy', () => ['/journals?limit=100'], lists(['journal'], 'journals'), anybody);
 const made = (was, is, where, answer) => {
   effects.nothing(was, is);

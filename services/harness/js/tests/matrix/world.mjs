@@ -104,7 +104,8 @@ export async function place([role, kind], { target, name } = {}) {
   at.secret = made.content ?? words();
   if (kind !== 'journal') {
     at.foreign = await does(at.host, 'POST', `${path}/messages`, { content: at.secret });
-    if (/\/threads|thread:|thread$/.test(name)) at.thread = (await does(at.host, 'POST', `${path}/threads`, { title: 'A thread' })).id;
+    const threads = /\/threads|thread:|thread$/.test(name);
+    if (threads) at.thread = (await does(at.host, 'POST', `${path}/threads`, { title: 'A thread' })).id;
   }
   return {
     ...at,
