@@ -45,6 +45,7 @@ pub(super) fn document() -> Value {
     for (path, item) in &mut paths {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             aliases::soften(operation);
+            unrequire(operation);
             if path.starts_with("/api/") {
                 refuse(path, method, operation);
             }
@@ -82,6 +83,23 @@ pub(super) fn document() -> Value {
 fn take(document: &Value, place: &str) -> Map<String, Value> {
     let found = document.pointer(place).and_then(Value::as_object);
     found.cloned().unwrap_or_default()
+}
+
+/// A body that may be missing is not a body that may be null.
+fn unrequire(operation: &mut Value) {
+    let Some(body) = operation.get_mut("requestBody") else {
+        return;
+    };
+    let schema = &mut body["content"]["application/json"]["schema"];
+    let Some(Value::Array(variants)) = schema.get_mut("anyOf") else {
+        return;
+    };
+    let before = variants.len();
+    variants.retain(|variant| *variant != json!({ "type": "null" }));
+    if let (true, [only]) = (variants.len() < before, &variants[..]) {
+        *schema = only.clone();
+        body["required"] = json!(false);
+    }
 }
 
 /// Adds how an operation can fail.
