@@ -57,6 +57,7 @@ doc: ## Build the API documentation; warnings are errors
 
 generate: ## Rewrite the files that are generated from others
 	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test generated --test contract
+	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it conformance::the_readme
 
 check-generated:
 	@sum() { { git diff; git status --porcelain --untracked-files=all; } | git hash-object --stdin; }; \

@@ -53,6 +53,8 @@ pub enum Waiter {
         event: &'static str,
         /// What the client calls it.
         tag: Option<String>,
+        /// It names messages without their conversation.
+        alone: bool,
     },
     /// A task.
     Task(oneshot::Sender<Outcome>),
@@ -193,7 +195,13 @@ impl Waiter {
                 ack,
                 event,
                 tag,
+                alone,
             } => {
+                let outcome = if alone {
+                    outcome.map_err(ClientError::of_message_alone)
+                } else {
+                    outcome
+                };
                 let outcome = outcome.as_ref().map(|confirmed| &confirmed.answer);
                 let place = outcome.ok().and_then(|answer| rooms.place_of(answer));
                 let request = Request {

@@ -161,6 +161,28 @@ pub enum Action {
     UnwatchPresence(Vec<String>),
 }
 
+impl Action {
+    /// Whether it names messages without their conversation.
+    pub fn names_messages_alone(&self) -> bool {
+        matches!(
+            self,
+            Self::Edit {
+                conversation: None,
+                ..
+            } | Self::Delete {
+                conversation: None,
+                ..
+            } | Self::Receipt {
+                conversation: None,
+                ..
+            } | Self::React {
+                conversation: None,
+                ..
+            }
+        )
+    }
+}
+
 /// A change of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalChange {

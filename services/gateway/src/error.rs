@@ -112,6 +112,22 @@ impl ClientError {
         Self::new(ErrorCode::NotFound, "no such conversation")
     }
 
+    /// One answer for a message that does not exist and one that is none of the caller's business.
+    pub fn no_message() -> Self {
+        Self::new(ErrorCode::NotFound, "no such message")
+    }
+
+    /// The failure as it must look to who named a message alone: that there is a conversation around it is
+    /// for its participants only.
+    #[must_use]
+    pub fn of_message_alone(self) -> Self {
+        if self == Self::no_conversation() {
+            Self::no_message()
+        } else {
+            self
+        }
+    }
+
     /// The route exists, but not with this HTTP method.
     pub fn no_method() -> Self {
         Self {

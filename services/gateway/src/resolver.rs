@@ -2,7 +2,7 @@
 //! found answers are kept.
 
 use moka::sync::Cache;
-use parlance_proto::v1::{ErrorCode, Resolve};
+use parlance_proto::v1::Resolve;
 use parlance_proto::{ConversationId, MessageId};
 
 use crate::backend::Backend;
@@ -86,11 +86,18 @@ impl Resolver {
                 })
             }
             MessageRef::Number(number) => {
-                let (conversation, seq) = MessageId::unpack_number(number).ok_or_else(no_message)?;
+                let (conversation, seq) =
+                    MessageId::unpack_number(number).ok_or_else(ClientError::no_message)?;
                 let own = self.conversation(ConversationRef::Number(conversation)).await;
-                let own = own.map_err(|error| if error.retry { error } else { no_message() })?;
+                let own = own.map_err(|error| {
+                    if error.retry {
+                        error
+                    } else {
+                        ClientError::no_message()
+                    }
+                })?;
                 if named.is_some_and(|named| named != own) {
-                    return Err(no_message());
+                    return Err(ClientError::no_message());
                 }
                 Ok(Found {
                     conversation: own,
@@ -110,13 +117,8 @@ impl Resolver {
         };
         let found = self.backend.resolve(None, request).await?.messages.pop();
         let conversation = found.and_then(|found| found.conversation_id.parse().ok());
-        let conversation = conversation.ok_or_else(no_message)?;
+        let conversation = conversation.ok_or_else(ClientError::no_message)?;
         self.messages.insert(id, conversation);
         Ok(conversation)
     }
-}
-
-/// One answer for a message that does not exist and one that is none of the caller's business.
-fn no_message() -> ClientError {
-    ClientError::new(ErrorCode::NotFound, "no such message")
 }

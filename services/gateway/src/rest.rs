@@ -22,6 +22,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request};
 use axum::middleware::map_response;
+use futures::StreamExt as _;
 use http::StatusCode;
 use parlance_proto::v1::ErrorCode;
 use parlance_runtime::health::Health;
@@ -39,6 +40,8 @@ use names::{Named, NamedMessage, Names};
 
 /// Room for a message at its limits, doubled for JSON escapes.
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
+/// How far a larger body is read before its connection is given up.
+const READ_ON: usize = 8 * BODY_LIMIT;
 
 /// All routes.
 pub fn router(shared: Shared, health: Health) -> Router {
@@ -86,16 +89,23 @@ struct Body(Bytes);
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ClientError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let body = Bytes::from_request(request, state).await;
-        body.map(Self).map_err(|error| {
-            if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let message = format!("the body is larger than {BODY_LIMIT} bytes");
-                ClientError::new(ErrorCode::TooLarge, message)
-            } else {
-                ClientError::invalid("the body cannot be read")
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Self::Rejection> {
+        let mut parts = request.into_body().into_data_stream();
+        let (mut body, mut size) = (Vec::new(), 0);
+        // Read on without keeping it: a client that is still writing would lose the answer.
+        while size <= READ_ON {
+            let Some(part) = parts.next().await else { break };
+            let part = part.map_err(|_| ClientError::invalid("the body cannot be read"))?;
+            size += part.len();
+            if size <= BODY_LIMIT {
+                body.extend_from_slice(&part);
             }
-        })
+        }
+        if size > BODY_LIMIT {
+            let message = format!("the body is larger than {BODY_LIMIT} bytes");
+            return Err(ClientError::new(ErrorCode::TooLarge, message));
+        }
+        Ok(Self(body.into()))
     }
 }
 

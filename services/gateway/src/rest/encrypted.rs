@@ -186,7 +186,8 @@ async fn edit(
 ) -> Result<Response, ClientError> {
     let body: EditBody = parse(&body)?;
     let found = found(&shared, &names).await?;
-    let edited = edit_message(&shared, &caller, found, body.content_encrypted).await?;
+    let edited = edit_message(&shared, &caller, found, body.content_encrypted).await;
+    let edited = edited.map_err(ClientError::of_message_alone)?;
     Ok(answer(&shared, &caller, StatusCode::OK, &edited).await)
 }
 
@@ -210,7 +211,8 @@ async fn delete(
 ) -> Result<Response, ClientError> {
     let for_me = asked(query)?.for_me()?;
     let found = found(&shared, &names).await?;
-    let deleted = delete_message(&shared, &caller, found, for_me).await?;
+    let deleted = delete_message(&shared, &caller, found, for_me).await;
+    let deleted = deleted.map_err(ClientError::of_message_alone)?;
     if for_me {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -236,7 +238,8 @@ async fn status(
     body: Body,
 ) -> Result<Response, ClientError> {
     let found = found(&shared, &names).await?;
-    mark_message(&shared, &caller, found.clone(), &body).await?;
+    let done = mark_message(&shared, &caller, found.clone(), &body).await;
+    done.map_err(ClientError::of_message_alone)?;
     let marked = shared
         .backend
         .message(Some(caller.actor()), found.conversation, found.message)
@@ -264,7 +267,8 @@ async fn react(
 ) -> Result<Response, ClientError> {
     let body: EmojiBody = parse(&body)?;
     let found = found(&shared, &names).await?;
-    let marked = react_to(&shared, &caller, found, body.emoji, false).await?;
+    let marked = react_to(&shared, &caller, found, body.emoji, false).await;
+    let marked = marked.map_err(ClientError::of_message_alone)?;
     Ok(answer(&shared, &caller, StatusCode::OK, &marked).await)
 }
 
@@ -289,6 +293,7 @@ async fn take_back(
 ) -> Result<Response, ClientError> {
     let emoji = emoji(&body, asked(query)?)?;
     let found = found(&shared, &names).await?;
-    let marked = react_to(&shared, &caller, found, emoji, true).await?;
+    let marked = react_to(&shared, &caller, found, emoji, true).await;
+    let marked = marked.map_err(ClientError::of_message_alone)?;
     Ok(answer(&shared, &caller, StatusCode::OK, &marked).await)
 }

@@ -103,24 +103,20 @@ for (const [name, metadata] of Object.entries(STORED_METADATA)) {
 }
 
 test('metadata numbers beyond a double are stored exactly or refused', async () => {
-  for (const number of [
-    '18446744073709551616',
-    '1e400',
-    '-1e400',
-    '1E-400',
-    '0.1000000000000000000000000000001',
-    '1e1000000',
+  const says = (number) => alice.askRaw('message:send', raw(`"content":"number","metadata":{"n":${number}}`));
+  for (const [number, stored] of [
+    ['18446744073709551616', '18446744073709551616'],
+    ['0.1000000000000000000000000000001', '0.1000000000000000000000000000001'],
+    ['1E-400', `0.${'0'.repeat(399)}1`],
   ]) {
-    const ack = await alice.askRaw('message:send', raw(`"content":"number","metadata":{"n":${number}}`));
-    if (ack.ok) {
-      const { text } = await bob.rest('GET', `${path()}?before=${ack.message.seq + 1}&limit=1`);
-      assert.ok(
-        text.includes(`"n":${number}`) || Number(number) === JSON.parse(text).messages[0].metadata.n,
-        `${number}: ${text}`,
-      );
-    } else {
-      assert.ok(['invalid', 'too_large', 'unprocessable'].includes(ack.error.code), JSON.stringify(ack));
-    }
+    const { ok, message } = await says(number);
+    assert.equal(ok, true);
+    const { text } = await bob.rest('GET', `${path()}?before=${message.seq + 1}&limit=1`);
+    assert.equal(/"n": ?([^,}]*)/.exec(text)[1], stored);
+  }
+  for (const number of ['1e400', '-1e400', '1e1000000']) {
+    const { ok, error } = await says(number);
+    assert.deepEqual([ok, error?.code], [false, 'invalid'], number);
   }
   await assertHealthy();
 });
@@ -153,7 +149,7 @@ const REFUSED = {
   'metadata 10,000 deep': [
     'message:send',
     () => [raw(`"content":"x","metadata":{"a":${deep(10_000)}}`)],
-    /^(invalid|too_large)$/,
+    'too_large',
   ],
   'metadata 2,000 deep': ['message:send', () => [raw(`"content":"x","metadata":{"a":${deep(2_000)}}`)], 'invalid'],
   'a payload 10,000 deep': ['message:send', () => [deep(10_000)], 'invalid'],
@@ -225,11 +221,11 @@ const REFUSED = {
 };
 
 for (const [name, [event, args, code]] of Object.entries(REFUSED)) {
-  test(`${name}: refused with a code, with ack and without`, async () => {
+  test(`S3.b7 S3.x3: ${name}: refused with a code, with ack and without`, async () => {
     const json = args();
     const ack = await alice.askRaw(event, ...json);
     assert.equal(ack.ok, false, JSON.stringify(ack).slice(0, 300));
-    assert.match(ack.error.code, code instanceof RegExp ? code : new RegExp(`^${code}$`));
+    assert.equal(ack.error.code, code);
     assert.ok(ack.error.message.length > 0 && ack.error.message.length < 300);
     alice.forget();
     alice.frame(`2[${[JSON.stringify(event), ...json].join(',')}]`);
@@ -303,7 +299,7 @@ test('REST refuses the same with problem+json', async () => {
     ['"content":""', 400],
     [text('x'.repeat(65_537)), 413],
     [`"content":"x","metadata":${deep(5_000)}`, 400],
-    [`"content":"x","metadata":{"a":${deep(10_000)}}`, 0],
+    [`"content":"x","metadata":{"a":${deep(10_000)}}`, 413],
     ['"content":5', 400],
     ['"content":"x","metadata":[]', 400],
     ['"content":"x","type":"system"', 400],
@@ -312,10 +308,7 @@ test('REST refuses the same with problem+json', async () => {
   for (const [fields, status] of bodies) {
     const answer = await rest(token(users.alice), 'POST', path(), `{${fields}}`);
     assert.match(answer.type, /^application\/problem\+json/, `${answer.status} ${answer.type} ${fields.slice(0, 60)}`);
-    assert.ok(
-      status === 0 ? answer.status === 400 || answer.status === 413 : answer.status === status,
-      `${answer.text} ${fields.slice(0, 60)}`,
-    );
+    assert.equal(answer.status, status, `${answer.text} ${fields.slice(0, 60)}`);
   }
   await assertHealthy();
 });

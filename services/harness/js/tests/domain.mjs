@@ -39,7 +39,7 @@ async function assertNamed(user, name, status, method, path, body) {
 const roles = (conversation) => Object.fromEntries(conversation.participants.map((one) => [one.user_id, one.role]));
 
 for (const prefix of PREFIXES) {
-  test(`a message is changed, marked, read and deleted under ${prefix}`, async () => {
+  test(`S3.r8 S3.r9: a message is changed, marked, read and deleted under ${prefix}`, async () => {
     const { alice, bob, as, conversation, path } = await scene(prefix);
     const sent = await as.alice(201, 'POST', `${path}/messages`, { content: 'helo' });
     const at = `${path}/messages/${sent.id}`;
@@ -128,7 +128,7 @@ test('a message may be ciphertext, an answer and part of a thread; pages may be 
   await as.alice(400, 'GET', `${path}/messages?offset=-1`);
 });
 
-test('threads are begun, listed, written to and read', async () => {
+test('S3.r10 S3.r11 S3.r12 S3.t3: threads are begun, listed, written to and read', async () => {
   const { alice, as, conversation, path } = await scene();
   const root = await as.alice(201, 'POST', `${path}/messages`, { content: 'root' });
   const thread = await as.alice(201, 'POST', `${path}/threads`, { title: 'Aside', rootMessageId: root.id });
@@ -156,7 +156,7 @@ test('threads are begun, listed, written to and read', async () => {
   await as.carol(404, 'GET', `${path}/threads`);
 });
 
-test('people come, get roles and go', async () => {
+test('S1.r5 S1.r6 S1.t3 S3.b4: people come, get roles and go', async () => {
   const { alice, bob, carol, as, path } = await scene();
   const [dave, erin] = [person('dave'), person('erin')];
   await as.bob(403, 'POST', `${path}/participants`, { user_id: carol });
@@ -177,13 +177,19 @@ test('people come, get roles and go', async () => {
   await as.alice(400, 'POST', `${path}/participants`, {});
 });
 
-test('a conversation is changed and deleted', async () => {
+test('S3.b3 S3.r3 S3.r4 S3.r5 S3.t2: a conversation is changed and deleted', async () => {
   const { as, path } = await scene();
+  await as.bob(201, 'POST', `${path}/messages`, { content: 'before the end' });
   const changed = await as.alice(200, 'PUT', path, { title: 'Other', status: 'archived', channel: 'email' });
   assert.deepEqual([changed.title, changed.status, changed.channel], ['Other', 'archived', 'email']);
   const more = await as.alice(200, 'PATCH', path, { metadata: { ticket: 7 } });
   assert.deepEqual([more.title, more.metadata], ['Other', { ticket: 7 }]);
   assert.equal((await as.bob(200, 'GET', path)).status, 'archived');
+  await as.alice(201, 'POST', `${path}/messages`, { content: 'after the end' });
+  assert.deepEqual(
+    (await as.bob(200, 'GET', `${path}/messages`)).messages.map((one) => one.content),
+    ['before the end', 'after the end'],
+  );
   await as.alice(400, 'PATCH', path, { status: 'lost' });
   await as.alice(400, 'PATCH', path, { title: ' ' });
   await as.bob(403, 'PUT', path, { status: 'active' });
@@ -193,7 +199,7 @@ test('a conversation is changed and deleted', async () => {
 });
 
 for (const prefix of PREFIXES) {
-  test(`one route makes conversations of either kind under ${prefix}`, async () => {
+  test(`S3.r1 S3.r2: one route makes conversations of either kind under ${prefix}`, async () => {
     const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
     const as = caller(alice, prefix);
     const direct = await as(201, 'POST', '/conversations', { participants: [alice, bob], channel: 'voice' });
@@ -217,7 +223,7 @@ for (const prefix of PREFIXES) {
   });
 }
 
-test('a direct conversation that exists is a conflict on the older route, unless it is good enough', async () => {
+test('S1.e4 S1.r1: a direct conversation that exists is a conflict on the older route, unless it is good enough', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const as = caller(alice, '/api');
   const made = await as(201, 'POST', '/conversations/direct', { user_id: bob, title: 'Us' });
@@ -290,7 +296,7 @@ test('a conversation that is no journal is none to the routes of journals', asyn
 });
 
 for (const prefix of PREFIXES) {
-  test(`ciphertext goes and comes with its statuses under ${prefix}`, async () => {
+  test(`S1.b2 S1.r7 S1.r8 S1.r9 S1.r10 S1.r11 S1.r12 S1.t2: ciphertext goes and comes with its statuses under ${prefix}`, async () => {
     const { alice, bob, carol, as, conversation } = await scene(prefix);
     await as.alice(201, 'POST', `/conversations/${conversation.id}/participants`, { user_id: carol });
     const cipher = 'U2FsdGVkX1+/😂==';
@@ -332,7 +338,7 @@ for (const prefix of PREFIXES) {
   });
 }
 
-test('failures have the names of the encrypted front end', async () => {
+test('S1.e1 S1.e2 S1.e3: failures have the names of the encrypted front end', async () => {
   const { alice, carol, as, conversation } = await scene('/api');
   const body = { conversation_id: conversation.id, content_encrypted: 'x' };
   const { id } = await as.alice(201, 'POST', '/messages', body);

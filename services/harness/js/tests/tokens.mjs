@@ -44,7 +44,7 @@ const REFUSED = {
 };
 
 for (const [name, [jwt, message]] of Object.entries(REFUSED)) {
-  test(`a token ${name} is refused on the socket and by REST`, async () => {
+  test(`S0.x1 S2.x1 S4.x1: a token ${name} is refused on the socket and by REST`, async () => {
     const client = new Client(user, 0, { auth: { token: jwt } });
     const refusal = await client.refused();
     assert.match(refusal, /^unauthenticated: /);
@@ -59,7 +59,7 @@ for (const [name, [jwt, message]] of Object.entries(REFUSED)) {
   });
 }
 
-test('without a token, or with one anywhere else, nobody comes in', async () => {
+test('S3.x1: without a token, or with one anywhere else, nobody comes in', async () => {
   const jwt = token(user);
   for (const options of [
     { auth: {} },
@@ -82,7 +82,7 @@ test('without a token, or with one anywhere else, nobody comes in', async () => 
   }
 });
 
-test('REST refuses every route without a token, also before reading a body', async () => {
+test('S1.r13: REST refuses every route without a token, also before reading a body', async () => {
   const id = '0190a6e0-0000-7000-8000-000000000001';
   for (const [method, path] of [
     ['GET', '/conversations'],

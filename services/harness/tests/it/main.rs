@@ -6,6 +6,7 @@
 )]
 
 mod boundaries;
+mod conformance;
 mod contract;
 mod control;
 mod conversations;
@@ -15,10 +16,13 @@ mod dialects;
 mod faults;
 mod handover;
 mod journals;
+mod matrix;
 mod observability;
+mod operations;
 mod presence;
 mod push;
 mod soak;
 mod spec;
 mod startup;
 mod system_messages;
+mod tables;

@@ -1,7 +1,9 @@
 //! Runs a specification in `js/tests` against a stack: what the stock Socket.IO client sees.
 //!
-//! Must not assert anything itself but that the specification passed.
+//! Must not assert anything itself but that the specification passed, whole: a check that holds a line of
+//! the baseline and did not run is a failure.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use parlance_harness::Stack;
 use parlance_harness::devstack::process::Process;
 use parlance_harness::eventually::{equal, eventually};
 use tokio::process::Command;
+
+use crate::conformance;
 
 /// How the stock client connects.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +58,16 @@ pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables
     }
     shared_out(stack).await;
     let gateways: Vec<_> = stack.gateways().iter().map(Process::base_url).collect();
+    let results = tempfile::NamedTempFile::new().expect("a file for the results");
     let child = Command::new("node")
         .arg("--test")
         .arg(format!("--test-timeout={TEST_LIMIT_MS}"))
         .args(["--test-reporter=spec", "--test-reporter-destination=stdout"])
+        .arg("--test-reporter=tap")
+        .arg(format!(
+            "--test-reporter-destination={}",
+            results.path().display()
+        ))
         .arg(format!("tests/{name}.mjs"))
         .current_dir(folder)
         .env("PARLANCE_GATEWAYS", gateways.join(","))
@@ -82,6 +92,29 @@ pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables
         panic!("{name} over {} failed:\n{text}{errors}", transport.name());
     }
     println!("{name} over {}:\n{text}", transport.name());
+    let results = std::fs::read_to_string(results.path()).expect("the results");
+    let held = conformance::held_by(name);
+    let missing: Vec<_> = held.difference(&passed(&results)).cloned().collect();
+    assert!(
+        missing.is_empty(),
+        "{name} over {}: no check that holds {missing:?} ran",
+        transport.name()
+    );
+}
+
+/// The lines of the baseline whose checks all ran and passed, by the TAP report.
+fn passed(report: &str) -> BTreeSet<String> {
+    let (mut passed, mut skipped) = (BTreeSet::new(), BTreeSet::new());
+    for line in report.lines().map(str::trim) {
+        let Some((_, name)) = line.strip_prefix("ok ").and_then(|rest| rest.split_once(" - ")) else {
+            continue;
+        };
+        let left_out = name.contains(" # SKIP") || name.contains(" # TODO");
+        let ids = conformance::ids(name).into_iter().map(str::to_owned);
+        if left_out { &mut skipped } else { &mut passed }.extend(ids);
+    }
+    passed.retain(|id| !skipped.contains(id));
+    passed
 }
 
 /// Waits until the replicas have shared the partitions out. While one hands over to another a message waits
@@ -129,4 +162,17 @@ async fn admits(gateway: &Process) {
 async fn collect(mut child: tokio::process::Child) -> std::process::Output {
     let _held = child.stdin.take();
     child.wait_with_output().await.unwrap()
+}
+
+#[test]
+fn only_checks_that_ran_and_passed_hold_a_line() {
+    let report = "TAP version 13\n\
+        ok 1 - S0.c1 S0.m1: who joins hears\n\
+        # Subtest: S0.c2: in a suite\n    ok 1 - S0.c2: in a suite\n\
+        ok 2 - S0.c3: left out # SKIP\n\
+        ok 3 - S0.m1: of two transports # SKIP only one\n\
+        not ok 4 - S0.c4: failed\n\
+        ok 5 - S0.c5 is no id in front: nor is this\n";
+    let held: Vec<_> = passed(report).into_iter().collect();
+    assert_eq!(held, ["S0.c1", "S0.c2"]);
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parlance_harness::Stack;
 use parlance_harness::eventually::{equal, eventually};
 use serde_json::{Value, json};
@@ -310,4 +312,46 @@ async fn a_service_reaches_a_user_in_a_conversation_of_their_own() {
         .unwrap();
     assert_eq!(own["last_message"]["content"], "Your invoice");
     assert_eq!(own["unread"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_told_of_every_message_and_answers_as_an_agent() {
+    let scene = Scene::new().await;
+    let url = format!(
+        "{}/api/v1/conversations/{}/messages",
+        scene.stack.gateway(0).base_url(),
+        scene.conversation
+    );
+    let question = json!({"content": "Where is my order?"});
+    let sent = scene
+        .http
+        .post(url)
+        .bearer_auth(scene.stack.token("alice"))
+        .json(&question);
+    assert_eq!(sent.send().await.unwrap().status(), 201);
+
+    let mut service = Service::connect(&scene.stack).await;
+    let subject = format!("chat.evt.{}", scene.conversation);
+    let asked = json!({"last_by_subj": subject}).to_string();
+    let told = service
+        .publish("$JS.API.STREAM.MSG.GET.EVENTS", None, None, asked.as_bytes())
+        .await;
+    assert_eq!(told["message"]["subject"], subject, "{told}");
+    let data = STANDARD
+        .decode(told["message"]["data"].as_str().unwrap())
+        .unwrap();
+    let content = b"Where is my order?";
+    assert!(data.windows(content.len()).any(|part| part == content), "{told}");
+
+    let answer = json!({
+        "sender_id": "helper-bot", "sender_name": "Helper", "sender_kind": "AGENT", "type": "TEXT",
+        "content": "On its way.",
+    });
+    let subject = format!("chat.system.{}", scene.conversation);
+    service
+        .publish(&subject, Some("a-1"), JSON, answer.to_string().as_bytes())
+        .await;
+    let messages = scene.messages(&scene.conversation, 2).await;
+    let kinds: Vec<_> = messages.iter().map(|message| &message["sender_kind"]).collect();
+    assert_eq!(kinds, ["user", "agent"]);
 }

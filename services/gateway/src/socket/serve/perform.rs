@@ -33,6 +33,7 @@ enum Outcome {
 impl Serving {
     pub(super) async fn perform(&mut self, event: &'static str, decoded: Decoded, inbound: Inbound) {
         let Decoded { action, tag } = decoded;
+        let alone = action.names_messages_alone();
         let outcome = match self.plan(action).await {
             Ok(Outcome::Now(outcome)) => outcome,
             Ok(Outcome::Command(conversation, body)) => {
@@ -41,6 +42,7 @@ impl Serving {
                     ack: inbound.ack,
                     event,
                     tag,
+                    alone,
                 };
                 let me = actor(&self.session.user, &self.session.username);
                 let commands = &self.shared.commands;
@@ -69,8 +71,9 @@ impl Serving {
                 Outcome::Now(self.join(id).await)
             }
             Action::Leave(conversation) => {
-                let id = resolver.conversation(conversation).await?;
-                self.leave(id).await;
+                if let Some(id) = left(resolver, conversation).await? {
+                    self.leave(id).await;
+                }
                 Outcome::Now(Ok(Answer::Done))
             }
             Action::Typing {
@@ -101,8 +104,9 @@ impl Serving {
                 Outcome::Now(self.join_journal(id).await)
             }
             Action::LeaveJournal(journal) => {
-                let id = resolver.conversation(journal).await?;
-                self.leave_journal(id);
+                if let Some(id) = left(resolver, journal).await? {
+                    self.leave_journal(id);
+                }
                 Outcome::Now(Ok(Answer::Done))
             }
             Action::EditJournal { journal, change } => {
@@ -245,6 +249,18 @@ impl Serving {
 
     pub(super) fn actor(&self) -> parlance_proto::v1::Actor {
         actor(&self.session.user, &self.session.username)
+    }
+}
+
+/// The conversation a client leaves. Leaving none is as good as leaving: the answer must not tell them apart.
+async fn left(
+    resolver: &Resolver,
+    conversation: ConversationRef,
+) -> Result<Option<ConversationId>, ClientError> {
+    match resolver.conversation(conversation).await {
+        Ok(id) => Ok(Some(id)),
+        Err(error) if error == ClientError::no_conversation() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

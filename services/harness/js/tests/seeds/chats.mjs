@@ -12,7 +12,7 @@ const sends = ({ id }, client, content) =>
   says(client, 'message:send', { chatId: id, content, messageType: 'text' });
 const shows = (client, content) => client.sees('message:new', (message) => message.content === content);
 
-test('a message reaches all participants, its sender among them', async () => {
+test('S2.c3 S2.s1 S2.t3: a message reaches all participants, its sender among them', async () => {
   const [conversation, alice, bob] = await scene();
   sends(conversation, alice, 'Hello!');
   const message = await shows(bob, 'Hello!');
@@ -21,7 +21,7 @@ test('a message reaches all participants, its sender among them', async () => {
   assert.deepEqual(await shows(alice, 'Hello!'), message);
 });
 
-test('a chat made while both are connected delivers at once', async () => {
+test('S2.m1: a chat made while both are connected delivers at once', async () => {
   const people = [person('alice'), person('bob')];
   const [alice, bob] = await Promise.all(people.map((user, gateway) => speak('chats', user, gateway)));
   const conversation = await direct(...people);
@@ -30,7 +30,7 @@ test('a chat made while both are connected delivers at once', async () => {
   await Promise.all([alice, bob].map((client) => shows(client, 'new')));
 });
 
-test('typing and reading are told to the others under the same names, without an echo', async () => {
+test('S2.b3 S2.c4 S2.c5 S2.c6 S2.s3 S2.s4 S2.s5: typing and reading are told to the others under the same names, without an echo', async () => {
   const [conversation, alice, bob] = await scene();
   const chat = { chatId: conversation.id };
   says(alice, 'typing:start', chat);
@@ -49,7 +49,7 @@ test('typing and reading are told to the others under the same names, without an
   assert.deepEqual(alice.all('typing:start'), []);
 });
 
-test('leaving a chat silences that socket only, until it joins again', async () => {
+test('S2.c1 S2.c2 S2.m2: leaving a chat silences that socket only, until it joins again', async () => {
   const [conversation, alice, bob] = await scene();
   const second = await enter(await speak('chats', bob.user, 0), conversation);
   await agreed(second, 'chat:leave', { chatId: conversation.id });
@@ -61,7 +61,31 @@ test('leaving a chat silences that socket only, until it joins again', async () 
   assert.equal(second.all('message:new').length, 1);
 });
 
-test('a stranger neither sends nor hears', async () => {
+test('S2.t2: a message moves its chat to the front and dates it', async () => {
+  const [conversation, alice, bob] = await scene();
+  const newer = await direct(bob.user, person('carol'));
+  const list = async () => (await bob.rest('GET', '/conversations')).body.conversations;
+  assert.deepEqual((await list()).map((one) => one.id), [newer.id, conversation.id]);
+  sends(conversation, alice, 'newest');
+  const { created_at } = await shows(bob, 'newest');
+  const [first, second] = await list();
+  assert.deepEqual([first.id, first.updated_at, second.id], [conversation.id, created_at, newer.id]);
+});
+
+test('S2.p1: a message is typically there within 100 ms', async () => {
+  const [conversation, alice, bob] = await scene();
+  const took = [];
+  for (let i = 0; i < 31; i++) {
+    const start = performance.now();
+    sends(conversation, alice, `${i}`);
+    await shows(bob, `${i}`);
+    took.push(performance.now() - start);
+  }
+  const median = took.toSorted((one, other) => one - other)[15];
+  assert.ok(median < 100, `half of them took more than ${Math.round(median)} ms`);
+});
+
+test('S2.s6 S2.x3 S2.x4: a stranger neither sends nor hears', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('chats', person('carol'), 1);
   for (const event of ['chat:join', 'message:send', 'typing:start']) {

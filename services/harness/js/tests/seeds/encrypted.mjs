@@ -13,7 +13,7 @@ const sends = async ({ id }, client, contentEncrypted) =>
   (await agreed(client, 'chat:message_send', { conversationId: id, contentEncrypted })).message;
 const shows = (client, { id }) => client.sees('chat:message_received', (message) => message.id === id);
 
-test('ciphertext is relayed and stored byte for byte, and the sender learns its id', async () => {
+test('S1.c3 S1.s2 S1.x1: ciphertext is relayed and stored byte for byte, and the sender learns its id', async () => {
   const [conversation, alice, bob] = await scene();
   const sent = await sends(conversation, alice, CIPHERTEXT);
   const message = await shows(bob, sent);
@@ -25,7 +25,7 @@ test('ciphertext is relayed and stored byte for byte, and the sender learns its 
   assert.equal(body.messages[0].encrypted, true);
 });
 
-test('a conversation made while both are connected delivers at once', async () => {
+test('S1.m1: a conversation made while both are connected delivers at once', async () => {
   const people = [person('alice'), person('bob')];
   const [alice, bob] = await Promise.all(people.map((user, gateway) => speak('encrypted', user, gateway)));
   const conversation = await direct(...people);
@@ -33,7 +33,7 @@ test('a conversation made while both are connected delivers at once', async () =
   await shows(bob, await sends(conversation, alice, 'new'));
 });
 
-test('a failed send is answered, not stored', async () => {
+test('S1.b3 S1.e5 S1.x3: a failed send is answered, not stored', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('encrypted', person('carol'), 1);
   const fails = async (client, contentEncrypted, name) => {
@@ -50,7 +50,7 @@ test('a failed send is answered, not stored', async () => {
   assert.deepEqual(carol.all('chat:message_received'), []);
 });
 
-test('a status goes from delivered to read and never back', async () => {
+test('S1.b1 S1.c4 S1.c5 S1.s3: a status goes from delivered to read and never back', async () => {
   const [conversation, alice, bob] = await scene();
   const [first, second] = [await sends(conversation, alice, '1'), await sends(conversation, alice, '2')];
   const marks = (event, { id }) => says(bob, event, { messageId: id });
@@ -74,7 +74,32 @@ test('a status goes from delivered to read and never back', async () => {
   );
 });
 
-test('the others see who types', async () => {
+test('S1.b7: what is read as soon as it is received is read, once, and nothing stays unread', async () => {
+  const [conversation, alice, bob] = await scene();
+  bob.socket.on('chat:message_received', ({ id }) => says(bob, 'chat:message_read', { messageId: id }));
+  const sent = [];
+  for (const content of ['1', '2', '3']) sent.push(await sends(conversation, alice, content));
+  for (const { id } of sent) {
+    await alice.sees('chat:message_status_updated', (one) => one.messageId === id && one.status === 'read');
+  }
+  assert.equal(alice.all('chat:message_status_updated').length, 3);
+  const { body } = await bob.rest('GET', `/conversations/${conversation.id}`);
+  assert.equal(body.unread, 0);
+});
+
+test('S1.t1: text, images, files and voice are told apart, and nothing else is taken', async () => {
+  const [conversation, alice, bob] = await scene();
+  const says = (message_type) =>
+    alice.rest('POST', '/messages', { conversation_id: conversation.id, content_encrypted: 'x', message_type });
+  for (const message_type of ['text', 'image', 'file', 'voice']) {
+    const { status, body } = await says(message_type);
+    assert.deepEqual([status, body.message_type], [201, message_type]);
+    holds(await shows(bob, body), { message_type });
+  }
+  assert.equal((await says('hologram')).status, 400);
+});
+
+test('S1.c6 S1.s4: the others see who types', async () => {
   const [conversation, alice, bob] = await scene();
   for (const isTyping of [true, false]) {
     bob.forget();

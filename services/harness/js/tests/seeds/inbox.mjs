@@ -1,7 +1,7 @@
 // The front end with a live list of conversations, which sends over REST.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { closeAll, eventually, person } from '../../client.mjs';
+import { closeAll, eventually, person, within } from '../../client.mjs';
 import { agreed, holds, pair, says, speak } from '../../vocabulary.mjs';
 
 after(closeAll);
@@ -17,7 +17,7 @@ const shows = (client, { id }) => client.sees('new_message', (message) => messag
 const lists = (client, { id }, ms) =>
   client.sees('conversation_updated', (update) => update.lastMessage.id === id, ms);
 
-test('what is posted reaches who has joined, the sender by the same id', async () => {
+test('S4.b2 S4.c1 S4.r1 S4.s1: what is posted reaches who has joined, the sender by the same id', async () => {
   const [conversation, alice, bob] = await scene();
   const posted = await posts(conversation, alice, 'hello');
   for (const client of [alice, bob]) {
@@ -32,7 +32,7 @@ test('what is posted reaches who has joined, the sender by the same id', async (
   }
 });
 
-test('a list counts each unread message of others once, without joining', async () => {
+test('S2.f6 S4.b1 S4.m1 S4.s2: a list counts each unread message of others once, without joining', async () => {
   const people = [person('alice'), person('bob')];
   const [conversation, alice, bob] = await pair('inbox', people, async () => {});
   // Nothing tells a list that it is complete; from its first update on it misses none.
@@ -55,7 +55,7 @@ test('a list counts each unread message of others once, without joining', async 
   holds(await lists(bob, await posts(conversation, alice, 'afresh')), { unread: 1 });
 });
 
-test('who leaves hears of the list only; who types and reads is shown', async () => {
+test('S4.c2 S4.f1 S4.f2 S4.m2: who leaves hears of the list only; who types and reads is shown', async () => {
   const [conversation, alice, bob] = await scene();
   const posted = await posts(conversation, alice, 'heard');
   await shows(bob, posted);
@@ -70,13 +70,25 @@ test('who leaves hears of the list only; who types and reads is shown', async ()
   assert.equal(bob.all('new_message').length, 1);
 });
 
+test('S2.p2 S4.b3: a lost connection comes back by itself as one, and hears again once it has joined', async () => {
+  const [conversation, alice, bob] = await scene();
+  const again = new Promise((resolve) => bob.socket.once('connect', resolve));
+  bob.socket.io.reconnection(true);
+  bob.socket.io.engine.close();
+  await within(again, 'the stock client connects again');
+  await enter(bob, conversation);
+  await shows(bob, await posts(conversation, alice, 'back'));
+  assert.equal(bob.all('new_message').length, 1);
+  assert.equal(bob.disconnects.length, 1);
+});
+
 test('a stranger is told nothing', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('inbox', person('carol'), 1);
   says(carol, 'join_conversation', conversation.id);
   holds(await carol.sees('error'), { event: 'join_conversation' });
   const refused = await carol.rest('POST', `/conversations/${conversation.id}/messages`, { content: 'x' });
-  assert.ok(refused.status === 404 || refused.status === 403, refused.text);
+  assert.equal(refused.status, 404, refused.text);
   await shows(bob, await posts(conversation, alice, 'private'));
   assert.deepEqual(
     carol.seen.map(({ event }) => event),

@@ -1,7 +1,7 @@
 // The front end with rooms, numeric ids and read marks.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { Client, closeAll, direct, rest, token } from '../../client.mjs';
+import { Client, closeAll, direct } from '../../client.mjs';
 import { agreed, has, holds, numbered, pair, says, speak } from '../../vocabulary.mjs';
 
 after(closeAll);
@@ -23,7 +23,7 @@ const sends = ({ number }, client, content) =>
   says(client, 'sendMessage', { conversationId: number, senderId: Number(client.user), content });
 const shows = (client, content) => client.sees('receiveMessage', (message) => message.content === content);
 
-test('a message reaches everyone in the room, with all columns and ids as numbers, once it is stored', async () => {
+test('S0.c1 S0.c2 S0.s1 S0.t2: a message reaches everyone in the room, with all columns and ids as numbers, once it is stored', async () => {
   const [conversation, alice, bob] = await scene();
   sends(conversation, alice, 'hello 😂');
   const message = await shows(bob, 'hello 😂');
@@ -42,7 +42,7 @@ test('a message reaches everyone in the room, with all columns and ids as number
   assert.deepEqual(await shows(alice, 'hello 😂'), message);
 });
 
-test('who has not joined the room is told nothing of it, and may still send', async () => {
+test('S0.m1: who has not joined the room is told nothing of it, and may still send', async () => {
   const [conversation, alice, bob] = await scene();
   const aside = await speak('journal', bob.user, 0);
   sends(conversation, alice, 'first');
@@ -58,7 +58,7 @@ test('who has not joined the room is told nothing of it, and may still send', as
   );
 });
 
-test('exactly the named messages become read', async () => {
+test('S0.c3 S0.s2: exactly the named messages become read', async () => {
   const [conversation, alice, bob] = await scene();
   for (const content of ['1', '2', '3']) sends(conversation, alice, content);
   const ids = await Promise.all(['1', '2', '3'].map(async (content) => (await shows(bob, content)).message_id));
@@ -75,7 +75,7 @@ test('exactly the named messages become read', async () => {
   assert.equal(alice.all('messageUpdated').length, 2);
 });
 
-test('a failure is told to its origin alone, and nothing is stored', async () => {
+test('S0.s4 S0.x2: a failure is told to its origin alone, and nothing is stored', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('journal', numbered(), 1);
   const { number } = conversation;
@@ -107,17 +107,33 @@ test('a failure is told to its origin alone, and nothing is stored', async () =>
   assert.equal(body.messages.length, 1);
 });
 
-test('two users have one conversation, whoever begins it', async () => {
+test('S0.b2 S0.t1: two users have one conversation, whoever begins it', async () => {
   const people = [numbered(), numbered()];
-  assert.equal((await direct(...people)).number, (await direct(...people.toReversed(), 1)).number);
+  const made = await direct(...people);
+  assert.equal(made.number, (await direct(...people.toReversed(), 1)).number);
+  const alice = await speak('journal', people[0]);
+  const joined = async () => (await agreed(alice, 'joinRoom', made.number)).conversation;
+  const [user1_id, user2_id] = people.map(Number).toSorted((one, other) => one - other);
+  holds(await joined(), { conversation_id: made.number, user1_id, user2_id, last_message_id: null });
+  sends(made, alice, 'first');
+  const { message_id } = await shows(alice, 'first');
+  holds(await joined(), { last_message_id: message_id });
 });
 
-test('a shared journal keeps its id, and a refused handshake is a connect_error', async () => {
+test('S0.b1: who is disconnected hears no more, and after coming back and joining hears again', async () => {
   const [conversation, alice, bob] = await scene();
-  const share = { content: 'see', type: 'journal_share', metadata: { journalId: 42 } };
-  const { status } = await rest(token(alice.user), 'POST', `/conversations/${conversation.id}/messages`, share);
-  assert.equal(status, 201);
-  holds(await shows(bob, 'see'), { message_type: 'journal_share', metadata: { journalId: 42 } });
+  bob.close();
+  sends(conversation, alice, 'away');
+  await shows(alice, 'away');
+  const back = await speak('journal', bob.user, 0);
+  const { conversation: joined } = await agreed(back, 'joinRoom', conversation.number);
+  assert.equal(joined.unread, 1);
+  sends(conversation, alice, 'back');
+  await shows(back, 'back');
+  assert.deepEqual([bob.all('receiveMessage').length, back.all('receiveMessage').length], [0, 1]);
+});
+
+test('S0.s3: a refused handshake is a connect_error', async () => {
   const nobody = new Client('nobody', 1, { auth: { token: 'no token', dialect: 'journal' } });
   assert.match(await nobody.refused(), /unauthenticated/);
 });

@@ -235,7 +235,7 @@ test('ciphertext shows as such where there is no word for it', async () => {
   }
 });
 
-test('an edit is heard by all, whoever has a word to make it', async () => {
+test('S2.f4: an edit is heard by all, whoever has a word to make it', async () => {
   for (const name of speakersOf('edit')) {
     const one = await message(name, `${name} will edit`);
     acts(name, 'edit', one, `${name} has edited`);
@@ -243,7 +243,7 @@ test('an edit is heard by all, whoever has a word to make it', async () => {
   }
 });
 
-test('a mark is heard by all that have a word for it', async () => {
+test('S2.f3: a mark is heard by all that have a word for it', async () => {
   for (const name of speakersOf('react')) {
     const one = await message('journal', `for ${name} to like`);
     acts(name, 'react', one);

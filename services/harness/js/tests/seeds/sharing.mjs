@@ -1,7 +1,7 @@
 // The front end that edits journals together by sending whole texts.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { closeAll, rest, token } from '../../client.mjs';
+import { closeAll, direct, eventually, rest, token } from '../../client.mjs';
 import { agreed, holds, numbered, says, speak } from '../../vocabulary.mjs';
 
 after(closeAll);
@@ -28,7 +28,7 @@ async function scene(content) {
 const edits = (client, journalId, content) => says(client, 'journalEdit', { journalId, content });
 const shows = (client, content) => client.sees('journalUpdate', (update) => update.content === content);
 
-test('what an editor writes is shown to all who follow, the writer too', async () => {
+test('S0.c4 S0.c5 S0.s5: what an editor writes is shown to all who follow, the writer too', async () => {
   const [journal, owner, editor, viewer] = await scene('Dear diary');
   edits(editor, journal, 'Dear diary, 😂');
   for (const client of [owner, editor, viewer]) {
@@ -38,7 +38,7 @@ test('what an editor writes is shown to all who follow, the writer too', async (
   for (const client of [owner, editor, viewer]) await shows(client, 'My dear diary, 😂');
 });
 
-test('a viewer and a stranger change nothing', async () => {
+test('S0.b4 S0.t3: a viewer and a stranger change nothing', async () => {
   const [journal, owner, editor, viewer] = await scene('kept');
   const stranger = await speak('journal', numbered(), 1);
   for (const [client, event, payload] of [
@@ -56,6 +56,41 @@ test('a viewer and a stranger change nothing', async () => {
     assert.equal(client.all('journalUpdate').length, 1);
   }
   assert.deepEqual(stranger.all('journalUpdate'), []);
+});
+
+test('S0.m2: only who follows a journal hears of it, and a room hears nothing of journals', async () => {
+  const [journal, owner, editor, viewer] = await scene('one');
+  const aside = await speak('journal', viewer.user, 0);
+  const { number } = await direct(owner.user, viewer.user);
+  await agreed(aside, 'joinRoom', number);
+  await agreed(viewer, 'leaveJournal', journal);
+  edits(editor, journal, 'one two');
+  for (const client of [owner, editor]) await shows(client, 'one two');
+  says(owner, 'sendMessage', { conversationId: number, senderId: Number(owner.user), content: 'hello' });
+  await aside.sees('receiveMessage');
+  assert.deepEqual([...viewer.all('journalUpdate'), ...aside.all('journalUpdate')], []);
+});
+
+test('S0.b3: a shared journal keeps its id and opens for its recipient if the sender may open it', async () => {
+  const [journal, owner, editor] = await scene('shared');
+  const reader = await speak('journal', numbered(), 1);
+  const stranger = await speak('journal', numbered(), 0);
+  const shares = async (client) => {
+    const { id, number } = await direct(client.user, reader.user);
+    await agreed(reader, 'joinRoom', number);
+    const share = { content: `from ${client.user}`, type: 'journal_share', metadata: { journalId: journal } };
+    const posted = await rest(token(client.user), 'POST', `/conversations/${id}/messages`, share);
+    assert.equal(posted.status, 201, posted.text);
+    const seen = await reader.sees('receiveMessage', (one) => one.content === share.content);
+    holds(seen, { message_type: 'journal_share', metadata: { journalId: journal } });
+  };
+  await shares(stranger);
+  assert.equal((await reader.ask('joinJournal', journal)).ok, false);
+  await shares(editor);
+  await eventually('the journal is open', async () => (await reader.ask('joinJournal', journal)).ok);
+  edits(owner, journal, 'shared with all');
+  await shows(reader, 'shared with all');
+  assert.equal((await reader.ask('journalEdit', { journalId: journal, content: 'spoilt' })).ok, false);
 });
 
 test('two who write at once both keep their words', async () => {

@@ -12,7 +12,7 @@ const sends = ({ id }, client, content, more = {}) =>
   says(client, 'message:send', { conversationId: id, content, tempId: `temp-${content}`, ...more });
 const shows = (client, content) => client.sees('message:new', (message) => message.content === content);
 
-test('a message reaches the room as it is stored', async () => {
+test('S3.c3 S3.s1 S3.t1: a message reaches the room as it is stored', async () => {
   const [conversation, alice, bob] = await scene();
   sends(conversation, alice, 'hello', { messageType: 'file', metadata: { size: 3, nested: { a: [1.5] } } });
   const message = await shows(bob, 'hello');
@@ -31,7 +31,7 @@ test('a message reaches the room as it is stored', async () => {
   holds(await shows(bob, 'plain'), { messageType: 'text', metadata: {} });
 });
 
-test('only who has joined hears, until it leaves; the others see it come and go', async () => {
+test('S3.c1 S3.c2 S3.m1 S3.p8 S3.p17 S3.s5 S3.s6: only who has joined hears, until it leaves; the others see it come and go', async () => {
   const [conversation, alice, bob] = await scene();
   const second = await speak('threads', bob.user, 0);
   sends(conversation, alice, 'before');
@@ -53,7 +53,7 @@ test('only who has joined hears, until it leaves; the others see it come and go'
   );
 });
 
-test('a failed send names the temporary id, for its sender alone', async () => {
+test('S3.s8 S3.s9: a failed send names the temporary id, for its sender alone', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('threads', person('carol'), 1);
   for (const [client, content] of [
@@ -74,7 +74,7 @@ test('a failed send names the temporary id, for its sender alone', async () => {
   assert.deepEqual(carol.all('message:new'), []);
 });
 
-test('a thread grows from a message and holds its own', async () => {
+test('S3.c5 S3.c6 S3.s7: a thread grows from a message and holds its own', async () => {
   const [conversation, alice, bob] = await scene();
   sends(conversation, alice, 'root');
   const root = await shows(bob, 'root');
@@ -91,7 +91,7 @@ test('a thread grows from a message and holds its own', async () => {
   }
 });
 
-test('edits, deletions, marks and typing reach the room', async () => {
+test('S3.c4 S3.s2 S3.s3 S3.s4: edits, deletions, marks and typing reach the room', async () => {
   const [conversation, alice, bob] = await scene();
   sends(conversation, alice, 'helo');
   const { id } = await shows(bob, 'helo');
@@ -113,7 +113,7 @@ test('edits, deletions, marks and typing reach the room', async () => {
   assert.deepEqual(bob.all('user:typing'), []);
 });
 
-test('a refused handshake says what this front end compares with', async () => {
+test('S3.s10: a refused handshake says what this front end compares with', async () => {
   for (const auth of [{ dialect: 'threads' }, { dialect: 'threads', token: 'no token' }]) {
     assert.equal(await new Client('nobody', 1, { auth }).refused(), 'Authentication failed');
   }
