@@ -38,7 +38,7 @@ async function comes(dialect, user, viewer, gateway) {
   return client;
 }
 
-test('each front end is told in its own words who comes and goes, and others hear nothing', async () => {
+test('S1.s1 S2.s2 S1.b6 S2.b2: each front end is told in its own words who comes and goes, and others hear nothing', async () => {
   const [alice, stranger] = [person('alice'), person('stranger')];
   const viewers = {};
   for (const [number, dialect] of ['native', 'encrypted', 'chats', 'threads', 'inbox', 'journal'].entries()) {
@@ -64,7 +64,7 @@ test('each front end is told in its own words who comes and goes, and others hea
   assert.deepEqual(heard(viewers.chats, viewers.native.user), [], 'who shares nothing but a friend');
 });
 
-test('who connects is told how the others are seen, and is seen itself', async () => {
+test('S2.b1: who connects is told how the others are seen, and is seen itself', async () => {
   const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
   await direct(alice, bob);
   const conversation = await group(alice, [bob, carol]);
@@ -115,7 +115,7 @@ test('several devices are one user', async () => {
   assert.deepEqual(heard(viewer, alice).slice(-3), ['online', 'offline', 'online']);
 });
 
-test('an explicit offline is told at once, only where no other device is online', async () => {
+test('S1.c1 S1.c2: an explicit offline is told at once, only where no other device is online', async () => {
   const [alice, bob] = ['alice', 'bob'].map(person);
   const conversation = await direct(alice, bob);
   const viewers = [await speak('chats', bob, 0), await speak('native', bob, 1)];
@@ -170,7 +170,7 @@ test('a quick reconnect is not seen', async () => {
   assert.deepEqual(heard(viewer, alice), []);
 });
 
-test('REST shows those one shares a conversation with', async () => {
+test('S2.t1 S4.t1 S4.t2: REST shows those one shares a conversation with', async () => {
   const [alice, bob, mallory] = ['alice', 'bob', 'mallory'].map(person);
   const conversation = await direct(alice, bob);
   const client = await comes('inbox', alice, bob);

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+/// A document's name, its front end, and how many lines of each kind it has.
+type Document = (&'static str, &'static str, &'static [(char, usize)]);
+
 /// The documents with the number of lines of each kind in them.
-const DOCUMENTS: &[(&str, &str, &[(char, usize)])] = &[
+const DOCUMENTS: &[Document] = &[
     (
         "S0",
         "journal",

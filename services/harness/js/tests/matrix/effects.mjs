@@ -127,3 +127,12 @@ export function shown(before, after, at, answer) {
   const about = JSON.stringify(answer);
   assert.ok(about.includes(at.id) || about.includes(at.secret), `nothing of the place: ${about.slice(0, 300)}`);
 }
+
+/** Insiders see the host; to others the host is nobody. */
+export function seen(was, is, at, answer) {
+  nothing(was, is);
+  assert.deepEqual(
+    answer.presence.map((one) => one.user_id),
+    at.inside ? [at.host] : [],
+  );
+}

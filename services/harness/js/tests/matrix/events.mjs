@@ -83,6 +83,10 @@ const types = {
   on('journal:leave', '', 'yyyyyyy', (at) => ({ journal_id: at.id }), undefined, anybody);
   on('journal:edit', '', '....nyy', (at) => ({ journal_id: at.id, content: 'written in a cell' }), written);
   on('presence', '', 'yyyyyyy', () => ({ online: true }), undefined, anybody);
+  on('presence:set', '', 'yyyyyyy', () => ({ status: 'away' }), undefined, anybody);
+  const host = (at) => ({ user_ids: [at.host] });
+  on('presence:subscribe', '', 'yyyyyyy', host, effects.seen, anybody);
+  on('presence:unsubscribe', '', 'yyyyyyy', host, undefined, anybody);
   const position = (at) => ({ conversations: { [at.id]: { seq: 0 } } });
   const page = (was, is, at, answer) => {
     effects.nothing(was, is);

@@ -47,6 +47,19 @@ row(`GET ${C}/events`, '', 'yyyyyyy', over(at('/events?after=0')), (was, is, whe
   assert.equal(answer.head_seq, was.conversation.head_seq);
   assert.deepEqual(answer.events, was.events);
 });
+row(
+  'POST /sync',
+  '',
+  'yyyyyyy',
+  (where) => ['/sync', { conversations: { [where.id]: { seq: 0 } } }],
+  (was, is, where, answer) => {
+    effects.nothing(was, is);
+    assert.deepEqual(answer.conversations[where.id]?.events ?? [], where.inside ? was.events : []);
+  },
+  { outsiders: 'ok' },
+);
+row('GET /users/{user_id}/presence', '', 'yyyyyyy', (where) => [`/users/${where.host}/presence`], effects.nothing);
+row('GET /presence', '', 'yyyyyyy', (where) => [`/presence?user_ids=${where.host}`], effects.seen, { outsiders: 'ok' });
 row(`GET ${C}/messages`, '', 'yyyyyyy', over(at('/messages')), (was, is, where, answer) => {
   effects.nothing(was, is);
   assert.deepEqual(

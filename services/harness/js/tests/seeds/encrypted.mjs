@@ -114,3 +114,31 @@ test('S1.c6 S1.s4: the others see who types', async () => {
     [],
   );
 });
+
+test('S1.b4 S1.b5: what came while away is pushed at the next connect, in order, and what is marked never again', async () => {
+  const [alice, bob] = [person('alice'), person('bob')];
+  const conversation = await direct(alice, bob);
+  const writer = await speak('encrypted', alice, 0);
+  await enter(writer, conversation);
+  const contents = async (client, last) => {
+    await client.sees('chat:message_received', (message) => message.content_encrypted === last);
+    return client.all('chat:message_received').map((message) => message.content_encrypted);
+  };
+  for (const text of ['one', 'two', 'three']) await sends(conversation, writer, text);
+  const first = await speak('encrypted', bob, 1);
+  assert.deepEqual(await contents(first, 'three'), ['one', 'two', 'three']);
+  await writer.sees('user:status_changed', (one) => one.userId === bob && one.status === 'online');
+  const two = first.all('chat:message_received').find((message) => message.content_encrypted === 'two');
+  await agreed(first, 'chat:message_delivered', { messageId: two.id });
+  first.close();
+  await sends(conversation, writer, 'four');
+  const second = await speak('encrypted', bob, 0);
+  assert.deepEqual(await contents(second, 'four'), ['three', 'four']);
+  const four = second.all('chat:message_received').find((message) => message.content_encrypted === 'four');
+  await agreed(second, 'chat:message_read', { messageId: four.id });
+  second.close();
+  const third = await speak('encrypted', bob, 1);
+  await enter(third, conversation);
+  await sends(conversation, writer, 'five');
+  assert.deepEqual(await contents(third, 'five'), ['five']);
+});
