@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// The documents with the number of lines of each kind in them.
-const DOCUMENTS: &[(&str, &str, &[(char, usize)])] = &[
+/// A document, the dialect of its front end, and how many lines of each kind are in it.
+type Document = (&'static str, &'static str, &'static [(char, usize)]);
+
+const DOCUMENTS: &[Document] = &[
     (
         "S0",
         "journal",
