@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::dialect::Dialect;
-use crate::dialect::contract::Shape;
+use crate::dialect::contract::{Contract, Shape};
 
 const CHANNEL: &str = "#/channels/socket";
 
@@ -42,7 +42,7 @@ impl Parts {
 
 /// The document of a dialect.
 pub(super) fn document(dialect: &dyn Dialect) -> Value {
-    let contract = dialect.contract();
+    let contract = renewal(dialect.contract());
     let name = dialect.name();
     let mut parts = Parts::default();
     let channel = json!({ "$ref": CHANNEL });
@@ -108,11 +108,38 @@ pub(super) fn document(dialect: &dyn Dialect) -> Value {
     })
 }
 
+/// What is about the connection and the same in every dialect.
+fn renewal(contract: Contract) -> Contract {
+    let token = json!({
+        "type": "object",
+        "required": ["token"],
+        "properties": { "token": { "type": "string", "description": "A further token of the same user." } },
+    });
+    let renewed = json!({
+        "type": "object",
+        "required": ["ok", "success"],
+        "properties": {
+            "ok": { "type": "boolean" },
+            "success": { "type": "boolean" },
+            "expires_at": { "type": "string", "format": "date-time" },
+            "expiresAt": { "type": "string", "format": "date-time" },
+        },
+    });
+    let refused = json!({ "type": "object", "description": "A failure in the dialect's own form." });
+    contract.takes(
+        "auth:refresh",
+        "Stay connected beyond the end of the present token.",
+        Shape::raw(token),
+        Shape::raw(json!({ "anyOf": [renewed, refused] })),
+    )
+}
+
 fn transport(name: &str) -> String {
     format!(
         "A connection speaks this dialect when its handshake says `auth: {{ token, dialect: \"{name}\" }}` or \
          `?dialect={name}`, its token claims it, or it is configured for the page's origin. Every event has one \
          argument, the payload, and may carry an ack callback. An event that is not listed, or whose payload does \
-         not fit, is answered with an error."
+         not fit, is answered with an error.\n\n`auth.since` may hold positions as in the event `sync` of `native`: the \
+         client then follows these conversations, and is told first what happened after each position."
     )
 }

@@ -242,7 +242,8 @@ struct FailedEvent<'a> {
     error: &'a ClientError,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Expiring)]
 struct Expiring {
     expires_at: String,
 }

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{
-    ConversationPayload, DeletePayload, EditPayload, FailedEvent, JournalEditPayload, JournalPayload,
-    PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload, SwitchPayload,
-    SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
+    ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalEditPayload,
+    JournalPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
+    SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
 use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json;
@@ -232,6 +232,11 @@ fn told(contract: Contract) -> Contract {
         )
         .tells("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
         .tells("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>())
+        .tells(
+            "auth:expiring",
+            "The token ends soon: `auth:refresh` puts that off.",
+            Shape::of::<Expiring>(),
+        )
         .tells("resync", "Seqs of this conversation are void: read it anew.", Shape::of::<json::ResyncJson<'_>>())
         .tells("error", "An event without an ack failed.", Shape::of::<FailedEvent<'_>>())
 }

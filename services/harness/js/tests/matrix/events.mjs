@@ -196,6 +196,12 @@ function client(dialect, role) {
   return clients.get(key);
 }
 
+// About the connection, the same in every dialect.
+for (const dialect of new Set(rows.map((one) => one.dialect))) {
+  row(dialect, 'auth:refresh', '', 'yyyyyyy', (at) => ({ token: token(at.user) }), effects.nothing, anybody);
+}
+
+
 /** The payload of a row, full of lies about who sends it. */
 function payload(row, at) {
   const own = row.payload(at);
