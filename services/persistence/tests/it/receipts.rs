@@ -1,8 +1,9 @@
 //! Reading, and what is left unread.
 
+use parlance_persistence::ingest::work::Work;
 use parlance_proto::v1;
 
-use crate::database::with_database;
+use crate::database::{TestDatabase, with_database};
 use crate::works::{conversation, creation, delete, edit, message, read, receipt, sending, work};
 
 fn ranges(receipt: &v1::ReceiptUpdated) -> Vec<(u64, u64)> {
@@ -90,6 +91,70 @@ async fn deleted_and_own_messages_are_never_unread_and_marks_in_the_batch_of_the
         db.commit(&[work(&delete("alice", id, &m2))]).await;
         let after = receipt(&db.commit(&[work(&read("bob", id, 1, &[]))]).await[0]);
         assert_eq!((after.unread, after.version), (1, 1));
+    })
+    .await;
+}
+
+/// Bytes of the largest and of all rows of readers.
+async fn rows(db: &TestDatabase) -> (i64, i64) {
+    let mut connection = db.database.reads.acquire().await.unwrap();
+    sqlx::query_as(
+        "SELECT max(pg_column_size(p.*))::int8, sum(pg_column_size(p.*))::int8 FROM participants p",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+#[ignore = "takes minutes: ten thousand readers and a million reads"]
+async fn a_million_reads_cost_ten_thousand_readers_little() {
+    const READERS: usize = 10_000;
+    const MESSAGES: usize = 100;
+    const AT_ONCE: usize = 10;
+    with_database(async |mut db| {
+        let id = conversation();
+        let readers: Vec<String> = (0..READERS).map(|number| format!("reader-{number}")).collect();
+        let names: Vec<&str> = readers.iter().map(String::as_str).collect();
+        db.commit(&[work(&creation("alice", id, &names))]).await;
+        let sent: Vec<Work> = (0..MESSAGES)
+            .map(|number| work(&sending("alice", id, &format!("m{number}"), "x")))
+            .collect();
+        let ids: Vec<String> = db
+            .commit(&sent)
+            .await
+            .iter()
+            .map(|answer| message(answer).id)
+            .collect();
+        let mut reads = 0;
+        for round in 0..MESSAGES / AT_ONCE {
+            for some in (0..READERS).collect::<Vec<_>>().chunks(500) {
+                let marks: Vec<Work> = some
+                    .iter()
+                    .map(|reader| {
+                        // Scattered, in another order for each: 37 and 100 have no common factor.
+                        let which = |place: usize| ids[((place + reader) * 37) % MESSAGES].as_str();
+                        let places = round * AT_ONCE..(round + 1) * AT_ONCE;
+                        let marked: Vec<&str> = places.map(which).collect();
+                        work(&read(&readers[*reader], id, 0, &marked))
+                    })
+                    .collect();
+                reads += marks.len() * AT_ONCE;
+                db.commit(&marks).await;
+            }
+            let (largest, all) = rows(&db).await;
+            println!(
+                "{reads} reads: {} bytes a participant, {largest} at most",
+                all / READERS as i64
+            );
+            assert!(largest < 2_000);
+        }
+        assert_eq!(reads, 1_000_000);
+        assert_eq!(
+            db.number("SELECT count(*) FROM participants WHERE read_seqs = '{[1,101)}'")
+                .await,
+            READERS as i64
+        );
     })
     .await;
 }
