@@ -143,6 +143,7 @@ async fn every_route_answers_as_documented() {
     messages(&mut api, &alice, &bob, &group).await;
     encrypted(&mut api, &alice, &bob).await;
     journals(&mut api, &alice, &bob).await;
+    presence(&mut api, &alice).await;
     api.ok(&alice, "DELETE", "/api/v1/conversations/{id}", &[&group], None)
         .await;
 
@@ -220,6 +221,9 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
     )
     .await;
     api.ok(alice, "DELETE", one, &[&group, "dave"], None).await;
+
+    let positions = json!({ "conversations": { &group: { "seq": 0, "receipts_version": 0 } } });
+    api.ok(alice, "POST", "/api/v1/sync", &[], Some(positions)).await;
 
     // How it fails.
     let (status, _) = api.call(Some(bob), "DELETE", ONE, &[&group], "", None).await;
@@ -473,4 +477,23 @@ async fn the_contract_is_served_to_everyone_unless_switched_off() {
         .await
         .unwrap();
     assert_eq!(page.status(), 404);
+}
+
+async fn presence(api: &mut Checked, alice: &str) {
+    api.ok(alice, "GET", "/api/v1/users/{user_id}/presence", &["bob"], None)
+        .await;
+    let (status, seen) = api
+        .call(
+            Some(alice),
+            "GET",
+            "/api/v1/presence",
+            &[],
+            "?user_ids=bob,alice",
+            None,
+        )
+        .await;
+    assert_eq!(
+        (status, seen["presence"].as_array().map(Vec::len)),
+        (200, Some(2))
+    );
 }
