@@ -120,8 +120,10 @@ test('S1.c1 S1.c2: an explicit offline is told at once, only where no other devi
   const conversation = await direct(alice, bob);
   const viewers = [await speak('chats', bob, 0), await speak('native', bob, 1)];
   await viewers[1].joins(conversation);
-  const [phone, desk] = [await speak('encrypted', alice, 0), await speak('encrypted', alice, 1)];
+  const desk = await speak('encrypted', alice, 1);
   for (const viewer of viewers) await hears(viewer, alice, 'online');
+  // Only now it is sure that this device is known when the other one hides.
+  const phone = await speak('encrypted', alice, 0);
   for (const viewer of viewers) viewer.forget();
   await agreed(phone, 'presence:offline');
   await agreed(desk, 'presence:offline');
