@@ -123,6 +123,9 @@ impl Teller {
     async fn happened(&mut self, happened: Happened) {
         match happened {
             Happened::Arrived(session) => {
+                if session.dialect.shows_presence() && session.dialect.joins_by_itself() {
+                    self.greeted.insert(session.id, (Instant::now(), HashSet::new()));
+                }
                 self.local.entry(session.user.clone()).or_default().push(session);
             }
             Happened::Gone(user, id) => self.gone(&user, id),
@@ -228,12 +231,16 @@ impl Teller {
         }
     }
 
-    fn tell(&self, seen: &Presence, before: Option<PresenceStatus>) {
+    fn tell(&mut self, seen: &Presence, before: Option<PresenceStatus>) {
         let before = before.unwrap_or(PresenceStatus::Unspecified);
         let mut frames = Frames::new(Outbound::Presence { seen, before });
         for session in self.concerned(&seen.user_id) {
             for frame in frames.of(session.dialect) {
                 session.emit_ephemeral(frame);
+            }
+            // A greeting that comes later would say the same once more.
+            if let Some((_, greeted)) = self.greeted.get_mut(&session.id) {
+                greeted.insert(seen.user_id.clone());
             }
         }
     }
