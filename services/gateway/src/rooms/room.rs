@@ -196,10 +196,12 @@ impl Room {
             }
         }
         let missed = following.missed.clone();
-        self.audience.attach(Arc::clone(&session), following);
+        let present_from = self
+            .audience
+            .attach(Arc::clone(&session), following, self.head_seq);
         session.attached(self.conversation);
         if let Some(missed) = missed {
-            self.replay(session, missed).await;
+            self.replay(session, missed, present_from).await;
         }
         Ok(Attached {
             head_seq: self.head_seq,
@@ -208,14 +210,16 @@ impl Room {
         })
     }
 
-    /// Has a session told what it missed up to the head, and what happens meanwhile after that.
-    async fn replay(&mut self, session: Arc<Session>, missed: Missed) {
+    /// Has a session told what it missed, and what happens meanwhile after that. Who does not say how far it is
+    /// missed nothing of the time it was connected, whether it had joined then or not.
+    async fn replay(&mut self, session: Arc<Session>, missed: Missed, present_from: u64) {
         if missed.after > self.head_seq {
             // It comes from a replica that is ahead of this one.
             self.catch_up().await;
         }
         let other_life = !missed.epoch.is_empty() && missed.epoch != self.epoch;
-        let behind = self.head_seq.saturating_sub(missed.after);
+        let through = if missed.exact { self.head_seq } else { present_from };
+        let behind = through.saturating_sub(missed.after);
         if missed.exact && (other_life || missed.after > self.head_seq || behind > replay::MOST_EXACT) {
             session.tell(Outbound::Resync {
                 place: &self.place,
@@ -233,7 +237,7 @@ impl Room {
                 place: self.place.clone(),
                 session,
                 missed,
-                through: self.head_seq,
+                through,
             };
             tokio::spawn(replay.run());
         }

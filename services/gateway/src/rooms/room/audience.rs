@@ -24,6 +24,8 @@ type Joined = bool;
 struct Listener {
     session: Arc<Session>,
     joined: Joined,
+    /// The head when it was attached.
+    present_from: u64,
     /// While it is told what it missed: what comes after that.
     waiting: Option<Vec<Frame>>,
 }
@@ -42,7 +44,8 @@ impl Audience {
         self.sessions.is_empty()
     }
 
-    pub(super) fn attach(&mut self, session: Arc<Session>, following: Following) {
+    /// Returns the head when the session was attached first.
+    pub(super) fn attach(&mut self, session: Arc<Session>, following: Following, head_seq: u64) -> u64 {
         if let Some(unread) = following.unread
             && !self.unread.contains_key(session.user.as_str())
         {
@@ -51,9 +54,11 @@ impl Audience {
         let listener = self.sessions.entry(session.id).or_insert(Listener {
             session,
             joined: false,
+            present_from: head_seq,
             waiting: None,
         });
         listener.joined |= following.joined;
+        listener.present_from
     }
 
     /// Keeps back what the session would be told, until it is released. False where that is so already.
