@@ -23,8 +23,8 @@ CREATE INDEX sessions_by_user ON sessions (user_id);
 
 -- How each user was last told to be seen. status as above; version grows with every change, also over a restore
 -- from a backup, and at most one message is published for each.
--- closed_at: when the latest session closed in which the user was to be seen; alive_at: the latest moment at
--- which any session that is closed now was known to be alive. due_at: when to look again, as long as that is open.
+-- closed_at: when the latest session closed in which the user was to be seen; alive_at: what was
+-- committed up to then was surely told to a session that is closed now. due_at: when to look again, as long as that is open.
 CREATE TABLE presence (
     user_id text PRIMARY KEY,
     status smallint NOT NULL DEFAULT 3,

@@ -95,7 +95,7 @@ impl Presences {
     /// A session ended.
     pub fn gone(&self, session: &Session) {
         self.news.tell(Happened::Gone(session.user.clone(), session.id));
-        self.lock().closed(session.id.number());
+        self.lock().closed(session.id.number(), session.shown_at_ms());
         self.changed.notify_one();
     }
 

@@ -26,6 +26,10 @@ use crate::presence::{Happened, News};
 use crate::socket::session::{Session, SessionId};
 pub use members::Members;
 
+/// How long before the user was last seen a receipt may have changed without being told: to hear of one twice
+/// does no harm.
+const ON_ITS_WAY_MS: i64 = 5_000;
+
 /// The rooms of this replica. Cheap to clone.
 #[derive(Clone)]
 pub struct Rooms {
@@ -58,7 +62,7 @@ pub struct Missed {
     pub epoch: String,
     /// Receipts with a higher version; `None` for no receipts.
     pub receipts_after: Option<u64>,
-    /// Only what happened since, in Unix milliseconds.
+    /// Only what happened after this, in Unix milliseconds; 0 for everything.
     pub since_ms: i64,
     /// The client says itself how far it is: it gets all of that, its own messages too. Else `after` is what
     /// was marked as delivered, and what makes no difference any more is left out.
@@ -170,7 +174,7 @@ impl Rooms {
         let conversation = only.map(|id| id.to_string()).unwrap_or_default();
         let missed = match self
             .backend
-            .missed_receipts(Some(me), session.seen_before_ms(), conversation)
+            .missed_receipts(Some(me), session.seen_at_ms - ON_ITS_WAY_MS, conversation)
             .await
         {
             Ok(missed) => missed,

@@ -21,7 +21,7 @@ pub(super) struct Ledger {
     /// Open sessions of which something is to be told.
     changed: BTreeSet<u64>,
     /// Sessions that were told of and are gone.
-    closed: BTreeMap<u64, (UserId, Instant)>,
+    closed: BTreeMap<u64, Closed>,
     /// Stays the same until it is answered: a repeat must not say more than the first.
     sent: Option<Sent>,
 }
@@ -37,7 +37,15 @@ struct Open {
 #[derive(Debug, Clone)]
 struct Sent {
     open: Vec<SessionReport>,
-    closed: Vec<(u64, UserId, Instant)>,
+    closed: Vec<(u64, Closed)>,
+}
+
+#[derive(Debug, Clone)]
+struct Closed {
+    user: UserId,
+    at: Instant,
+    /// See `SessionReport`.
+    shown_at_ms: i64,
 }
 
 impl Ledger {
@@ -72,14 +80,19 @@ impl Ledger {
         }
     }
 
-    pub(super) fn closed(&mut self, session: u64) {
-        self.closed_at(session, Instant::now());
+    pub(super) fn closed(&mut self, session: u64, shown_at_ms: i64) {
+        self.closed_at(session, Instant::now(), shown_at_ms);
     }
 
-    fn closed_at(&mut self, session: u64, at: Instant) {
+    fn closed_at(&mut self, session: u64, at: Instant, shown_at_ms: i64) {
         self.changed.remove(&session);
         if let Some(Open { user, told: true, .. }) = self.open.remove(&session) {
-            self.closed.insert(session, (user, at));
+            let closed = Closed {
+                user,
+                at,
+                shown_at_ms,
+            };
+            self.closed.insert(session, closed);
         }
     }
 
@@ -95,11 +108,12 @@ impl Ledger {
             Some(sent) => sent,
             None => self.gather(),
         };
-        let closed = sent.closed.iter().map(|(session, user, at)| SessionReport {
+        let closed = sent.closed.iter().map(|(session, closed)| SessionReport {
             session: *session,
-            user_id: user.to_string(),
+            user_id: closed.user.to_string(),
             closed: true,
-            closed_ms_ago: u32::try_from((now - *at).as_millis()).unwrap_or(u32::MAX),
+            closed_ms_ago: u32::try_from((now - closed.at).as_millis()).unwrap_or(u32::MAX),
+            shown_at_ms: closed.shown_at_ms,
             ..SessionReport::default()
         });
         let sessions = sent.open.iter().cloned().chain(closed).collect();
@@ -131,9 +145,9 @@ impl Ledger {
             }
         }
         while sent.open.len() + sent.closed.len() < REPORT_MAX
-            && let Some((session, (user, at))) = self.closed.pop_first()
+            && let Some(closed) = self.closed.pop_first()
         {
-            sent.closed.push((session, user, at));
+            sent.closed.push(closed);
         }
         sent
     }
@@ -230,9 +244,9 @@ mod tests {
         let now = Instant::now();
         ledger.opened(1, &user("alice"));
         let first = ledger.report(now);
-        ledger.closed_at(1, now);
+        ledger.closed_at(1, now, 0);
         ledger.opened(2, &user("bob"));
-        ledger.closed_at(2, now);
+        ledger.closed_at(2, now, 7);
         ledger.taken_in(&first);
         let second = ledger.report(now + Duration::from_secs(2));
         assert_eq!(said(&second), ["1 alice -"]);
@@ -253,7 +267,7 @@ mod tests {
         assert_eq!((new.number, said(&new)), (1, vec!["1 alice ONLINE".into()]));
         assert_ne!(new.gateway, old.gateway);
         assert_eq!(ledger.abandon(Uuid::from_u128(3)), 1);
-        ledger.closed_at(1, now);
+        ledger.closed_at(1, now, 0);
         ledger.set(1, PresenceStatus::Away);
         assert!(!ledger.has_news());
     }

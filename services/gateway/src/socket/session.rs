@@ -3,7 +3,7 @@
 //! Must not know the bus or decide who may see what.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -45,7 +45,8 @@ pub struct Session {
     pub dialect: &'static dyn Dialect,
     /// When it began.
     pub since: SystemTime,
-    /// Up to when an earlier session of the user was alive, in Unix milliseconds; 0 = there was none.
+    /// What was committed up to then, in Unix milliseconds, earlier sessions of the user were told; 0 = there
+    /// was none.
     pub seen_at_ms: i64,
     /// Cancelled when the connection is gone.
     pub closed: CancellationToken,
@@ -56,6 +57,8 @@ pub struct Session {
     sessions: Sessions,
     meter: Mutex<Meter>,
     conversations: Mutex<HashSet<ConversationId>>,
+    /// See [`Session::shown_at_ms`].
+    shown_at_ms: AtomicI64,
     max_backlog_bytes: u64,
 }
 
@@ -104,9 +107,6 @@ pub struct Opening {
 /// How long a client may take to leave by itself after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// An event that was committed just before the latest sign of life may have been on its way then.
-const SEEN_MARGIN_MS: i64 = 50;
-
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Session {
@@ -137,6 +137,7 @@ impl Session {
             sessions,
             meter: Mutex::default(),
             conversations: Mutex::default(),
+            shown_at_ms: AtomicI64::default(),
             max_backlog_bytes,
         }
     }
@@ -180,9 +181,14 @@ impl Session {
         lock(&self.conversations).iter().copied().collect()
     }
 
-    /// What happened after this, in Unix milliseconds, earlier sessions of the user may have missed.
-    pub fn seen_before_ms(&self) -> i64 {
-        self.seen_at_ms - SEEN_MARGIN_MS
+    /// The client was told of an event that was committed then.
+    pub fn shown(&self, at_ms: i64) {
+        self.shown_at_ms.fetch_max(at_ms, Ordering::Relaxed);
+    }
+
+    /// When the latest event that the client was told of was committed, in Unix milliseconds; 0 = none was.
+    pub fn shown_at_ms(&self) -> i64 {
+        self.shown_at_ms.load(Ordering::Relaxed)
     }
 
     /// As dialects see it.

@@ -94,15 +94,17 @@ pub async fn note_closed(connection: &mut PgConnection, closed: &[Closed]) -> Re
     }
     sqlx::query(
         "UPDATE presence p
-         SET alive_at = greatest(p.alive_at, gone.at), closed_at = greatest(p.closed_at, gone.visible_at)
-         FROM (SELECT user_id, max(at) AS at, max(at) FILTER (WHERE visible) AS visible_at
-               FROM unnest($1::text[], $2::timestamptz[], $3::bool[]) AS one (user_id, at, visible)
+         SET alive_at = greatest(p.alive_at, gone.told_until), closed_at = greatest(p.closed_at, gone.visible_at)
+         FROM (SELECT user_id, max(told_until) AS told_until, max(at) FILTER (WHERE visible) AS visible_at
+               FROM unnest($1::text[], $2::timestamptz[], $3::bool[], $4::timestamptz[])
+                    AS one (user_id, at, visible, told_until)
                GROUP BY user_id) AS gone
          WHERE p.user_id = gone.user_id",
     )
     .bind(closed.iter().map(|one| one.user_id.as_str()).collect::<Vec<_>>())
     .bind(closed.iter().map(|one| one.at).collect::<Vec<_>>())
     .bind(closed.iter().map(|one| one.visible).collect::<Vec<_>>())
+    .bind(closed.iter().map(|one| one.told_until).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -33,6 +33,8 @@ pub struct Closed {
     pub visible: bool,
     /// When.
     pub at: DateTime<Utc>,
+    /// What was committed up to then it was surely told.
+    pub told_until: DateTime<Utc>,
 }
 
 /// A life of a gateway that is over.
@@ -44,7 +46,7 @@ pub struct GivenUp {
     pub renewed_at: DateTime<Utc>,
 }
 
-type ClosedRow = (String, i16, DateTime<Utc>);
+type ClosedRow = (String, i16, DateTime<Utc>, DateTime<Utc>);
 
 /// Renews the lease of a gateway for the report of that number; number 1 begins it.
 ///
@@ -126,9 +128,11 @@ pub async fn close(
     }
     let rows: Vec<ClosedRow> = sqlx::query_as(
         "DELETE FROM sessions s
-         USING unnest($2::int8[], $3::int8[]) AS gone (session, ms_ago)
+         USING unnest($2::int8[], $3::int8[], $4::int8[]) AS gone (session, ms_ago, shown_ms)
          WHERE s.gateway = $1 AND s.session = gone.session
-         RETURNING s.user_id, s.status, now() - gone.ms_ago * interval '1 millisecond'",
+         RETURNING s.user_id, s.status, now() - gone.ms_ago * interval '1 millisecond',
+                   CASE WHEN gone.shown_ms > 0 THEN to_timestamp(gone.shown_ms / 1000.0)
+                        ELSE now() - gone.ms_ago * interval '1 millisecond' - interval '1 second' END",
     )
     .bind(gateway)
     .bind(closed.iter().map(|one| seq_to(one.session)).collect::<Vec<_>>())
@@ -138,6 +142,7 @@ pub async fn close(
             .map(|one| i64::from(one.closed_ms_ago))
             .collect::<Vec<_>>(),
     )
+    .bind(closed.iter().map(|one| one.shown_at_ms).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(Closed::from).collect())
@@ -149,7 +154,7 @@ pub async fn close(
 /// Of the database.
 pub async fn close_all(connection: &mut PgConnection, gateway: Uuid) -> Result<Vec<Closed>, sqlx::Error> {
     let rows: Vec<ClosedRow> =
-        sqlx::query_as("DELETE FROM sessions WHERE gateway = $1 RETURNING user_id, status, now()")
+        sqlx::query_as("DELETE FROM sessions WHERE gateway = $1 RETURNING user_id, status, now(), now() - interval '1 second'")
             .bind(gateway)
             .fetch_all(connection)
             .await?;
@@ -165,12 +170,14 @@ pub async fn close_all_at(
     gateway: Uuid,
     at: DateTime<Utc>,
 ) -> Result<Vec<Closed>, sqlx::Error> {
-    let rows: Vec<ClosedRow> =
-        sqlx::query_as("DELETE FROM sessions WHERE gateway = $1 RETURNING user_id, status, $2::timestamptz")
-            .bind(gateway)
-            .bind(at)
-            .fetch_all(connection)
-            .await?;
+    let rows: Vec<ClosedRow> = sqlx::query_as(
+        "DELETE FROM sessions WHERE gateway = $1 RETURNING user_id, status, $2::timestamptz,
+                                                               $2::timestamptz - interval '1 second'",
+    )
+    .bind(gateway)
+    .bind(at)
+    .fetch_all(connection)
+    .await?;
     Ok(rows.into_iter().map(Closed::from).collect())
 }
 
@@ -234,11 +241,12 @@ pub async fn is_first_life(connection: &mut PgConnection) -> Result<bool, sqlx::
 }
 
 impl From<ClosedRow> for Closed {
-    fn from((user_id, status, at): ClosedRow) -> Self {
+    fn from((user_id, status, at, told_until): ClosedRow) -> Self {
         Self {
             user_id,
             visible: status_from(status) != PresenceStatus::Offline,
             at,
+            told_until,
         }
     }
 }

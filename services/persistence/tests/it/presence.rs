@@ -325,7 +325,7 @@ async fn a_database_that_forgot_who_is_connected_asks_and_then_believes() {
 }
 
 #[tokio::test]
-async fn an_earlier_session_counts_as_long_as_its_gateway_is_known_to_live() {
+async fn an_earlier_session_was_told_what_came_until_a_moment_before_its_last_sign_of_life() {
     with_database(async |db| {
         let queries = queries(&db).await;
         let mut c = db.database.writes.acquire().await.unwrap();
@@ -339,19 +339,27 @@ async fn an_earlier_session_counts_as_long_as_its_gateway_is_known_to_live() {
         assert_eq!(seen().await, 0);
         let began = now().await;
         one.says(&mut c, vec![online(1, "alice")]).await;
-        assert!(seen().await >= began);
+        assert!(seen().await >= began - 1_000);
         one.silent_for(&mut c, 8).await;
         let behind = now().await - seen().await;
-        assert!((8_000..9_000).contains(&behind), "{behind}");
+        assert!((9_000..10_000).contains(&behind), "{behind}");
         one.silent_for(&mut c, 20).await;
         swept(&mut c).await;
         let behind = now().await - seen().await;
-        assert!((20_000..21_000).contains(&behind), "{behind}");
+        assert!((21_000..22_000).contains(&behind), "{behind}");
         let mut two = Gateway::new();
         two.says(&mut c, vec![online(1, "alice")]).await;
         two.says(&mut c, vec![closed(1, "alice", 2)]).await;
         let behind = now().await - seen().await;
-        assert!((2_000..3_000).contains(&behind), "{behind}");
+        assert!((3_000..4_000).contains(&behind), "{behind}");
+        let shown_at_ms = now().await - 500;
+        two.says(&mut c, vec![online(2, "alice")]).await;
+        let closing = SessionReport {
+            shown_at_ms,
+            ..closed(2, "alice", 0)
+        };
+        two.says(&mut c, vec![closing]).await;
+        assert_eq!(seen().await, shown_at_ms);
     })
     .await;
 }

@@ -122,6 +122,15 @@ impl Audience {
         self.tell(outbound, |_, joined| joined);
     }
 
+    /// Those who follow the conversation itself were told of an event that was committed then.
+    pub(super) fn shown(&self, at_ms: i64) {
+        for listener in self.sessions.values() {
+            if listener.joined {
+                listener.session.shown(at_ms);
+            }
+        }
+    }
+
     /// Tells those who follow the conversation itself and have no word for what was told before.
     pub(super) fn tell_the_untold(&mut self, before: Outbound<'_>, outbound: Outbound<'_>) {
         self.tell(outbound, |session, joined| {

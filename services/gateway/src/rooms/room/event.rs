@@ -87,6 +87,7 @@ impl Room {
                 }
             }
         }
+        self.audience.shown(event.at_ms);
     }
 
     fn created(&mut self, message: &Message) {

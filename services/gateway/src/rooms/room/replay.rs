@@ -84,6 +84,7 @@ impl Replay {
             for events in page.events.chunks(PACE) {
                 for event in events {
                     self.place.head_seq = event.seq;
+                    self.session.shown(event.at_ms);
                     if !self.matters(event) {
                         continue;
                     }
@@ -112,7 +113,8 @@ impl Replay {
 
     /// Whether the event still makes a difference to this client.
     fn matters(&self, event: &Event) -> bool {
-        if event.seq > self.through || event.at_ms < self.missed.since_ms {
+        let shown_before = self.missed.since_ms > 0 && event.at_ms <= self.missed.since_ms;
+        if event.seq > self.through || shown_before {
             return false;
         }
         match &event.body {

@@ -150,7 +150,7 @@ impl Serving {
         let returns = self.session.seen_at_ms > 0;
         (first && returns && self.session.dialect.backlog() == Backlog::AtJoin).then(|| Missed {
             after: joining.delivered_seq,
-            since_ms: self.session.seen_before_ms(),
+            since_ms: self.session.seen_at_ms,
             ..Missed::default()
         })
     }
