@@ -18,6 +18,7 @@
 pub mod connection;
 pub mod consume;
 pub mod error;
+pub mod faults;
 pub mod publish;
 pub mod request;
 pub mod streams;

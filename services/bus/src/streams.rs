@@ -6,7 +6,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
-use crate::subject;
+use crate::{faults, subject};
 
 /// Accepted commands that wait for persistence.
 pub const COMMANDS: &str = "COMMANDS";
@@ -51,7 +51,11 @@ fn configs(settings: &StreamSettings) -> [Config; 3] {
         description: Some(description.to_owned()),
         retention: RetentionPolicy::WorkQueue,
         // The default `old` would drop accepted commands.
-        discard: DiscardPolicy::New,
+        discard: if faults::happens("discard_old") {
+            DiscardPolicy::Old
+        } else {
+            DiscardPolicy::New
+        },
         max_bytes: settings.commands_max_bytes,
         storage: StorageType::File,
         num_replicas: settings.replicas,

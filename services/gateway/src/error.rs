@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use parlance_bus::ErrorKind;
+use parlance_bus::{ErrorKind, faults};
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{Error, ErrorCode};
 use serde::Serialize;
@@ -117,6 +117,9 @@ impl ClientError {
 
     /// The three-valued logic's third value.
     pub fn unknown() -> Self {
+        if faults::happens("unknown_as_rejected") {
+            return Self::new(ErrorCode::Unprocessable, "nothing was stored");
+        }
         Self::new(
             ErrorCode::Unknown,
             "the outcome is not known; repeat with the same id",

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parlance_bus::faults;
 use parlance_proto::{ConversationId, UserId};
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError, TransportType};
@@ -232,6 +233,12 @@ impl Session {
     }
 
     fn close_slow(&self, kind: &'static str) {
+        if faults::happens("ignore_full_buffers") {
+            return;
+        }
+        if faults::happens("disconnect_the_slow") {
+            return self.expel();
+        }
         tracing::info!(user = %self.user, kind, "disconnected a client that reads too slowly");
         metrics::counter!("chat_gateway_slow_consumers_total", "kind" => kind).increment(1);
         self.close_transport();
