@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
 use crate::connection::Bus;
@@ -29,6 +31,32 @@ pub struct StreamSettings {
 }
 
 impl Bus {
+    /// Streams that are not there, although they were made. Only looks, because making is dear in a cluster.
+    ///
+    /// # Errors
+    /// NATS does not answer.
+    pub async fn missing_streams(&self, settings: &StreamSettings) -> Result<Vec<String>, Error> {
+        let mut missing = Vec::new();
+        for Config { name, .. } in configs(settings) {
+            let Err(error) = self.jetstream.get_stream(&name).await else {
+                continue;
+            };
+            match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    missing.push(name);
+                }
+                _ => {
+                    return Err(Error::with(
+                        ErrorKind::Other,
+                        "cannot look for the streams",
+                        error,
+                    ));
+                }
+            }
+        }
+        Ok(missing)
+    }
+
     /// Creates what is missing and adjusts what differs.
     ///
     /// # Errors
