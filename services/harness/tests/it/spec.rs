@@ -44,6 +44,20 @@ impl Transport {
 
 /// Runs `js/tests/<name>.mjs` with further variables; shows its output if it fails.
 pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables: &[(&str, String)]) {
+    match outcome(stack, name, transport, variables, ".").await {
+        Ok(text) => println!("{name} over {}:\n{text}", transport.name()),
+        Err(text) => panic!("{name} over {} failed:\n{text}", transport.name()),
+    }
+}
+
+/// Runs the tests of `js/tests/<name>.mjs` whose names match `pattern`; what it printed, as an error if it failed.
+pub async fn outcome(
+    stack: &Stack,
+    name: &str,
+    transport: Transport,
+    variables: &[(&str, String)],
+    pattern: &str,
+) -> Result<String, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
     assert!(
         folder.join("node_modules/socket.io-client").is_dir(),
@@ -57,6 +71,7 @@ pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables
     let child = Command::new("node")
         .arg("--test")
         .arg(format!("--test-timeout={TEST_LIMIT_MS}"))
+        .arg(format!("--test-name-pattern={pattern}"))
         .args(["--test-reporter=spec", "--test-reporter-destination=stdout"])
         .arg(format!("tests/{name}.mjs"))
         .current_dir(folder)
@@ -76,12 +91,11 @@ pub async fn run_with(stack: &Stack, name: &str, transport: Transport, variables
     let output = tokio::time::timeout(LIMIT, collect(child))
         .await
         .unwrap_or_else(|_| panic!("{name} over {} has not ended after {LIMIT:?}", transport.name()));
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        panic!("{name} over {} failed:\n{text}{errors}", transport.name());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
     }
-    println!("{name} over {}:\n{text}", transport.name());
+    Err(text + &String::from_utf8_lossy(&output.stderr))
 }
 
 /// Waits until the replicas have shared the partitions out. While one hands over to another a message may

@@ -15,12 +15,12 @@ const JSON: Option<&str> = Some("application/json");
 type Publication<'a> = (&'a str, Option<&'a str>, Option<&'a str>, &'a [u8]);
 
 /// A connection of a service in another language.
-struct Service {
+pub struct Service {
     stream: BufReader<TcpStream>,
 }
 
 impl Service {
-    async fn connect(stack: &Stack) -> Self {
+    pub async fn connect(stack: &Stack) -> Self {
         let address = stack.nats_url().trim_start_matches("nats://");
         let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
         let hello = b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB inbox 1\r\n";
@@ -29,7 +29,7 @@ impl Service {
     }
 
     /// Publishes and returns what the stream answers.
-    async fn publish(
+    pub async fn publish(
         &mut self,
         subject: &str,
         id: Option<&str>,
