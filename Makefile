@@ -3,13 +3,15 @@
 .SUFFIXES:
 
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
+FAULTY := $(or $(CARGO_TARGET_DIR),target)/faulty
 DEV := $(BIN)/parlance-dev
 JS := services/harness/js
 PACKAGES := $(JS)/node_modules/.package-lock.json
 CONTRACT := services/gateway/contract/lint
 LINTER := $(CONTRACT)/node_modules/.package-lock.json
 
-.PHONY: help up down status demo token doctor test check fmt fmt-check lint doc generate check-generated lint-contract deny build
+.PHONY: help up down status demo token doctor test test-faults faulty check fmt fmt-check lint doc generate check-generated \
+  lint-contract deny build
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,11 +37,25 @@ doctor: ## Check what this machine needs, with the fix for whatever is missing
 	@$(MAKE) --silent --no-print-directory $(DEV)
 	@$(DEV) doctor
 
-test: $(PACKAGES) ## Run all tests on throw-away servers and free ports
+test: $(PACKAGES) faulty ## Run all tests on throw-away servers and free ports
 	@cargo build --workspace --all-targets
 	@cargo test --workspace --doc --quiet
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
 	else cargo test --workspace --lib --bins --tests -- --test-threads=2; fi
+
+test-faults: $(PACKAGES) faulty ## Run the whole fault suite and print its table: PARLANCE_FAULTS_SEED=…
+	@cargo build --workspace --bins
+	@rm -f $(FAULTY)/table; code=0; \
+	PARLANCE_FAULTS_TABLE=$(abspath $(FAULTY))/table cargo test --workspace --test it -- --include-ignored \
+	  --test-threads=2 \
+	  $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,--skip f14_) faults:: mutants:: kills:: || code=1; \
+	services/harness/fault-table $(FAULTY)/table || code=1; exit $$code
+
+# The services once more, with the failpoints that the fault suite needs; other crates are built once.
+faulty:
+	@cargo build --workspace --bins --features parlance-gateway/faults,parlance-persistence/faults
+	@mkdir -p $(FAULTY)
+	@for service in gateway persistence; do cp -f $(BIN)/parlance-$$service $(FAULTY)/; done
 
 check: fmt-check lint doc check-generated lint-contract test ## Everything that CI does
 

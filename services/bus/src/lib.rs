@@ -22,6 +22,7 @@ pub mod connection;
 pub mod consume;
 pub mod control;
 pub mod error;
+pub mod faults;
 pub mod publish;
 pub mod push;
 pub mod request;

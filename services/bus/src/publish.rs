@@ -21,9 +21,16 @@ use crate::{subject, trace};
 /// Largest payload of one message; NATS' own default limit is 1 MiB with headers.
 pub const MAX_PAYLOAD: usize = 900 * 1024;
 
+/// How long the feed may take to answer before its events are published again: a new leader of an R3 stream takes
+/// about as long.
+const FEED_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Events on their way into the stream `EVENTS`; live subscribers have them already.
 #[must_use = "only `stored` proves that the feed has the events"]
-pub struct StoredEvents(Vec<PublishAckFuture>);
+pub struct StoredEvents {
+    acks: Vec<PublishAckFuture>,
+    deadline: Instant,
+}
 
 impl StoredEvents {
     /// Waits until the feed has them all.
@@ -31,9 +38,12 @@ impl StoredEvents {
     /// # Errors
     /// It is not known whether the feed has them; publish them again.
     pub async fn stored(self) -> Result<(), Error> {
-        for ack in self.0 {
-            ack.into_future()
+        for ack in self.acks {
+            // The client counts its own patience from here on only: after an outage every answer that was lost
+            // would be waited for in turn.
+            tokio::time::timeout_at(self.deadline, ack.into_future())
                 .await
+                .map_err(|_| Error::new(ErrorKind::Unknown, "no answer from the feed"))?
                 .map_err(|e| Error::with(ErrorKind::Unknown, "events not stored in the feed", e))?;
         }
         Ok(())
@@ -147,8 +157,9 @@ impl Bus {
     /// The connection is away or the batch has no conversation.
     pub async fn publish_events(&self, batch: EventBatch) -> Result<StoredEvents, Error> {
         let mut acks = Vec::new();
+        let deadline = Instant::now() + FEED_PATIENCE;
         let Some(first) = batch.events.first() else {
-            return Ok(StoredEvents(acks));
+            return Ok(StoredEvents { acks, deadline });
         };
         let conversation: ConversationId = first
             .conversation_id
@@ -165,7 +176,7 @@ impl Bus {
                 .map_err(|e| Error::with(ErrorKind::Unknown, "events not published", e))?;
             acks.push(ack);
         }
-        Ok(StoredEvents(acks))
+        Ok(StoredEvents { acks, deadline })
     }
 
     /// Answers a gateway.

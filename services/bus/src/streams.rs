@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
-use crate::subject;
+use crate::{faults, subject};
 
 /// Accepted commands that wait for persistence.
 pub const COMMANDS: &str = "COMMANDS";
@@ -37,6 +39,32 @@ pub struct StreamSettings {
 }
 
 impl Bus {
+    /// Streams that are not there, although they were made. Only looks, because making is dear in a cluster.
+    ///
+    /// # Errors
+    /// NATS does not answer.
+    pub async fn missing_streams(&self, settings: &StreamSettings) -> Result<Vec<String>, Error> {
+        let mut missing = Vec::new();
+        for Config { name, .. } in configs(settings) {
+            let Err(error) = self.jetstream.get_stream(&name).await else {
+                continue;
+            };
+            match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    missing.push(name);
+                }
+                _ => {
+                    return Err(Error::with(
+                        ErrorKind::Other,
+                        "cannot look for the streams",
+                        error,
+                    ));
+                }
+            }
+        }
+        Ok(missing)
+    }
+
     /// Creates what is missing and adjusts what differs.
     ///
     /// # Errors
@@ -59,7 +87,11 @@ fn configs(settings: &StreamSettings) -> [Config; 4] {
         description: Some(description.to_owned()),
         retention: RetentionPolicy::WorkQueue,
         // The default `old` would drop accepted commands.
-        discard: DiscardPolicy::New,
+        discard: if faults::happens("discard_old") {
+            DiscardPolicy::Old
+        } else {
+            DiscardPolicy::New
+        },
         max_bytes: settings.commands_max_bytes,
         storage: StorageType::File,
         num_replicas: settings.replicas,

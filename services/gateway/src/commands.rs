@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use parlance_bus::Bus;
-use parlance_proto::v1::{Actor, Command, Confirmation, SenderKind, command, confirmation};
+use parlance_bus::{Bus, faults};
+use parlance_proto::v1::{Actor, Command, Confirmation, Message, SenderKind, command, confirmation};
 use parlance_proto::{ConversationId, UserId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -100,11 +100,18 @@ impl Commands {
             body: Some(body),
         };
         self.register(&command.id, deadline, waiter);
-        // Not the client's own id: a second request with that id must reach persistence to be answered.
+        faults::crash_at("before_publish");
         let sent = self
             .bus
-            .send_command(&command, self.partitions, &command.id, deadline)
+            .send_command(&command, self.partitions, dedup_id(&command), deadline)
             .await;
+        faults::crash_at("after_publish");
+        if sent.is_ok()
+            && faults::happens("ack_on_accept")
+            && let Some(early) = as_if_stored(&command)
+        {
+            self.resolve(early);
+        }
         if let Err(error) = sent {
             tracing::warn!(command = %command.id, %error, "a command was not accepted");
             if let Some(waiter) = self.lock().waiters.remove(&command.id) {
@@ -230,6 +237,35 @@ fn outcome(confirmation: Confirmation) -> Outcome {
     Ok(Confirmed {
         repeated: confirmation.repeated,
         answer,
+    })
+}
+
+/// Not the client's own id: a second request with that id must reach persistence to be answered.
+fn dedup_id(command: &Command) -> &str {
+    match &command.body {
+        Some(command::Body::SendMessage(send)) if faults::happens("dedup_by_stream") => &send.message_id,
+        Some(command::Body::SendMessage(send)) if faults::happens("dedup_by_client_id") => {
+            send.client_msg_id.as_deref().unwrap_or(&command.id)
+        }
+        _ => &command.id,
+    }
+}
+
+/// What a gateway would tell that took acceptance for storage.
+fn as_if_stored(command: &Command) -> Option<Confirmation> {
+    let Some(command::Body::SendMessage(send)) = &command.body else {
+        return None;
+    };
+    let message = Message {
+        id: send.message_id.clone(),
+        conversation_id: command.conversation_id.clone(),
+        content: send.content.clone(),
+        ..Message::default()
+    };
+    Some(Confirmation {
+        command_id: command.id.clone(),
+        repeated: false,
+        result: Some(confirmation::Result::Message(message)),
     })
 }
 

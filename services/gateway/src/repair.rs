@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use parlance_bus::Bus;
+use parlance_bus::{Bus, faults};
 use parlance_proto::v1::GetHeads;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,9 @@ pub async fn run(
 
 /// False when a question got no answer.
 async fn compare(shared: &Shared) -> bool {
+    if faults::happens("no_heads_check") {
+        return true;
+    }
     let mut answered = true;
     let conversations = shared.rooms.followed();
     for chunk in conversations.chunks(CHUNK) {

@@ -80,9 +80,9 @@ export class Client {
   disconnects = [];
   #waiting = new Set();
 
-  constructor(user, gateway = 0, { auth, jwt = token(user), events = EVENTS, ...options } = {}) {
+  constructor(user, gateway = 0, { auth, jwt = token(user), events = EVENTS, url, ...options } = {}) {
     this.user = user;
-    this.url = gateways[gateway % gateways.length];
+    this.url = url ?? gateways[gateway % gateways.length];
     this.jwt = jwt;
     this.socket = io(this.url, {
       auth: auth ?? { token: jwt, dialect: 'native', since: {} },

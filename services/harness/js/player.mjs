@@ -10,11 +10,13 @@ import { Queue } from './player/queue.mjs';
 const TICK_MS = 20;
 const PROGRESS_MS = 250;
 const QUIET_MS = 1_000;
-const PADDING = 'x'.repeat(60);
+const LEAVE_MS = 5_000;
 
 const plan = JSON.parse(readFileSync(process.argv[2], 'utf8'));
+const PADDING = 'x'.repeat(plan.padding);
 const history = new History(plan.history);
 let phase = 'starting';
+let awake = false;
 
 async function post(url, token, path, body) {
   const signal = AbortSignal.timeout(plan.ack_timeout_ms);
@@ -52,6 +54,21 @@ function restSender(user, first) {
   };
 }
 
+/** Sends by all ways at once. Every answer goes into the history; the best one counts. */
+function storm(first, others, about) {
+  if (others.length === 0) return first;
+  return async (message) => {
+    const send = async (way) => {
+      const answer = await way(about.conversation, message);
+      history.write('ack', { ...about, client_msg_id: message.id, ...answer });
+      return answer;
+    };
+    const answers = await Promise.all([first(message), ...others.map(send)]);
+    const stored = answers.find(({ outcome }) => outcome === 'ok');
+    return stored ?? answers.find(({ outcome }) => outcome === 'unknown') ?? answers[0];
+  };
+}
+
 function openClients(conversations) {
   return plan.users.map(({ id, token, transports }, index) => {
     const own = conversations.filter(({ members }) => members.includes(id)).map(({ id }) => id);
@@ -83,7 +100,11 @@ function openQueues(conversations, clients) {
           window: user.window,
           padding: PADDING,
           history,
-          deliver: (message) => (viaRest ? viaRest(conversation, message) : client.send(conversation, message)),
+          deliver: storm(
+            (message) => (viaRest ? viaRest(conversation, message) : client.send(conversation, message)),
+            Array.from({ length: plan.copies - 1 }, (_, copy) => restSender(user, index + copy)),
+            { user: user.id, conversation },
+          ),
           ready: () => viaRest || client.joined,
           stored: changes(client, conversation),
         }),
@@ -105,6 +126,18 @@ function drive(queues) {
     for (; owed >= 1; owed -= 1) queues[turn++ % queues.length].tick();
     for (const queue of queues) queue.pump();
   }, TICK_MS);
+}
+
+/** Some clients stop reading now and then, for longer than the gateway has patience, until all shall be well. */
+function fallAsleep(clients) {
+  clients.filter((_, index) => plan.users[index].sleeps).forEach((client) => {
+    setInterval(() => {
+      if (awake) return;
+      const pipe = client.pipe;
+      pipe?.pause();
+      setTimeout(() => pipe?.resume(), plan.sleep_ms);
+    }, plan.sleep_ms * 2);
+  });
 }
 
 function isQuiet(queues, clients) {
@@ -140,6 +173,15 @@ async function finish(conversations, queues, clients) {
   phase = 'done';
 }
 
+/** Says good-bye, so that gateways need not find out by themselves that nobody is there any more. */
+async function leave(clients) {
+  for (const client of clients) client.close();
+  const deadline = performance.now() + LEAVE_MS;
+  while (performance.now() < deadline && !clients.every(({ gone }) => gone)) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 function report(queues, clients) {
   const sum = (list, name) => list.reduce((total, one) => total + one[name], 0);
   const connected = clients.filter(({ joined }) => joined).length;
@@ -151,14 +193,20 @@ const conversations = await createConversations();
 const clients = openClients(conversations);
 const queues = openQueues(conversations, clients);
 drive(queues);
+fallAsleep(clients);
 phase = 'running';
 setInterval(() => report(queues, clients), PROGRESS_MS);
 createInterface({ input: process.stdin })
   .on('line', async (line) => {
+    if (line === 'mark healed') {
+      awake = true;
+      for (const client of clients) client.pipe?.resume();
+    }
     if (line.startsWith('mark ')) history.write('mark', { name: line.slice(5) });
     if (line !== 'stop' || phase !== 'running') return;
     await finish(conversations, queues, clients);
     report(queues, clients);
+    await leave(clients);
     process.exit(0);
   })
   // Whoever asked for the load is gone.

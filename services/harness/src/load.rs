@@ -23,6 +23,9 @@ const ACK_TIMEOUT_MS: u64 = 12_000;
 /// Longest wait for all clients to be quiet and equal after the sending has stopped.
 const DRAIN_MS: u64 = 30_000;
 
+/// How long a sleeper reads nothing: longer than a gateway has patience.
+const SLEEP_MS: u64 = 12_000;
+
 /// How many do how much.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -34,6 +37,12 @@ pub struct Load {
     pub members: usize,
     /// New messages a second, all queues together.
     pub rate: u32,
+    /// Bytes that every message has beyond its name.
+    pub padding: usize,
+    /// How often every message is sent at once, over sockets and REST of all gateways in turn.
+    pub copies: u32,
+    /// How many clients stop reading for twelve seconds at a time.
+    pub sleepers: usize,
 }
 
 /// What a player reports four times a second.
@@ -69,6 +78,9 @@ struct Plan {
     users: Vec<User>,
     conversations: Vec<Conversation>,
     rate: u32,
+    padding: usize,
+    copies: u32,
+    sleep_ms: u64,
     edit_every: u32,
     delete_every: u32,
     ack_timeout_ms: u64,
@@ -88,6 +100,8 @@ struct User {
     window: u32,
     /// No member of anything; sends nevertheless.
     stranger: bool,
+    /// Stops reading now and then.
+    sleeps: bool,
 }
 
 #[derive(Serialize)]
@@ -103,6 +117,9 @@ impl Default for Load {
             conversations: 8,
             members: 5,
             rate: 200,
+            padding: 60,
+            copies: 1,
+            sleepers: 0,
         }
     }
 }
@@ -161,12 +178,15 @@ impl Load {
                 _ => &["websocket"],
             },
             via: if number % 5 == 4 { "rest" } else { "socket" },
-            window: if number.is_multiple_of(2) && number % 5 != 4 {
+            // Copies on different ways overtake each other: nothing keeps the order of two at once.
+            window: if number.is_multiple_of(2) && number % 5 != 4 && self.copies == 1 {
                 8
             } else {
                 1
             },
             stranger: false,
+            // These connect by WebSocket alone.
+            sleeps: number.is_multiple_of(2) && number / 2 < self.sleepers,
         };
         let stranger = User {
             id: "stranger".into(),
@@ -175,6 +195,7 @@ impl Load {
             via: "socket",
             window: 1,
             stranger: true,
+            sleeps: false,
         };
         let conversation = |number: usize| Conversation {
             title: format!("conversation {number}"),
@@ -191,6 +212,9 @@ impl Load {
             users: (0..self.users).map(user).chain([stranger]).collect(),
             conversations: (0..self.conversations).map(conversation).collect(),
             rate: self.rate,
+            padding: self.padding,
+            copies: self.copies,
+            sleep_ms: SLEEP_MS,
             edit_every: 20,
             delete_every: 40,
             ack_timeout_ms: ACK_TIMEOUT_MS,

@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 
 use crate::devstack::account::Account;
 use crate::devstack::launch::Lifetime;
-use crate::devstack::nats::Nats;
+use crate::devstack::nats::{Cluster, Nats};
 use crate::devstack::ports;
 use crate::devstack::postgres::Postgres;
 use crate::devstack::process::Process;
@@ -47,7 +47,7 @@ impl StackBuilder {
         if self.migrate {
             let mut settings = stack.connections();
             settings.extend(self.shared.iter().chain(&self.persist).cloned());
-            migrate(&Kind::Persistence.binary()?, &settings)?;
+            migrate(&self.binary(Kind::Persistence)?, &settings)?;
         }
         let persistence =
             (1..=self.persistence).map(|number| stack.service(&self, Kind::Persistence, number));
@@ -59,13 +59,23 @@ impl StackBuilder {
     }
 }
 
+impl StackBuilder {
+    fn binary(&self, kind: Kind) -> anyhow::Result<std::path::PathBuf> {
+        if self.faulty {
+            kind.faulty_binary()
+        } else {
+            kind.binary()
+        }
+    }
+}
+
 /// Running servers and services. Replicas are counted from 0.
 #[derive(Debug)]
 pub struct Stack {
     // Fields are dropped in this order: services before what they need, files last.
     gateways: Vec<Process>,
     persistence: Vec<Process>,
-    nats: Process,
+    nats: Vec<Process>,
     postgres: Process,
     secret: String,
     folder: Folder,
@@ -108,9 +118,18 @@ impl Stack {
         &self.persistence
     }
 
-    /// The NATS server.
+    /// The NATS server; of a cluster the first.
+    ///
+    /// # Panics
+    /// Never: there is one.
     #[must_use]
     pub fn nats(&self) -> &Process {
+        &self.nats[0]
+    }
+
+    /// All NATS servers.
+    #[must_use]
+    pub fn nats_servers(&self) -> &[Process] {
         &self.nats
     }
 
@@ -126,10 +145,10 @@ impl Stack {
         self.postgres.base_url()
     }
 
-    /// `nats://…`
+    /// `nats://…`; of a cluster the first.
     #[must_use]
     pub fn nats_url(&self) -> &str {
-        self.nats.base_url()
+        self.nats().base_url()
     }
 
     /// The secret that the gateways accept tokens of.
@@ -178,17 +197,19 @@ impl Stack {
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
-        [&self.postgres, &self.nats]
+        [&self.postgres]
             .into_iter()
+            .chain(&self.nats)
             .chain(&self.persistence)
             .chain(&self.gateways)
     }
 
     fn connections(&self) -> Vec<(String, String)> {
+        let urls: Vec<_> = self.nats.iter().map(Process::base_url).collect();
         let telemetry = environment::variable("PARLANCE_TEST_LOG").unwrap_or_else(|| "info".into());
         vec![
             ("DATABASE_URL".into(), self.database_url().into()),
-            ("PARLANCE_NATS_URL".into(), self.nats_url().into()),
+            ("PARLANCE_NATS_URL".into(), urls.join(",")),
             ("PARLANCE_JWT_SECRET".into(), self.secret.clone()),
             ("PARLANCE_TELEMETRY_LOG".into(), telemetry),
         ]
@@ -206,7 +227,7 @@ impl Stack {
             settings.retain(|(name, _)| name != "DATABASE_URL");
         }
         settings.extend(builder.shared.iter().chain(own).cloned());
-        let binary = kind.binary()?;
+        let binary = builder.binary(kind)?;
         with_fresh_ports(|| {
             let service = Service {
                 kind,
@@ -286,16 +307,37 @@ async fn create_database(server: &Postgres, process: &Process) -> anyhow::Result
     .context("cannot create the database")
 }
 
-async fn start_nats(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Process> {
+async fn start_nats(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Vec<Process>> {
+    let routes = (0..builder.nats_servers).map(|_| ports::free());
+    let routes: Vec<_> = routes.collect::<anyhow::Result<_>>()?;
+    let servers = (0..builder.nats_servers).map(|index| {
+        let cluster = (builder.nats_servers > 1).then(|| Cluster {
+            server: format!("nats-{}", index + 1),
+            port: routes[index],
+            routes: routes.clone(),
+        });
+        start_nats_server(builder, folder, cluster)
+    });
+    try_join_all(servers).await
+}
+
+async fn start_nats_server(
+    builder: &StackBuilder,
+    folder: &Folder,
+    cluster: Option<Cluster>,
+) -> anyhow::Result<Process> {
     let program = nats_for_tests()?;
+    let name = cluster.as_ref().map_or("nats", |cluster| &cluster.server);
     with_fresh_ports(|| {
         let server = Nats {
             program: program.clone(),
-            folder: folder.path().join("nats"),
+            folder: folder.path().join(name),
             port: ports::free()?,
             monitor_port: ports::free()?,
             max_payload: builder.max_payload,
-            log: folder.path().join("logs/nats.log"),
+            max_pending: builder.max_pending,
+            cluster: cluster.clone(),
+            log: folder.path().join(format!("logs/{name}.log")),
         };
         server.configure()?;
         Ok(Process::new(

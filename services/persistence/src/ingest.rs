@@ -19,7 +19,7 @@ pub mod work;
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::TraceContextExt;
-use parlance_bus::Bus;
+use parlance_bus::{Bus, faults};
 use parlance_proto::v1::{self, ErrorCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -174,6 +174,7 @@ impl Ingest {
 
     async fn answer(&self, part: Vec<Entry>, answers: Vec<Answer>) {
         let announced = announce::announce(&self.bus, &part, answers).await;
+        faults::crash_at("before_ack");
         self.finisher.finish(part, announced).await;
     }
 
@@ -190,7 +191,9 @@ impl Ingest {
             code: ErrorCode::Unprocessable,
             error: cause.to_owned(),
         };
-        park_letter(&self.database, &letter).await;
+        if !faults::happens("no_parking") {
+            park_letter(&self.database, &letter).await;
+        }
         v1::Error::with(
             ErrorCode::Unprocessable,
             "the command holds data that cannot be stored",

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use parlance_bus::Bus;
+use parlance_bus::{Bus, StreamSettings};
 use parlance_runtime::health::{self, Condition, Health};
 use parlance_runtime::lifecycle::Lifecycle;
 use parlance_runtime::startup::{announce, bind};
@@ -27,6 +27,8 @@ use crate::startup;
 
 /// Pause between attempts to make the streams.
 const STREAMS_PAUSE: Duration = Duration::from_secs(1);
+/// How often the streams are looked after: an operator may delete them, and no connection tells.
+const STREAMS_CHECK: Duration = Duration::from_secs(2);
 
 /// Serves until told to stop.
 ///
@@ -186,7 +188,8 @@ async fn work(
     Ok(())
 }
 
-/// Reports the state of NATS and makes the streams after every connect: the server may be a new one.
+/// Reports the state of NATS and makes the streams: after every connect, because the server may be a new one,
+/// and where they vanish. What they held is sent again by whoever got no answer.
 async fn watch_link(
     bus: Bus,
     config: Config,
@@ -197,32 +200,52 @@ async fn watch_link(
     let mut link = bus.link();
     loop {
         let state = *link.borrow_and_update();
-        let ready = if state.connected {
-            match bus.ensure_streams(&streams).await {
-                Ok(()) => {
-                    condition.set_ready();
-                    true
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot make the streams yet");
-                    condition.set_unready("cannot make the streams");
-                    false
-                }
-            }
-        } else {
+        let made = state.connected && made_streams(&bus, &streams, &condition).await;
+        if !state.connected {
             condition.set_unready("connecting to NATS");
-            true
-        };
-        let again = async {
-            if ready {
+        }
+        let vanished = async {
+            if state.connected && !made {
+                tokio::time::sleep(STREAMS_PAUSE).await;
+            } else if made {
+                vanished(&bus, &streams).await;
+            } else {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(STREAMS_PAUSE).await;
         };
         tokio::select! {
             changed = link.changed() => changed?,
-            () = again => {}
+            () = vanished => {}
             () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn made_streams(bus: &Bus, streams: &StreamSettings, condition: &Condition) -> bool {
+    match bus.ensure_streams(streams).await {
+        Ok(()) => {
+            condition.set_ready();
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot make the streams yet");
+            condition.set_unready("cannot make the streams");
+            false
+        }
+    }
+}
+
+/// Returns when a stream was deleted under us.
+async fn vanished(bus: &Bus, streams: &StreamSettings) {
+    loop {
+        tokio::time::sleep(STREAMS_CHECK).await;
+        match bus.missing_streams(streams).await {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => {
+                tracing::error!(?missing, "streams were deleted; making them again");
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "streams not looked for"),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parlance_bus::Subscription;
+use parlance_bus::{Subscription, faults};
 use parlance_proto::v1::{
     self, Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
 };
@@ -256,6 +256,9 @@ impl Room {
 
     /// Live events, ascending. What is known is dropped; a hole is fetched before going on.
     async fn deliver(&mut self, events: Vec<Event>) {
+        if faults::happens("lose_events") {
+            return;
+        }
         for event in events {
             if event.epoch != self.epoch {
                 let (epoch, seq) = (event.epoch.clone(), event.seq);
@@ -275,6 +278,9 @@ impl Room {
             }
             if event.seq > self.head_seq + 1 {
                 metrics::counter!("chat_gateway_repairs_total", "cause" => "hole").increment(1);
+                if faults::happens("skip_holes") {
+                    self.move_to(event.seq - 1, self.receipts_version);
+                }
                 self.fetch_events(event.seq - 1).await;
             }
             self.take(&event).await;

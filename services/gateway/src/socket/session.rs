@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use parlance_bus::faults;
 use parlance_proto::{ConversationId, UserId};
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -315,6 +316,12 @@ impl Session {
     }
 
     fn close_slow(&self, kind: &'static str) {
+        if faults::happens("ignore_full_buffers") {
+            return;
+        }
+        if faults::happens("disconnect_the_slow") && self.socket.clone().disconnect().is_ok() {
+            return;
+        }
         tracing::info!(user = %self.user, kind, "disconnected a client that reads too slowly");
         metrics::counter!("chat_gateway_slow_consumers_total", "kind" => kind).increment(1);
         self.close_transport();

@@ -28,6 +28,16 @@ export class Client {
     this.#open();
   }
 
+  /** The TCP connection of a WebSocket. */
+  get pipe() {
+    return this.#socket.io.engine?.transport?.ws?._socket;
+  }
+
+  /** Whether its last connection has come to its end. */
+  get gone() {
+    return (this.#socket.io.engine?.readyState ?? 'closed') === 'closed';
+  }
+
   get settled() {
     return this.#changing === 0;
   }

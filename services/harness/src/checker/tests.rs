@@ -467,3 +467,19 @@ fn times_count_from_the_marks() {
         "the late message was answered as soon as it was sent"
     );
 }
+
+#[test]
+fn the_rate_counts_positive_answers_of_the_last_seconds_only() {
+    let mut history = healthy();
+    for time in [
+        50_000.0, 58_000.0, 58_500.0, 59_000.0, 59_500.0, 59_900.0, 60_500.0,
+    ] {
+        history.records.push(record(time, ack(3, 4)));
+    }
+    history
+        .records
+        .push(record(59_950.0, answer(3, Outcome::Unknown, None)));
+    history.records.push(record(60_000.0, mark("stopped")));
+    let rate = check(&history, &database()).timing.rate_after;
+    assert!((rate - 2.0).abs() < 0.001, "{rate}");
+}

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use super::database::Database;
 use super::grouped;
-use crate::history::{Event, History, Outcome, What};
+use crate::history::{Event, History, Outcome, Record, What};
 
 /// What takes longer than this counts as late, in milliseconds; on a busy machine what takes twice as long as
 /// the slowest before the fault.
 const LATE: f64 = 1_000.0;
+/// How long the last answers are counted, in milliseconds.
+const SAMPLE: f64 = 2_500.0;
 
 /// How long the fault was felt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timing {
     /// From the mark `healed` until the last late delivery of a stored message; zero without any.
     pub converged: Duration,
@@ -22,6 +24,8 @@ pub struct Timing {
     pub longest_pause: Duration,
     /// The longest way of a stored message to a client, catching up included.
     pub slowest_delivery: Duration,
+    /// Positive answers a second in the last seconds of the load.
+    pub rate_after: f64,
 }
 
 impl Timing {
@@ -33,8 +37,27 @@ impl Timing {
             settled: settled(history, healed.map(|mark| mark.at)),
             longest_pause: longest_pause(history),
             slowest_delivery,
+            rate_after: rate_after(history),
         }
     }
+}
+
+fn rate_after(history: &History) -> f64 {
+    let Some(stopped) = history.mark("stopped").map(|mark| mark.at) else {
+        return 0.0;
+    };
+    let positive = |record: &&Record| {
+        matches!(
+            &record.what,
+            What::Ack {
+                outcome: Outcome::Ok,
+                ..
+            }
+        )
+    };
+    let late = |record: &&Record| record.at >= stopped - SAMPLE && record.at < stopped;
+    let count = history.records.iter().filter(positive).filter(late).count();
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX)) * 1_000.0 / SAMPLE
 }
 
 fn deliveries(history: &History, database: &Database, healed: Option<f64>) -> (Duration, Duration) {

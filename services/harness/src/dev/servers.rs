@@ -125,6 +125,8 @@ pub async fn nats(session: &mut Session) -> anyhow::Result<String> {
         port: 0,
         monitor_port: 0,
         max_payload: Nats::MAX_PAYLOAD,
+        max_pending: Nats::MAX_PENDING,
+        cluster: None,
         log: folder.logs().join("nats.log"),
     };
     if let Some(record) = state.processes.get("nats") {

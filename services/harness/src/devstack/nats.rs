@@ -23,13 +23,31 @@ pub struct Nats {
     pub monitor_port: u16,
     /// Largest payload, in bytes.
     pub max_payload: u32,
+    /// Bytes that may wait for one connection before it is cut off.
+    pub max_pending: u32,
+    /// The cluster it is part of.
+    pub cluster: Option<Cluster>,
     /// Log file.
     pub log: PathBuf,
+}
+
+/// A server's place in a cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The server's own name.
+    pub server: String,
+    /// Cluster port on 127.0.0.1.
+    pub port: u16,
+    /// Cluster ports of all servers.
+    pub routes: Vec<u16>,
 }
 
 impl Nats {
     /// Largest payload by default: 1 MB.
     pub const MAX_PAYLOAD: u32 = 1024 * 1024;
+
+    /// What may wait for a connection by default: 64 MB, as the server has it.
+    pub const MAX_PENDING: u32 = 64 * 1024 * 1024;
 
     /// Writes the configuration file.
     ///
@@ -45,7 +63,11 @@ impl Nats {
     #[must_use]
     pub fn launch(&self, lifetime: Lifetime) -> Launch {
         Launch {
-            name: "nats".into(),
+            name: self
+                .cluster
+                .as_ref()
+                .map_or("nats", |cluster| &cluster.server)
+                .into(),
             program: self.program.clone(),
             arguments: vec!["--config".into(), self.file().display().to_string()],
             environment: Vec::new(),
@@ -80,16 +102,39 @@ impl Nats {
     }
 
     fn configuration(&self) -> String {
+        let name = self
+            .cluster
+            .as_ref()
+            .map_or("parlance-local", |cluster| &cluster.server);
         format!(
-            "server_name: parlance-local\n\
+            "server_name: {name}\n\
              listen: \"127.0.0.1:{port}\"\n\
              http: \"127.0.0.1:{monitor}\"\n\
              max_payload: {payload}\n\
-             jetstream {{\n  store_dir: {store:?}\n  max_memory_store: 256MB\n  max_file_store: 16GB\n}}\n",
+             max_pending: {pending}\n\
+             jetstream {{\n  store_dir: {store:?}\n  max_memory_store: 256MB\n  max_file_store: 16GB\n}}\n\
+             {cluster}",
+            cluster = self
+                .cluster
+                .as_ref()
+                .map(Cluster::configuration)
+                .unwrap_or_default(),
             port = self.port,
             monitor = self.monitor_port,
             payload = self.max_payload,
+            pending = self.max_pending,
             store = self.folder.join("store").display().to_string(),
+        )
+    }
+}
+
+impl Cluster {
+    fn configuration(&self) -> String {
+        let routes = self.routes.iter().map(|port| format!("nats://127.0.0.1:{port}"));
+        format!(
+            "cluster {{\n  name: parlance\n  listen: \"127.0.0.1:{port}\"\n  routes: {routes:?}\n}}\n",
+            port = self.port,
+            routes = routes.collect::<Vec<_>>(),
         )
     }
 }

@@ -84,6 +84,23 @@ impl Process {
         Ok(())
     }
 
+    /// Starts it with further variables, which its next start forgets, and waits until it serves.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub async fn start_with(&self, variables: &[(&str, &str)]) -> anyhow::Result<()> {
+        if self.pid().is_none() {
+            let mut launch = self.launch.clone();
+            let further = variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            launch.environment.extend(further);
+            let started = launch.spawn()?;
+            *self.child() = Some(started);
+        }
+        self.wait_ready(START_LIMIT).await
+    }
+
     /// Starts it and waits until it serves.
     ///
     /// # Errors

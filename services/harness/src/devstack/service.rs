@@ -36,13 +36,25 @@ impl Kind {
     /// # Errors
     /// It has not been built; the message says how.
     pub fn binary(self) -> anyhow::Result<PathBuf> {
-        let folder = binary_folder()?;
+        self.binary_in(&binary_folder()?, "cargo build --workspace --bins")
+    }
+
+    /// The binary with failpoints: in `PARLANCE_FAULTY_DIR`, else in `faulty` beside this build's folder.
+    ///
+    /// # Errors
+    /// As [`Kind::binary`].
+    pub fn faulty_binary(self) -> anyhow::Result<PathBuf> {
+        let folder = match environment::variable("PARLANCE_FAULTY_DIR") {
+            Some(folder) => PathBuf::from(folder),
+            None => binary_folder()?.with_file_name("faulty"),
+        };
+        self.binary_in(&folder, "make faulty")
+    }
+
+    fn binary_in(self, folder: &Path, remedy: &str) -> anyhow::Result<PathBuf> {
         let binary = folder.join(format!("parlance-{}", self.label()));
         if !binary.is_file() {
-            bail!(
-                "{} is missing: run `cargo build --workspace --bins` first",
-                binary.display()
-            );
+            bail!("{} is missing: run `{remedy}` first", binary.display());
         }
         Ok(binary)
     }

@@ -10,6 +10,9 @@ pub struct StackBuilder {
     pub(super) migrate: bool,
     pub(super) fsync: bool,
     pub(super) max_payload: u32,
+    pub(super) max_pending: u32,
+    pub(super) faulty: bool,
+    pub(super) nats_servers: usize,
     pub(super) shared: Vec<(String, String)>,
     pub(super) gateway: Vec<(String, String)>,
     pub(super) persist: Vec<(String, String)>,
@@ -66,6 +69,27 @@ impl StackBuilder {
         self
     }
 
+    /// Services that were built with failpoints, these switched on in all of them; none with an empty text.
+    #[must_use]
+    pub fn failpoints(mut self, points: &str) -> Self {
+        self.faulty = true;
+        self.env("PARLANCE_FAILPOINTS", points)
+    }
+
+    /// Bytes that NATS keeps for a connection that does not read before it cuts it off; 64 MB by default.
+    #[must_use]
+    pub fn max_pending(mut self, bytes: u32) -> Self {
+        self.max_pending = bytes;
+        self
+    }
+
+    /// Three NATS servers in a cluster, and three copies of every stream.
+    #[must_use]
+    pub fn nats_cluster(mut self) -> Self {
+        self.nats_servers = 3;
+        self.persistence_env("PARLANCE_NATS_STREAM_REPLICAS", 3)
+    }
+
     /// Largest NATS payload in bytes; 1 MB by default.
     #[must_use]
     pub fn max_payload(mut self, bytes: u32) -> Self {
@@ -82,6 +106,9 @@ impl Default for StackBuilder {
             migrate: true,
             fsync: false,
             max_payload: Nats::MAX_PAYLOAD,
+            max_pending: Nats::MAX_PENDING,
+            faulty: false,
+            nats_servers: 1,
             shared: vec![],
             gateway: vec![],
             persist: vec![],

@@ -23,6 +23,7 @@ const OURS: &[(&str, &[&str])] = &[
 /// Crates that decide what a part of the system is, with the only ones of ours that may name them.
 const OWNED: &[(&str, &[&str])] = &[
     ("async-nats", &["parlance-bus"]),
+    ("fail", &["parlance-bus"]),
     // The harness asserts on rows.
     ("sqlx", &["parlance-persistence", "parlance-harness"]),
     ("socketioxide", &["parlance-gateway"]),
@@ -123,4 +124,33 @@ fn what_defines_a_part_is_named_by_its_owner_only() {
         refused.is_empty(),
         "parlance-proto is pure data but names {refused:?}"
     );
+}
+
+#[test]
+fn deliberate_flaws_are_in_no_build_that_does_not_ask_for_them() {
+    let metadata = metadata();
+    for package in &metadata.packages {
+        let default = package.features.get("default").cloned().unwrap_or_default();
+        assert_eq!(
+            default,
+            Vec::<String>::new(),
+            "{} has default features",
+            package.name
+        );
+        for fail in package.dependencies.iter().filter(|one| one.name == "fail") {
+            assert!(fail.optional, "{} always has failpoints", package.name);
+        }
+        let ours = package
+            .dependencies
+            .iter()
+            .filter(|one| one.name.starts_with("parlance-"));
+        for dependency in ours.filter(|one| one.kind != DependencyKind::Development) {
+            assert!(
+                !dependency.features.iter().any(|feature| feature == "faults"),
+                "{} asks for the failpoints of {}",
+                package.name,
+                dependency.name
+            );
+        }
+    }
 }

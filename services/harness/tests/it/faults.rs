@@ -1,11 +1,24 @@
 //! Kills, pauses and restarts under load: nothing acked is lost, doubled or reordered, and all converge.
 //!
-//! Every test has a stack of its own, two replicas of each service, and prints a line of figures.
+//! Every test has a stack of its own, two replicas of each service, and prints a line of figures. What takes
+//! longer than a regular test run may is ignored there and part of `make test-faults`.
 
+mod clients;
+mod crashes;
+mod gateways;
+mod nats;
+mod persistence;
+mod postgres;
+
+use std::fs::File;
+use std::io::Write as _;
 use std::time::Duration;
 
 use parlance_harness::checker::{Database, Report, check};
+use parlance_harness::devstack::process::Process;
+use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::load::{Load, Player};
+use parlance_harness::stack::StackBuilder;
 use parlance_harness::{Stack, environment};
 
 /// Load before the fault, so that it hits full pipes.
@@ -16,20 +29,40 @@ const AWAY: Duration = Duration::from_secs(4);
 const AFTER: Duration = Duration::from_secs(8);
 /// Without an answer: five seconds for the failover of a partition, the rest for a busy machine.
 const FAILOVER: Duration = Duration::from_secs(10);
+/// Until all is delivered again after any other fault.
+const CONVERGED: Duration = Duration::from_secs(5);
 /// Until all is delivered again where the bus or a client's connection was lost.
 pub(crate) const REPAIRED: Duration = Duration::from_secs(15);
+
+/// Share of the offered load that must be answered in the end; the rest is for the stranger's messages and for a
+/// busy machine.
+const RECOVERED: f64 = 0.5;
+/// How long a gateway may keep the rooms of clients that are gone.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// Most memory of a service after such a load.
+const MOST_MEMORY_KB: u64 = 300_000;
 
 /// A stack under load.
 pub(crate) struct Scene {
     pub(crate) stack: Stack,
     pub(crate) player: Player,
+    /// Messages a second.
+    offered: u32,
 }
 
 impl Scene {
     pub(crate) async fn open() -> Self {
-        let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
-        let player = Load::default().start(&stack).await.unwrap();
-        let mut scene = Self { stack, player };
+        Self::of(Stack::builder().gateways(2).persistence(2), Load::default()).await
+    }
+
+    pub(crate) async fn of(stack: StackBuilder, load: Load) -> Self {
+        let stack = stack.start().await.unwrap();
+        let player = load.start(&stack).await.unwrap();
+        let mut scene = Self {
+            stack,
+            player,
+            offered: load.rate,
+        };
         scene.goes_on_for(BEFORE).await;
         scene.player.mark("fault").await.unwrap();
         scene
@@ -48,11 +81,11 @@ impl Scene {
     pub(crate) async fn close(mut self, fault: &str) -> Report {
         self.goes_on_for(AFTER).await;
         self.player.all_connected().await.unwrap();
-        judge(&self.stack, self.player, fault).await
+        judge(&self.stack, self.player, self.offered, fault).await
     }
 }
 
-async fn judge(stack: &Stack, player: Player, fault: &str) -> Report {
+async fn judge(stack: &Stack, player: Player, offered: u32, fault: &str) -> Report {
     let history = player.stop().await.unwrap();
     keep_history(stack, fault);
     stack.wait_ready().await.unwrap();
@@ -60,7 +93,9 @@ async fn judge(stack: &Stack, player: Player, fault: &str) -> Report {
     let database = Database::read(&rows).await.unwrap();
     let report = check(&history, &database);
     println!("{}\n{}", Report::heading(), report.line(fault));
+    keep_line(&report.line(fault));
     assert!(report.violations.is_empty(), "{fault}: {report}");
+    nothing_is_left_behind(stack).await;
     let counts = report.counts;
     assert!(
         counts.acked > 1_000,
@@ -69,6 +104,10 @@ async fn judge(stack: &Stack, player: Player, fault: &str) -> Report {
     assert!(
         counts.rejected > 0,
         "{fault}: the stranger was never rejected: {report}"
+    );
+    assert!(
+        report.timing.rate_after >= f64::from(offered) * RECOVERED,
+        "{fault}: the load does not come back: {report}"
     );
     report
 }
@@ -85,6 +124,56 @@ fn keep_history(stack: &Stack, fault: &str) {
     }
 }
 
+/// `make test-faults` prints the lines of all tests as one table.
+fn keep_line(line: &str) {
+    if let Some(path) = environment::variable("PARLANCE_FAULTS_TABLE") {
+        let mut table = File::options().create(true).append(true).open(path).unwrap();
+        writeln!(table, "{line}").unwrap();
+    }
+}
+
+/// Nobody is connected any more, so nothing may be kept for anybody.
+async fn nothing_is_left_behind(stack: &Stack) {
+    for gateway in stack.gateways() {
+        for gauge in ["chat_gateway_connections", "chat_gateway_rooms"] {
+            let what = format!("{gauge} of {} is zero", gateway.name());
+            eventually(FORGOTTEN, what, || async {
+                equal(metric(gateway, gauge).await?, &0.0).map_err(anyhow::Error::msg)
+            })
+            .await
+            .unwrap();
+        }
+    }
+    for process in stack.gateways().iter().chain(stack.persistence_replicas()) {
+        let memory = memory(process);
+        assert!(memory < MOST_MEMORY_KB, "{} takes {memory} KB", process.name());
+    }
+}
+
+/// The sum of a metric over its labels.
+async fn metric(process: &Process, name: &str) -> anyhow::Result<f64> {
+    let text = reqwest::get(format!("{}/metrics", process.internal_url()))
+        .await?
+        .text()
+        .await?;
+    let own = |line: &&str| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(['{', ' ']))
+    };
+    let values = text
+        .lines()
+        .filter(own)
+        .filter_map(|line| line.rsplit(' ').next());
+    Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
+}
+
+fn memory(process: &Process) -> u64 {
+    let path = format!("/proc/{}/status", process.pid().unwrap());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 fn assert_converged(report: &Report, within: Duration) {
     assert!(
         report.timing.converged <= within,
@@ -99,7 +188,9 @@ async fn replica_of_persistence_is_killed(index: usize) {
     // The other takes over while this one is away; afterwards it gets its share back.
     scene.goes_on_for(AWAY * 2).await;
     scene.stack.persistence(index).start().await.unwrap();
-    let report = scene.close(&format!("persistence {} kill -9", index + 1)).await;
+    let report = scene
+        .close(&format!("F3 persistence {} kill -9", index + 1))
+        .await;
     assert!(report.timing.longest_pause <= FAILOVER, "{report}");
     assert_converged(&report, FAILOVER);
 }
@@ -123,7 +214,7 @@ async fn a_persistence_replica_that_was_paused_past_its_leases_does_no_harm() {
     // partitions found another owner is told by the longest pause of acks.
     scene.stack.persistence(0).resume();
     scene.heals().await;
-    let report = scene.close("persistence 1 SIGSTOP 20 s").await;
+    let report = scene.close("F4 persistence 1 SIGSTOP 20 s").await;
     assert!(report.timing.longest_pause <= FAILOVER, "{report}");
     assert_converged(&report, FAILOVER);
 }
@@ -135,7 +226,7 @@ async fn a_killed_nats_loses_no_acked_message() {
     scene.goes_on_for(AWAY).await;
     scene.stack.nats().start().await.unwrap();
     scene.heals().await;
-    let report = scene.close("NATS kill -9 + restart").await;
+    let report = scene.close("F6 NATS kill -9 + restart").await;
     assert_converged(&report, REPAIRED);
 }
 
@@ -146,7 +237,7 @@ async fn a_killed_postgres_loses_no_acked_message() {
     scene.goes_on_for(AWAY).await;
     scene.stack.postgres().start().await.unwrap();
     scene.heals().await;
-    let report = scene.close("Postgres kill -9 + restart").await;
+    let report = scene.close("F10 Postgres kill -9 + restart").await;
     assert_converged(&report, REPAIRED);
 }
 
@@ -158,7 +249,7 @@ async fn clients_of_a_killed_gateway_go_on_at_the_other() {
     scene.goes_on_for(AWAY).await;
     scene.player.all_connected().await.unwrap();
     scene.stack.gateway(0).start().await.unwrap();
-    let report = scene.close("gateway 1 kill -9").await;
+    let report = scene.close("F1 gateway 1 kill -9").await;
     assert_converged(&report, REPAIRED);
 }
 

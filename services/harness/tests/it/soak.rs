@@ -31,10 +31,19 @@ const FAULTS: [Fault; 10] = [
 ];
 
 /// Random numbers that can be had again from the same seed (xorshift).
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
+    /// From `PARLANCE_FAULTS_SEED`, else from chance; printed, so that it can be had again.
+    pub(crate) fn seeded() -> Self {
+        let seed = number("PARLANCE_FAULTS_SEED")
+            .unwrap_or_else(environment::scatter)
+            .max(1);
+        println!("PARLANCE_FAULTS_SEED={seed}");
+        Self(seed)
+    }
+
+    pub(crate) fn roll(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -73,11 +82,8 @@ impl Scene {
 #[ignore = "takes as long as it is told to"]
 async fn faults_of_all_kinds_one_after_the_other_break_nothing() {
     let seconds = number("PARLANCE_SOAK_SECONDS").unwrap_or(120);
-    let seed = number("PARLANCE_SOAK_SEED")
-        .unwrap_or_else(environment::scatter)
-        .max(1);
-    println!("PARLANCE_SOAK_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::seeded();
+    let seed = dice.0;
     let mut scene = Scene::open().await;
     let begun = tokio::time::Instant::now();
     let mut count = 0;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use parlance_bus::faults;
 use sqlx::{Acquire, PgConnection};
 use tokio::time::timeout;
 
@@ -70,6 +71,8 @@ async fn transaction(
         .zip(outcomes)
         .map(|(work, outcome)| read_back.answer(&loaded, work, outcome))
         .collect();
+    faults::crash_at("before_commit");
     tx.commit().await?;
+    faults::crash_at("after_commit");
     Ok(answers)
 }

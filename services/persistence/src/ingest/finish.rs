@@ -130,6 +130,7 @@ impl Finishing {
         let mut pending = stored;
         let mut pause = FIRST_PAUSE;
         loop {
+            let first = pending.is_some();
             let result = match pending.take() {
                 Some(stored) => stored.stored().await,
                 None => match self.bus.publish_events(batch.clone()).await {
@@ -140,6 +141,11 @@ impl Finishing {
             let Err(error) = result else { return true };
             if !self.ours(part) {
                 return false;
+            }
+            if first {
+                // Perhaps the answer was lost with a connection: whether the feed is there shows when asked again.
+                tracing::debug!(%error, "events may not be in the feed; publishing again");
+                continue;
             }
             tracing::warn!(%error, "the event feed does not answer; publishing again");
             tokio::time::sleep(pause).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parlance_bus::faults;
 use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, event};
 
 use super::Room;
@@ -33,6 +34,9 @@ impl Room {
     /// Takes the next event of the sequence; any other is known already.
     pub(super) async fn take(&mut self, event: &Event) {
         if event.seq != self.head_seq + 1 {
+            if faults::happens("unread_by_repeats") {
+                self.audience.count_unread("", event.seq);
+            }
             return;
         }
         self.move_to(event.seq, self.receipts_version);
@@ -112,7 +116,9 @@ impl Room {
     fn removed(&mut self, member: &Participant) {
         self.audience
             .tell_joined(Outbound::MemberRemoved(&self.place, member));
-        self.audience.remove_user(&self.place, &member.user_id);
+        if !faults::happens("members_at_join_only") {
+            self.audience.remove_user(&self.place, &member.user_id);
+        }
         self.place
             .participants
             .retain(|other| other.user_id != member.user_id);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parlance_bus::faults;
 use parlance_proto::v1::{
     Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead, Position,
     React, RoomPresence, SendMessage, Typing, command, ephemeral,
@@ -37,6 +38,12 @@ impl Serving {
         let outcome = match self.plan(action).await {
             Ok(Outcome::Now(outcome)) => outcome,
             Ok(Outcome::Command(conversation, body)) => {
+                let mut me = self.actor();
+                if faults::happens("trust_sender_id")
+                    && let Some(claimed) = inbound.claimed_sender()
+                {
+                    me.user_id = claimed;
+                }
                 let waiter = Waiter::Socket {
                     session: Arc::clone(&self.session),
                     ack: inbound.ack,
@@ -44,7 +51,6 @@ impl Serving {
                     tag,
                     alone,
                 };
-                let me = actor(&self.session.user, &self.session.username);
                 let commands = &self.shared.commands;
                 return commands.submit(me, conversation, body, inbound.at, waiter).await;
             }
