@@ -58,7 +58,7 @@ row(
   },
   { outsiders: 'ok' },
 );
-row('GET /users/{user_id}/presence', '', 'yyyyyyy', (where) => [`/users/${where.host}/presence`], effects.nothing);
+row('GET /users/{user_id}/presence', '', 'yyyy...', (where) => [`/users/${where.host}/presence`], effects.nothing);
 row('GET /presence', '', 'yyyyyyy', (where) => [`/presence?user_ids=${where.host}`], effects.seen, { outsiders: 'ok' });
 row(`GET ${C}/messages`, '', 'yyyyyyy', over(at('/messages')), (was, is, where, answer) => {
   effects.nothing(was, is);

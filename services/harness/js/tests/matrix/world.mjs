@@ -117,11 +117,15 @@ export async function place([role, kind], { target, name } = {}) {
   };
 }
 
+/** Who is here changes by itself. */
+const withoutPresence = (body) =>
+  JSON.parse(JSON.stringify(body, (key, value) => (['online', 'last_seen_at'].includes(key) ? undefined : value)));
+
 /** Everything that could have been changed, as the host sees it, and what the one who asks sees of it. */
 export async function look(at) {
   const see = async (user, path) => {
     const { status, body } = await rest(token(user), 'GET', path, undefined, { base: gateways[0] });
-    return status === 200 ? body : { status };
+    return status === 200 ? withoutPresence(body) : { status };
   };
   const path = `/conversations/${at.id}`;
   const [conversation, events, own] = await Promise.all([
