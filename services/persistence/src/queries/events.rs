@@ -146,12 +146,12 @@ async fn receipts(
         let whole = receipts.len();
         receipts.truncate(if bytes == 0 { 0 } else { fitting(&receipts, bytes) });
         // The version was read before the receipts: asking again after it repeats, and never skips.
-        page.receipts_version = if receipts.len() < whole {
+        page.receipts_version = Some(if receipts.len() < whole {
             page.complete = false;
             receipts.last().map_or(known, |last| last.version)
         } else {
             head.receipts_version
-        };
+        });
         let sent: usize = receipts.iter().map(prost::Message::encoded_len).sum();
         bytes = if receipts.len() < whole {
             0
@@ -172,7 +172,7 @@ fn blank(head: &Head, resync: bool) -> v1::EventPage {
         complete: false,
         resync,
         receipts: Vec::new(),
-        receipts_version: 0,
+        receipts_version: None,
     }
 }
 
