@@ -114,8 +114,8 @@ enum Request {
     Leave(SessionId),
     /// The session is gone.
     Detach(SessionId),
-    /// The session was told what it had missed.
-    CaughtUp(SessionId),
+    /// The session was told what it had missed while it was held like this.
+    CaughtUp(SessionId, u64),
     /// What a user has not read was counted anew.
     Counted(UserId, Unread),
     /// The database is at least this far.
@@ -211,8 +211,8 @@ impl Rooms {
     }
 
     /// The session was told what it had missed.
-    fn caught_up(&self, conversation: ConversationId, session: SessionId) {
-        self.send(conversation, Request::CaughtUp(session));
+    fn caught_up(&self, conversation: ConversationId, session: SessionId, hold: u64) {
+        self.send(conversation, Request::CaughtUp(session, hold));
     }
 
     /// What a user has not read was counted anew.

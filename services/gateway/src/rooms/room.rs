@@ -181,7 +181,7 @@ impl Room {
             }
             Request::Leave(id) => self.audience.leave(id),
             Request::Detach(id) => self.audience.detach(id),
-            Request::CaughtUp(id) => self.audience.release(id),
+            Request::CaughtUp(id, hold) => self.audience.release(id, hold),
             Request::Counted(user, unread) => self.audience.set_unread(user.as_str(), unread),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
@@ -212,27 +212,36 @@ impl Room {
 
     /// Has a session told what it missed, and what happens meanwhile after that. Who does not say how far it is
     /// missed nothing of the time it was connected, whether it had joined then or not.
-    async fn replay(&mut self, session: Arc<Session>, missed: Missed, present_from: u64) {
+    async fn replay(&mut self, session: Arc<Session>, mut missed: Missed, present_from: u64) {
         if missed.after > self.head_seq {
             // It comes from a replica that is ahead of this one.
             self.catch_up().await;
         }
         let other_life = !missed.epoch.is_empty() && missed.epoch != self.epoch;
-        let through = if missed.exact { self.head_seq } else { present_from };
-        let behind = through.saturating_sub(missed.after);
-        if missed.exact && (other_life || missed.after > self.head_seq || behind > replay::MOST_EXACT) {
-            session.tell(Outbound::Resync {
+        let too_far = self.head_seq.saturating_sub(missed.after) > replay::MOST_EXACT;
+        if missed.exact && (other_life || missed.after > self.head_seq || too_far) {
+            let void = Outbound::Resync {
                 place: &self.place,
                 epoch: &self.epoch,
                 head_seq: self.head_seq,
-            });
-            return;
+            };
+            if !session.dialect.encode(void).is_empty() {
+                session.tell(void);
+                return;
+            }
+            // Without a word for it, it is shown the latest instead.
+            missed = Missed::default();
         }
+        let through = if missed.exact { self.head_seq } else { present_from };
+        let behind = through.saturating_sub(missed.after);
         let receipts = missed
             .receipts_after
             .is_some_and(|version| version < self.receipts_version);
-        if (behind > 0 || receipts) && self.audience.hold(session.id) {
+        if (behind > 0 || receipts)
+            && let Some(hold) = self.audience.hold(session.id)
+        {
             let replay = replay::Replay {
+                hold,
                 rooms: self.rooms.clone(),
                 place: self.place.clone(),
                 session,
@@ -266,8 +275,11 @@ impl Room {
                 continue;
             }
             if let Some(body::Body::ReceiptUpdated(receipt)) = &event.body {
-                if receipt.version > self.receipts_version + 1 {
-                    self.fetch_receipts(receipt.version - 1).await;
+                if receipt.version > self.receipts_version + 1
+                    && !self.fetch_receipts(receipt.version - 1).await
+                {
+                    // Not worth holding up messages: the next comparison finds that the room is behind.
+                    continue;
                 }
                 if self.read_back.contains(&receipt.version) {
                     self.complete_receipt(receipt);
@@ -319,10 +331,12 @@ impl Room {
         }
     }
 
-    async fn fetch_receipts(&mut self, target: u64) {
+    /// Emits receipts that were missed, up to this version. False where some are missing yet.
+    async fn fetch_receipts(&mut self, target: u64) -> bool {
         let known = self.receipts_version;
-        // Not worth holding up messages: the next check asks again.
+        let mut reached = known;
         if let Ok(receipts) = self.rooms.backend.receipts(None, self.conversation, known).await {
+            reached = receipts.receipts_version;
             for receipt in receipts
                 .receipts
                 .iter()
@@ -339,6 +353,7 @@ impl Room {
             };
             self.read_back = first..self.receipts_version + 1;
         }
+        reached >= target
     }
 
     fn pass_on(&self, ephemeral: &Ephemeral) {
@@ -364,7 +379,28 @@ impl Room {
             epoch: &self.epoch,
             head_seq,
         });
+        self.readmit().await;
         self.restore_journal().await;
+    }
+
+    /// Keeps only those attached who belong to the conversation in the database as it is now.
+    async fn readmit(&mut self) {
+        loop {
+            match self.load().await {
+                Ok(()) => break,
+                Err(error) if error.code == ErrorCode::NotFound.name() => {
+                    self.place.participants.clear();
+                    self.publish_place();
+                    break;
+                }
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+        for user in self.audience.users() {
+            if self.place.participant(user.as_str()).is_none() {
+                self.audience.remove_user(&self.place, user.as_str());
+            }
+        }
     }
 
     fn move_to(&mut self, head_seq: u64, receipts_version: u64) {

@@ -2,6 +2,7 @@
 //!
 //! Runs before the client is told that it is connected, so that no event can come before its handler.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -208,6 +209,7 @@ fn prepare(
     arrival: Arrival,
 ) {
     let closed = CancellationToken::new();
+    let doubtful = Arc::<AtomicBool>::default();
     let limit = Waiting {
         events: shared.max_waiting_events,
         bytes: shared.max_waiting_bytes,
@@ -222,6 +224,7 @@ fn prepare(
         grant: identity.grant,
         since: SystemTime::from(now()),
         closed: closed.clone(),
+        doubtful: Arc::clone(&doubtful),
     };
     let session = Session::new(
         opening,
@@ -232,6 +235,12 @@ fn prepare(
     socket.on_fallback::<_, inbound::Ordered>(handler);
     socket.on_disconnect(async move |reason: DisconnectReason| {
         metrics::counter!("chat_gateway_disconnects_total", "reason" => reason_name(reason)).increment(1);
+        if !matches!(
+            reason,
+            DisconnectReason::ClientNSDisconnect | DisconnectReason::TransportClose
+        ) {
+            doubtful.store(true, Ordering::Relaxed);
+        }
         closed.cancel();
     });
     socket.extensions.insert(Prepared {

@@ -3,7 +3,7 @@
 //! Must not know the bus or decide who may see what.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -60,6 +60,7 @@ pub struct Session {
     conversations: Mutex<HashSet<ConversationId>>,
     /// See [`Session::shown_at_ms`].
     shown_at_ms: AtomicI64,
+    doubtful: Arc<AtomicBool>,
     max_backlog_bytes: u64,
 }
 
@@ -103,8 +104,12 @@ pub struct Opening {
     pub since: SystemTime,
     /// See [`Session::closed`].
     pub closed: CancellationToken,
+    /// Set where the connection ends otherwise than by the client's will.
+    pub doubtful: Arc<AtomicBool>,
 }
 
+/// In this time a dead connection is noticed.
+const NOTICED_WITHIN_MS: i64 = 60_000;
 /// How long a client may take to leave by itself after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -122,6 +127,7 @@ impl Session {
             grant,
             since,
             closed,
+            doubtful,
         } = opening;
         Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -139,6 +145,7 @@ impl Session {
             meter: Mutex::default(),
             conversations: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
+            doubtful,
             max_backlog_bytes,
         }
     }
@@ -187,9 +194,15 @@ impl Session {
         self.shown_at_ms.fetch_max(at_ms, Ordering::Relaxed);
     }
 
-    /// When the latest event that the client was told of was committed, in Unix milliseconds; 0 = none was.
+    /// What was committed up to then, in Unix milliseconds, the client was told; 0 = it was told of nothing. Where
+    /// the connection did not end by the client's will, what went out last may never have come.
     pub fn shown_at_ms(&self) -> i64 {
-        self.shown_at_ms.load(Ordering::Relaxed)
+        let shown = self.shown_at_ms.load(Ordering::Relaxed);
+        if shown > 0 && self.doubtful.load(Ordering::Relaxed) {
+            (shown - NOTICED_WITHIN_MS).max(1)
+        } else {
+            shown
+        }
     }
 
     /// As dialects see it.
@@ -287,6 +300,7 @@ impl Session {
 
     /// Ends the connection as if the client had gone; stock clients reconnect and catch up.
     pub fn close_transport(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
         let engine_id = self.engine_id();
         match self.wire() {
             Some(wire) => wire.kill(),

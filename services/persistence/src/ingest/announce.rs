@@ -120,7 +120,7 @@ async fn within<T>(operation: impl Future<Output = Result<T, parlance_bus::Error
 }
 
 /// One batch per conversation: durable events ascending and once each, then the latest receipts of each
-/// reader.
+/// reader, by ascending version.
 fn by_conversation(events: Vec<v1::Event>) -> Vec<EventBatch> {
     let mut durable: BTreeMap<String, BTreeMap<u64, v1::Event>> = BTreeMap::new();
     let mut receipts: BTreeMap<String, BTreeMap<String, v1::Event>> = BTreeMap::new();
@@ -141,12 +141,21 @@ fn by_conversation(events: Vec<v1::Event>) -> Vec<EventBatch> {
         .into_iter()
         .map(|conversation| {
             let durable = durable.remove(&conversation).unwrap_or_default().into_values();
-            let receipts = receipts.remove(&conversation).unwrap_or_default().into_values();
+            let receipts = receipts.remove(&conversation).unwrap_or_default();
+            let mut receipts: Vec<v1::Event> = receipts.into_values().collect();
+            receipts.sort_unstable_by_key(version);
             EventBatch {
                 events: durable.chain(receipts).collect(),
             }
         })
         .collect()
+}
+
+fn version(event: &v1::Event) -> u64 {
+    match &event.body {
+        Some(event::Body::ReceiptUpdated(receipt)) => receipt.version,
+        _ => 0,
+    }
 }
 
 fn count(entry: &Entry, answer: &Answer) {

@@ -146,7 +146,7 @@ async fn receipts(
         let whole = receipts.len();
         receipts.truncate(if bytes == 0 { 0 } else { fitting(&receipts, bytes) });
         // The version was read before the receipts: asking again after it repeats, and never skips.
-        page.receipts_version = Some(if receipts.len() < whole {
+        page.receipts_version = Some(if receipts.len() < whole || whole == receipts::MAX_AFTER {
             page.complete = false;
             receipts.last().map_or(known, |last| last.version)
         } else {

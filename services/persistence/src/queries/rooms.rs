@@ -92,7 +92,7 @@ pub(super) async fn receipts(
         .unwrap_or_default();
     let fitting = fitting(&receipts, MAX_BYTES);
     let mut receipts_version = head.receipts_version;
-    if fitting < receipts.len() {
+    if fitting < receipts.len() || receipts.len() == store::MAX_AFTER {
         receipts.truncate(fitting);
         receipts_version = receipts.last().map_or(receipts_version, |last| last.version);
     }

@@ -84,6 +84,8 @@ struct Settling<'a> {
     receipt: v1::ReceiptUpdated,
 }
 
+/// Receipts of one conversation read at once.
+pub const MAX_AFTER: usize = 1_000;
 /// Of a reader's receipts that somebody missed: own messages looked through and named, and rows in all.
 const MISSED_WITHIN: i64 = 1_000;
 const MISSED_PER_READER: i64 = 50;
@@ -306,7 +308,8 @@ async fn store(
     Ok(())
 }
 
-/// Receipts of current participants that changed after a version of their conversation, oldest change first.
+/// Receipts of current participants that changed after a version of their conversation, oldest change first,
+/// at most [`MAX_AFTER`] of each.
 ///
 /// # Errors
 /// Of the database.
@@ -321,8 +324,11 @@ pub async fn after(
         "SELECT p.conversation_id, p.user_id, u.number, p.read_seqs::text AS read_seqs, p.delivered_seq,
                 p.receipts_version, p.receipts_at, n.unread, c.head_seq
          FROM unnest($1::uuid[], $2::int8[]) AS asked (conversation_id, version)
-         JOIN participants p ON p.conversation_id = asked.conversation_id AND p.receipts_version > asked.version
-                            AND p.left_seq IS NULL
+         CROSS JOIN LATERAL
+              (SELECT * FROM participants x
+               WHERE x.conversation_id = asked.conversation_id AND x.receipts_version > asked.version
+                 AND x.left_seq IS NULL
+               ORDER BY x.receipts_version LIMIT $3) AS p
          JOIN conversations c ON c.conversation_id = asked.conversation_id
          JOIN users u ON u.user_id = p.user_id
          CROSS JOIN ",
@@ -330,7 +336,13 @@ pub async fn after(
         " ORDER BY p.receipts_version, p.user_id"
     ))
     .bind(versions.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, version)| seq_to(*version)).collect::<Vec<_>>())
+    .bind(
+        versions
+            .iter()
+            .map(|(_, version)| seq_to(*version))
+            .collect::<Vec<_>>(),
+    )
+    .bind(MAX_AFTER as i64)
     .fetch_all(connection)
     .await?;
     let mut receipts: HashMap<ConversationId, Vec<v1::ReceiptUpdated>> = HashMap::new();

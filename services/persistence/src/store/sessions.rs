@@ -33,7 +33,8 @@ pub struct Closed {
     pub visible: bool,
     /// When.
     pub at: DateTime<Utc>,
-    /// What was committed up to then it was surely told.
+    /// What was committed up to then it was surely told. Where nobody says so: a minute before, in which any dead
+    /// connection is noticed.
     pub told_until: DateTime<Utc>,
 }
 
@@ -73,18 +74,22 @@ pub async fn renew(
             .bind(gateway)
             .fetch_optional(&mut *connection)
             .await?;
-    match known {
+    let repeated = match known {
         None => return Ok(Standing::Unknown),
         Some((_, true)) => return Ok(Standing::Lost),
-        Some((latest, false)) if latest >= seq_to(number) => return Ok(Standing::Repeated),
-        Some((_, false)) => {}
-    }
-    sqlx::query("UPDATE gateways SET number = $2, renewed_at = now() WHERE instance = $1")
+        Some((latest, false)) => latest >= seq_to(number),
+    };
+    // Whoever repeats itself lives too.
+    sqlx::query("UPDATE gateways SET number = greatest(number, $2), renewed_at = now() WHERE instance = $1")
         .bind(gateway)
         .bind(seq_to(number))
         .execute(connection)
         .await?;
-    Ok(Standing::New)
+    Ok(if repeated {
+        Standing::Repeated
+    } else {
+        Standing::New
+    })
 }
 
 /// Writes what a gateway's sessions are.
@@ -132,7 +137,7 @@ pub async fn close(
          WHERE s.gateway = $1 AND s.session = gone.session
          RETURNING s.user_id, s.status, now() - gone.ms_ago * interval '1 millisecond',
                    CASE WHEN gone.shown_ms > 0 THEN to_timestamp(gone.shown_ms / 1000.0)
-                        ELSE now() - gone.ms_ago * interval '1 millisecond' - interval '1 second' END",
+                        ELSE now() - gone.ms_ago * interval '1 millisecond' - interval '60 seconds' END",
     )
     .bind(gateway)
     .bind(closed.iter().map(|one| seq_to(one.session)).collect::<Vec<_>>())
@@ -154,7 +159,7 @@ pub async fn close(
 /// Of the database.
 pub async fn close_all(connection: &mut PgConnection, gateway: Uuid) -> Result<Vec<Closed>, sqlx::Error> {
     let rows: Vec<ClosedRow> =
-        sqlx::query_as("DELETE FROM sessions WHERE gateway = $1 RETURNING user_id, status, now(), now() - interval '1 second'")
+        sqlx::query_as("DELETE FROM sessions WHERE gateway = $1 RETURNING user_id, status, now(), now() - interval '60 seconds'")
             .bind(gateway)
             .fetch_all(connection)
             .await?;
@@ -172,7 +177,7 @@ pub async fn close_all_at(
 ) -> Result<Vec<Closed>, sqlx::Error> {
     let rows: Vec<ClosedRow> = sqlx::query_as(
         "DELETE FROM sessions WHERE gateway = $1 RETURNING user_id, status, $2::timestamptz,
-                                                               $2::timestamptz - interval '1 second'",
+                                                               $2::timestamptz - interval '60 seconds'",
     )
     .bind(gateway)
     .bind(at)

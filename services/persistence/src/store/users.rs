@@ -52,14 +52,14 @@ impl TryFrom<UserRow> for v1::User {
 }
 
 /// A living user, with up to when an earlier session was surely told what was committed: while it is open, a
-/// moment before the latest report of its gateway, which took its time.
+/// minute before the latest report of its gateway: in that time any dead connection is noticed.
 ///
 /// # Errors
 /// Of the database.
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<v1::User>, sqlx::Error> {
     let row: Option<UserRow> = sqlx::query_as(
         "SELECT u.user_id, u.number, u.username, u.memberships_version,
-                greatest(p.alive_at, (SELECT max(g.renewed_at) - interval '1 second' FROM sessions s JOIN gateways g ON g.instance = s.gateway
+                greatest(p.alive_at, (SELECT max(g.renewed_at) - interval '60 seconds' FROM sessions s JOIN gateways g ON g.instance = s.gateway
                                       WHERE s.user_id = u.user_id)) AS seen_at
          FROM users u LEFT JOIN presence p USING (user_id)
          WHERE u.user_id = $1 AND u.deleted_at IS NULL",

@@ -325,7 +325,7 @@ async fn a_database_that_forgot_who_is_connected_asks_and_then_believes() {
 }
 
 #[tokio::test]
-async fn an_earlier_session_was_told_what_came_until_a_moment_before_its_last_sign_of_life() {
+async fn an_earlier_session_was_told_what_came_until_a_minute_before_its_last_sign_of_life() {
     with_database(async |db| {
         let queries = queries(&db).await;
         let mut c = db.database.writes.acquire().await.unwrap();
@@ -339,19 +339,19 @@ async fn an_earlier_session_was_told_what_came_until_a_moment_before_its_last_si
         assert_eq!(seen().await, 0);
         let began = now().await;
         one.says(&mut c, vec![online(1, "alice")]).await;
-        assert!(seen().await >= began - 1_000);
+        assert!(seen().await >= began - 60_000);
         one.silent_for(&mut c, 8).await;
         let behind = now().await - seen().await;
-        assert!((9_000..10_000).contains(&behind), "{behind}");
+        assert!((68_000..69_000).contains(&behind), "{behind}");
         one.silent_for(&mut c, 20).await;
         swept(&mut c).await;
         let behind = now().await - seen().await;
-        assert!((21_000..22_000).contains(&behind), "{behind}");
+        assert!((80_000..81_000).contains(&behind), "{behind}");
         let mut two = Gateway::new();
         two.says(&mut c, vec![online(1, "alice")]).await;
         two.says(&mut c, vec![closed(1, "alice", 2)]).await;
         let behind = now().await - seen().await;
-        assert!((3_000..4_000).contains(&behind), "{behind}");
+        assert!((62_000..63_000).contains(&behind), "{behind}");
         let shown_at_ms = now().await - 500;
         two.says(&mut c, vec![online(2, "alice")]).await;
         let closing = SessionReport {

@@ -1,6 +1,6 @@
 //! The sessions attached to a room, and what each user among them has not read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parlance_bus::faults;
@@ -12,9 +12,9 @@ use crate::rooms::frames::Frames;
 use crate::rooms::{Following, Unread};
 use crate::socket::session::{Session, SessionId};
 
-/// Events that may wait for a session while it is told what it missed; it comes back and is told all in one
-/// if there are more.
-const MAX_WAITING: usize = 4_096;
+/// Bytes that may wait for a session in one room while it is told what it missed; it comes back and is told all
+/// in one if there are more.
+const MAX_WAITING: usize = 1 << 20;
 /// Messages remembered, so that a count made a moment ago can be brought up to date.
 const RECENT: usize = 64;
 
@@ -28,11 +28,20 @@ struct Listener {
     /// The head when it was attached.
     present_from: u64,
     /// While it is told what it missed: what comes after that.
-    waiting: Option<Vec<Frame>>,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    hold: u64,
+    frames: Vec<Frame>,
+    bytes: usize,
 }
 
 #[derive(Default)]
 pub(super) struct Audience {
+    /// Sessions that were held so far.
+    holds: u64,
     sessions: HashMap<SessionId, Listener>,
     /// Of attached users, as far as it is known.
     unread: HashMap<String, Unread>,
@@ -62,21 +71,39 @@ impl Audience {
         listener.present_from
     }
 
-    /// Keeps back what the session would be told, until it is released. False where that is so already.
-    pub(super) fn hold(&mut self, id: SessionId) -> bool {
-        let listener = self.sessions.get_mut(&id);
-        let listener = listener.filter(|listener| listener.waiting.is_none());
-        listener.is_some_and(|listener| {
-            listener.waiting = Some(Vec::new());
-            true
-        })
+    /// Keeps back what the session would be told, until it is released with the number returned. `None` where
+    /// that is so already.
+    pub(super) fn hold(&mut self, id: SessionId) -> Option<u64> {
+        let listener = self.sessions.get_mut(&id)?;
+        if listener.waiting.is_some() {
+            return None;
+        }
+        self.holds += 1;
+        listener.waiting = Some(Waiting {
+            hold: self.holds,
+            ..Waiting::default()
+        });
+        Some(self.holds)
     }
 
     /// Tells the session what was kept back, and everything else from now on.
-    pub(super) fn release(&mut self, id: SessionId) {
-        if let Some(listener) = self.sessions.get_mut(&id) {
+    pub(super) fn release(&mut self, id: SessionId, hold: u64) {
+        let listener = self.sessions.get_mut(&id);
+        let held = |listener: &&mut Listener| {
+            listener
+                .waiting
+                .as_ref()
+                .is_some_and(|waiting| waiting.hold == hold)
+        };
+        if let Some(listener) = listener.filter(held) {
             listener.release();
         }
+    }
+
+    /// Whoever has a session here.
+    pub(super) fn users(&self) -> HashSet<UserId> {
+        let sessions = self.sessions.values();
+        sessions.map(|listener| listener.session.user.clone()).collect()
     }
 
     pub(super) fn leave(&mut self, id: SessionId) {
@@ -126,7 +153,7 @@ impl Audience {
     /// Those who follow the conversation itself were told of an event that was committed then.
     pub(super) fn shown(&self, at_ms: i64) {
         for listener in self.sessions.values() {
-            if listener.joined {
+            if listener.joined && listener.waiting.is_none() {
                 listener.session.shown(at_ms);
             }
         }
@@ -262,15 +289,20 @@ impl Audience {
 
 impl Listener {
     fn emit(&mut self, frame: &Frame) {
-        match &mut self.waiting {
-            None => self.session.emit(frame),
-            Some(waiting) if waiting.len() < MAX_WAITING => waiting.push(frame.clone()),
-            Some(_) => self.session.close_transport(),
+        let Some(waiting) = &mut self.waiting else {
+            self.session.emit(frame);
+            return;
+        };
+        waiting.bytes += frame.payload.get().len();
+        if waiting.bytes > MAX_WAITING {
+            self.session.close_transport();
+        } else {
+            waiting.frames.push(frame.clone());
         }
     }
 
     fn release(&mut self) {
-        for frame in self.waiting.take().unwrap_or_default() {
+        for frame in self.waiting.take().unwrap_or_default().frames {
             self.session.emit(&frame);
         }
     }

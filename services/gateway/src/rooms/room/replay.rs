@@ -30,6 +30,8 @@ const BREATH: Duration = Duration::from_millis(20);
 /// One session's way to the present.
 pub(super) struct Replay {
     pub rooms: Rooms,
+    /// What releases the session.
+    pub hold: u64,
     /// The conversation as of the last event to be told.
     pub place: Place,
     pub session: Arc<Session>,
@@ -50,7 +52,7 @@ impl Replay {
         self.events().await;
         self.receipts().await;
         drop(turn);
-        self.rooms.caught_up(self.place.id, self.session.id);
+        self.rooms.caught_up(self.place.id, self.session.id, self.hold);
     }
 
     async fn events(&mut self) {
@@ -82,6 +84,9 @@ impl Replay {
                 return;
             };
             for events in page.events.chunks(PACE) {
+                if !self.is_wanted() {
+                    return;
+                }
                 for event in events {
                     self.place.head_seq = event.seq;
                     self.session.shown(event.at_ms);
