@@ -5,16 +5,7 @@ use parlance_proto::v1::{self, ErrorCode, Role, command, event, query, reply, us
 
 use crate::database::with_database;
 use crate::queries::{answered, ask, events, queries};
-use crate::works::{code, command, conversation, creation, direct, read, sending, view, work};
-
-fn add(who: &str, id: parlance_proto::ConversationId, users: &[&str]) -> v1::Command {
-    let add = v1::AddMembers {
-        user_ids: users.iter().map(|&user| user.to_owned()).collect(),
-        provision_users: true,
-        ..Default::default()
-    };
-    command(who, id, command::Body::AddMembers(add))
-}
+use crate::works::{add, code, command, conversation, creation, direct, read, sending, view, work};
 
 fn remove(who: &str, id: parlance_proto::ConversationId, user: &str) -> v1::Command {
     command(

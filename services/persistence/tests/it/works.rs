@@ -54,6 +54,15 @@ pub(crate) fn creation(who: &str, id: ConversationId, others: &[&str]) -> Comman
     command(who, id, command::Body::CreateConversation(create))
 }
 
+pub(crate) fn add(who: &str, id: ConversationId, users: &[&str]) -> Command {
+    let add = v1::AddMembers {
+        user_ids: users.iter().map(|&user| user.to_owned()).collect(),
+        provision_users: true,
+        ..Default::default()
+    };
+    command(who, id, command::Body::AddMembers(add))
+}
+
 pub(crate) fn direct(who: &str, other: &str) -> Command {
     let create = v1::CreateConversation {
         kind: ConversationKind::Direct.into(),
