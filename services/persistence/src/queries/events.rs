@@ -6,7 +6,7 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, ConversationKind};
 use sqlx::PgConnection;
 
-use super::page::{MAX_BYTES, fitting};
+use super::page::{MAX_BYTES, cut};
 use super::{QueryError, Viewer, head};
 use crate::ingest::work::refuse;
 use crate::store::conversations::{Head, heads};
@@ -108,15 +108,7 @@ async fn pages(
     let mut bytes = MAX_BYTES;
     for (page, (head, _)) in pages.iter_mut().zip(asked).filter(|(page, _)| !page.resync) {
         let mut events = logs.remove(&head.id).unwrap_or_default();
-        let whole = events.len();
-        events.truncate(if bytes == 0 { 0 } else { fitting(&events, bytes) });
-        let used: usize = events.iter().map(prost::Message::encoded_len).sum();
-        bytes = if events.len() < whole {
-            0
-        } else {
-            bytes.saturating_sub(used)
-        };
-        page.complete &= events.len() == whole;
+        page.complete &= cut(&mut events, &mut bytes);
         page.events = events;
     }
     Ok(pages)
@@ -143,21 +135,14 @@ async fn receipts(
             continue;
         };
         let mut receipts = changed.remove(&head.id).unwrap_or_default();
-        let whole = receipts.len();
-        receipts.truncate(if bytes == 0 { 0 } else { fitting(&receipts, bytes) });
+        let full = receipts.len() == receipts::MAX_AFTER;
         // The version was read before the receipts: asking again after it repeats, and never skips.
-        page.receipts_version = Some(if receipts.len() < whole || whole == receipts::MAX_AFTER {
+        page.receipts_version = Some(if cut(&mut receipts, &mut bytes) && !full {
+            head.receipts_version
+        } else {
             page.complete = false;
             receipts.last().map_or(known, |last| last.version)
-        } else {
-            head.receipts_version
         });
-        let sent: usize = receipts.iter().map(prost::Message::encoded_len).sum();
-        bytes = if receipts.len() < whole {
-            0
-        } else {
-            bytes.saturating_sub(sent)
-        };
         page.receipts = receipts;
     }
     Ok(())

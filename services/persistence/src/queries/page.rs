@@ -35,6 +35,17 @@ pub(super) fn fitting<'a, T: prost::Message + 'a>(
     count
 }
 
+/// Cuts off what does not fit the bytes that are left, and takes those away that are used: all of them where
+/// something was cut off, so that what comes after does not overtake it. Whether nothing was.
+pub(super) fn cut<T: prost::Message>(items: &mut Vec<T>, left: &mut usize) -> bool {
+    let whole = items.len();
+    items.truncate(if *left == 0 { 0 } else { fitting(&*items, *left) });
+    let used: usize = items.iter().map(prost::Message::encoded_len).sum();
+    let is_whole = items.len() == whole;
+    *left = if is_whole { left.saturating_sub(used) } else { 0 };
+    is_whole
+}
+
 /// Leaves out what the participants of a very large conversation have read, where it would not fit.
 pub(super) fn slim<T: prost::Message>(item: &mut T, participants: impl Fn(&mut T) -> &mut Vec<Participant>) {
     if item.encoded_len() > MAX_BYTES {

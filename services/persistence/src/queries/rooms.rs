@@ -5,7 +5,7 @@ use parlance_proto::v1::{self, ConversationKind};
 use prost::Message as _;
 use sqlx::PgConnection;
 
-use super::page::{MAX_BYTES, fitting, slim};
+use super::page::{MAX_BYTES, cut, slim};
 use super::{QueryError, Viewer, head};
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
@@ -90,12 +90,13 @@ pub(super) async fn receipts(
         .await?
         .remove(&head.id)
         .unwrap_or_default();
-    let fitting = fitting(&receipts, MAX_BYTES);
-    let mut receipts_version = head.receipts_version;
-    if fitting < receipts.len() || receipts.len() == store::MAX_AFTER {
-        receipts.truncate(fitting);
-        receipts_version = receipts.last().map_or(receipts_version, |last| last.version);
-    }
+    let full = receipts.len() == store::MAX_AFTER;
+    let mut left = MAX_BYTES;
+    let receipts_version = if cut(&mut receipts, &mut left) && !full {
+        head.receipts_version
+    } else {
+        receipts.last().map_or(head.receipts_version, |last| last.version)
+    };
     Ok(v1::Receipts {
         receipts,
         receipts_version,
@@ -122,6 +123,7 @@ pub(super) async fn missed_receipts(
             receipts,
         })
         .collect();
-    conversations.truncate(fitting(&conversations, MAX_BYTES));
+    let mut left = MAX_BYTES;
+    cut(&mut conversations, &mut left);
     Ok(v1::MissedReceipts { conversations })
 }
