@@ -89,12 +89,11 @@ impl Replay {
                 }
                 for event in events {
                     self.place.head_seq = event.seq;
-                    self.session.shown(event.at_ms);
-                    if !self.matters(event) {
-                        continue;
-                    }
-                    if let Some(outbound) = told(&self.place, event) {
+                    if self.matters(event)
+                        && let Some(outbound) = told(&self.place, event)
+                    {
                         self.session.tell(outbound);
+                        self.session.shown(event.at_ms);
                     }
                 }
                 self.breathe().await;

@@ -136,6 +136,7 @@ impl Serving {
         let session = Arc::clone(&self.session);
         let returns = following.missed.is_some();
         let attached = self.shared.rooms.attach(id, session, following).await?;
+        self.joined.insert(id);
         if returns {
             let (rooms, session) = (self.shared.rooms.clone(), Arc::clone(&self.session));
             tokio::spawn(async move { rooms.tell_missed_receipts(&session, Some(id)).await });
@@ -151,8 +152,8 @@ impl Serving {
     }
 
     /// What the client is told of the past when it joins for the first time on this connection.
-    fn missed(&mut self, joining: &Conversation, id: ConversationId) -> Option<Missed> {
-        let first = self.joined.insert(id);
+    fn missed(&self, joining: &Conversation, id: ConversationId) -> Option<Missed> {
+        let first = !self.joined.contains(&id);
         let returns = self.session.seen_at_ms > 0;
         (first && returns && self.session.dialect.backlog() == Backlog::AtJoin).then(|| Missed {
             after: joining.delivered_seq,
