@@ -246,6 +246,16 @@ for (const [what, position] of [
   });
 }
 
+test('a void position shows the latest where the vocabulary has no word for it', async () => {
+  const [alice, bob] = [person('alice'), person('bob')];
+  const conversation = await direct(alice, bob);
+  const [one] = await posts(alice, conversation, ['one']);
+  const auth = { token: token(bob), dialect: 'chats', since: { [conversation.id]: { epoch: randomUUID(), seq: 1 } } };
+  const client = await connect(bob, 1, { auth, events: 'all' });
+  const marker = await settled(client, alice, conversation);
+  assert.deepEqual(client.all('message:new').map(({ id }) => id), [one.id, marker]);
+});
+
 test('positions of conversations one is not in show nothing, and a malformed list is refused', async () => {
   const [alice, bob, mallory] = ['alice', 'bob', 'mallory'].map(person);
   const conversation = await direct(alice, bob);

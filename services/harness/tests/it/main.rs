@@ -24,6 +24,7 @@ mod observability;
 mod operations;
 mod presence;
 mod push;
+mod restore;
 mod soak;
 mod spec;
 mod startup;

@@ -211,4 +211,19 @@ mod tests {
             [("a".to_owned(), vec![5, 7, 0]), ("b".to_owned(), vec![3])]
         );
     }
+
+    #[test]
+    fn receipts_of_a_batch_ascend_by_version_whoever_they_are_of() {
+        let receipt = |user: &str, version| v1::Event {
+            body: Some(event::Body::ReceiptUpdated(v1::ReceiptUpdated {
+                user_id: user.into(),
+                version,
+                ..Default::default()
+            })),
+            ..event("a", 0)
+        };
+        let batches = by_conversation(vec![receipt("ann", 7), receipt("zoe", 5), receipt("bob", 6)]);
+        let versions: Vec<u64> = batches[0].events.iter().map(version).collect();
+        assert_eq!((batches.len(), versions), (1, vec![5, 6, 7]));
+    }
 }
