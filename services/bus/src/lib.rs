@@ -36,5 +36,5 @@ pub use consume::{Delivery, Puller};
 pub use error::{Error, ErrorKind};
 pub use publish::StoredEvents;
 pub use request::{IncomingQuery, QueryServer};
-pub use streams::StreamSettings;
+pub use streams::{StreamSettings, StreamUse, StreamsFound};
 pub use subscribe::{Subscription, SystemTarget};
