@@ -15,6 +15,7 @@ export const checks = {
   grace,
   selectors,
   services,
+  phases,
   references,
   secrets,
   images,
@@ -206,6 +207,24 @@ function services(overlay) {
   }
   for (const set of of(overlay, "StatefulSet")) {
     if (!all.some((service) => service.metadata.name === set.spec.serviceName)) problems.push(`${name(set)}: no Service ${set.spec.serviceName}`);
+  }
+  return problems;
+}
+
+/** What is rolled out by itself (`kubectl apply -l app.kubernetes.io/component=…`) brings what its pods need to begin. */
+function phases(overlay) {
+  const problems = [];
+  const label = "app.kubernetes.io/component";
+  for (const workload of workloads(overlay)) {
+    const component = workload.metadata.labels?.[label];
+    if (!component) problems.push(`${name(workload)} belongs to no component`);
+    const maps = [...(pod(workload).volumes ?? []).map((v) => v.configMap?.name),
+      ...containers(workload).flatMap((c) => (c.envFrom ?? []).map((e) => e.configMapRef?.name))];
+    const needed = [...of(overlay, "ServiceAccount").filter((o) => o.metadata.name === pod(workload).serviceAccountName),
+      ...of(overlay, "ConfigMap").filter((o) => maps.includes(o.metadata.name))];
+    for (const object of needed) {
+      if (object.metadata.labels?.[label] !== component) problems.push(`${name(workload)} is rolled out without ${name(object)}`);
+    }
   }
   return problems;
 }

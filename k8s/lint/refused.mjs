@@ -48,6 +48,9 @@ export const broken = [
   ["services", "ha", /\/metrics is open/, (o) => { spec(o, "HTTPRoute", "parlance").rules[0].matches.push({ path: { type: "PathPrefix", value: "/metrics" } }); }],
   ["services", "ha", /timeouts are refused/, (o) => { spec(o, "HTTPRoute", "parlance").rules[0].timeouts = { request: "1h" }; }],
 
+  ["phases", "ha", /without ServiceAccount/, (o) => { delete get(o, "ServiceAccount", "parlance-nats").metadata.labels["app.kubernetes.io/component"]; }],
+  ["phases", "ha", /without ConfigMap/, (o) => { get(o, "ConfigMap", "parlance-gateway").metadata.labels["app.kubernetes.io/component"] = "x"; }],
+
   ["references", "ha", /no ConfigMap/, (o) => { container(o, "parlance-gateway").envFrom[0].configMapRef.name = "missing"; }],
   ["references", "ha", /has no nats-passwort/, (o) => { container(o, "parlance-gateway").env[0].valueFrom.secretKeyRef.key = "nats-passwort"; }],
   ["references", "dev", /no Secret/, (o) => { o.splice(o.indexOf(get(o, "Secret", "parlance-postgres")), 1); }],

@@ -19,6 +19,7 @@ mod handover;
 mod journals;
 mod kills;
 mod matrix;
+mod metrics;
 mod mutants;
 mod observability;
 mod operations;
