@@ -105,6 +105,43 @@ impl Stack {
             .expect("the stack is built with a balancer")
     }
 
+    /// Starts a load balancer in front of anything that answers `/readyz`.
+    ///
+    /// # Errors
+    /// There is no balancer program, or none of the targets answers.
+    pub async fn balance(&self, targets: Vec<Target>) -> anyhow::Result<Process> {
+        let program = Haproxy::find()?;
+        with_fresh_ports(|| {
+            let balancer = Balancer {
+                program: program.clone(),
+                folder: self.folder.path().join("balancer"),
+                port: ports::free()?,
+                monitor_port: ports::free()?,
+                targets: targets.clone(),
+                log: self.folder.path().join("logs/balancer.log"),
+            };
+            balancer.configure()?;
+            Ok(Process::new(
+                balancer.launch(Lifetime::WithParent),
+                balancer.probe(),
+                balancer.url(),
+                balancer.monitor_url(),
+            ))
+        })
+        .await
+    }
+
+    /// Where clients come in: the load balancer, or each gateway where there is none.
+    #[must_use]
+    pub fn entrances(&self) -> Vec<String> {
+        let balancer = self.balancer.iter();
+        let gateways = self.gateways.iter().filter(|_| self.balancer.is_none());
+        balancer
+            .chain(gateways)
+            .map(|process| process.base_url().to_owned())
+            .collect()
+    }
+
     /// The gateway with this index.
     ///
     /// # Panics
@@ -311,32 +348,13 @@ async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Resu
 }
 
 async fn start_balancer(stack: &Stack) -> anyhow::Result<Process> {
-    let program = Haproxy::find()?;
     let targets = stack.gateways.iter().map(|gateway| {
         anyhow::Ok(Target {
             port: port_of(gateway.base_url())?,
             internal_port: port_of(gateway.internal_url())?,
         })
     });
-    let targets: Vec<_> = targets.collect::<anyhow::Result<_>>()?;
-    with_fresh_ports(|| {
-        let balancer = Balancer {
-            program: program.clone(),
-            folder: stack.folder.path().join("balancer"),
-            port: ports::free()?,
-            monitor_port: ports::free()?,
-            targets: targets.clone(),
-            log: stack.folder.path().join("logs/balancer.log"),
-        };
-        balancer.configure()?;
-        Ok(Process::new(
-            balancer.launch(Lifetime::WithParent),
-            balancer.probe(),
-            balancer.url(),
-            balancer.monitor_url(),
-        ))
-    })
-    .await
+    stack.balance(targets.collect::<anyhow::Result<_>>()?).await
 }
 
 fn port_of(url: &str) -> anyhow::Result<u16> {

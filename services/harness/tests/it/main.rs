@@ -5,6 +5,7 @@
     reason = "a failed assumption of a test is a failed test"
 )]
 
+mod anywhere;
 mod boundaries;
 mod conformance;
 mod contract;
@@ -19,6 +20,7 @@ mod handover;
 mod journals;
 mod kills;
 mod matrix;
+mod metrics;
 mod mutants;
 mod observability;
 mod operations;

@@ -9,6 +9,7 @@ use parlance_harness::devstack::process::Process;
 use parlance_harness::eventually::{equal, eventually};
 use serde_json::Value;
 
+use crate::metrics::gauge;
 use crate::spec::{Transport, run};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -22,20 +23,6 @@ fn polling(stack: &Stack) -> String {
 
 async fn status(request: reqwest::RequestBuilder) -> anyhow::Result<u16> {
     Ok(request.send().await?.status().as_u16())
-}
-
-/// The sum over all series of this metric; nothing where there is none.
-async fn gauge(process: &Process, name: &str) -> anyhow::Result<Option<f64>> {
-    let text = reqwest::get(format!("{}/metrics", process.internal_url()))
-        .await?
-        .text()
-        .await?;
-    let values = text.lines().filter_map(|line| {
-        let rest = line.strip_prefix(name)?;
-        let own = rest.starts_with(' ') || rest.starts_with('{');
-        own.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
-    });
-    Ok(values.reduce(|sum, value| sum + value))
 }
 
 async fn counts(process: &Process, name: &str, wanted: f64) {
