@@ -5,11 +5,13 @@
     reason = "a failed assumption of a test is a failed test"
 )]
 
+mod anywhere;
 mod boundaries;
 mod conformance;
 mod contract;
 mod control;
 mod conversations;
+mod dashboard;
 mod dev;
 mod devstack;
 mod dialects;
