@@ -421,6 +421,11 @@ function scaling(overlay, facts) {
       const metric = object.spec.metrics[0]?.pods;
       if (metric?.metric.name !== "chat_gateway_connections") say("must scale on connections");
       const most = Number(setting(pod(workload).containers[0], overlay, facts, "socket.max_connections"));
+      // The clients of a full pod come back at once to as few others as there may be.
+      const seconds = Number(setting(pod(workload).containers[0], overlay, facts, "shutdown.drain_ms")) / 1000;
+      const admitted = Number(setting(pod(workload).containers[0], overlay, facts, "socket.handshakes_per_second"));
+      const others = object.spec.minReplicas - 1;
+      if (most / seconds > admitted * others) say(`a drain sends ${most / seconds} clients a second to others that admit ${admitted * others}`);
       if (!(Number(metric?.target.averageValue) < most)) say(`scales only when all are full (${most})`);
     } else {
       const unknown = object.spec.triggers.flatMap((t) => t.metadata.query?.match(/chat_\w+/g) ?? []).filter((m) => !facts.metrics.has(m));
