@@ -19,6 +19,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("SOCKET_CORS_ORIGINS", "cors.origins"),
 ];
 
+/// Lets the gateway find out by itself where others reach it.
+pub const RELAY_AUTO: &str = "auto";
+
 /// All settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,8 @@ pub struct Settings {
     pub docs: Docs,
     /// Socket.IO.
     pub socket: Socket,
+    /// Requests that reach another gateway than they should.
+    pub relay: Relay,
     /// Sizes and rates.
     pub limits: Limits,
     /// Commands.
@@ -175,6 +180,14 @@ pub struct Limits {
     pub events_per_second: u32,
     /// Events.
     pub events_burst: u32,
+}
+
+/// Requests that reach another gateway than they should.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// `host:port`, [`RELAY_AUTO`], or empty for nowhere.
+    pub address: String,
 }
 
 /// Commands.
