@@ -266,7 +266,7 @@ mod tests {
             "abcdefghijklm-_1",
             "abcdefghijklm-_1.",
             "abcdefghijklm-_1.*",
-            "abcdefghijklm-_1.0190a6e00000700080000000000000.>",
+            "abcdefghijklm-_1.0190a6e00000700080000000000000.*",
             "abcdefghijklm-_1.0190A6E0000070008000000000000001",
             "abc.0190a6e0000070008000000000000001",
             "abcdefghijklm.*1.0190a6e0000070008000000000000001",
