@@ -11,7 +11,7 @@ CONTRACT := services/gateway/contract/lint
 LINTER := $(CONTRACT)/node_modules/.package-lock.json
 
 .PHONY: help up down status demo token doctor test test-faults faulty check fmt fmt-check lint doc generate check-generated \
-  lint-contract deny build
+  lint-contract lint-k8s lint-alerts deny build
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ faulty:
 	@mkdir -p $(FAULTY)
 	@for service in gateway persistence; do cp -f $(BIN)/parlance-$$service $(FAULTY)/; done
 
-check: fmt-check lint doc check-generated lint-contract test ## Everything that CI does
+check: fmt-check lint doc check-generated lint-contract lint-k8s lint-alerts test ## Everything that CI does
 
 fmt: ## Format the sources
 	@cargo fmt --all
@@ -82,6 +82,12 @@ check-generated:
 
 lint-contract: $(LINTER) ## Check the OpenAPI and AsyncAPI documents
 	@cd $(CONTRACT) && npm run --silent lint
+
+lint-k8s: ## Check the Kubernetes objects against every supported version and our policy
+	@k8s/check
+
+lint-alerts: ## Check Prometheus' configuration, test every alert, and parse the dashboard
+	@deploy/observability/check
 
 deny: ## Check licences and sources of dependencies (needs cargo-deny)
 	@cargo deny check bans licenses sources

@@ -39,5 +39,5 @@ pub use error::{Error, ErrorKind};
 pub use publish::StoredEvents;
 pub use relay::{IncomingRelay, Relays};
 pub use request::{IncomingQuery, QueryServer};
-pub use streams::StreamSettings;
+pub use streams::{StreamSettings, StreamUse, StreamsFound};
 pub use subscribe::{Subscription, SystemTarget};

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::dialect::Answer;
 use crate::error::ClientError;
 use crate::rooms::Rooms;
+use crate::signals;
 use crate::socket::session::{Ack, Request, Session};
 
 /// What a command led to.
@@ -196,6 +197,7 @@ impl Commands {
 
 impl Waiter {
     fn tell(self, rooms: &Rooms, outcome: Outcome) {
+        signals::count_command(outcome.as_ref().err());
         match self {
             Self::Socket {
                 session,

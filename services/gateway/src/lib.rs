@@ -14,6 +14,7 @@
 //! | [`control`] | orders of other services: disconnected users, revoked tokens |
 //! | [`presence`] | who is here: the lease of this replica, and who is told of whom |
 //! | [`rest`] | HTTP routes |
+//! | `signals` | metrics that no event brings about |
 //! | [`limits`], [`error`], [`config`] | what may be asked, what is answered, what is set |
 
 pub mod app;
@@ -32,5 +33,6 @@ pub mod repair;
 pub mod resolver;
 pub mod rest;
 pub mod rooms;
+mod signals;
 pub mod socket;
 pub mod users;

@@ -16,5 +16,6 @@ mod push;
 pub mod queries;
 pub mod read_set;
 pub mod service;
+mod signals;
 pub mod startup;
 pub mod store;

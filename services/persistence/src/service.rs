@@ -23,7 +23,7 @@ use crate::leases::{Leases, Owned};
 use crate::presence::{Presence, Sweeper};
 use crate::push::Pushing;
 use crate::queries::Queries;
-use crate::startup;
+use crate::{signals, startup};
 
 /// Pause between attempts to make the streams.
 const STREAMS_PAUSE: Duration = Duration::from_secs(1);
@@ -72,6 +72,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
     drop(connection);
     let database = Database::new(&config.database)?;
     let bus = Bus::connect(&config.nats.connect(replica)).await?;
+    signals::begin(config.ingest.partitions);
 
     let health = Health::new();
     let life = Lifecycle::new();
@@ -235,15 +236,17 @@ async fn made_streams(bus: &Bus, streams: &StreamSettings, condition: &Condition
     }
 }
 
-/// Returns when a stream was deleted under us.
+/// Shows how full the streams are, and returns when one was deleted under us.
 async fn vanished(bus: &Bus, streams: &StreamSettings) {
     loop {
         tokio::time::sleep(STREAMS_CHECK).await;
-        match bus.missing_streams(streams).await {
-            Ok(missing) if missing.is_empty() => {}
-            Ok(missing) => {
-                tracing::error!(?missing, "streams were deleted; making them again");
-                return;
+        match bus.look_at_streams(streams).await {
+            Ok(found) => {
+                signals::show_streams(&found.used);
+                if !found.missing.is_empty() {
+                    tracing::error!(missing = ?found.missing, "streams were deleted; making them again");
+                    return;
+                }
             }
             Err(error) => tracing::debug!(%error, "streams not looked for"),
         }

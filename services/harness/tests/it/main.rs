@@ -11,6 +11,7 @@ mod conformance;
 mod contract;
 mod control;
 mod conversations;
+mod dashboard;
 mod dev;
 mod devstack;
 mod dialects;
