@@ -40,6 +40,7 @@ impl Dev {
             .args(arguments)
             .env(MARK, self.path())
             .env("PORT", "0")
+            .env("STACK", "local")
             .env("PARLANCE_DEVSTACK_SERVERS", "wheels");
         command
     }

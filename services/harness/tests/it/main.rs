@@ -5,6 +5,7 @@
     reason = "a failed assumption of a test is a failed test"
 )]
 
+mod accounts;
 mod boundaries;
 mod conformance;
 mod contract;
@@ -16,6 +17,7 @@ mod dialects;
 mod director;
 mod faults;
 mod handover;
+mod healthcheck;
 mod journals;
 mod kills;
 mod matrix;
