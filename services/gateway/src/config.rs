@@ -249,7 +249,11 @@ impl Validate for Settings {
         not_empty("nats.url", &self.nats.url, "one or more nats:// addresses")?;
         if !parlance_bus::subject::is_literal(&self.nats.inbox_prefix) {
             let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
-            return Err(Invalid::new("nats.inbox_prefix", &self.nats.inbox_prefix, allowed));
+            return Err(Invalid::new(
+                "nats.inbox_prefix",
+                &self.nats.inbox_prefix,
+                allowed,
+            ));
         }
         in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
         self.jwt.validate()?;

@@ -37,8 +37,10 @@ impl StackBuilder {
         let folder = Folder::create()?;
         let secret = environment::random_hex();
         let accounts = self.accounts.then(|| Accounts::new(&secret));
-        let servers = (start_postgres(&self, &folder), start_nats(&self, &folder, &accounts));
-        let (postgres, nats) = tokio::try_join!(servers.0, servers.1)?;
+        let (postgres, nats) = tokio::try_join!(
+            start_postgres(&self, &folder),
+            start_nats(&self, &folder, accounts.as_ref())
+        )?;
         let mut stack = Stack {
             gateways: vec![],
             persistence: vec![],
@@ -333,7 +335,7 @@ async fn create_database(server: &Postgres, process: &Process) -> anyhow::Result
 async fn start_nats(
     builder: &StackBuilder,
     folder: &Folder,
-    accounts: &Option<Accounts>,
+    accounts: Option<&Accounts>,
 ) -> anyhow::Result<Vec<Process>> {
     let routes = (0..builder.nats_servers).map(|_| ports::free());
     let routes: Vec<_> = routes.collect::<anyhow::Result<_>>()?;
@@ -352,7 +354,7 @@ async fn start_nats_server(
     builder: &StackBuilder,
     folder: &Folder,
     cluster: Option<Cluster>,
-    accounts: &Option<Accounts>,
+    accounts: Option<&Accounts>,
 ) -> anyhow::Result<Process> {
     let program = nats_for_tests()?;
     let name = cluster.as_ref().map_or("nats", |cluster| &cluster.server);
@@ -365,7 +367,7 @@ async fn start_nats_server(
             max_payload: builder.max_payload,
             max_pending: builder.max_pending,
             cluster: cluster.clone(),
-            accounts: accounts.clone(),
+            accounts: accounts.cloned(),
             log: folder.path().join(format!("logs/{name}.log")),
         };
         server.configure()?;

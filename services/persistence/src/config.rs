@@ -280,7 +280,11 @@ impl Validate for Config {
         not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")?;
         if !parlance_bus::subject::is_literal(&self.nats.inbox_prefix) {
             let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
-            return Err(Invalid::new("nats.inbox_prefix", &self.nats.inbox_prefix, allowed));
+            return Err(Invalid::new(
+                "nats.inbox_prefix",
+                &self.nats.inbox_prefix,
+                allowed,
+            ));
         }
         one_of(
             "nats.stream_replicas",

@@ -26,10 +26,7 @@ pub async fn ask(host: &str, port: u16, ready: bool) -> anyhow::Result<ExitCode>
         return Err(StartupError::new("cannot ask", url, hint).into());
     }
     // A proxy would ask its own loopback.
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(PATIENCE)
-        .build()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let hint = "read the service's log";
     let answer = client.get(&url).send().await.map_err(|error| {
         let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |one| one.source()).last();

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
+use super::env_file;
 use super::folder::DevFolder;
 use super::replicas::Wanted;
 use super::report::{Report, line};
 use super::up::farewell;
-use super::env_file;
 use crate::devstack::repository;
 use crate::environment;
 use crate::eventually::eventually;
@@ -38,9 +38,9 @@ impl Compose {
     pub fn find() -> anyhow::Result<Option<Self>> {
         match environment::variable("STACK").as_deref() {
             Some("local") => Ok(None),
-            Some("compose") => Self::answering()
-                .map(Some)
-                .context("STACK=compose needs a container engine that answers and its compose: see `docker info`"),
+            Some("compose") => Self::answering().map(Some).context(
+                "STACK=compose needs a container engine that answers and its compose: see `docker info`",
+            ),
             None => Ok(Self::answering()),
             Some(other) => bail!("STACK is `{other}`: it may be local or compose"),
         }
@@ -113,7 +113,11 @@ impl Compose {
             down.arg("--volumes");
         }
         let code = down.status().context("cannot run compose")?;
-        ensure!(code.success(), "`{} down` failed: see above", self.words.join(" "));
+        ensure!(
+            code.success(),
+            "`{} down` failed: see above",
+            self.words.join(" ")
+        );
         fs::remove_file(folder.env_file()).ok();
         if purge {
             fs::remove_file(folder.secret_file()).ok();

@@ -65,10 +65,7 @@ pub(super) fn farewell(
     for (index, url) in gateways.iter().enumerate() {
         line(format_args!("  gateway {}    {url}", index + 1));
     }
-    line(format_args!(
-        "  settings     {}",
-        folder.env_file().display()
-    ));
+    line(format_args!("  settings     {}", folder.env_file().display()));
     line(format_args!("  logs         {logs}"));
     if let Some(gateway) = gateways.first() {
         let token = Token::new("alice")

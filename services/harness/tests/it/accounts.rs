@@ -179,10 +179,15 @@ async fn other_services(stack: &Stack) {
 /// A service of its own makes a durable consumer of the feed and takes an event from it.
 async fn follower(stack: &Stack) {
     let mut follower = Member::connect(stack, Role::Feed).await;
-    let config = json!({ "durable_name": "search", "ack_policy": "explicit", "filter_subject": "chat.evt.>" });
+    let config =
+        json!({ "durable_name": "search", "ack_policy": "explicit", "filter_subject": "chat.evt.>" });
     let request = json!({ "stream_name": "EVENTS", "config": config }).to_string();
     let made = follower
-        .asks("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.search", "", request.as_bytes())
+        .asks(
+            "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.search",
+            "",
+            request.as_bytes(),
+        )
         .await;
     let made: Value = serde_json::from_slice(&made).unwrap();
     assert_eq!(made["name"], "search", "{made}");
@@ -224,7 +229,14 @@ async fn a_whole_stack_lives_within_its_roles() {
             { "user": "emil", "dialect": "native", "gateways": [1] },
         ]),
     );
-    post(&stack, 1, "dora", "/conversations/direct", &json!({ "user_id": "emil" })).await;
+    post(
+        &stack,
+        1,
+        "dora",
+        "/conversations/direct",
+        &json!({ "user_id": "emil" }),
+    )
+    .await;
     watchers.becomes("dora", "emil", "online", PATIENCE).await;
     // Whoever begins again takes over consumers and reads what was ordered before.
     stack.gateway(0).restart().await.unwrap();
