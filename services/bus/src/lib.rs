@@ -17,6 +17,7 @@
 //! | `chat.qry.<name>` | [`Query`](parlance_proto::v1::Query) → [`Reply`](parlance_proto::v1::Reply) | one replica of the queue group answers |
 //! | `chat.system.<conversation>`, `chat.system.user.<user>` | [`SystemMessage`](parlance_proto::v1::SystemMessage) | accepted once the stream answers |
 //! | `chat.control.<kind>.<name>` | [`Control`](parlance_proto::v1::Control) | live at most once, in the stream `CONTROL` the latest of each subject |
+//! | `chat.gw.<gateway>` | [`Relay`](parlance_proto::v1::Relay) → [`RelayReceipt`](parlance_proto::v1::RelayReceipt) | answered by that gateway alone, at once where it is gone |
 
 pub mod connection;
 pub mod consume;
@@ -25,6 +26,7 @@ pub mod error;
 pub mod faults;
 pub mod publish;
 pub mod push;
+pub mod relay;
 pub mod request;
 pub mod streams;
 pub mod subject;
@@ -35,6 +37,7 @@ pub use connection::{Bus, ConnectSettings, Link};
 pub use consume::{Delivery, Puller};
 pub use error::{Error, ErrorKind};
 pub use publish::StoredEvents;
+pub use relay::{IncomingRelay, Relays};
 pub use request::{IncomingQuery, QueryServer};
 pub use streams::StreamSettings;
 pub use subscribe::{Subscription, SystemTarget};

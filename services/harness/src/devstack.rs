@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod accounts;
+pub mod balancer;
 pub mod identity;
 pub mod launch;
 pub mod lock;

@@ -13,6 +13,7 @@ use futures::future::try_join_all;
 
 use crate::devstack::account::Account;
 use crate::devstack::accounts::{Accounts, Role};
+use crate::devstack::balancer::{Balancer, Haproxy, Target};
 use crate::devstack::launch::Lifetime;
 use crate::devstack::nats::{Cluster, Nats};
 use crate::devstack::ports;
@@ -42,6 +43,7 @@ impl StackBuilder {
             start_nats(&self, &folder, accounts.as_ref())
         )?;
         let mut stack = Stack {
+            balancer: None,
             gateways: vec![],
             persistence: vec![],
             nats,
@@ -61,6 +63,9 @@ impl StackBuilder {
         let (persistence, gateways) = tokio::try_join!(try_join_all(persistence), try_join_all(gateways))?;
         stack.persistence = persistence;
         stack.gateways = gateways;
+        if self.balanced {
+            stack.balancer = Some(start_balancer(&stack).await?);
+        }
         Ok(stack)
     }
 }
@@ -79,6 +84,7 @@ impl StackBuilder {
 #[derive(Debug)]
 pub struct Stack {
     // Fields are dropped in this order: services before what they need, files last.
+    balancer: Option<Process>,
     gateways: Vec<Process>,
     persistence: Vec<Process>,
     nats: Vec<Process>,
@@ -93,6 +99,17 @@ impl Stack {
     #[must_use]
     pub fn builder() -> StackBuilder {
         StackBuilder::default()
+    }
+
+    /// The load balancer.
+    ///
+    /// # Panics
+    /// The stack was not [`StackBuilder::balanced`].
+    #[must_use]
+    pub fn balancer(&self) -> &Process {
+        self.balancer
+            .as_ref()
+            .expect("the stack is built with a balancer")
     }
 
     /// The gateway with this index.
@@ -218,6 +235,7 @@ impl Stack {
             .chain(&self.nats)
             .chain(&self.persistence)
             .chain(&self.gateways)
+            .chain(&self.balancer)
     }
 
     fn connections(&self) -> Vec<(String, String)> {
@@ -317,14 +335,43 @@ async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Resu
     Ok(process)
 }
 
+async fn start_balancer(stack: &Stack) -> anyhow::Result<Process> {
+    let program = Haproxy::find()?;
+    let targets = stack.gateways.iter().map(|gateway| {
+        anyhow::Ok(Target {
+            port: port_of(gateway.base_url())?,
+            internal_port: port_of(gateway.internal_url())?,
+        })
+    });
+    let targets: Vec<_> = targets.collect::<anyhow::Result<_>>()?;
+    with_fresh_ports(|| {
+        let balancer = Balancer {
+            program: program.clone(),
+            folder: stack.folder.path().join("balancer"),
+            port: ports::free()?,
+            monitor_port: ports::free()?,
+            targets: targets.clone(),
+            log: stack.folder.path().join("logs/balancer.log"),
+        };
+        balancer.configure()?;
+        Ok(Process::new(
+            balancer.launch(Lifetime::WithParent),
+            balancer.probe(),
+            balancer.url(),
+            balancer.monitor_url(),
+        ))
+    })
+    .await
+}
+
+fn port_of(url: &str) -> anyhow::Result<u16> {
+    let port = url.rsplit(['/', ':']).find_map(|part| part.parse().ok());
+    port.with_context(|| format!("{url} names no port"))
+}
+
 async fn create_database(server: &Postgres, process: &Process) -> anyhow::Result<()> {
-    let port = process
-        .base_url()
-        .rsplit(['/', ':'])
-        .find_map(|part| part.parse().ok());
-    let port = port.context("the URL of Postgres names no port")?;
     Postgres {
-        port,
+        port: port_of(process.base_url())?,
         ..server.clone()
     }
     .create_database()

@@ -14,6 +14,7 @@ pub struct StackBuilder {
     pub(super) faulty: bool,
     pub(super) nats_servers: usize,
     pub(super) accounts: bool,
+    pub(super) balanced: bool,
     pub(super) shared: Vec<(String, String)>,
     pub(super) gateway: Vec<(String, String)>,
     pub(super) persist: Vec<(String, String)>,
@@ -98,6 +99,13 @@ impl StackBuilder {
         self
     }
 
+    /// A load balancer without stickiness in front of the gateways: [`Stack::balancer`](super::Stack::balancer).
+    #[must_use]
+    pub fn balanced(mut self) -> Self {
+        self.balanced = true;
+        self
+    }
+
     /// Largest NATS payload in bytes; 1 MB by default.
     #[must_use]
     pub fn max_payload(mut self, bytes: u32) -> Self {
@@ -118,6 +126,7 @@ impl Default for StackBuilder {
             faulty: false,
             nats_servers: 1,
             accounts: false,
+            balanced: false,
             shared: vec![],
             gateway: vec![],
             persist: vec![],
