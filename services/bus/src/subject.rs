@@ -138,6 +138,14 @@ pub fn parse_system(subject: &str) -> Result<System, InvalidId> {
     }
 }
 
+/// Whether a text is one or more subject tokens without wildcards, of characters that need no escape anywhere.
+pub fn is_literal(subject: &str) -> bool {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    subject
+        .split('.')
+        .all(|token| !token.is_empty() && token.bytes().all(safe))
+}
+
 /// Writes any text as one subject token: ASCII letters, digits and `-` stay, every other byte becomes
 /// `_` and two upper-case hex digits. Injective; the empty text becomes a lone `_`.
 pub fn encode_token(text: &str) -> String {
@@ -210,6 +218,16 @@ mod tests {
             "other",
         ] {
             assert!(parse_system(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_literal_subject_has_neither_wildcards_nor_empty_tokens() {
+        for good in ["_INBOX", "_INBOX.gateway", "a-b.c_d.7"] {
+            assert!(is_literal(good), "{good}");
+        }
+        for bad in ["", ".", "_INBOX.", ".a", "a..b", "a.*", ">", "a b", "$JS.API"] {
+            assert!(!is_literal(bad), "{bad}");
         }
     }
 

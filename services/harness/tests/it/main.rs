@@ -6,6 +6,7 @@
 )]
 
 mod anywhere;
+mod accounts;
 mod boundaries;
 mod conformance;
 mod contract;
@@ -18,6 +19,7 @@ mod dialects;
 mod director;
 mod faults;
 mod handover;
+mod healthcheck;
 mod journals;
 mod kills;
 mod matrix;
