@@ -13,6 +13,8 @@ use parlance_proto::{ConversationId, MessageId, UserId};
 use prost::Message as _;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
 use crate::database::Database;
@@ -69,7 +71,8 @@ impl Intake {
             match puller.next_batch(BATCH).await {
                 Ok(deliveries) => {
                     for delivery in deliveries {
-                        self.take_in(&delivery).await;
+                        let span = process_span(&delivery);
+                        self.take_in(&delivery).instrument(span).await;
                     }
                 }
                 Err(error) => {
@@ -125,6 +128,22 @@ impl Intake {
             }
         }
     }
+}
+
+/// The span of a service's message. It begins a trace where the service has none.
+fn process_span(delivery: &Delivery) -> Span {
+    let span = tracing::info_span!(
+        parent: None,
+        "process chat.system",
+        otel.kind = "consumer",
+        messaging.system = "nats",
+        messaging.operation.name = "process",
+        messaging.operation.type = "process",
+        messaging.destination.template = "chat.system.{target}",
+    );
+    // Without a tracer there is no parent to set.
+    let _ = span.set_parent(delivery.context.clone());
+    span
 }
 
 /// The commands a message stands for.
