@@ -16,6 +16,7 @@
 //! | `chat.push.<conversation>` | [`Push`](parlance_proto::v1::Push) | at least once, a few attempts, then parked |
 //! | `chat.qry.<name>` | [`Query`](parlance_proto::v1::Query) → [`Reply`](parlance_proto::v1::Reply) | one replica of the queue group answers |
 //! | `chat.system.<conversation>`, `chat.system.user.<user>` | [`SystemMessage`](parlance_proto::v1::SystemMessage) | accepted once the stream answers |
+//! | `chat.ops.…` | [`Ops`](parlance_proto::v1::Ops) → [`OpsReply`](parlance_proto::v1::OpsReply) | whoever is asked answers, or nobody |
 //! | `chat.control.<kind>.<name>` | [`Control`](parlance_proto::v1::Control) | live at most once, in the stream `CONTROL` the latest of each subject |
 
 pub mod connection;
@@ -23,6 +24,8 @@ pub mod consume;
 pub mod control;
 pub mod error;
 pub mod faults;
+pub mod inspect;
+pub mod operations;
 pub mod publish;
 pub mod push;
 pub mod request;
@@ -34,6 +37,7 @@ pub mod trace;
 pub use connection::{Bus, ConnectSettings, Link};
 pub use consume::{Delivery, Puller};
 pub use error::{Error, ErrorKind};
+pub use operations::{Audience, IncomingOps, OpsServer};
 pub use publish::StoredEvents;
 pub use request::{IncomingQuery, QueryServer};
 pub use streams::StreamSettings;

@@ -72,11 +72,7 @@ impl Bus {
             .map_err(|e| Error::with(ErrorKind::Refused, "command without conversation", e))?;
         let payload = Bytes::from(command.encode_to_vec());
         let subject = subject::command(conversation, partitions);
-        let span = trace::sending(
-            "chat.cmd",
-            "chat.cmd.{partition}.{conversation}",
-            payload.len(),
-        );
+        let span = trace::sending("chat.cmd", "chat.cmd.{partition}.{conversation}", payload.len());
         self.hand_in(subject, identified(dedup_id), payload, deadline)
             .instrument(span)
             .await

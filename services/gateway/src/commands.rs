@@ -176,6 +176,8 @@ impl Commands {
     }
 
     fn expire(&self) {
+        let waiting = u32::try_from(self.lock().waiters.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("chat_gateway_inflight_commands").set(f64::from(waiting));
         let now = Instant::now();
         loop {
             let waiting = {
