@@ -38,7 +38,7 @@ const STREAMS_CHECK: Duration = Duration::from_secs(2);
 /// Whatever hinders serving at all.
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let replica = identity::replica_name();
-    let telemetry = telemetry::init(&config.telemetry, "persistence", &replica)?;
+    let telemetry = telemetry::init(&config.telemetry, "parlance-persistence", &replica)?;
     telemetry::describe_all(measures::MEASURES);
     let result = serve(&config, &replica, telemetry.metrics()).await;
     telemetry.shutdown();
