@@ -70,6 +70,11 @@ pub fn confirmations(gateway: &str) -> String {
     format!("chat.cfm.{}", encode_token(gateway))
 }
 
+/// The subject of what other gateways tell this one.
+pub fn gateway(gateway: &str) -> String {
+    format!("chat.gw.{}", encode_token(gateway))
+}
+
 /// The subject of a kind of query.
 pub fn query(name: &'static str) -> String {
     format!("chat.qry.{name}")

@@ -1,6 +1,7 @@
 //! The gateway's settings; `defaults.toml` documents each. Must not act on them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use parlance_runtime::config::{Invalid, Sources, Validate, in_range, not_empty, one_of};
@@ -130,6 +131,8 @@ pub struct Docs {
 pub struct Socket {
     /// Admission limit.
     pub max_connections: usize,
+    /// Admission limit.
+    pub handshakes_per_second: NonZeroU32,
     /// Heartbeat.
     pub ping_interval_ms: u64,
     /// Heartbeat.
@@ -257,41 +260,7 @@ impl Validate for Settings {
         for dialect in self.dialect.origins.values() {
             one_of("dialect.origins", dialect, &dialects)?;
         }
-        let socket = &self.socket;
-        in_range("socket.max_connections", socket.max_connections, 1..=10_000_000)?;
-        in_range("socket.ping_interval_ms", socket.ping_interval_ms, 100..=300_000)?;
-        in_range("socket.ping_timeout_ms", socket.ping_timeout_ms, 100..=300_000)?;
-        in_range(
-            "socket.connect_timeout_ms",
-            socket.connect_timeout_ms,
-            100..=60_000,
-        )?;
-        in_range(
-            "socket.max_message_bytes",
-            socket.max_message_bytes,
-            1_024..=67_108_864,
-        )?;
-        in_range("socket.write_stall_ms", socket.write_stall_ms, 100..=60_000)?;
-        in_range(
-            "socket.max_backlog_bytes",
-            socket.max_backlog_bytes,
-            65_536..=1_073_741_824,
-        )?;
-        in_range(
-            "socket.max_backlog_packets",
-            socket.max_backlog_packets,
-            128..=1_000_000,
-        )?;
-        in_range(
-            "socket.max_waiting_events",
-            socket.max_waiting_events,
-            1..=1_000_000,
-        )?;
-        in_range(
-            "socket.max_waiting_bytes",
-            socket.max_waiting_bytes,
-            1_024..=1_073_741_824,
-        )?;
+        self.socket.validate()?;
         let limits = &self.limits;
         // One message must fit a bus message of 900 KiB together with its metadata.
         in_range("limits.content_bytes", limits.content_bytes, 1..=524_288)?;
@@ -323,6 +292,46 @@ impl Validate for Settings {
         in_range("shutdown.drain_ms", self.shutdown.drain_ms, 0..=3_600_000)?;
         let least = self.shutdown.wait_ms + self.shutdown.drain_ms;
         in_range("shutdown.grace_ms", self.shutdown.grace_ms, least..=7_200_000)
+    }
+}
+
+impl Validate for Socket {
+    fn validate(&self) -> Result<(), Invalid> {
+        in_range("socket.max_connections", self.max_connections, 1..=10_000_000)?;
+        in_range(
+            "socket.handshakes_per_second",
+            self.handshakes_per_second.get(),
+            1..=1_000_000,
+        )?;
+        in_range("socket.ping_interval_ms", self.ping_interval_ms, 100..=300_000)?;
+        in_range("socket.ping_timeout_ms", self.ping_timeout_ms, 100..=300_000)?;
+        in_range("socket.connect_timeout_ms", self.connect_timeout_ms, 100..=60_000)?;
+        in_range(
+            "socket.max_message_bytes",
+            self.max_message_bytes,
+            1_024..=67_108_864,
+        )?;
+        in_range("socket.write_stall_ms", self.write_stall_ms, 100..=60_000)?;
+        in_range(
+            "socket.max_backlog_bytes",
+            self.max_backlog_bytes,
+            65_536..=1_073_741_824,
+        )?;
+        in_range(
+            "socket.max_backlog_packets",
+            self.max_backlog_packets,
+            128..=1_000_000,
+        )?;
+        in_range(
+            "socket.max_waiting_events",
+            self.max_waiting_events,
+            1..=1_000_000,
+        )?;
+        in_range(
+            "socket.max_waiting_bytes",
+            self.max_waiting_bytes,
+            1_024..=1_073_741_824,
+        )
     }
 }
 

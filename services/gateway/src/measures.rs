@@ -78,6 +78,12 @@ pub const MEASURES: &[Measure] = &[
         "Orders to end connections or tokens.",
     ),
     measure(
+        "chat_gateway_relayed_total",
+        Counter,
+        &["result"],
+        "Polling requests of other gateways' connections, by what became of them.",
+    ),
+    measure(
         "chat_gateway_slow_consumers_total",
         Counter,
         &["kind"],

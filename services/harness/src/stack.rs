@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use futures::future::try_join_all;
 
 use crate::devstack::account::Account;
+use crate::devstack::balancer::{Balancer, Haproxy, Target};
 use crate::devstack::launch::Lifetime;
 use crate::devstack::nats::{Cluster, Nats};
 use crate::devstack::ports;
@@ -37,6 +38,7 @@ impl StackBuilder {
         let secret = environment::random_hex();
         let (postgres, nats) = tokio::try_join!(start_postgres(&self, &folder), start_nats(&self, &folder))?;
         let mut stack = Stack {
+            balancer: None,
             gateways: vec![],
             persistence: vec![],
             nats,
@@ -55,6 +57,9 @@ impl StackBuilder {
         let (persistence, gateways) = tokio::try_join!(try_join_all(persistence), try_join_all(gateways))?;
         stack.persistence = persistence;
         stack.gateways = gateways;
+        if self.balanced {
+            stack.balancer = Some(start_balancer(&stack).await?);
+        }
         Ok(stack)
     }
 }
@@ -73,6 +78,7 @@ impl StackBuilder {
 #[derive(Debug)]
 pub struct Stack {
     // Fields are dropped in this order: services before what they need, files last.
+    balancer: Option<Process>,
     gateways: Vec<Process>,
     persistence: Vec<Process>,
     nats: Vec<Process>,
@@ -86,6 +92,54 @@ impl Stack {
     #[must_use]
     pub fn builder() -> StackBuilder {
         StackBuilder::default()
+    }
+
+    /// The load balancer.
+    ///
+    /// # Panics
+    /// The stack was not [`StackBuilder::balanced`].
+    #[must_use]
+    pub fn balancer(&self) -> &Process {
+        self.balancer
+            .as_ref()
+            .expect("the stack is built with a balancer")
+    }
+
+    /// Starts a load balancer in front of anything that answers `/readyz`.
+    ///
+    /// # Errors
+    /// There is no balancer program, or none of the targets answers.
+    pub async fn balance(&self, targets: Vec<Target>) -> anyhow::Result<Process> {
+        let program = Haproxy::find()?;
+        with_fresh_ports(|| {
+            let balancer = Balancer {
+                program: program.clone(),
+                folder: self.folder.path().join("balancer"),
+                port: ports::free()?,
+                monitor_port: ports::free()?,
+                targets: targets.clone(),
+                log: self.folder.path().join("logs/balancer.log"),
+            };
+            balancer.configure()?;
+            Ok(Process::new(
+                balancer.launch(Lifetime::WithParent),
+                balancer.probe(),
+                balancer.url(),
+                balancer.monitor_url(),
+            ))
+        })
+        .await
+    }
+
+    /// Where clients come in: the load balancer, or each gateway where there is none.
+    #[must_use]
+    pub fn entrances(&self) -> Vec<String> {
+        let balancer = self.balancer.iter();
+        let gateways = self.gateways.iter().filter(|_| self.balancer.is_none());
+        balancer
+            .chain(gateways)
+            .map(|process| process.base_url().to_owned())
+            .collect()
     }
 
     /// The gateway with this index.
@@ -202,6 +256,7 @@ impl Stack {
             .chain(&self.nats)
             .chain(&self.persistence)
             .chain(&self.gateways)
+            .chain(&self.balancer)
     }
 
     fn connections(&self) -> Vec<(String, String)> {
@@ -292,14 +347,24 @@ async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Resu
     Ok(process)
 }
 
+async fn start_balancer(stack: &Stack) -> anyhow::Result<Process> {
+    let targets = stack.gateways.iter().map(|gateway| {
+        anyhow::Ok(Target {
+            port: port_of(gateway.base_url())?,
+            internal_port: port_of(gateway.internal_url())?,
+        })
+    });
+    stack.balance(targets.collect::<anyhow::Result<_>>()?).await
+}
+
+fn port_of(url: &str) -> anyhow::Result<u16> {
+    let port = url.rsplit(['/', ':']).find_map(|part| part.parse().ok());
+    port.with_context(|| format!("{url} names no port"))
+}
+
 async fn create_database(server: &Postgres, process: &Process) -> anyhow::Result<()> {
-    let port = process
-        .base_url()
-        .rsplit(['/', ':'])
-        .find_map(|part| part.parse().ok());
-    let port = port.context("the URL of Postgres names no port")?;
     Postgres {
-        port,
+        port: port_of(process.base_url())?,
         ..server.clone()
     }
     .create_database()

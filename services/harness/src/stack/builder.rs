@@ -13,6 +13,7 @@ pub struct StackBuilder {
     pub(super) max_pending: u32,
     pub(super) faulty: bool,
     pub(super) nats_servers: usize,
+    pub(super) balanced: bool,
     pub(super) shared: Vec<(String, String)>,
     pub(super) gateway: Vec<(String, String)>,
     pub(super) persist: Vec<(String, String)>,
@@ -90,6 +91,13 @@ impl StackBuilder {
         self.persistence_env("PARLANCE_NATS_STREAM_REPLICAS", 3)
     }
 
+    /// A load balancer without stickiness in front of the gateways: [`Stack::balancer`](super::Stack::balancer).
+    #[must_use]
+    pub fn balanced(mut self) -> Self {
+        self.balanced = true;
+        self
+    }
+
     /// Largest NATS payload in bytes; 1 MB by default.
     #[must_use]
     pub fn max_payload(mut self, bytes: u32) -> Self {
@@ -109,6 +117,7 @@ impl Default for StackBuilder {
             max_pending: Nats::MAX_PENDING,
             faulty: false,
             nats_servers: 1,
+            balanced: false,
             shared: vec![],
             gateway: vec![],
             persist: vec![],

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use parlance_harness::Stack;
 use parlance_harness::devstack::identity::Identity;
 use parlance_harness::eventually::{equal, eventually};
@@ -143,4 +144,54 @@ async fn replicas_serve_on_ports_of_their_own_and_come_back_on_them() {
         status.code().is_some(),
         "a gateway that is asked to end does so itself: {status}"
     );
+}
+
+/// How many requests the balancer has handed to each gateway.
+async fn shares(stack: &Stack) -> anyhow::Result<[u64; 2]> {
+    let page = reqwest::get(stack.balancer().internal_url())
+        .await?
+        .text()
+        .await?;
+    let share = |server: &str| {
+        let line = page
+            .lines()
+            .find(|line| line.starts_with(&format!("gateways,{server},")));
+        let total = line?.split(',').nth(7)?;
+        total.parse().ok()
+    };
+    let both = share("gateway-1").zip(share("gateway-2"));
+    both.map(Into::into).context("no such line")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_balancer_goes_round_and_leaves_out_who_is_away() {
+    let stack = Stack::builder().gateways(2).balanced().start().await.unwrap();
+    let http = reqwest::Client::new();
+    let handshake = format!(
+        "{}/socket.io/?EIO=4&transport=polling",
+        stack.balancer().base_url()
+    );
+    let ten_are_served = || async {
+        let before = shares(&stack).await?;
+        for _ in 0..10 {
+            let status = http.get(&handshake).send().await?.status();
+            equal(status.as_u16(), &200).map_err(anyhow::Error::msg)?;
+        }
+        let after = shares(&stack).await?;
+        anyhow::Ok([after[0] - before[0], after[1] - before[1]])
+    };
+    assert_eq!(ten_are_served().await.unwrap(), [5, 5]);
+    for (away, wanted) in [(0, [0, 10]), (1, [10, 0])] {
+        stack.gateway(away).kill();
+        let one_serves_all = || async { equal(ten_are_served().await?, &wanted).map_err(anyhow::Error::msg) };
+        eventually(SOON, "the other one serves all", one_serves_all)
+            .await
+            .unwrap();
+        stack.gateway(away).start().await.unwrap();
+        let both_serve = || async { equal(ten_are_served().await?, &[5, 5]).map_err(anyhow::Error::msg) };
+        eventually(SOON, "both serve again", both_serve).await.unwrap();
+    }
+    stack.balancer().kill();
+    assert!(!stack.balancer().is_ready().await);
+    stack.balancer().start().await.unwrap();
 }

@@ -174,7 +174,7 @@ fn memory(process: &Process) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-fn assert_converged(report: &Report, within: Duration) {
+pub(crate) fn assert_converged(report: &Report, within: Duration) {
     assert!(
         report.timing.converged <= within,
         "not all converged within {within:?}: {report}"

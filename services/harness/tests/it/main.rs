@@ -5,6 +5,7 @@
     reason = "a failed assumption of a test is a failed test"
 )]
 
+mod anywhere;
 mod boundaries;
 mod conformance;
 mod contract;
@@ -20,6 +21,7 @@ mod journals;
 mod kills;
 mod matrix;
 mod measures;
+mod metrics;
 mod mutants;
 mod observability;
 mod operations;
