@@ -96,7 +96,11 @@ impl Operations {
                 return Ok(());
             };
             // One after the other: operators are few, and none of them shall crowd out those who chat.
-            self.serve(incoming).await;
+            // What is left halfway by the end can be asked again.
+            tokio::select! {
+                () = self.serve(incoming) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
         }
     }
 
