@@ -3,6 +3,8 @@
 use parlance_proto::v1::control;
 use parlance_proto::{ConversationId, InvalidId, UserId};
 
+use crate::operations::Audience;
+
 /// Matches every command of a partition.
 pub fn partition_filter(partition: u16) -> String {
     format!("chat.cmd.{partition}.*")
@@ -101,6 +103,15 @@ pub fn control(body: &control::Body) -> String {
         control::Body::RevokeUserTokens(order) => ("user", &order.user_id),
     };
     format!("chat.control.{kind}.{}", encode_token(name))
+}
+
+/// Where operators reach these.
+pub fn operations(audience: &Audience) -> String {
+    match audience {
+        Audience::Gateways => "chat.ops.gateways".to_owned(),
+        Audience::Gateway(name) => format!("chat.ops.gateway.{}", encode_token(name)),
+        Audience::Persistence => "chat.ops.persistence".to_owned(),
+    }
 }
 
 /// The subject of a service's message.

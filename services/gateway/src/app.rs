@@ -32,7 +32,7 @@ use crate::socket::listener::{Accepting, Peer};
 use crate::socket::relay::Relay;
 use crate::socket::sessions::Sessions;
 use crate::users::Users;
-use crate::{contract, control, repair, rest, signals, socket};
+use crate::{contract, control, measures, operations, repair, rest, signals, socket};
 
 /// How often the number of connections is written down.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
@@ -112,6 +112,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let http = startup::bind(&settings.http.host, settings.http.port, "http.port").await?;
     let internal = startup::bind(&settings.internal.host, settings.internal.port, "internal.port").await?;
     let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
+    telemetry::describe_all(measures::MEASURES);
     signals::begin(settings.socket.max_connections);
     let bus = Bus::connect(&settings.connection(instance.clone()))
         .await
@@ -125,6 +126,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, address);
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
+    tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
 
     let router = router(&settings, &shared, &health, &lifecycle, telemetry.metrics());
     let stopped = CancellationToken::new();
