@@ -26,6 +26,8 @@ pub struct ConnectSettings {
     pub url: String,
     /// Connection name shown in NATS' monitoring; also the gateway's or replica's instance name.
     pub name: String,
+    /// What the subjects of answers begin with: each role has its own, so that none may read the answers of others.
+    pub inbox_prefix: String,
     /// Empty for none.
     pub user: String,
     /// Empty for none.
@@ -63,6 +65,7 @@ impl Bus {
         let (tx, link) = watch::channel(Link::default());
         let mut options = ConnectOptions::new()
             .name(&settings.name)
+            .custom_inbox_prefix(&settings.inbox_prefix)
             .retry_on_initial_connect()
             .ping_interval(PING_INTERVAL)
             .connection_timeout(Duration::from_secs(5))

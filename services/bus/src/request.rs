@@ -9,6 +9,7 @@ use futures::StreamExt;
 use opentelemetry::Context;
 use parlance_proto::v1::{Error as ClientError, ErrorCode, Query, Reply, query, reply};
 use prost::Message as _;
+use tracing::Instrument as _;
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
@@ -42,6 +43,15 @@ impl Bus {
     /// answerer is a [`Reply`].
     pub async fn query(&self, query: &Query, timeout: Duration) -> Result<Reply, Error> {
         let name = query.body.as_ref().map_or("none", query_name);
+        let span = trace::asking(name);
+        let answer = self.question(query, name, timeout).instrument(span.clone()).await;
+        if answer.is_err() {
+            trace::failed(&span);
+        }
+        answer
+    }
+
+    async fn question(&self, query: &Query, name: &'static str, timeout: Duration) -> Result<Reply, Error> {
         let mut headers = HeaderMap::new();
         trace::inject(&mut headers);
         let message = self

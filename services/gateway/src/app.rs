@@ -22,7 +22,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::commands::{Commands, new_id};
-use crate::config::{DialectSettings, Settings, Shutdown};
+use crate::config::{DialectSettings, RELAY_AUTO, Settings, Shutdown};
 use crate::limits::Limits;
 use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
@@ -32,10 +32,13 @@ use crate::socket::listener::{Accepting, Peer};
 use crate::socket::relay::Relay;
 use crate::socket::sessions::Sessions;
 use crate::users::Users;
-use crate::{contract, control, repair, rest, signals, socket};
+use crate::{contract, control, measures, operations, repair, rest, signals, socket};
 
 /// How often the number of connections is written down.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the lookup of the own address may hold up the start.
+const LOOKUP: Duration = Duration::from_secs(2);
 
 /// What every connection and request needs. Cheap to clone.
 #[derive(Clone)]
@@ -109,6 +112,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let http = startup::bind(&settings.http.host, settings.http.port, "http.port").await?;
     let internal = startup::bind(&settings.internal.host, settings.internal.port, "internal.port").await?;
     let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
+    telemetry::describe_all(measures::MEASURES);
     signals::begin(settings.socket.max_connections);
     let bus = Bus::connect(&settings.connection(instance.clone()))
         .await
@@ -118,9 +122,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let accepting = Accepting::new(http, Duration::from_millis(settings.socket.write_stall_ms));
     let lifecycle = Lifecycle::new();
     let (news, inbox) = presence::channel();
-    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news);
+    let address = relay_address(&settings, addresses.0.port()).await;
+    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, address);
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
+    tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
 
     let router = router(&settings, &shared, &health, &lifecycle, telemetry.metrics());
     let stopped = CancellationToken::new();
@@ -151,6 +157,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+/// Where other gateways reach this one; empty where they cannot.
+async fn relay_address(settings: &Settings, port: u16) -> String {
+    if settings.relay.address != RELAY_AUTO {
+        return settings.relay.address.clone();
+    }
+    let found = tokio::time::timeout(LOOKUP, socket::relay::own_address(&settings.nats.url, port)).await;
+    match found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+        Ok(address) => address.to_string(),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "cannot tell the own address; set relay.address, or polling clients upgrade only where they began"
+            );
+            String::new()
+        }
+    }
+}
+
 fn share(
     settings: &Settings,
     auth: Authenticator,
@@ -158,6 +182,7 @@ fn share(
     lifecycle: &Lifecycle,
     accepting: &Accepting,
     news: presence::News,
+    address: String,
 ) -> Shared {
     auth.revocations().await_reading();
     let backend = Backend::new(bus.clone());
@@ -183,7 +208,7 @@ fn share(
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
         send_timeout: settings.send_timeout(),
         draining: lifecycle.soft(),
-        relay: Relay::new(bus.clone(), settings.socket.max_message_bytes),
+        relay: Relay::new(bus.clone(), settings.socket.max_message_bytes, address),
         connections: accepting.open(),
         max_connections: settings.socket.max_connections,
         max_backlog_bytes: settings.socket.max_backlog_bytes,
@@ -366,7 +391,7 @@ fn spawn_drain(
         soft.cancelled().await;
         metrics::gauge!("chat_gateway_draining").set(1.0);
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        socket::drain::run(&shared.sessions, window).await;
+        socket::drain::run(&shared.sessions, &shared.relay, window).await;
         shared.relay.close();
         stopped.cancel();
         Ok(())

@@ -19,6 +19,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("SOCKET_CORS_ORIGINS", "cors.origins"),
 ];
 
+/// Lets the gateway find out by itself where others reach it.
+pub const RELAY_AUTO: &str = "auto";
+
 /// All settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,8 @@ pub struct Settings {
     pub docs: Docs,
     /// Socket.IO.
     pub socket: Socket,
+    /// Requests that reach another gateway than they should.
+    pub relay: Relay,
     /// Sizes and rates.
     pub limits: Limits,
     /// Commands.
@@ -79,6 +84,8 @@ pub struct Nats {
     pub password: SecretString,
     /// Empty for none.
     pub credentials_file: String,
+    /// What the subjects of answers begin with.
+    pub inbox_prefix: String,
 }
 
 /// What all services must agree on.
@@ -177,6 +184,14 @@ pub struct Limits {
     pub events_burst: u32,
 }
 
+/// Requests that reach another gateway than they should.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// `host:port`, [`RELAY_AUTO`], or empty for nowhere.
+    pub address: String,
+}
+
 /// Commands.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -235,6 +250,7 @@ impl Settings {
         parlance_bus::ConnectSettings {
             url: self.nats.url.clone(),
             name,
+            inbox_prefix: self.nats.inbox_prefix.clone(),
             user: self.nats.user.clone(),
             password: self.nats.password.expose_secret().to_owned(),
             credentials_file: self.nats.credentials_file.clone(),
@@ -247,6 +263,14 @@ impl Validate for Settings {
         not_empty("http.host", &self.http.host, "an address or host name")?;
         not_empty("internal.host", &self.internal.host, "an address or host name")?;
         not_empty("nats.url", &self.nats.url, "one or more nats:// addresses")?;
+        if !parlance_bus::subject::is_literal(&self.nats.inbox_prefix) {
+            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+            return Err(Invalid::new(
+                "nats.inbox_prefix",
+                &self.nats.inbox_prefix,
+                allowed,
+            ));
+        }
         in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
         self.jwt.validate()?;
         one_of("auth.provision", &self.auth.provision, &["jit", "strict"])?;

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use futures::future::try_join_all;
 
 use crate::devstack::account::Account;
+use crate::devstack::accounts::{Accounts, Role};
 use crate::devstack::balancer::{Balancer, Haproxy, Target};
 use crate::devstack::launch::Lifetime;
 use crate::devstack::nats::{Cluster, Nats};
@@ -36,7 +37,11 @@ impl StackBuilder {
     pub async fn start(self) -> anyhow::Result<Stack> {
         let folder = Folder::create()?;
         let secret = environment::random_hex();
-        let (postgres, nats) = tokio::try_join!(start_postgres(&self, &folder), start_nats(&self, &folder))?;
+        let accounts = self.accounts.then(|| Accounts::new(&secret));
+        let (postgres, nats) = tokio::try_join!(
+            start_postgres(&self, &folder),
+            start_nats(&self, &folder, accounts.as_ref())
+        )?;
         let mut stack = Stack {
             balancer: None,
             gateways: vec![],
@@ -44,6 +49,7 @@ impl StackBuilder {
             nats,
             postgres,
             secret,
+            accounts,
             folder,
         };
         if self.migrate {
@@ -84,6 +90,7 @@ pub struct Stack {
     nats: Vec<Process>,
     postgres: Process,
     secret: String,
+    accounts: Option<Accounts>,
     folder: Folder,
 }
 
@@ -205,6 +212,15 @@ impl Stack {
         self.nats().base_url()
     }
 
+    /// The user name and password of a role, where the stack has [`StackBuilder::accounts`]; else empty ones.
+    #[must_use]
+    pub fn credentials(&self, role: Role) -> (String, String) {
+        match &self.accounts {
+            Some(accounts) => (role.name().to_owned(), accounts.password(role)),
+            None => (String::new(), String::new()),
+        }
+    }
+
     /// The secret that the gateways accept tokens of.
     #[must_use]
     pub fn jwt_secret(&self) -> &str {
@@ -280,6 +296,15 @@ impl Stack {
         if kind == Kind::Gateway {
             // A gateway that could reach the database would hide that it needs it.
             settings.retain(|(name, _)| name != "DATABASE_URL");
+        }
+        let role = if kind == Kind::Gateway {
+            Role::Gateway
+        } else {
+            Role::Persistence
+        };
+        if let Some(accounts) = &self.accounts {
+            settings.push(("PARLANCE_NATS_USER".into(), role.name().into()));
+            settings.push(("PARLANCE_NATS_PASSWORD".into(), accounts.password(role)));
         }
         settings.extend(builder.shared.iter().chain(own).cloned());
         let binary = builder.binary(kind)?;
@@ -372,7 +397,11 @@ async fn create_database(server: &Postgres, process: &Process) -> anyhow::Result
     .context("cannot create the database")
 }
 
-async fn start_nats(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Vec<Process>> {
+async fn start_nats(
+    builder: &StackBuilder,
+    folder: &Folder,
+    accounts: Option<&Accounts>,
+) -> anyhow::Result<Vec<Process>> {
     let routes = (0..builder.nats_servers).map(|_| ports::free());
     let routes: Vec<_> = routes.collect::<anyhow::Result<_>>()?;
     let servers = (0..builder.nats_servers).map(|index| {
@@ -381,7 +410,7 @@ async fn start_nats(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<V
             port: routes[index],
             routes: routes.clone(),
         });
-        start_nats_server(builder, folder, cluster)
+        start_nats_server(builder, folder, cluster, accounts)
     });
     try_join_all(servers).await
 }
@@ -390,6 +419,7 @@ async fn start_nats_server(
     builder: &StackBuilder,
     folder: &Folder,
     cluster: Option<Cluster>,
+    accounts: Option<&Accounts>,
 ) -> anyhow::Result<Process> {
     let program = nats_for_tests()?;
     let name = cluster.as_ref().map_or("nats", |cluster| &cluster.server);
@@ -402,6 +432,7 @@ async fn start_nats_server(
             max_payload: builder.max_payload,
             max_pending: builder.max_pending,
             cluster: cluster.clone(),
+            accounts: accounts.cloned(),
             log: folder.path().join(format!("logs/{name}.log")),
         };
         server.configure()?;

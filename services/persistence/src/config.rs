@@ -71,6 +71,8 @@ pub struct NatsSettings {
     pub password: SecretString,
     /// Credentials file; empty for none.
     pub credentials_file: String,
+    /// What the subjects of answers begin with.
+    pub inbox_prefix: String,
     /// Copies of each stream.
     pub stream_replicas: usize,
     /// Bytes of waiting commands.
@@ -197,6 +199,7 @@ impl NatsSettings {
         ConnectSettings {
             url: self.url.expose_secret().to_owned(),
             name: instance.to_owned(),
+            inbox_prefix: self.inbox_prefix.clone(),
             user: self.user.clone(),
             password: self.password.expose_secret().to_owned(),
             credentials_file: self.credentials_file.clone(),
@@ -275,6 +278,14 @@ impl Validate for Config {
             1_000..=600_000,
         )?;
         not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")?;
+        if !parlance_bus::subject::is_literal(&self.nats.inbox_prefix) {
+            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+            return Err(Invalid::new(
+                "nats.inbox_prefix",
+                &self.nats.inbox_prefix,
+                allowed,
+            ));
+        }
         one_of(
             "nats.stream_replicas",
             &self.nats.stream_replicas.to_string(),

@@ -10,6 +10,8 @@ pub mod ingest;
 mod intake;
 pub mod journal;
 pub mod leases;
+pub mod measures;
+mod operations;
 pub mod permissions;
 pub mod presence;
 mod push;

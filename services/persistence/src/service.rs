@@ -20,6 +20,8 @@ use crate::ingest::Ingest;
 use crate::ingest::batch::Limits;
 use crate::ingest::finish::Finisher;
 use crate::leases::{Leases, Owned};
+use crate::measures;
+use crate::operations::Operations;
 use crate::presence::{Presence, Sweeper};
 use crate::push::Pushing;
 use crate::queries::Queries;
@@ -36,7 +38,8 @@ const STREAMS_CHECK: Duration = Duration::from_secs(2);
 /// Whatever hinders serving at all.
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let replica = identity::replica_name();
-    let telemetry = telemetry::init(&config.telemetry, "persistence", &replica)?;
+    let telemetry = telemetry::init(&config.telemetry, "parlance-persistence", &replica)?;
+    telemetry::describe_all(measures::MEASURES);
     let result = serve(&config, &replica, telemetry.metrics()).await;
     telemetry.shutdown();
     result
@@ -112,6 +115,13 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         presence,
     };
     life.spawn("queries", queries.run(life.soft()));
+    let operations = Operations {
+        bus: bus.clone(),
+        database: database.clone(),
+        partitions: config.ingest.partitions,
+        gateway_lease: config.presence.limits().lease,
+    };
+    life.spawn("operations", operations.run(life.soft()));
     life.spawn(
         "ingest",
         work(

@@ -127,11 +127,15 @@ impl Handshake {
 
     /// A request of a session of another gateway.
     fn forward(&self, request: Request<Body>, session: Foreign) -> Answer {
-        if query_value(request.uri(), "transport=") == Some("websocket") {
-            return Box::pin(async { Ok(relay::no_upgrade()) });
-        }
         let relay = self.shared.relay.clone();
-        Box::pin(async move { Ok(relay.forward(session, request).await) })
+        let is_websocket = query_value(request.uri(), "transport=") == Some("websocket");
+        Box::pin(async move {
+            Ok(if is_websocket {
+                relay.carry(session, request).await
+            } else {
+                relay.forward(session, request).await
+            })
+        })
     }
 }
 

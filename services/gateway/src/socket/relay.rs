@@ -2,12 +2,14 @@
 //! load balancer needs sticky sessions.
 //!
 //! A session begun by polling has its owner's name in its id. Whoever gets a request with another's name hands it
-//! to the owner over NATS ([`asking`]) and the owner's engine answers it ([`serving`]). What may have been lost on
-//! the way ends the session: its client comes again and catches up, which is better than a gap nobody sees.
+//! to the owner over NATS ([`asking`]) and the owner's engine answers it ([`serving`]); a WebSocket is carried there
+//! directly ([`carrying`]). What may have been lost on the way ends the session: its client comes again and catches
+//! up, which is better than a gap nobody sees.
 //!
 //! Must not know what the packets say.
 
 mod asking;
+mod carrying;
 mod serving;
 
 use std::collections::HashMap;
@@ -26,6 +28,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 pub use asking::Foreign;
+pub use carrying::own_address;
 
 /// How long another gateway may take to say that it has got something.
 const RECEIPT: Duration = Duration::from_secs(5);
@@ -45,11 +48,14 @@ pub struct Relay {
 struct Inner {
     bus: Bus,
     max_body: usize,
+    /// Where other gateways reach this one; empty for nowhere.
+    address: String,
     next: AtomicU64,
     /// Requests of clients here for sessions elsewhere, by number.
     asked: Mutex<HashMap<u64, asking::Asked>>,
     /// Requests of clients elsewhere for sessions here, by their gateway and its number.
     served: Mutex<HashMap<(String, u64), serving::Served>>,
+    carried: carrying::Carried,
     /// The mark of each session's last poll.
     polls: Cache<String, String>,
     /// Cancelled when waiting requests shall end.
@@ -66,15 +72,18 @@ pub struct Named<'a> {
 }
 
 impl Relay {
-    /// Relays by this connection, in the name of this gateway. `max_body` bounds a request's body.
-    pub fn new(bus: Bus, max_body: usize) -> Self {
+    /// Relays by this connection, in the name of this gateway. `max_body` bounds a request's body; `address` is
+    /// where other gateways reach this one, or empty.
+    pub fn new(bus: Bus, max_body: usize, address: String) -> Self {
         Self {
             inner: Arc::new(Inner {
                 bus,
                 max_body,
+                address,
                 next: AtomicU64::new(1),
                 asked: Mutex::default(),
                 served: Mutex::default(),
+                carried: Mutex::default(),
                 polls: Cache::builder()
                     .time_to_live(REMEMBERED)
                     .max_capacity(1_000_000)
@@ -121,6 +130,9 @@ impl Relay {
     /// Answers what waits for other gateways, so that the clients ask elsewhere.
     pub fn close(&self) {
         self.inner.closing.cancel();
+        for (_, wire) in self.carried() {
+            wire.kill();
+        }
     }
 
     /// This gateway in session ids.
@@ -254,7 +266,7 @@ mod tests {
             "abcdefghijklm-_1",
             "abcdefghijklm-_1.",
             "abcdefghijklm-_1.*",
-            "abcdefghijklm-_1.0190a6e00000700080000000000000.>",
+            "abcdefghijklm-_1.0190a6e00000700080000000000000.*",
             "abcdefghijklm-_1.0190A6E0000070008000000000000001",
             "abc.0190a6e0000070008000000000000001",
             "abcdefghijklm.*1.0190a6e0000070008000000000000001",

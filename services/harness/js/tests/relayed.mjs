@@ -1,6 +1,5 @@
 // Polling requests that reach another gateway than the one that owns their session.
 import assert from 'node:assert/strict';
-import http from 'node:http';
 import { test } from 'node:test';
 import { direct, eventually, gateways, person, rest, token } from '../client.mjs';
 import { Polling } from '../engine.mjs';
@@ -76,26 +75,6 @@ test('a session that is nobody’s is unknown at once', async () => {
   await assertUnknown(stranger.poll({ base: there }));
   await assertUnknown(stranger.post('3', there));
   assert.equal((await session.post('3', there)).status, 200);
-});
-
-test('a WebSocket that reaches another gateway is refused, and the session goes on', async () => {
-  const session = await Polling.connect(here, person('alice'));
-  const upgrade = (base) =>
-    new Promise((resolve, reject) => {
-      const headers = {
-        connection: 'upgrade',
-        upgrade: 'websocket',
-        'sec-websocket-version': 13,
-        'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
-      };
-      const asked = http.get(session.url(base).replace('transport=polling', 'transport=websocket'), { headers });
-      asked.on('upgrade', (answer, socket) => socket.destroy() && resolve(answer.statusCode));
-      asked.on('response', (answer) => answer.resume() && resolve(answer.statusCode));
-      asked.on('error', reject);
-    });
-  assert.equal(await upgrade(there), 400);
-  await session.post('421["no such event",{}]', there);
-  await session.until(isAck(1), there);
 });
 
 test('a poll that a proxy tries again ends the session, for its answer may be lost', async () => {

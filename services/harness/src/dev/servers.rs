@@ -127,6 +127,7 @@ pub async fn nats(session: &mut Session) -> anyhow::Result<String> {
         max_payload: Nats::MAX_PAYLOAD,
         max_pending: Nats::MAX_PENDING,
         cluster: None,
+        accounts: None,
         log: folder.logs().join("nats.log"),
     };
     if let Some(record) = state.processes.get("nats") {

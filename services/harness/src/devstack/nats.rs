@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::account::Account;
+use super::accounts::Accounts;
 use super::launch::{Launch, Lifetime};
 use super::probe::Probe;
 
@@ -27,6 +28,8 @@ pub struct Nats {
     pub max_pending: u32,
     /// The cluster it is part of.
     pub cluster: Option<Cluster>,
+    /// The roles that may connect; without them everybody may do everything.
+    pub accounts: Option<Accounts>,
     /// Log file.
     pub log: PathBuf,
 }
@@ -56,6 +59,9 @@ impl Nats {
     pub fn configure(&self) -> anyhow::Result<()> {
         let describe = || format!("cannot write {}", self.file().display());
         fs::create_dir_all(&self.folder).with_context(describe)?;
+        if self.accounts.is_some() {
+            Accounts::install(&self.folder)?;
+        }
         fs::write(self.file(), self.configuration()).with_context(describe)
     }
 
@@ -70,7 +76,11 @@ impl Nats {
                 .into(),
             program: self.program.clone(),
             arguments: vec!["--config".into(), self.file().display().to_string()],
-            environment: Vec::new(),
+            environment: self
+                .accounts
+                .as_ref()
+                .map(Accounts::environment)
+                .unwrap_or_default(),
             stdout: None,
             log: self.log.clone(),
             lifetime,
@@ -107,13 +117,14 @@ impl Nats {
             .as_ref()
             .map_or("parlance-local", |cluster| &cluster.server);
         format!(
-            "server_name: {name}\n\
+            "{accounts}server_name: {name}\n\
              listen: \"127.0.0.1:{port}\"\n\
              http: \"127.0.0.1:{monitor}\"\n\
              max_payload: {payload}\n\
              max_pending: {pending}\n\
              jetstream {{\n  store_dir: {store:?}\n  max_memory_store: 256MB\n  max_file_store: 16GB\n}}\n\
              {cluster}",
+            accounts = self.accounts.as_ref().map_or("", |_| Accounts::INCLUDE),
             cluster = self
                 .cluster
                 .as_ref()

@@ -13,6 +13,7 @@ pub struct StackBuilder {
     pub(super) max_pending: u32,
     pub(super) faulty: bool,
     pub(super) nats_servers: usize,
+    pub(super) accounts: bool,
     pub(super) balanced: bool,
     pub(super) shared: Vec<(String, String)>,
     pub(super) gateway: Vec<(String, String)>,
@@ -91,6 +92,13 @@ impl StackBuilder {
         self.persistence_env("PARLANCE_NATS_STREAM_REPLICAS", 3)
     }
 
+    /// NATS with the roles of `deploy/nats.conf`, each service under its own.
+    #[must_use]
+    pub fn accounts(mut self) -> Self {
+        self.accounts = true;
+        self
+    }
+
     /// A load balancer without stickiness in front of the gateways: [`Stack::balancer`](super::Stack::balancer).
     #[must_use]
     pub fn balanced(mut self) -> Self {
@@ -117,6 +125,7 @@ impl Default for StackBuilder {
             max_pending: Nats::MAX_PENDING,
             faulty: false,
             nats_servers: 1,
+            accounts: false,
             balanced: false,
             shared: vec![],
             gateway: vec![],

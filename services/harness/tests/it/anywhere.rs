@@ -60,7 +60,7 @@ async fn stock_clients_of_every_transport_need_no_sticky_sessions() {
         "too little load to tell anything: {report}"
     );
     assert!(
-        relayed > 1_000.0,
+        relayed > 300.0,
         "{relayed} requests reached another gateway than their session's"
     );
     assert_eq!(troubles(&history), BTreeMap::new());
@@ -163,6 +163,38 @@ async fn a_leaving_gateway_hands_back_the_polls_of_others() {
             .unwrap()
             .success()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polling_client_upgrades_wherever_its_websocket_arrives() {
+    let stack = stack().start().await.unwrap();
+    let variables = [
+        ("PARLANCE_BALANCER", stack.balancer().base_url().to_owned()),
+        ("PARLANCE_CARRIED", "yes".to_owned()),
+        ("PARLANCE_LEAVING", stack.gateway(0).pid().unwrap().to_string()),
+    ];
+    // The spec ends the first gateway.
+    run_with(&stack, "upgrades", Transport::Default, &variables).await;
+    let carried = sum(
+        &stack.gateways()[1..],
+        "chat_gateway_relayed_total",
+        "result=\"carried\"",
+    )
+    .await;
+    assert!(carried > 0.0);
+    let leaving = stack.gateway(0).wait_exit(Duration::from_secs(20)).await.unwrap();
+    assert!(leaving.success(), "{leaving}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_gateways_do_not_reach_each_other_clients_go_on_polling() {
+    let stack = stack()
+        .gateway_env("PARLANCE_RELAY_ADDRESS", "")
+        .start()
+        .await
+        .unwrap();
+    let variables = [("PARLANCE_BALANCER", stack.balancer().base_url().to_owned())];
+    run_with(&stack, "upgrades", Transport::Default, &variables).await;
 }
 
 /// What a request costs that reached another gateway, and the refusals of what is no session.

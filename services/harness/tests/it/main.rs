@@ -6,6 +6,7 @@
 )]
 
 mod anywhere;
+mod accounts;
 mod boundaries;
 mod conformance;
 mod contract;
@@ -18,13 +19,16 @@ mod dialects;
 mod director;
 mod faults;
 mod handover;
+mod healthcheck;
 mod journals;
 mod kills;
 mod matrix;
+mod measures;
 mod metrics;
 mod mutants;
 mod observability;
 mod operations;
+mod operator;
 mod presence;
 mod push;
 mod restore;
@@ -33,3 +37,4 @@ mod spec;
 mod startup;
 mod system_messages;
 mod tables;
+mod traces;

@@ -29,7 +29,7 @@ const NOOP: &str = "6";
 
 /// Who owns the session of a request, and how it calls it.
 pub struct Foreign {
-    owner: String,
+    pub(super) owner: String,
     session: String,
 }
 

@@ -100,13 +100,15 @@ impl Relay {
                 return RelayReceipt {
                     taken: true,
                     unknown_ids: unknown.collect(),
+                    ..RelayReceipt::default()
                 };
             }
+            Some(relay::Body::Upgrade(_)) => return self.told_address(),
             None => false,
         };
         RelayReceipt {
             taken,
-            unknown_ids: Vec::new(),
+            ..RelayReceipt::default()
         }
     }
 
