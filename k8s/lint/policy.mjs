@@ -457,6 +457,8 @@ function disruption(overlay) {
 
 const WAYS = [
   // from, to, port, allowed
+  ["parlance-gateway", "parlance-gateway", "http", true],
+  ["parlance-persistence", "parlance-gateway", "http", false],
   ["parlance-gateway", "parlance-nats", "client", true],
   ["parlance-persistence", "parlance-nats", "client", true],
   ["parlance-nats", "parlance-nats", "cluster", true],

@@ -93,6 +93,7 @@ export const broken = [
 
   ["network", "ha", /nothing denies/, (o) => { o.splice(o.indexOf(get(o, "NetworkPolicy", "default-deny")), 1); }],
   ["network", "ha", /gateway → parlance-nats:client is closed/, (o) => { spec(o, "NetworkPolicy", "services-to-nats").podSelector.matchExpressions[0].values = ["parlance-persistence"]; }],
+  ["network", "ha", /parlance-gateway → parlance-gateway:http is closed/, (o) => { o.splice(o.indexOf(get(o, "NetworkPolicy", "gateway-to-gateways")), 1); }],
   ["network", "dev", /parlance-gateway → parlance-postgres:postgres is open/, (o) => {
     spec(o, "NetworkPolicy", "persistence-to-postgres").podSelector = {};
     spec(o, "NetworkPolicy", "postgres-from-persistence").podSelector = {};
