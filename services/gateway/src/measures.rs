@@ -12,6 +12,18 @@ pub const MEASURES: &[Measure] = &[
         "Connected clients.",
     ),
     measure(
+        "chat_gateway_connections_limit",
+        Gauge,
+        &[],
+        "Connections beyond which newcomers are sent elsewhere.",
+    ),
+    measure(
+        "chat_gateway_commands_total",
+        Counter,
+        &["outcome"],
+        "Commands of clients, by what they were told.",
+    ),
+    measure(
         "chat_gateway_connects_total",
         Counter,
         &["result"],

@@ -22,6 +22,7 @@ struct Nats {
     user: String,
     password: SecretString,
     credentials_file: String,
+    inbox_prefix: String,
 }
 
 impl Config {
@@ -46,6 +47,7 @@ impl Config {
             user: self.nats.user.clone(),
             password: self.nats.password.expose_secret().to_owned(),
             credentials_file: self.nats.credentials_file.clone(),
+            inbox_prefix: self.nats.inbox_prefix.clone(),
         }
     }
 

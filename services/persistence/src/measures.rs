@@ -42,6 +42,30 @@ pub const MEASURES: &[Measure] = &[
         "Messages parked because they can never be carried out.",
     ),
     measure(
+        "chat_persistence_partitions",
+        Gauge,
+        &[],
+        "Partitions that all replicas share.",
+    ),
+    measure(
+        "chat_bus_stream_messages",
+        Gauge,
+        &["stream"],
+        "Messages that a stream holds.",
+    ),
+    measure(
+        "chat_bus_stream_bytes",
+        Gauge,
+        &["stream"],
+        "Bytes that a stream holds.",
+    ),
+    measure(
+        "chat_bus_stream_limit_bytes",
+        Gauge,
+        &["stream"],
+        "Bytes that a stream may hold.",
+    ),
+    measure(
         "chat_persistence_partitions_owned",
         Gauge,
         &[],

@@ -263,15 +263,14 @@ async fn a_whole_stack_lives_within_its_roles() {
     assert_eq!(refusals(&stack), Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_belongs_to_another_role_is_refused() {
-    let stack = Stack::builder().servers_only().accounts().start().await.unwrap();
+/// What one role does that is another's.
+#[rustfmt::skip]
+fn forbidden() -> Vec<(Role, &'static str, String)> {
     let at = |prefix: &str| format!("{prefix}.{CONVERSATION}");
     let control = "chat.control.user.alice";
     let take_push = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
     let take_events = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
-    #[rustfmt::skip]
-    let forbidden: Vec<(Role, &str, String)> = vec![
+    vec![
         (Role::Gateway, "invents an event", publish(&at("chat.evt"))),
         (Role::Gateway, "confirms what is not stored", publish("chat.cfm.gw-1")),
         (Role::Gateway, "invents a notice", publish("chat.usr.alice")),
@@ -319,9 +318,17 @@ async fn what_belongs_to_another_role_is_refused() {
         (Role::Operator, "reads answers to gateways", subscribe("_INBOX.gateway.>")),
         (Role::Operator, "deletes a stream", publish("$JS.API.STREAM.DELETE.EVENTS")),
         (Role::Operator, "answers in place of services", subscribe("chat.ops.>")),
-    ];
-    #[rustfmt::skip]
-    let allowed: Vec<(Role, &str, String)> = vec![
+    ]
+}
+
+/// What each role does: its refusals are no accident.
+#[rustfmt::skip]
+fn allowed() -> Vec<(Role, &'static str, String)> {
+    let at = |prefix: &str| format!("{prefix}.{CONVERSATION}");
+    let control = "chat.control.user.alice";
+    let take_push = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
+    let take_events = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
+    vec![
         (Role::Gateway, "sends a command", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
         (Role::Gateway, "passes a request on", publish("chat.gw.gw-1.poll")),
         (Role::Gateway, "hears operators", subscribe("chat.ops.>")),
@@ -334,7 +341,14 @@ async fn what_belongs_to_another_role_is_refused() {
         (Role::Feed, "takes events", publish(take_events)),
         (Role::Operator, "asks the services", publish("chat.ops.gateways.connections")),
         (Role::Operator, "locks a user out", publish(control)),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_another_role_is_refused() {
+    let stack = Stack::builder().servers_only().accounts().start().await.unwrap();
+    let forbidden = forbidden();
+    let allowed = allowed();
     for role in Role::ALL {
         let mut member = Member::connect(&stack, role).await;
         for (_, what, operation) in allowed.iter().filter(|row| row.0 == role) {

@@ -5,8 +5,8 @@
     reason = "a failed assumption of a test is a failed test"
 )]
 
-mod anywhere;
 mod accounts;
+mod anywhere;
 mod boundaries;
 mod conformance;
 mod contract;

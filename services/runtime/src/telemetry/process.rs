@@ -59,6 +59,10 @@ pub fn describe_all(measures: &[Measure]) {
 pub(super) fn describe(service: &str) {
     Collector::default().describe();
     metrics::describe_gauge!("chat_build_info", "What runs; always 1.");
+    metrics::describe_gauge!(
+        "chat_ready",
+        "1 for each condition of readiness that is met, else 0."
+    );
     let labels = [
         ("service", service.to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
