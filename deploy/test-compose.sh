@@ -244,7 +244,6 @@ log "people talk through the load balancer"
 "${inside[@]}" make --no-print-directory demo
 specification crossing websocket
 specification crossing polling
-specification crossing default
 specification changes polling
 
 log "one gateway is killed"
