@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parlance_bus::subject;
 use parlance_harness::Stack;
+use parlance_harness::devstack::accounts::Role;
 use parlance_harness::devstack::service::Kind;
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::token::Token;
@@ -28,10 +29,13 @@ const NO: i32 = 3;
 /// Runs the command; `input` is its standard input.
 async fn parlance(stack: &Stack, arguments: &[&str], input: &str) -> Output {
     let binary = Kind::Gateway.binary().unwrap().with_file_name("parlance");
+    let (user, password) = stack.credentials(Role::Operator);
     let mut child = tokio::process::Command::new(binary)
         .args(arguments)
         .env_clear()
         .env("PARLANCE_NATS_URL", stack.nats_url())
+        .env("PARLANCE_NATS_USER", user)
+        .env("PARLANCE_NATS_PASSWORD", password)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -102,7 +106,13 @@ async fn direct(stack: &Stack, user: &str, other: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
-    let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
+    let stack = Stack::builder()
+        .accounts()
+        .gateways(2)
+        .persistence(2)
+        .start()
+        .await
+        .unwrap();
     let conversation = direct(&stack, "ann", "ben").await;
     let watchers = Watchers::start(
         &stack,
@@ -193,7 +203,7 @@ async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_gateway_sends_its_clients_to_the_other_and_ends() {
-    let stack = Stack::builder().gateways(2).start().await.unwrap();
+    let stack = Stack::builder().accounts().gateways(2).start().await.unwrap();
     let watchers = Watchers::start(
         &stack,
         &json!([{ "user": "ann", "dialect": "native", "gateways": [0, 1] }]),
@@ -446,7 +456,13 @@ async fn dead_letters_are_paged_and_discarded_for_good() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_an_error_that_says_what_to_check() {
-    let stack = Stack::builder().gateways(1).persistence(1).start().await.unwrap();
+    let stack = Stack::builder()
+        .accounts()
+        .gateways(1)
+        .persistence(1)
+        .start()
+        .await
+        .unwrap();
     settled(&stack).await;
     stack.persistence(0).kill();
     for command in [&["partitions"][..], &["lag"], &["dead-letters", "list"]] {
