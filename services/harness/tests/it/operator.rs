@@ -104,6 +104,34 @@ async fn direct(stack: &Stack, user: &str, other: &str) -> String {
     made["id"].as_str().unwrap().to_owned()
 }
 
+/// Partitions and streams.
+async fn assert_waiting(stack: &Stack) {
+    let shared_out = || async {
+        let partitions = shown(stack, &["partitions"]).await;
+        let partitions = list(&partitions);
+        let owners: BTreeSet<_> = partitions.iter().map(|one| one["owner"].as_str()).collect();
+        let pulled = partitions.iter().filter(|one| one["pulled"] == true).count();
+        let all = usize::from(PARTITIONS);
+        let seen = (partitions.len(), pulled, owners.len(), owners.contains(&None));
+        equal(seen, &(all, all, 2, false)).map_err(anyhow::Error::msg)
+    };
+    eventually(PATIENCE, "both replicas work partitions", shared_out)
+        .await
+        .unwrap();
+
+    let lag = shown(stack, &["lag"]).await;
+    let names: Vec<_> = list(&lag)
+        .iter()
+        .map(|one| one["stream"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        ["COMMANDS", "SYSTEM", "EVENTS", "CONTROL", "PUSH", "PUSH_PARKED"]
+    );
+    assert!(list(&lag).iter().all(|one| one["exists"] == true), "{lag}");
+    assert_eq!(list(&lag[0]["consumers"]).len(), usize::from(PARTITIONS));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
     let stack = Stack::builder()
@@ -169,30 +197,7 @@ async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
     followers.sort_unstable();
     assert_eq!(followers, ["ann", "ben"]);
 
-    let shared_out = || async {
-        let partitions = shown(&stack, &["partitions"]).await;
-        let partitions = list(&partitions);
-        let owners: BTreeSet<_> = partitions.iter().map(|one| one["owner"].as_str()).collect();
-        let pulled = partitions.iter().filter(|one| one["pulled"] == true).count();
-        let all = usize::from(PARTITIONS);
-        let seen = (partitions.len(), pulled, owners.len(), owners.contains(&None));
-        equal(seen, &(all, all, 2, false)).map_err(anyhow::Error::msg)
-    };
-    eventually(PATIENCE, "both replicas work partitions", shared_out)
-        .await
-        .unwrap();
-
-    let lag = shown(&stack, &["lag"]).await;
-    let names: Vec<_> = list(&lag)
-        .iter()
-        .map(|one| one["stream"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        names,
-        ["COMMANDS", "SYSTEM", "EVENTS", "CONTROL", "PUSH", "PUSH_PARKED"]
-    );
-    assert!(list(&lag).iter().all(|one| one["exists"] == true), "{lag}");
-    assert_eq!(list(&lag[0]["consumers"]).len(), usize::from(PARTITIONS));
+    assert_waiting(&stack).await;
 
     // For people: a table with a line for each.
     let table = parlance(&stack, &["connections"], "").await;
