@@ -29,6 +29,7 @@ use crate::rooms::Rooms;
 use crate::socket::handshake::{Handshake, Origins};
 use crate::socket::listener::{Accepting, Peer};
 use crate::socket::sessions::Sessions;
+use crate::socket::tls::Certificate;
 use crate::users::Users;
 use crate::{contract, control, repair, rest, socket};
 
@@ -102,6 +103,7 @@ impl std::ops::Deref for Shared {
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let instance = format!("gw-{}", new_id().simple());
     let auth = Authenticator::from_settings(&settings.jwt).map_err(ConfigError::from)?;
+    let certificate = settings.certificate().map_err(ConfigError::from)?;
     let http = startup::bind(&settings.http.host, settings.http.port, "http.port").await?;
     let internal = startup::bind(&settings.internal.host, settings.internal.port, "internal.port").await?;
     let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
@@ -110,8 +112,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         .context("nats.url")?;
     let addresses = (http.local_addr()?, internal.local_addr()?);
 
-    let accepting = Accepting::new(http, Duration::from_millis(settings.socket.write_stall_ms));
     let lifecycle = Lifecycle::new();
+    let accepting = accepting(&settings, http, certificate, &lifecycle);
     let (news, inbox) = presence::channel();
     let shared = share(&settings, auth, bus, &lifecycle, &accepting, news);
     let health = Health::new();
@@ -144,6 +146,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         .await;
     telemetry.shutdown();
     Ok(code)
+}
+
+/// The listener for clients, and what keeps its certificate current.
+fn accepting(
+    settings: &Settings,
+    listener: tokio::net::TcpListener,
+    certificate: Option<Certificate>,
+    lifecycle: &Lifecycle,
+) -> Accepting {
+    let accepting = Accepting::new(listener, Duration::from_millis(settings.socket.write_stall_ms));
+    let Some(certificate) = certificate else {
+        return accepting;
+    };
+    lifecycle.spawn("certificate", certificate.clone().follow(lifecycle.soft()));
+    accepting.encrypted(
+        certificate,
+        Duration::from_millis(settings.socket.connect_timeout_ms),
+    )
 }
 
 fn share(

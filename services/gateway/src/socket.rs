@@ -6,6 +6,7 @@ pub mod inbound;
 pub mod listener;
 pub mod session;
 pub mod sessions;
+pub mod tls;
 
 mod connect;
 mod serve;
