@@ -43,6 +43,8 @@ pub struct Load {
     pub copies: u32,
     /// How many clients stop reading for twelve seconds at a time.
     pub sleepers: usize,
+    /// Whether the users come through the load balancer instead of choosing a gateway themselves.
+    pub balanced: bool,
 }
 
 /// What a player reports four times a second.
@@ -120,6 +122,7 @@ impl Default for Load {
             padding: 60,
             copies: 1,
             sleepers: 0,
+            balanced: false,
         }
     }
 }
@@ -204,11 +207,12 @@ impl Load {
                 .collect(),
         };
         Plan {
-            gateways: stack
-                .gateways()
-                .iter()
-                .map(|gateway| gateway.base_url().to_owned())
-                .collect(),
+            gateways: if self.balanced {
+                vec![stack.balancer().base_url().to_owned()]
+            } else {
+                let gateways = stack.gateways().iter();
+                gateways.map(|gateway| gateway.base_url().to_owned()).collect()
+            },
             users: (0..self.users).map(user).chain([stranger]).collect(),
             conversations: (0..self.conversations).map(conversation).collect(),
             rate: self.rate,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::TlsFiles;
 use super::account::Account;
 use super::launch::{Launch, Lifetime};
 use super::probe::Probe;
@@ -27,6 +28,8 @@ pub struct Nats {
     pub max_pending: u32,
     /// The cluster it is part of.
     pub cluster: Option<Cluster>,
+    /// Speaks TLS only, and only with clients that show a certificate of the same root.
+    pub tls: Option<TlsFiles>,
     /// Log file.
     pub log: PathBuf,
 }
@@ -113,7 +116,8 @@ impl Nats {
              max_payload: {payload}\n\
              max_pending: {pending}\n\
              jetstream {{\n  store_dir: {store:?}\n  max_memory_store: 256MB\n  max_file_store: 16GB\n}}\n\
-             {cluster}",
+             {tls}{cluster}",
+            tls = self.tls.as_ref().map(tls_configuration).unwrap_or_default(),
             cluster = self
                 .cluster
                 .as_ref()
@@ -126,6 +130,13 @@ impl Nats {
             store = self.folder.join("store").display().to_string(),
         )
     }
+}
+
+fn tls_configuration(files: &TlsFiles) -> String {
+    format!(
+        "tls {{\n  cert_file: {:?}\n  key_file: {:?}\n  ca_file: {:?}\n  verify: true\n}}\n",
+        files.certificate, files.key, files.root
+    )
 }
 
 impl Cluster {

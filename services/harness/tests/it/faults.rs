@@ -85,7 +85,7 @@ impl Scene {
     }
 }
 
-async fn judge(stack: &Stack, player: Player, offered: u32, fault: &str) -> Report {
+pub(crate) async fn judge(stack: &Stack, player: Player, offered: u32, fault: &str) -> Report {
     let history = player.stop().await.unwrap();
     keep_history(stack, fault);
     stack.wait_ready().await.unwrap();
@@ -151,7 +151,7 @@ async fn nothing_is_left_behind(stack: &Stack) {
 }
 
 /// The sum of a metric over its labels.
-async fn metric(process: &Process, name: &str) -> anyhow::Result<f64> {
+pub(crate) async fn metric(process: &Process, name: &str) -> anyhow::Result<f64> {
     let text = reqwest::get(format!("{}/metrics", process.internal_url()))
         .await?
         .text()
