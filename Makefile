@@ -11,12 +11,13 @@ CONTRACT := services/gateway/contract/lint
 LINTER := $(CONTRACT)/node_modules/.package-lock.json
 
 .PHONY: help up down status demo token doctor test test-faults faulty check fmt fmt-check lint doc generate check-generated \
-  lint-contract deny build
+  lint-contract lint-deploy deny build
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: build ## Start the stack, or heal it: GATEWAYS=2 PERSISTENCE=2 PORT=4004 (PORT=0: free ports)
+up: $(DEV) ## Start the stack, in containers where an engine answers: GATEWAYS=2 PERSISTENCE=2 PORT=4004 STACK=local
+	@$(DEV) engine >/dev/null || $(MAKE) --no-print-directory build
 	@$(DEV) up
 
 down: $(DEV) ## Stop everything; PURGE=1 deletes the data as well
@@ -57,7 +58,7 @@ faulty:
 	@mkdir -p $(FAULTY)
 	@for service in gateway persistence; do cp -f $(BIN)/parlance-$$service $(FAULTY)/; done
 
-check: fmt-check lint doc check-generated lint-contract test ## Everything that CI does
+check: fmt-check lint doc check-generated lint-contract lint-deploy test ## Everything that CI does
 
 fmt: ## Format the sources
 	@cargo fmt --all
@@ -83,6 +84,11 @@ check-generated:
 lint-contract: $(LINTER) ## Check the OpenAPI and AsyncAPI documents
 	@cd $(CONTRACT) && npm run --silent lint
 
+lint-deploy: ## Check the container files, the Kubernetes objects, alerts and dashboard
+	@deploy/lint
+	@k8s/check
+	@deploy/observability/check
+
 deny: ## Check licences and sources of dependencies (needs cargo-deny)
 	@cargo deny check bans licenses sources
 
@@ -90,7 +96,7 @@ build:
 	@cargo build --workspace --bins
 
 $(DEV):
-	@cargo build --quiet --package parlance-harness --bin parlance-dev
+	@cargo build --quiet --workspace --bin parlance-dev
 
 $(PACKAGES): $(JS)/package.json $(JS)/package-lock.json
 	@cd $(JS) && npm ci --no-audit --no-fund --loglevel=error

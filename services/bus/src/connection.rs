@@ -31,6 +31,8 @@ pub struct ConnectSettings {
     pub url: String,
     /// Connection name shown in NATS' monitoring; also the gateway's or replica's instance name.
     pub name: String,
+    /// What the subjects of answers begin with: each role has its own, so that none may read the answers of others.
+    pub inbox_prefix: String,
     /// Empty for none.
     pub user: String,
     /// Empty for none.
@@ -56,6 +58,7 @@ impl ConnectSettings {
     async fn options(&self) -> Result<ConnectOptions, Error> {
         let mut options = ConnectOptions::new()
             .name(&self.name)
+            .custom_inbox_prefix(&self.inbox_prefix)
             .connection_timeout(Duration::from_secs(5));
         if !self.user.is_empty() {
             options = options.user_and_password(self.user.clone(), self.password.clone());

@@ -16,15 +16,20 @@
 //! | `chat.push.<conversation>` | [`Push`](parlance_proto::v1::Push) | at least once, a few attempts, then parked |
 //! | `chat.qry.<name>` | [`Query`](parlance_proto::v1::Query) → [`Reply`](parlance_proto::v1::Reply) | one replica of the queue group answers |
 //! | `chat.system.<conversation>`, `chat.system.user.<user>` | [`SystemMessage`](parlance_proto::v1::SystemMessage) | accepted once the stream answers |
+//! | `chat.ops.…` | [`Ops`](parlance_proto::v1::Ops) → [`OpsReply`](parlance_proto::v1::OpsReply) | whoever is asked answers, or nobody |
 //! | `chat.control.<kind>.<name>` | [`Control`](parlance_proto::v1::Control) | live at most once, in the stream `CONTROL` the latest of each subject |
+//! | `chat.gw.<gateway>` | [`Relay`](parlance_proto::v1::Relay) → [`RelayReceipt`](parlance_proto::v1::RelayReceipt) | answered by that gateway alone, at once where it is gone |
 
 pub mod connection;
 pub mod consume;
 pub mod control;
 pub mod error;
 pub mod faults;
+pub mod inspect;
+pub mod operations;
 pub mod publish;
 pub mod push;
+pub mod relay;
 pub mod request;
 pub mod streams;
 pub mod subject;
@@ -34,7 +39,9 @@ pub mod trace;
 pub use connection::{Bus, ConnectSettings, Link, Tls};
 pub use consume::{Delivery, Puller};
 pub use error::{Error, ErrorKind};
+pub use operations::{Audience, IncomingOps, OpsServer};
 pub use publish::StoredEvents;
+pub use relay::{IncomingRelay, Relays};
 pub use request::{IncomingQuery, QueryServer};
-pub use streams::StreamSettings;
+pub use streams::{StreamSettings, StreamUse, StreamsFound};
 pub use subscribe::{Subscription, SystemTarget};

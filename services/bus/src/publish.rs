@@ -12,6 +12,7 @@ use parlance_proto::v1::{
 use parlance_proto::{ConversationId, UserId};
 use prost::Message as _;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
@@ -71,7 +72,9 @@ impl Bus {
             .map_err(|e| Error::with(ErrorKind::Refused, "command without conversation", e))?;
         let payload = Bytes::from(command.encode_to_vec());
         let subject = subject::command(conversation, partitions);
+        let span = trace::sending("chat.cmd", "chat.cmd.{partition}.{conversation}", payload.len());
         self.hand_in(subject, identified(dedup_id), payload, deadline)
+            .instrument(span)
             .await
     }
 
@@ -88,12 +91,28 @@ impl Bus {
         deadline: Instant,
     ) -> Result<(), Error> {
         let payload = Bytes::from(message.encode_to_vec());
+        let span = trace::sending("chat.system", "chat.system.{target}", payload.len());
         self.hand_in(subject::system(target), identified(id), payload, deadline)
+            .instrument(span)
             .await
     }
 
     /// Publishes into a stream until it answers, again and again with the same headers.
     pub(crate) async fn hand_in(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let result = self.hand_in_until(subject, headers, payload, deadline).await;
+        if result.is_err() {
+            trace::failed(&tracing::Span::current());
+        }
+        result
+    }
+
+    async fn hand_in_until(
         &self,
         subject: String,
         mut headers: HeaderMap,

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
-use async_nats::{HeaderMap, Subscriber};
+use async_nats::{HeaderMap, Message, Subscriber};
+use bytes::Bytes;
 use futures::StreamExt;
 use opentelemetry::Context;
 use parlance_proto::v1::{Error as ClientError, ErrorCode, Query, Reply, query, reply};
 use prost::Message as _;
+use tracing::Instrument as _;
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
@@ -41,26 +43,56 @@ impl Bus {
     /// answerer is a [`Reply`].
     pub async fn query(&self, query: &Query, timeout: Duration) -> Result<Reply, Error> {
         let name = query.body.as_ref().map_or("none", query_name);
+        let span = trace::asking(name);
+        let answer = self.question(query, name, timeout).instrument(span.clone()).await;
+        if answer.is_err() {
+            trace::failed(&span);
+        }
+        answer
+    }
+
+    async fn question(&self, query: &Query, name: &'static str, timeout: Duration) -> Result<Reply, Error> {
         let mut headers = HeaderMap::new();
         trace::inject(&mut headers);
+        let message = self
+            .ask(
+                subject::query(name),
+                headers,
+                query.encode_to_vec().into(),
+                timeout,
+            )
+            .await?;
+        Reply::decode(message.payload).map_err(|e| Error::with(ErrorKind::Malformed, "unreadable reply", e))
+    }
+
+    /// Asks whoever listens to a subject.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoResponders`] or [`ErrorKind::TimedOut`].
+    pub(crate) async fn ask(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Message, Error> {
         let request = Request::new()
             .headers(headers)
-            .payload(query.encode_to_vec().into())
+            .payload(payload)
             .timeout(Some(timeout));
         // The client's own timeout starts only once the request has left its queue.
-        let sent = self.client.send_request(subject::query(name), request);
-        let message = tokio::time::timeout(timeout, sent)
+        let sent = self.client.send_request(subject, request);
+        tokio::time::timeout(timeout, sent)
             .await
-            .map_err(|_| Error::new(ErrorKind::TimedOut, "no answer to a query"))?
+            .map_err(|_| Error::new(ErrorKind::TimedOut, "no answer"))?
             .map_err(|e| {
                 let kind = match e.kind() {
                     RequestErrorKind::TimedOut => ErrorKind::TimedOut,
                     RequestErrorKind::NoResponders => ErrorKind::NoResponders,
                     _ => ErrorKind::Other,
                 };
-                Error::with(kind, "query failed", e)
-            })?;
-        Reply::decode(message.payload).map_err(|e| Error::with(ErrorKind::Malformed, "unreadable reply", e))
+                Error::with(kind, "not answered", e)
+            })
     }
 
     /// Begins to answer questions, together with all other replicas.

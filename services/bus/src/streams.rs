@@ -38,20 +38,52 @@ pub struct StreamSettings {
     pub control_max_age: Duration,
 }
 
+/// How full a stream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamUse {
+    /// Its name.
+    pub name: String,
+    /// What it holds; in a work queue that is what nobody has acknowledged yet.
+    pub messages: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// The size at which it refuses more, or drops the oldest.
+    pub limit_bytes: u64,
+}
+
+/// The streams as they are.
+#[derive(Debug, Clone, Default)]
+pub struct StreamsFound {
+    /// Not there, although they were made.
+    pub missing: Vec<String>,
+    /// Those that are there.
+    pub used: Vec<StreamUse>,
+}
+
 impl Bus {
-    /// Streams that are not there, although they were made. Only looks, because making is dear in a cluster.
+    /// Which streams are there, and how full they are. Only looks, because making is dear in a cluster.
     ///
     /// # Errors
     /// NATS does not answer.
-    pub async fn missing_streams(&self, settings: &StreamSettings) -> Result<Vec<String>, Error> {
-        let mut missing = Vec::new();
+    pub async fn look_at_streams(&self, settings: &StreamSettings) -> Result<StreamsFound, Error> {
+        let mut found = StreamsFound::default();
         for Config { name, .. } in configs(settings) {
-            let Err(error) = self.jetstream.get_stream(&name).await else {
-                continue;
+            let error = match self.jetstream.get_stream(&name).await {
+                Ok(stream) => {
+                    let info = stream.cached_info();
+                    found.used.push(StreamUse {
+                        name,
+                        messages: info.state.messages,
+                        bytes: info.state.bytes,
+                        limit_bytes: u64::try_from(info.config.max_bytes).unwrap_or(0),
+                    });
+                    continue;
+                }
+                Err(error) => error,
             };
             match error.kind() {
                 GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                    missing.push(name);
+                    found.missing.push(name);
                 }
                 _ => {
                     return Err(Error::with(
@@ -62,7 +94,7 @@ impl Bus {
                 }
             }
         }
-        Ok(missing)
+        Ok(found)
     }
 
     /// Creates what is missing and adjusts what differs.

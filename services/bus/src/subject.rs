@@ -3,6 +3,8 @@
 use parlance_proto::v1::control;
 use parlance_proto::{ConversationId, InvalidId, UserId};
 
+use crate::operations::Audience;
+
 /// Matches every command of a partition.
 pub fn partition_filter(partition: u16) -> String {
     format!("chat.cmd.{partition}.*")
@@ -68,6 +70,11 @@ pub fn confirmations(gateway: &str) -> String {
     format!("chat.cfm.{}", encode_token(gateway))
 }
 
+/// The subject of what other gateways tell this one.
+pub fn gateway(gateway: &str) -> String {
+    format!("chat.gw.{}", encode_token(gateway))
+}
+
 /// The subject of a kind of query.
 pub fn query(name: &'static str) -> String {
     format!("chat.qry.{name}")
@@ -96,6 +103,15 @@ pub fn control(body: &control::Body) -> String {
         control::Body::RevokeUserTokens(order) => ("user", &order.user_id),
     };
     format!("chat.control.{kind}.{}", encode_token(name))
+}
+
+/// Where operators reach these.
+pub fn operations(audience: &Audience) -> String {
+    match audience {
+        Audience::Gateways => "chat.ops.gateways".to_owned(),
+        Audience::Gateway(name) => format!("chat.ops.gateway.{}", encode_token(name)),
+        Audience::Persistence => "chat.ops.persistence".to_owned(),
+    }
 }
 
 /// The subject of a service's message.
@@ -131,6 +147,14 @@ pub fn parse_system(subject: &str) -> Result<System, InvalidId> {
         }
         None => rest.parse().map(System::Conversation),
     }
+}
+
+/// Whether a text is one or more subject tokens without wildcards, of characters that need no escape anywhere.
+pub fn is_literal(subject: &str) -> bool {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    subject
+        .split('.')
+        .all(|token| !token.is_empty() && token.bytes().all(safe))
 }
 
 /// Writes any text as one subject token: ASCII letters, digits and `-` stay, every other byte becomes
@@ -205,6 +229,16 @@ mod tests {
             "other",
         ] {
             assert!(parse_system(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_literal_subject_has_neither_wildcards_nor_empty_tokens() {
+        for good in ["_INBOX", "_INBOX.gateway", "a-b.c_d.7"] {
+            assert!(is_literal(good), "{good}");
+        }
+        for bad in ["", ".", "_INBOX.", ".a", "a..b", "a.*", ">", "a b", "$JS.API"] {
+            assert!(!is_literal(bad), "{bad}");
         }
     }
 

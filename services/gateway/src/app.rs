@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use futures::future::BoxFuture;
 use http::{HeaderValue, Method, header};
 use parlance_bus::Bus;
 use parlance_runtime::config::ConfigError;
-use parlance_runtime::health::{self, Health};
+use parlance_runtime::health::{self, Condition, Health};
 use parlance_runtime::lifecycle::Lifecycle;
 use parlance_runtime::startup;
 use parlance_runtime::telemetry::{self, MetricsHandle};
@@ -21,20 +22,24 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::commands::{Commands, new_id};
-use crate::config::{DialectSettings, Settings, Shutdown};
+use crate::config::{DialectSettings, RELAY_AUTO, Settings, Shutdown};
 use crate::limits::Limits;
 use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
 use crate::rooms::Rooms;
 use crate::socket::handshake::{Handshake, Origins};
 use crate::socket::listener::{Accepting, Peer};
+use crate::socket::relay::Relay;
 use crate::socket::sessions::Sessions;
 use crate::socket::tls::Certificate;
 use crate::users::Users;
-use crate::{contract, control, repair, rest, socket};
+use crate::{contract, control, measures, operations, repair, rest, signals, socket};
 
 /// How often the number of connections is written down.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the lookup of the own address may hold up the start.
+const LOOKUP: Duration = Duration::from_secs(2);
 
 /// What every connection and request needs. Cheap to clone.
 #[derive(Clone)]
@@ -76,6 +81,8 @@ pub struct Parts {
     pub send_timeout: Duration,
     /// Cancelled when this replica takes no more clients.
     pub draining: CancellationToken,
+    /// Polling requests from and for other replicas.
+    pub relay: Relay,
     /// Open TCP connections.
     pub connections: Arc<AtomicUsize>,
     /// See `defaults.toml`.
@@ -107,19 +114,29 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let http = startup::bind(&settings.http.host, settings.http.port, "http.port").await?;
     let internal = startup::bind(&settings.internal.host, settings.internal.port, "internal.port").await?;
     let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
+    telemetry::describe_all(measures::MEASURES);
+    signals::begin(settings.socket.max_connections);
     let bus = Bus::connect(&settings.connection(instance.clone()))
         .await
         .context("nats.url")?;
     let addresses = (http.local_addr()?, internal.local_addr()?);
 
     let lifecycle = Lifecycle::new();
-    let accepting = accepting(&settings, http, certificate, &lifecycle);
+    let accepting = accepting(&settings, http, certificate.clone(), &lifecycle);
     let (news, inbox) = presence::channel();
-    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news);
+    let address = relay_address(&settings, addresses.0.port()).await;
+    let relay = Relay::new(
+        bus.clone(),
+        settings.socket.max_message_bytes,
+        address,
+        certificate,
+    );
+    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, relay);
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
+    tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
 
-    let router = router(&settings, &shared, &health, telemetry.metrics());
+    let router = router(&settings, &shared, &health, &lifecycle, telemetry.metrics());
     let stopped = CancellationToken::new();
     spawn_presence(&settings, &shared, &lifecycle, inbox, &stopped);
     spawn_servers(
@@ -166,6 +183,24 @@ fn accepting(
     )
 }
 
+/// Where other gateways reach this one; empty where they cannot.
+async fn relay_address(settings: &Settings, port: u16) -> String {
+    if settings.relay.address != RELAY_AUTO {
+        return settings.relay.address.clone();
+    }
+    let found = tokio::time::timeout(LOOKUP, socket::relay::own_address(&settings.nats.url, port)).await;
+    match found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+        Ok(address) => address.to_string(),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "cannot tell the own address; set relay.address, or polling clients upgrade only where they began"
+            );
+            String::new()
+        }
+    }
+}
+
 fn share(
     settings: &Settings,
     auth: Authenticator,
@@ -173,6 +208,7 @@ fn share(
     lifecycle: &Lifecycle,
     accepting: &Accepting,
     news: presence::News,
+    relay: Relay,
 ) -> Shared {
     auth.revocations().await_reading();
     let backend = Backend::new(bus.clone());
@@ -198,6 +234,7 @@ fn share(
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
         send_timeout: settings.send_timeout(),
         draining: lifecycle.soft(),
+        relay,
         connections: accepting.open(),
         max_connections: settings.socket.max_connections,
         max_backlog_bytes: settings.socket.max_backlog_bytes,
@@ -209,67 +246,62 @@ fn share(
     }))
 }
 
+/// What serves clients until the last is gone, and so ends with the hard token only.
 fn spawn_tasks(settings: &Settings, shared: &Shared, health: &Health, lifecycle: &Lifecycle) {
-    // These serve clients until the last is gone, so they end with the hard token only.
-    let stop = lifecycle.hard();
-    let soft = lifecycle.soft();
-    let commands = shared.commands.clone();
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            if let Err(error) = commands.receive(stop).await {
-                tracing::error!(%error, "no more confirmations can be received");
-                soft.cancel();
-            }
-        }
-    });
-    let users = shared.users.clone();
-    let soft = lifecycle.soft();
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            if let Err(error) = users.follow(stop).await {
-                tracing::error!(%error, "no more notices can be received");
-                soft.cancel();
-            }
-        }
-    });
-    let backend = shared.backend.clone();
-    let nats = health.condition("nats");
-    tokio::spawn({
-        let stop = stop.clone();
-        async move { backend.watch(nats, stop).await }
-    });
+    let hard = || lifecycle.hard();
+    let spawn = |name, task: BoxFuture<'static, anyhow::Result<()>>| lifecycle.spawn_background(name, task);
+
+    let (commands, stop) = (shared.commands.clone(), hard());
+    spawn(
+        "confirmations",
+        Box::pin(async move { commands.receive(stop).await }),
+    );
+    let (users, stop) = (shared.users.clone(), hard());
+    spawn("notices", Box::pin(async move { users.follow(stop).await }));
+    let known = health.condition("revocations");
+    spawn(
+        "control",
+        Box::pin(control::follow(shared.clone(), known, hard())),
+    );
+    let (backend, nats, stop) = (shared.backend.clone(), health.condition("nats"), hard());
+    spawn(
+        "backend",
+        Box::pin(async move { backend.watch(nats, stop).await }),
+    );
     let interval = Duration::from_millis(settings.rooms.check_interval_ms);
-    tokio::spawn(repair::run(
-        shared.clone(),
-        shared.bus.clone(),
-        interval,
-        stop.clone(),
-    ));
-    let auth = shared.auth.clone();
-    tokio::spawn({
-        let stop = stop.clone();
-        async move { auth.keep_keys_fresh(stop).await }
-    });
-    tokio::spawn({
-        let (shared, stop, soft) = (shared.clone(), stop.clone(), lifecycle.soft());
-        let known = health.condition("revocations");
-        async move {
-            if let Err(error) = control::follow(shared, known, stop).await {
-                tracing::error!(%error, "no more orders can be received");
-                soft.cancel();
-            }
-        }
-    });
-    tokio::spawn(count_connections(shared.clone(), stop));
-    let serving = health.condition("serving");
+    let repair = repair::run(shared.clone(), shared.bus.clone(), interval, hard());
+    spawn("repair", Box::pin(repair));
+    let (auth, stop) = (shared.auth.clone(), hard());
+    spawn(
+        "keys",
+        Box::pin(done(async move { auth.keep_keys_fresh(stop).await })),
+    );
+    let (relay, stop) = (shared.relay.clone(), hard());
+    spawn(
+        "relay watch",
+        Box::pin(done(async move { relay.watch(stop).await })),
+    );
+    let capacity = health.condition("capacity");
+    spawn(
+        "connection count",
+        Box::pin(done(count_connections(shared.clone(), capacity, hard()))),
+    );
+    let (serving, soft) = (health.condition("serving"), lifecycle.soft());
     serving.set_ready();
-    let soft = lifecycle.soft();
-    tokio::spawn(async move {
-        soft.cancelled().await;
-        serving.set_unready("draining");
-    });
+    spawn(
+        "readiness",
+        Box::pin(async move {
+            soft.cancelled().await;
+            serving.set_unready("draining");
+            Ok(())
+        }),
+    );
+}
+
+/// A task that cannot fail.
+async fn done(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    task.await;
+    Ok(())
 }
 
 /// Tells who is here until the last client is gone, and says good-bye then.
@@ -288,7 +320,8 @@ fn spawn_presence(
         shared.sessions.clone(),
         (ms(settings.presence.renew_ms), ms(settings.presence.gather_ms)),
     );
-    tokio::spawn(reporter.clone().watch(lifecycle.hard()));
+    let (watch, stop) = (reporter.clone(), lifecycle.hard());
+    lifecycle.spawn_background("presence watch", done(async move { watch.watch(stop).await }));
     lifecycle.spawn("presence", reporter.run(stopped.clone()));
     let teller = Teller::new(
         shared.rooms.clone(),
@@ -296,20 +329,29 @@ fn spawn_presence(
         settings.presence.large_group,
         ms(settings.rooms.check_interval_ms),
     );
-    let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
-    tokio::spawn(async move {
-        if let Err(error) = teller.run(bus, inbox, hard).await {
-            tracing::error!(%error, "no more presence can be told");
-            soft.cancel();
-        }
-    });
+    let stop = lifecycle.hard();
+    lifecycle.spawn_background(
+        "presence teller",
+        async move { teller.run(bus, inbox, stop).await },
+    );
 }
 
 /// The public router: Socket.IO, REST and, for setups without an internal network, the probes.
-fn router(settings: &Settings, shared: &Shared, health: &Health, metrics: MetricsHandle) -> Router {
+fn router(
+    settings: &Settings,
+    shared: &Shared,
+    health: &Health,
+    lifecycle: &Lifecycle,
+    metrics: MetricsHandle,
+) -> Router {
     let engine = socket::engine(&settings.socket, shared);
     shared.sessions.set_engine(engine.clone());
-    let handshake = Handshake::new(engine, shared.clone());
+    let (relay, sessions, stop) = (shared.relay.clone(), shared.sessions.clone(), lifecycle.hard());
+    lifecycle.spawn_background("relay", {
+        let engine = engine.clone();
+        async move { relay.serve(engine, sessions, stop).await }
+    });
+    let handshake = Handshake::new(engine, shared.clone(), settings.socket.handshakes_per_second);
     Router::new()
         .route_service("/socket.io", handshake.clone())
         .route_service("/socket.io/", handshake)
@@ -375,19 +417,14 @@ fn spawn_drain(
         soft.cancelled().await;
         metrics::gauge!("chat_gateway_draining").set(1.0);
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        let sessions = shared.sessions.all();
-        let pause = window / u32::try_from(sessions.len().max(1)).unwrap_or(u32::MAX);
-        for session in sessions {
-            // At transport level: after a disconnect packet stock clients would not come again.
-            session.close_transport();
-            tokio::time::sleep(pause).await;
-        }
+        socket::drain::run(&shared.sessions, &shared.relay, window).await;
+        shared.relay.close();
         stopped.cancel();
         Ok(())
     });
 }
 
-async fn count_connections(shared: Shared, stop: CancellationToken) {
+async fn count_connections(shared: Shared, capacity: Condition, stop: CancellationToken) {
     let mut tick = tokio::time::interval(GAUGE_INTERVAL);
     loop {
         tokio::select! {
@@ -401,6 +438,11 @@ async fn count_connections(shared: Shared, stop: CancellationToken) {
             .count();
         for (transport, count) in [("polling", polling), ("websocket", sessions.len() - polling)] {
             metrics::gauge!("chat_gateway_connections", "transport" => transport).set(count as f64);
+        }
+        if shared.connections.load(Ordering::Relaxed) < shared.max_connections {
+            capacity.set_ready();
+        } else {
+            capacity.set_unready("full: socket.max_connections are open");
         }
     }
 }

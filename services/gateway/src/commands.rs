@@ -12,11 +12,13 @@ use parlance_proto::{ConversationId, UserId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::dialect::Answer;
 use crate::error::ClientError;
 use crate::rooms::Rooms;
+use crate::signals;
 use crate::socket::session::{Ack, Request, Session};
 
 /// What a command led to.
@@ -62,7 +64,8 @@ pub enum Waiter {
 
 #[derive(Default)]
 struct Pending {
-    waiters: HashMap<String, Waiter>,
+    /// With the span of what was asked, which ends with the answer.
+    waiters: HashMap<String, (Waiter, Span)>,
     /// Ascending, because every command waits equally long.
     deadlines: VecDeque<(Instant, String)>,
 }
@@ -114,9 +117,8 @@ impl Commands {
         }
         if let Err(error) = sent {
             tracing::warn!(command = %command.id, %error, "a command was not accepted");
-            if let Some(waiter) = self.lock().waiters.remove(&command.id) {
-                waiter.tell(&self.rooms, Err(ClientError::from_send(&error)));
-            }
+            let waiting = self.lock().waiters.remove(&command.id);
+            self.tell(waiting, Err(ClientError::from_send(&error)));
         }
     }
 
@@ -154,23 +156,32 @@ impl Commands {
 
     fn register(&self, id: &str, deadline: Instant, waiter: Waiter) {
         let mut pending = self.lock();
-        pending.waiters.insert(id.to_owned(), waiter);
+        pending.waiters.insert(id.to_owned(), (waiter, Span::current()));
         // One that came earlier but is sent later would else expire late, never early.
         pending.deadlines.push_back((deadline, id.to_owned()));
     }
 
     fn resolve(&self, confirmation: Confirmation) {
-        let waiter = self.lock().waiters.remove(&confirmation.command_id);
-        // None: it came after the deadline, and the client was told that the outcome is unknown.
-        if let Some(waiter) = waiter {
-            waiter.tell(&self.rooms, outcome(confirmation));
+        let waiting = self.lock().waiters.remove(&confirmation.command_id);
+        self.tell(waiting, outcome(confirmation));
+    }
+
+    /// Without a waiter it came after the deadline, and the client was told that the outcome is unknown.
+    fn tell(&self, waiting: Option<(Waiter, Span)>, outcome: Outcome) {
+        if let Some((waiter, span)) = waiting {
+            if outcome.is_err() {
+                span.record("otel.status_code", "ERROR");
+            }
+            span.in_scope(|| waiter.tell(&self.rooms, outcome));
         }
     }
 
     fn expire(&self) {
+        let waiting = u32::try_from(self.lock().waiters.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("chat_gateway_inflight_commands").set(f64::from(waiting));
         let now = Instant::now();
         loop {
-            let waiter = {
+            let waiting = {
                 let mut pending = self.lock();
                 match pending.deadlines.front() {
                     Some((deadline, _)) if *deadline <= now => {}
@@ -183,9 +194,7 @@ impl Commands {
                     .unwrap_or_default();
                 pending.waiters.remove(&id)
             };
-            if let Some(waiter) = waiter {
-                waiter.tell(&self.rooms, Err(ClientError::unknown()));
-            }
+            self.tell(waiting, Err(ClientError::unknown()));
         }
     }
 
@@ -196,6 +205,7 @@ impl Commands {
 
 impl Waiter {
     fn tell(self, rooms: &Rooms, outcome: Outcome) {
+        signals::count_command(outcome.as_ref().err());
         match self {
             Self::Socket {
                 session,

@@ -1,6 +1,7 @@
 //! The gateway's settings; `defaults.toml` documents each. Must not act on them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use parlance_runtime::config::{Invalid, Sources, Validate, both_or_none, in_range, not_empty, one_of};
@@ -18,6 +19,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("JWT_SECRET", "jwt.secret"),
     ("SOCKET_CORS_ORIGINS", "cors.origins"),
 ];
+
+/// Lets the gateway find out by itself where others reach it.
+pub const RELAY_AUTO: &str = "auto";
 
 /// All settings.
 #[derive(Debug, Deserialize)]
@@ -43,6 +47,8 @@ pub struct Settings {
     pub docs: Docs,
     /// Socket.IO.
     pub socket: Socket,
+    /// Requests that reach another gateway than they should.
+    pub relay: Relay,
     /// Sizes and rates.
     pub limits: Limits,
     /// Commands.
@@ -99,6 +105,8 @@ pub struct Nats {
     pub cert_file: String,
     /// Empty for none.
     pub key_file: String,
+    /// What the subjects of answers begin with.
+    pub inbox_prefix: String,
 }
 
 /// What all services must agree on.
@@ -151,6 +159,8 @@ pub struct Docs {
 pub struct Socket {
     /// Admission limit.
     pub max_connections: usize,
+    /// Admission limit.
+    pub handshakes_per_second: NonZeroU32,
     /// Heartbeat.
     pub ping_interval_ms: u64,
     /// Heartbeat.
@@ -193,6 +203,14 @@ pub struct Limits {
     pub events_per_second: u32,
     /// Events.
     pub events_burst: u32,
+}
+
+/// Requests that reach another gateway than they should.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// `host:port`, [`RELAY_AUTO`], or empty for nowhere.
+    pub address: String,
 }
 
 /// Commands.
@@ -265,6 +283,7 @@ impl Settings {
         parlance_bus::ConnectSettings {
             url: self.nats.url.clone(),
             name,
+            inbox_prefix: self.nats.inbox_prefix.clone(),
             user: self.nats.user.clone(),
             password: self.nats.password.expose_secret().to_owned(),
             credentials_file: self.nats.credentials_file.clone(),
@@ -277,6 +296,21 @@ impl Settings {
     }
 }
 
+impl Validate for Nats {
+    fn validate(&self) -> Result<(), Invalid> {
+        not_empty("nats.url", &self.url, "one or more nats:// addresses")?;
+        both_or_none(
+            ("nats.cert_file", &self.cert_file),
+            ("nats.key_file", &self.key_file),
+        )?;
+        if !parlance_bus::subject::is_literal(&self.inbox_prefix) {
+            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+            return Err(Invalid::new("nats.inbox_prefix", &self.inbox_prefix, allowed));
+        }
+        Ok(())
+    }
+}
+
 impl Validate for Settings {
     fn validate(&self) -> Result<(), Invalid> {
         not_empty("http.host", &self.http.host, "an address or host name")?;
@@ -285,11 +319,7 @@ impl Validate for Settings {
             ("http.tls_key_file", &self.http.tls_key_file),
         )?;
         not_empty("internal.host", &self.internal.host, "an address or host name")?;
-        not_empty("nats.url", &self.nats.url, "one or more nats:// addresses")?;
-        both_or_none(
-            ("nats.cert_file", &self.nats.cert_file),
-            ("nats.key_file", &self.nats.key_file),
-        )?;
+        self.nats.validate()?;
         in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
         self.jwt.validate()?;
         one_of("auth.provision", &self.auth.provision, &["jit", "strict"])?;
@@ -303,41 +333,7 @@ impl Validate for Settings {
         for dialect in self.dialect.origins.values() {
             one_of("dialect.origins", dialect, &dialects)?;
         }
-        let socket = &self.socket;
-        in_range("socket.max_connections", socket.max_connections, 1..=10_000_000)?;
-        in_range("socket.ping_interval_ms", socket.ping_interval_ms, 100..=300_000)?;
-        in_range("socket.ping_timeout_ms", socket.ping_timeout_ms, 100..=300_000)?;
-        in_range(
-            "socket.connect_timeout_ms",
-            socket.connect_timeout_ms,
-            100..=60_000,
-        )?;
-        in_range(
-            "socket.max_message_bytes",
-            socket.max_message_bytes,
-            1_024..=67_108_864,
-        )?;
-        in_range("socket.write_stall_ms", socket.write_stall_ms, 100..=60_000)?;
-        in_range(
-            "socket.max_backlog_bytes",
-            socket.max_backlog_bytes,
-            65_536..=1_073_741_824,
-        )?;
-        in_range(
-            "socket.max_backlog_packets",
-            socket.max_backlog_packets,
-            128..=1_000_000,
-        )?;
-        in_range(
-            "socket.max_waiting_events",
-            socket.max_waiting_events,
-            1..=1_000_000,
-        )?;
-        in_range(
-            "socket.max_waiting_bytes",
-            socket.max_waiting_bytes,
-            1_024..=1_073_741_824,
-        )?;
+        self.socket.validate()?;
         let limits = &self.limits;
         // One message must fit a bus message of 900 KiB together with its metadata.
         in_range("limits.content_bytes", limits.content_bytes, 1..=524_288)?;
@@ -369,6 +365,46 @@ impl Validate for Settings {
         in_range("shutdown.drain_ms", self.shutdown.drain_ms, 0..=3_600_000)?;
         let least = self.shutdown.wait_ms + self.shutdown.drain_ms;
         in_range("shutdown.grace_ms", self.shutdown.grace_ms, least..=7_200_000)
+    }
+}
+
+impl Validate for Socket {
+    fn validate(&self) -> Result<(), Invalid> {
+        in_range("socket.max_connections", self.max_connections, 1..=10_000_000)?;
+        in_range(
+            "socket.handshakes_per_second",
+            self.handshakes_per_second.get(),
+            1..=1_000_000,
+        )?;
+        in_range("socket.ping_interval_ms", self.ping_interval_ms, 100..=300_000)?;
+        in_range("socket.ping_timeout_ms", self.ping_timeout_ms, 100..=300_000)?;
+        in_range("socket.connect_timeout_ms", self.connect_timeout_ms, 100..=60_000)?;
+        in_range(
+            "socket.max_message_bytes",
+            self.max_message_bytes,
+            1_024..=67_108_864,
+        )?;
+        in_range("socket.write_stall_ms", self.write_stall_ms, 100..=60_000)?;
+        in_range(
+            "socket.max_backlog_bytes",
+            self.max_backlog_bytes,
+            65_536..=1_073_741_824,
+        )?;
+        in_range(
+            "socket.max_backlog_packets",
+            self.max_backlog_packets,
+            128..=1_000_000,
+        )?;
+        in_range(
+            "socket.max_waiting_events",
+            self.max_waiting_events,
+            1..=1_000_000,
+        )?;
+        in_range(
+            "socket.max_waiting_bytes",
+            self.max_waiting_bytes,
+            1_024..=1_073_741_824,
+        )
     }
 }
 

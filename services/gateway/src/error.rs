@@ -10,6 +10,9 @@ use parlance_proto::v1::{Error, ErrorCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// Most seconds a client is asked to wait while the service is away or overloaded.
+const LONGEST_PAUSE: u32 = 5;
+
 /// A failure as a client sees it. Never holds anything of our insides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ClientError)]
@@ -210,8 +213,14 @@ impl IntoResponse for ClientError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let pause = match status {
+            // Different for each, so that those who were refused together do not come again together.
+            StatusCode::SERVICE_UNAVAILABLE => Some(fastrand::u32(1..=LONGEST_PAUSE)),
+            StatusCode::TOO_MANY_REQUESTS => Some(1),
+            _ => None,
+        };
+        if let Some(seconds) = pause {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

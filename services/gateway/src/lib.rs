@@ -11,10 +11,13 @@
 //! | [`commands`] | the only way in: commands and their confirmations |
 //! | [`backend`], [`resolver`] | questions to persistence |
 //! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |
+//! | [`operations`] | what operators ask over the bus |
 //! | [`control`] | orders of other services: disconnected users, revoked tokens |
 //! | [`presence`] | who is here: the lease of this replica, and who is told of whom |
 //! | [`rest`] | HTTP routes |
+//! | `signals` | metrics that no event brings about |
 //! | [`limits`], [`error`], [`config`] | what may be asked, what is answered, what is set |
+//! | [`measures`] | the metrics, described |
 
 pub mod app;
 pub mod auth;
@@ -27,10 +30,13 @@ pub mod dialect;
 pub mod error;
 pub mod journal;
 pub mod limits;
+pub mod measures;
+pub mod operations;
 pub mod presence;
 pub mod repair;
 pub mod resolver;
 pub mod rest;
 pub mod rooms;
+mod signals;
 pub mod socket;
 pub mod users;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use parlance_gateway::{app, config::Settings};
-use parlance_runtime::{config, startup};
+use parlance_runtime::{config, healthcheck, startup};
 
 /// The Socket.IO and REST front of Parlance.
 #[derive(Parser)]
@@ -20,6 +20,12 @@ enum Command {
     Run,
     /// Reads and checks the configuration, then ends.
     CheckConfig,
+    /// Asks the gateway that runs here whether it lives; exits 0 or 1. For containers, which have no curl.
+    Healthcheck {
+        /// Asks whether it is ready for clients instead
+        #[arg(long)]
+        ready: bool,
+    },
 }
 
 #[tokio::main]
@@ -33,5 +39,8 @@ async fn start(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run => app::run(settings).await,
         Command::CheckConfig => Ok(ExitCode::SUCCESS),
+        Command::Healthcheck { ready } => {
+            healthcheck::ask(&settings.internal.host, settings.internal.port, ready).await
+        }
     }
 }

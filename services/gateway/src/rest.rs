@@ -16,12 +16,13 @@ mod named;
 mod names;
 mod participants;
 mod presence;
+mod spans;
 mod threads;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn, map_response};
 use futures::StreamExt as _;
 use http::StatusCode;
 use parlance_proto::v1::ErrorCode;
@@ -52,6 +53,7 @@ pub fn router(shared: Shared, health: Health) -> Router {
         .nest("/api/v1", routes.clone())
         .nest("/api", routes.layer(map_response(named::by_status)))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(spans::traced))
         .with_state(shared.clone())
         .fallback(no_route)
         .merge(Router::from(health::routes()).with_state((shared, health)))

@@ -1,9 +1,11 @@
 //! The Socket.IO side, and the only folder that names socketioxide. What the engine does not do by itself
 //! is made up for here, with the reason beside it.
 
+pub mod drain;
 pub mod handshake;
 pub mod inbound;
 pub mod listener;
+pub mod relay;
 pub mod session;
 pub mod sessions;
 pub mod tls;

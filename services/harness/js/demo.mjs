@@ -137,7 +137,8 @@ try {
     new Person('bob', urls[1] ?? urls[0], setting('BOB_TOKEN')),
   ];
   await converse(...people);
-  console.log(`\nEverything was seen on both sides, through ${new Set(urls.slice(0, 2)).size} gateway(s).`);
+  const way = new Set(urls.slice(0, 2)).size > 1 ? 'two gateways' : 'one address';
+  console.log(`\nEverything was seen on both sides, through ${way}.`);
 } catch (error) {
   console.error(`\ndemo: ${error.message}`);
   process.exitCode = 1;

@@ -1,8 +1,12 @@
-// Another backend service on the bus: speaks the NATS protocol by itself and knows nothing of ours.
+// Another backend service on the bus: speaks the NATS protocol by itself and knows nothing of ours. A user in
+// PARLANCE_NATS_URL is its role.
 import { connect } from 'node:net';
 import { within } from './client.mjs';
 
 const url = new URL(process.env.PARLANCE_NATS_URL ?? 'nats://127.0.0.1:4222');
+const role = { user: url.username || undefined, pass: url.password || undefined };
+const inbox = url.username ? `_INBOX.${url.username}.js` : 'inbox';
+const hello = JSON.stringify({ verbose: false, headers: true, no_responders: true, ...role });
 
 /** Publishes, an object as JSON, and resolves with the answer of the stream that takes it. */
 export function publish(subject, payload, headers = {}) {
@@ -18,12 +22,12 @@ export function publish(subject, payload, headers = {}) {
     socket.on('data', (data) => {
       seen += data;
       if (seen.includes('-ERR')) reject(new Error(seen));
-      const found = seen.match(/MSG inbox 1 (\d+)\r\n(.*)\r\n/);
+      const found = seen.match(/MSG \S+ 1 (\d+)\r\n(.*)\r\n/);
       if (found) resolve(JSON.parse(found[2]));
     });
   });
-  socket.write('CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nSUB inbox 1\r\n');
-  socket.write(`HPUB ${subject} inbox ${head.length} ${head.length + body.length}\r\n`);
+  socket.write(`CONNECT ${hello}\r\nSUB ${inbox} 1\r\n`);
+  socket.write(`HPUB ${subject} ${inbox} ${head.length} ${head.length + body.length}\r\n`);
   socket.write(Buffer.concat([head, body, Buffer.from('\r\n')]));
   return within(answer, `the stream of ${subject} answers`).finally(() => socket.destroy());
 }

@@ -4,6 +4,7 @@
 //! that it did not start itself.
 
 pub mod command;
+pub mod compose;
 pub mod demo;
 pub mod doctor;
 pub mod down;

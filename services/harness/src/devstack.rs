@@ -5,6 +5,7 @@
 //! [`crate::dev`] for development.
 
 pub mod account;
+pub mod accounts;
 pub mod balancer;
 pub mod identity;
 pub mod launch;

@@ -82,6 +82,22 @@ pub enum What {
     Disconnect {
         /// Whose.
         user: String,
+        /// What the client library calls it.
+        #[serde(default)]
+        reason: String,
+        /// What the server said where the transport failed.
+        #[serde(default)]
+        detail: String,
+    },
+    /// A connection did not come about.
+    Refused {
+        /// Whose.
+        user: String,
+        /// What the client library calls it.
+        reason: String,
+        /// What the server said.
+        #[serde(default)]
+        detail: String,
     },
     /// The server said that what the client knows is void.
     Resync {

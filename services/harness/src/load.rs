@@ -43,8 +43,8 @@ pub struct Load {
     pub copies: u32,
     /// How many clients stop reading for twelve seconds at a time.
     pub sleepers: usize,
-    /// Whether the users come through the load balancer instead of choosing a gateway themselves.
-    pub balanced: bool,
+    /// How all clients connect; `None` mixes the ways.
+    pub transports: Option<&'static [&'static str]>,
 }
 
 /// What a player reports four times a second.
@@ -122,7 +122,7 @@ impl Default for Load {
             padding: 60,
             copies: 1,
             sleepers: 0,
-            balanced: false,
+            transports: None,
         }
     }
 }
@@ -133,8 +133,22 @@ impl Load {
     /// # Errors
     /// Node.js or its packages are missing, or the stack does not serve.
     pub async fn start(self, stack: &Stack) -> anyhow::Result<Player> {
+        let mut player = self.play(stack, stack.entrances())?;
+        player.all_connected().await?;
+        let enough = u64::from(self.rate);
+        player
+            .until("the first answers", |progress| progress.acked >= enough)
+            .await?;
+        Ok(player)
+    }
+
+    /// Starts the users at these addresses, with the tokens of the stack.
+    ///
+    /// # Errors
+    /// Node.js or its packages are missing.
+    pub fn play(self, stack: &Stack, entrances: Vec<String>) -> anyhow::Result<Player> {
         let folder = stack.folder();
-        let plan = self.plan(stack, folder);
+        let plan = self.plan(stack, folder, entrances);
         let path = folder.join("plan.json");
         std::fs::write(&path, serde_json::to_vec(&plan)?).context("cannot write the plan")?;
         let scripts = repository().join("services/harness/js");
@@ -154,32 +168,26 @@ impl Load {
             .context("cannot run the player")?;
         let orders = child.stdin.take().context("the player has no standard input")?;
         let output = child.stdout.take().context("the player has no standard output")?;
-        let mut player = Player {
+        Ok(Player {
             child,
             orders,
             progress: BufReader::new(output).lines(),
             history: plan.history,
             finals: plan.finals,
             clients: plan.users.len(),
-        };
-        player.all_connected().await?;
-        let enough = u64::from(self.rate);
-        player
-            .until("the first answers", |progress| progress.acked >= enough)
-            .await?;
-        Ok(player)
+        })
     }
 
-    fn plan(self, stack: &Stack, folder: &Path) -> Plan {
+    fn plan(self, stack: &Stack, folder: &Path, gateways: Vec<String>) -> Plan {
         let name = |number: usize| format!("user{}", number % self.users);
         let user = |number: usize| User {
             id: name(number),
             token: stack.token(&name(number)),
-            transports: match number % 4 {
+            transports: self.transports.unwrap_or(match number % 4 {
                 1 => &["polling"],
                 3 => &["polling", "websocket"],
                 _ => &["websocket"],
-            },
+            }),
             via: if number % 5 == 4 { "rest" } else { "socket" },
             // Copies on different ways overtake each other: nothing keeps the order of two at once.
             window: if number.is_multiple_of(2) && number % 5 != 4 && self.copies == 1 {
@@ -207,12 +215,7 @@ impl Load {
                 .collect(),
         };
         Plan {
-            gateways: if self.balanced {
-                vec![stack.balancer().base_url().to_owned()]
-            } else {
-                let gateways = stack.gateways().iter();
-                gateways.map(|gateway| gateway.base_url().to_owned()).collect()
-            },
+            gateways,
             users: (0..self.users).map(user).chain([stranger]).collect(),
             conversations: (0..self.conversations).map(conversation).collect(),
             rate: self.rate,

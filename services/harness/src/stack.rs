@@ -13,6 +13,7 @@ use futures::future::try_join_all;
 
 use crate::devstack::TlsFiles;
 use crate::devstack::account::Account;
+use crate::devstack::accounts::{Accounts, Role};
 use crate::devstack::balancer::{Balancer, Haproxy, Target};
 use crate::devstack::launch::Lifetime;
 use crate::devstack::nats::{Cluster, Nats};
@@ -37,7 +38,11 @@ impl StackBuilder {
     pub async fn start(self) -> anyhow::Result<Stack> {
         let folder = Folder::create()?;
         let secret = environment::random_hex();
-        let (postgres, nats) = tokio::try_join!(start_postgres(&self, &folder), start_nats(&self, &folder))?;
+        let accounts = self.accounts.then(|| Accounts::new(&secret));
+        let (postgres, nats) = tokio::try_join!(
+            start_postgres(&self, &folder),
+            start_nats(&self, &folder, accounts.as_ref())
+        )?;
         let mut stack = Stack {
             balancer: None,
             gateways: vec![],
@@ -46,6 +51,7 @@ impl StackBuilder {
             postgres,
             secret,
             tls: self.tls.clone(),
+            accounts,
             folder,
         };
         if self.migrate {
@@ -87,6 +93,7 @@ pub struct Stack {
     postgres: Process,
     secret: String,
     tls: Option<TlsFiles>,
+    accounts: Option<Accounts>,
     folder: Folder,
 }
 
@@ -106,6 +113,43 @@ impl Stack {
         self.balancer
             .as_ref()
             .expect("the stack is built with a balancer")
+    }
+
+    /// Starts a load balancer in front of anything that answers `/readyz`.
+    ///
+    /// # Errors
+    /// There is no balancer program, or none of the targets answers.
+    pub async fn balance(&self, targets: Vec<Target>) -> anyhow::Result<Process> {
+        let program = Haproxy::find()?;
+        with_fresh_ports(|| {
+            let balancer = Balancer {
+                program: program.clone(),
+                folder: self.folder.path().join("balancer"),
+                port: ports::free()?,
+                monitor_port: ports::free()?,
+                targets: targets.clone(),
+                log: self.folder.path().join("logs/balancer.log"),
+            };
+            balancer.configure()?;
+            Ok(Process::new(
+                balancer.launch(Lifetime::WithParent),
+                balancer.probe(),
+                balancer.url(),
+                balancer.monitor_url(),
+            ))
+        })
+        .await
+    }
+
+    /// Where clients come in: the load balancer, or each gateway where there is none.
+    #[must_use]
+    pub fn entrances(&self) -> Vec<String> {
+        let balancer = self.balancer.iter();
+        let gateways = self.gateways.iter().filter(|_| self.balancer.is_none());
+        balancer
+            .chain(gateways)
+            .map(|process| process.base_url().to_owned())
+            .collect()
     }
 
     /// The gateway with this index.
@@ -179,6 +223,15 @@ impl Stack {
     #[must_use]
     pub fn nats_url(&self) -> &str {
         self.nats().base_url()
+    }
+
+    /// The user name and password of a role, where the stack has [`StackBuilder::accounts`]; else empty ones.
+    #[must_use]
+    pub fn credentials(&self, role: Role) -> (String, String) {
+        match &self.accounts {
+            Some(accounts) => (role.name().to_owned(), accounts.password(role)),
+            None => (String::new(), String::new()),
+        }
     }
 
     /// The secret that the gateways accept tokens of.
@@ -261,6 +314,15 @@ impl Stack {
             // A gateway that could reach the database would hide that it needs it.
             settings.retain(|(name, _)| name != "DATABASE_URL");
         }
+        let role = if kind == Kind::Gateway {
+            Role::Gateway
+        } else {
+            Role::Persistence
+        };
+        if let Some(accounts) = &self.accounts {
+            settings.push(("PARLANCE_NATS_USER".into(), role.name().into()));
+            settings.push(("PARLANCE_NATS_PASSWORD".into(), accounts.password(role)));
+        }
         settings.extend(builder.shared.iter().chain(own).cloned());
         let binary = builder.binary(kind)?;
         with_fresh_ports(|| {
@@ -333,32 +395,13 @@ async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Resu
 }
 
 async fn start_balancer(stack: &Stack) -> anyhow::Result<Process> {
-    let program = Haproxy::find()?;
     let targets = stack.gateways.iter().map(|gateway| {
         anyhow::Ok(Target {
             port: port_of(gateway.base_url())?,
             internal_port: port_of(gateway.internal_url())?,
         })
     });
-    let targets: Vec<_> = targets.collect::<anyhow::Result<_>>()?;
-    with_fresh_ports(|| {
-        let balancer = Balancer {
-            program: program.clone(),
-            folder: stack.folder.path().join("balancer"),
-            port: ports::free()?,
-            monitor_port: ports::free()?,
-            targets: targets.clone(),
-            log: stack.folder.path().join("logs/balancer.log"),
-        };
-        balancer.configure()?;
-        Ok(Process::new(
-            balancer.launch(Lifetime::WithParent),
-            balancer.probe(),
-            balancer.url(),
-            balancer.monitor_url(),
-        ))
-    })
-    .await
+    stack.balance(targets.collect::<anyhow::Result<_>>()?).await
 }
 
 fn port_of(url: &str) -> anyhow::Result<u16> {
@@ -376,7 +419,11 @@ async fn create_database(server: &Postgres, process: &Process) -> anyhow::Result
     .context("cannot create the database")
 }
 
-async fn start_nats(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Vec<Process>> {
+async fn start_nats(
+    builder: &StackBuilder,
+    folder: &Folder,
+    accounts: Option<&Accounts>,
+) -> anyhow::Result<Vec<Process>> {
     let routes = (0..builder.nats_servers).map(|_| ports::free());
     let routes: Vec<_> = routes.collect::<anyhow::Result<_>>()?;
     let servers = (0..builder.nats_servers).map(|index| {
@@ -385,7 +432,7 @@ async fn start_nats(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<V
             port: routes[index],
             routes: routes.clone(),
         });
-        start_nats_server(builder, folder, cluster)
+        start_nats_server(builder, folder, cluster, accounts)
     });
     try_join_all(servers).await
 }
@@ -394,6 +441,7 @@ async fn start_nats_server(
     builder: &StackBuilder,
     folder: &Folder,
     cluster: Option<Cluster>,
+    accounts: Option<&Accounts>,
 ) -> anyhow::Result<Process> {
     let program = nats_for_tests()?;
     let name = cluster.as_ref().map_or("nats", |cluster| &cluster.server);
@@ -407,6 +455,7 @@ async fn start_nats_server(
             max_pending: builder.max_pending,
             cluster: cluster.clone(),
             tls: builder.tls.clone(),
+            accounts: accounts.cloned(),
             log: folder.path().join(format!("logs/{name}.log")),
         };
         server.configure()?;

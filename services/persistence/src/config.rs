@@ -77,6 +77,8 @@ pub struct NatsSettings {
     pub cert_file: String,
     /// Its key; empty for none.
     pub key_file: String,
+    /// What the subjects of answers begin with.
+    pub inbox_prefix: String,
     /// Copies of each stream.
     pub stream_replicas: usize,
     /// Bytes of waiting commands.
@@ -203,6 +205,7 @@ impl NatsSettings {
         ConnectSettings {
             url: self.url.expose_secret().to_owned(),
             name: instance.to_owned(),
+            inbox_prefix: self.inbox_prefix.clone(),
             user: self.user.clone(),
             password: self.password.expose_secret().to_owned(),
             credentials_file: self.credentials_file.clone(),
@@ -256,6 +259,21 @@ impl Config {
     }
 }
 
+impl Validate for NatsSettings {
+    fn validate(&self) -> Result<(), Invalid> {
+        not_empty("nats.url", self.url.expose_secret(), "the address of NATS")?;
+        both_or_none(
+            ("nats.cert_file", &self.cert_file),
+            ("nats.key_file", &self.key_file),
+        )?;
+        if !parlance_bus::subject::is_literal(&self.inbox_prefix) {
+            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+            return Err(Invalid::new("nats.inbox_prefix", &self.inbox_prefix, allowed));
+        }
+        Ok(())
+    }
+}
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
         let url = self.database.url.expose_secret();
@@ -285,11 +303,7 @@ impl Validate for Config {
             self.database.write_timeout_ms,
             1_000..=600_000,
         )?;
-        not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")?;
-        both_or_none(
-            ("nats.cert_file", &self.nats.cert_file),
-            ("nats.key_file", &self.nats.key_file),
-        )?;
+        self.nats.validate()?;
         one_of(
             "nats.stream_replicas",
             &self.nats.stream_replicas.to_string(),

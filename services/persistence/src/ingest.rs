@@ -14,17 +14,16 @@ pub mod finish;
 pub mod pull;
 pub mod state;
 pub mod tell;
+pub mod trace;
 pub mod work;
 
 use std::time::{Duration, Instant};
 
-use opentelemetry::trace::TraceContextExt;
 use parlance_bus::{Bus, faults};
 use parlance_proto::v1::{self, ErrorCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::database::{Database, Held};
 use crate::error::{BatchError, Disposition, disposition, without_content};
@@ -76,14 +75,12 @@ impl Ingest {
             }
             busy = jobs.len() * 4 >= self.limits.max;
             metrics::histogram!("chat_persistence_batch_size").record(as_f64(jobs.len()));
-            let span = tracing::info_span!("process chat.cmd", commands = jobs.len());
-            for job in &jobs {
-                let context = job.delivery.context.span().span_context().clone();
-                if context.is_valid() {
-                    span.add_link(context);
-                }
-            }
-            let work = self.process(&mut connection, jobs).instrument(span);
+            let entries: Vec<Entry> = jobs
+                .into_iter()
+                .map(|job| Entry::read(job, self.partitions))
+                .collect();
+            let span = trace::commit(&entries);
+            let work = self.process(&mut connection, entries).instrument(span);
             tokio::select! {
                 () = work => {}
                 () = hard.cancelled() => return,
@@ -92,11 +89,7 @@ impl Ingest {
     }
 
     /// Carries out one batch, whole or in parts, and hands what is answered to the finisher.
-    async fn process(&self, connection: &mut Held, jobs: Vec<Job>) {
-        let entries = jobs
-            .into_iter()
-            .map(|job| Entry::read(job, self.partitions))
-            .collect();
+    async fn process(&self, connection: &mut Held, entries: Vec<Entry>) {
         // Parts in reverse order: what came first is worked first.
         let mut parts: Vec<Vec<Entry>> = vec![entries];
         while let Some(part) = parts.pop() {

@@ -5,6 +5,7 @@ mod json;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use parlance_bus::{Bus, Delivery, ErrorKind, SystemTarget, subject};
 use parlance_proto::v1::{
     self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, SystemMessage, command,
@@ -13,6 +14,8 @@ use parlance_proto::{ConversationId, MessageId, UserId};
 use prost::Message as _;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
 use crate::database::Database;
@@ -69,7 +72,8 @@ impl Intake {
             match puller.next_batch(BATCH).await {
                 Ok(deliveries) => {
                     for delivery in deliveries {
-                        self.take_in(&delivery).await;
+                        let span = process_span(&delivery);
+                        self.take_in(&delivery).instrument(span).await;
                     }
                 }
                 Err(error) => {
@@ -127,23 +131,64 @@ impl Intake {
     }
 }
 
+/// The span of a service's message. It begins a trace where the service has none.
+fn process_span(delivery: &Delivery) -> Span {
+    let span = tracing::info_span!(
+        parent: None,
+        "process chat.system",
+        otel.kind = "consumer",
+        messaging.system = "nats",
+        messaging.operation.name = "process",
+        messaging.operation.type = "process",
+        messaging.destination.template = "chat.system.{target}",
+    );
+    // Without a tracer there is no parent to set.
+    let _ = span.set_parent(delivery.context.clone());
+    span
+}
+
 /// The commands a message stands for.
 fn commands(delivery: &Delivery) -> Result<Vec<Command>, Unusable> {
-    let id = delivery.message_id.as_deref().unwrap_or_default();
+    let is_json = delivery
+        .content_type
+        .as_deref()
+        .is_some_and(|kind| kind.starts_with("application/json"));
+    read(
+        &delivery.subject,
+        delivery.message_id.as_deref(),
+        is_json,
+        &delivery.payload,
+    )
+}
+
+/// The commands that a parked message stands for, or why it stands for none.
+pub(crate) fn again(
+    subject: &str,
+    message_id: Option<&str>,
+    payload: &Bytes,
+) -> Result<Vec<Command>, String> {
+    // The header is not kept; no protobuf of ours begins like this.
+    let is_json = payload.trim_ascii_start().starts_with(b"{");
+    read(subject, message_id, is_json, payload).map_err(|Unusable(reason)| reason)
+}
+
+fn read(
+    subject: &str,
+    message_id: Option<&str>,
+    is_json: bool,
+    payload: &Bytes,
+) -> Result<Vec<Command>, Unusable> {
+    let id = message_id.unwrap_or_default();
     if id.is_empty() || id.len() > MESSAGE_ID_MAX_BYTES {
         return Err(Unusable(
             "the header Nats-Msg-Id is missing or longer than 256 bytes".to_owned(),
         ));
     }
-    let target = subject::parse_system(&delivery.subject).map_err(|error| Unusable(error.to_string()))?;
-    let is_json = delivery
-        .content_type
-        .as_deref()
-        .is_some_and(|kind| kind.starts_with("application/json"));
+    let target = subject::parse_system(subject).map_err(|error| Unusable(error.to_string()))?;
     let message = if is_json {
-        json::parse(&delivery.payload).map_err(Unusable)?
+        json::parse(payload).map_err(Unusable)?
     } else {
-        SystemMessage::decode(delivery.payload.clone())
+        SystemMessage::decode(payload.clone())
             .map_err(|_| Unusable("the payload is no SystemMessage; for JSON set Content-Type".to_owned()))?
     };
     commands_of(&target, id, message)

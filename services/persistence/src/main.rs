@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use parlance_persistence::config::Config;
 use parlance_persistence::service;
+use parlance_runtime::healthcheck;
 use parlance_runtime::startup::exit_with;
 
 /// Stores what people say to each other in Parlance, and answers questions about it.
@@ -23,6 +24,12 @@ enum Task {
     Migrate,
     /// After a restore from a backup: make every client read everything anew.
     NewEpoch,
+    /// Ask the replica that runs here whether it lives; exits 0 or 1. For containers, which have no curl.
+    Healthcheck {
+        /// Ask whether it serves instead
+        #[arg(long)]
+        ready: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -38,6 +45,9 @@ fn start(task: &Task) -> anyhow::Result<ExitCode> {
             Task::Run => service::run(config).await,
             Task::Migrate => service::migrate(config).await,
             Task::NewEpoch => service::new_epoch(config).await,
+            Task::Healthcheck { ready } => {
+                healthcheck::ask(&config.internal.host, config.internal.port, *ready).await
+            }
         }
     });
     // A name lookup that hangs must not hold up the exit.

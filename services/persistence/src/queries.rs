@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parlance_bus::request::query_name;
-use parlance_bus::{Bus, IncomingQuery};
+use parlance_bus::{Bus, IncomingQuery, trace};
 use parlance_proto::v1::{self, ErrorCode, Query, Reply, query, reply};
 use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::database::Database;
@@ -144,9 +144,7 @@ impl Queries {
                 body: Some(body),
             }) => {
                 let name = query_name(body);
-                let span = tracing::info_span!("process chat.qry", name);
-                // Without a tracer there is no parent to set.
-                let _ = span.set_parent(incoming.context.clone());
+                let span = process_span(name, &incoming);
                 (name, self.answer(actor.as_ref(), body).instrument(span).await)
             }
             _ => ("unreadable", Err(refuse("not a readable query").into())),
@@ -229,6 +227,26 @@ impl Queries {
             }
         })
     }
+}
+
+/// The span of a question; none where the asker's trace is not recorded.
+fn process_span(name: &'static str, incoming: &IncomingQuery) -> Span {
+    if !trace::is_sampled(&incoming.context) {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        parent: None,
+        "process",
+        otel.name = format!("process chat.qry.{name}"),
+        otel.kind = "consumer",
+        messaging.system = "nats",
+        messaging.operation.name = "process",
+        messaging.operation.type = "process",
+        messaging.destination.template = "chat.qry.{name}",
+    );
+    // Without a tracer there is no parent to set.
+    let _ = span.set_parent(incoming.context.clone());
+    span
 }
 
 /// The conversation somebody means, by UUID or by number.

@@ -20,10 +20,12 @@ use crate::ingest::Ingest;
 use crate::ingest::batch::Limits;
 use crate::ingest::finish::Finisher;
 use crate::leases::{Leases, Owned};
+use crate::measures;
+use crate::operations::Operations;
 use crate::presence::{Presence, Sweeper};
 use crate::push::Pushing;
 use crate::queries::Queries;
-use crate::startup;
+use crate::{signals, startup};
 
 /// Pause between attempts to make the streams.
 const STREAMS_PAUSE: Duration = Duration::from_secs(1);
@@ -36,7 +38,8 @@ const STREAMS_CHECK: Duration = Duration::from_secs(2);
 /// Whatever hinders serving at all.
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let replica = identity::replica_name();
-    let telemetry = telemetry::init(&config.telemetry, "persistence", &replica)?;
+    let telemetry = telemetry::init(&config.telemetry, "parlance-persistence", &replica)?;
+    telemetry::describe_all(measures::MEASURES);
     let result = serve(&config, &replica, telemetry.metrics()).await;
     telemetry.shutdown();
     result
@@ -72,6 +75,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
     drop(connection);
     let database = Database::new(&config.database)?;
     let bus = Bus::connect(&config.nats.connect(replica)).await?;
+    signals::begin(config.ingest.partitions);
 
     let health = Health::new();
     let life = Lifecycle::new();
@@ -111,6 +115,13 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         presence,
     };
     life.spawn("queries", queries.run(life.soft()));
+    let operations = Operations {
+        bus: bus.clone(),
+        database: database.clone(),
+        partitions: config.ingest.partitions,
+        gateway_lease: config.presence.limits().lease,
+    };
+    life.spawn("operations", operations.run(life.soft()));
     life.spawn(
         "ingest",
         work(
@@ -235,15 +246,17 @@ async fn made_streams(bus: &Bus, streams: &StreamSettings, condition: &Condition
     }
 }
 
-/// Returns when a stream was deleted under us.
+/// Shows how full the streams are, and returns when one was deleted under us.
 async fn vanished(bus: &Bus, streams: &StreamSettings) {
     loop {
         tokio::time::sleep(STREAMS_CHECK).await;
-        match bus.missing_streams(streams).await {
-            Ok(missing) if missing.is_empty() => {}
-            Ok(missing) => {
-                tracing::error!(?missing, "streams were deleted; making them again");
-                return;
+        match bus.look_at_streams(streams).await {
+            Ok(found) => {
+                signals::show_streams(&found.used);
+                if !found.missing.is_empty() {
+                    tracing::error!(missing = ?found.missing, "streams were deleted; making them again");
+                    return;
+                }
             }
             Err(error) => tracing::debug!(%error, "streams not looked for"),
         }

@@ -46,9 +46,10 @@ impl Health {
     #[must_use]
     pub fn condition(&self, name: &str) -> Condition {
         let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
-        conditions
+        let reason = conditions
             .entry(name.to_owned())
             .or_insert_with(|| Some("starting".to_owned()));
+        show(name, reason.is_none());
         Condition {
             name: name.to_owned(),
             health: self.clone(),
@@ -85,6 +86,7 @@ impl Health {
         let mut conditions = self.conditions.write().unwrap_or_else(PoisonError::into_inner);
         let before = conditions.insert(name.to_owned(), reason.clone());
         drop(conditions);
+        show(name, reason.is_none());
         if before.as_ref() == Some(&reason) {
             return;
         }
@@ -105,6 +107,11 @@ impl Condition {
     pub fn set_unready(&self, reason: impl Into<String>) {
         self.health.set(&self.name, Some(reason.into()));
     }
+}
+
+/// The condition as a metric, so that alerts can tell which dependency is away.
+fn show(name: &str, met: bool) {
+    metrics::gauge!("chat_ready", "condition" => name.to_owned()).set(if met { 1.0 } else { 0.0 });
 }
 
 /// The internal routes: the [`probes`] and `/health`, an alias of `/readyz`.

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod health;
+pub mod healthcheck;
 pub mod lifecycle;
 pub mod startup;
 pub mod telemetry;

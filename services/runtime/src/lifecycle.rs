@@ -62,14 +62,33 @@ impl Lifecycle {
     {
         let id = self.state.next_task.fetch_add(1, Ordering::Relaxed);
         self.state.running().insert(id, name);
+        let supervised = self.supervise(name, task);
+        let state = Arc::clone(&self.state);
+        self.tracker.spawn(async move {
+            supervised.await;
+            state.running().remove(&id);
+        });
+    }
+
+    /// Runs a task that the others need until they have ended: the end of the process does not wait for it, so it
+    /// should end with the hard token. One that fails or panics is treated as by [`Self::spawn`].
+    pub fn spawn_background<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        tokio::spawn(self.supervise(name, task));
+    }
+
+    fn supervise<F>(&self, name: &'static str, task: F) -> impl Future<Output = ()> + Send + 'static
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
         let soft = self.soft.clone();
         let state = Arc::clone(&self.state);
         // The task runs in one of its own so that its panic arrives here as a value.
         let task = tokio::spawn(task);
-        self.tracker.spawn(async move {
-            let outcome = task.await;
-            state.running().remove(&id);
-            match outcome {
+        async move {
+            match task.await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => tracing::error!(task = name, error = one_line(&error), "task failed"),
                 Err(error) if error.is_panic() => tracing::error!(task = name, "task panicked"),
@@ -78,7 +97,7 @@ impl Lifecycle {
             }
             state.failed.store(true, Ordering::Relaxed);
             soft.cancel();
-        });
+        }
     }
 
     /// Waits for SIGTERM, SIGINT or the soft token, then for the tasks, for at most `grace`; a
@@ -224,6 +243,21 @@ mod tests {
         let life = Lifecycle::new();
         life.spawn("worker", until(life.soft()));
         life.spawn("broken", async { panic!("expected in this test") });
+        assert!(!run(&life, signals(0)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_background_task_is_not_waited_for_but_fails_the_run() {
+        let life = Lifecycle::new();
+        life.spawn_background("idle", pending());
+        life.spawn("worker", until(life.soft()));
+        let started = Instant::now();
+        assert!(run(&life, signals(1)).await);
+        assert_eq!(started.elapsed(), Duration::ZERO);
+
+        let life = Lifecycle::new();
+        life.spawn("worker", until(life.soft()));
+        life.spawn_background("broken", async { panic!("expected in this test") });
         assert!(!run(&life, signals(0)).await);
     }
 

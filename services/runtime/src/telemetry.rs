@@ -2,8 +2,12 @@
 //! the global metrics recorder; everything else only uses the `tracing` and `metrics` macros.
 //! It must not open a port: metrics are rendered by [`crate::health`].
 
+mod log;
+mod process;
+
+pub use process::{Kind, Measure, describe_all};
+
 use std::any::Any;
-use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -17,10 +21,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::Deserialize;
-use tracing::{Level, Metadata, Subscriber};
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{EnvFilter, FilterFn, LevelFilter};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Invalid, Validate, in_range, one_of};
@@ -113,12 +116,13 @@ pub fn init(settings: &TelemetrySettings, service_name: &str, instance: &str) ->
             .with_filter(FilterFn::new(is_traced).with_max_level_hint(LevelFilter::INFO))
     });
     tracing_subscriber::registry()
-        .with(log_layer(settings)?)
+        .with(log::layer(settings, std::io::stderr)?)
         .with(spans)
         .try_init()?;
     std::panic::set_hook(Box::new(log_panic));
 
     let metrics = MetricsHandle(prometheus()?.install_recorder()?);
+    process::describe(service_name);
     let upkeep = keep_up(metrics.clone())?;
     Ok(Telemetry {
         metrics,
@@ -147,6 +151,7 @@ impl MetricsHandle {
     /// All metrics in the text format of Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
+        process::collect();
         self.0.render()
     }
 
@@ -155,27 +160,6 @@ impl MetricsHandle {
     pub fn detached() -> Self {
         Self(PrometheusBuilder::new().build_recorder().handle())
     }
-}
-
-fn log_layer<S>(settings: &TelemetrySettings) -> anyhow::Result<Box<dyn Layer<S> + Send + Sync>>
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    let filter = EnvFilter::try_new(&settings.log)?;
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    Ok(if settings.log_format == "json" {
-        layer
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .with_filter(filter)
-            .boxed()
-    } else {
-        layer
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_filter(filter)
-            .boxed()
-    })
 }
 
 /// Spans of our own crates, and what went wrong inside them. Independent of the log filter: a

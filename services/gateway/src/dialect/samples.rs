@@ -151,6 +151,7 @@ pub fn answers() -> Vec<(
             epoch: EPOCH.to_owned(),
             seq: 3,
             at_ms: NOW,
+            traceparent: String::new(),
             body: Some(event::Body::MessageCreated(MessageCreated {
                 message: Some(s.text.clone()),
             })),

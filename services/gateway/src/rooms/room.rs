@@ -21,6 +21,7 @@ use parlance_proto::v1::{
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Attached, Following, Missed, Progress, Request, Rooms};
 use crate::dialect::{Outbound, Place};
@@ -281,6 +282,7 @@ impl Room {
                     // Not worth holding up messages: the next comparison finds that the room is behind.
                     continue;
                 }
+                let _delivering = event::deliver_span(&event).entered();
                 if self.read_back.contains(&receipt.version) {
                     self.complete_receipt(receipt);
                 } else {
@@ -295,7 +297,8 @@ impl Room {
                 }
                 self.fetch_events(event.seq - 1).await;
             }
-            self.take(&event).await;
+            let span = event::deliver_span(&event);
+            self.take(&event).instrument(span).await;
         }
     }
 

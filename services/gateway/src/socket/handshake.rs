@@ -5,6 +5,8 @@
 
 use std::convert::Infallible;
 use std::future::Ready;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
@@ -12,12 +14,14 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, OriginalUri};
 use axum::response::IntoResponse;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use parlance_proto::v1::ErrorCode;
 use socketioxide::service::SocketIoService;
 use tower::Service;
 
 use super::listener::Peer;
+use super::relay::{self, Foreign, Named, query_value};
 use crate::app::Shared;
 use crate::error::ClientError;
 
@@ -33,12 +37,20 @@ pub struct Elsewhere;
 pub struct Handshake {
     engine: Engine,
     shared: Shared,
+    rate: Arc<DefaultDirectRateLimiter>,
 }
 
+/// What comes of a request.
+type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
 impl Handshake {
-    /// Puts admission in front of an engine.
-    pub fn new(engine: Engine, shared: Shared) -> Self {
-        Self { engine, shared }
+    /// Puts admission in front of an engine, which takes at most `per_second` clients.
+    pub fn new(engine: Engine, shared: Shared, per_second: NonZeroU32) -> Self {
+        Self {
+            engine,
+            shared,
+            rate: Arc::new(RateLimiter::direct(Quota::per_second(per_second))),
+        }
     }
 
     fn admit(&self, request: &Request<Body>) -> Result<(), ClientError> {
@@ -48,7 +60,7 @@ impl Handshake {
                 "this Origin is not allowed",
             ));
         }
-        if session_of(request.uri()).is_some() {
+        if query_value(request.uri(), "sid=").is_some() {
             return Ok(());
         }
         if self.shared.draining.is_cancelled() {
@@ -63,14 +75,74 @@ impl Handshake {
         if self.shared.connections.load(Ordering::Relaxed) > self.shared.max_connections {
             return Err(ClientError::new(ErrorCode::Unavailable, "this replica is full"));
         }
+        if self.rate.check().is_err() {
+            return Err(ClientError::new(
+                ErrorCode::Unavailable,
+                "too many clients come at once",
+            ));
+        }
         Ok(())
+    }
+
+    /// A request without a session makes one.
+    fn open(&mut self, request: Request<Body>) -> Answer {
+        let is_polling = query_value(request.uri(), "transport=") == Some("polling");
+        let answer = self.engine.call(slim(request));
+        let relay = self.shared.relay.clone();
+        Box::pin(async move {
+            let response = answer.await?.map(Body::new);
+            Ok(if is_polling {
+                relay.tag(response).await
+            } else {
+                response
+            })
+        })
+    }
+
+    /// A request of a session of this gateway.
+    fn serve(&mut self, mut request: Request<Body>, uri: Uri, engine_id: String) -> Answer {
+        *request.uri_mut() = uri;
+        let is_polling = query_value(request.uri(), "transport=") == Some("polling");
+        if is_polling
+            && request.method() == Method::GET
+            && self.shared.relay.is_repeated(&engine_id, request.uri())
+        {
+            self.shared.sessions.close_polling(engine_id);
+            return Box::pin(async { Ok(relay::unknown_session()) });
+        }
+        let peer = request.extensions().get::<ConnectInfo<Peer>>().cloned();
+        let answer = self.engine.call(slim(request));
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let response = answer.await?.map(Body::new);
+            // A polling session that now has a WebSocket is reached through that from here on.
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                && let Some(ConnectInfo(peer)) = peer
+            {
+                shared.sessions.upgraded(&engine_id, peer.wire);
+            }
+            Ok(response)
+        })
+    }
+
+    /// A request of a session of another gateway.
+    fn forward(&self, request: Request<Body>, session: Foreign) -> Answer {
+        let relay = self.shared.relay.clone();
+        let is_websocket = query_value(request.uri(), "transport=") == Some("websocket");
+        Box::pin(async move {
+            Ok(if is_websocket {
+                relay.carry(session, request).await
+            } else {
+                relay.forward(session, request).await
+            })
+        })
     }
 }
 
 impl Service<Request<Body>> for Handshake {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Service::<Request<Body>>::poll_ready(&mut self.engine, cx)
@@ -81,20 +153,21 @@ impl Service<Request<Body>> for Handshake {
             metrics::counter!("chat_gateway_connects_total", "result" => error.code).increment(1);
             return Box::pin(async move { Ok(error.into_response()) });
         }
-        let upgraded = session_of(request.uri()).map(str::to_owned);
-        let peer = request.extensions().get::<ConnectInfo<Peer>>().cloned();
-        let answer = self.engine.call(slim(request));
-        let shared = self.shared.clone();
-        Box::pin(async move {
-            let response = answer.await?.map(Body::new);
-            // A polling session that now has a WebSocket is reached through that from here on.
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS
-                && let (Some(sid), Some(ConnectInfo(peer))) = (upgraded, peer)
-            {
-                shared.sessions.upgraded(&sid, peer.wire);
-            }
-            Ok(response)
-        })
+        if query_value(request.uri(), "sid=").is_none() {
+            return self.open(request);
+        }
+        let Some(session) = Named::of(request.uri()) else {
+            return Box::pin(async { Ok(relay::unknown_session()) });
+        };
+        if !self.shared.relay.owns(&session) {
+            let session = Foreign::new(&session);
+            return self.forward(request, session);
+        }
+        let (uri, engine_id) = (session.engine_uri(request.uri()), session.engine_id.to_owned());
+        match uri {
+            Some(uri) => self.serve(request, uri, engine_id),
+            None => Box::pin(async { Ok(relay::unknown_session()) }),
+        }
     }
 }
 
@@ -143,12 +216,6 @@ fn slim(mut request: Request<Body>) -> Request<Body> {
     }
     request.extensions_mut().remove::<OriginalUri>();
     request
-}
-
-/// The session a request belongs to; `None` for one that wants a session.
-fn session_of(uri: &Uri) -> Option<&str> {
-    let mut parts = uri.query()?.split('&');
-    parts.find_map(|part| part.strip_prefix("sid="))
 }
 
 /// Which web pages may connect. Requests without Origin are no web pages; they need a token anyway.

@@ -135,7 +135,14 @@ impl Serving {
         });
         match decoded {
             Ok((name, decoded)) => {
-                let span = tracing::info_span!("receive", event = name);
+                let span = tracing::info_span!(
+                    "receive",
+                    otel.name = %format_args!("receive {name}"),
+                    otel.kind = "server",
+                    otel.status_code = tracing::field::Empty,
+                    event = name,
+                    dialect = session.dialect.name(),
+                );
                 self.perform(name, decoded, inbound).instrument(span).await;
             }
             Err(error) => {

@@ -18,11 +18,17 @@ use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at the files. Contents are compared, because mounted secrets change by a symbolic link.
@@ -43,6 +49,14 @@ struct Files {
 struct Shown {
     pem: Pem,
     config: Arc<ServerConfig>,
+    own: CertificateDer<'static>,
+}
+
+/// Trusts who shows this certificate and has its key.
+#[derive(Debug)]
+struct Same {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -73,11 +87,11 @@ impl Certificate {
     /// Which of them is no PEM of its kind, or that they do not belong together.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, Invalid> {
         let pem = Pem::read(certificate, key)?;
-        let config = pem.config(certificate, key)?;
+        let (config, own) = pem.config(certificate, key)?;
         Ok(Self(Arc::new(Files {
             certificate: certificate.into(),
             key: key.into(),
-            shown: Mutex::new(Shown { pem, config }),
+            shown: Mutex::new(Shown { pem, config, own }),
         })))
     }
 
@@ -92,8 +106,8 @@ impl Certificate {
         if shown.pem == pem {
             return Ok(false);
         }
-        let config = pem.config(certificate, key)?;
-        *shown = Shown { pem, config };
+        let (config, own) = pem.config(certificate, key)?;
+        *shown = Shown { pem, config, own };
         Ok(true)
     }
 
@@ -120,6 +134,31 @@ impl Certificate {
         }
     }
 
+    /// Encrypts a connection to another gateway, which must show the same certificate: names say nothing here,
+    /// because gateways reach each other by address. For the moment in which one is renewed they may differ.
+    ///
+    /// # Errors
+    /// It shows another one, or speaks no TLS.
+    pub async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let same = Same {
+            certificate: {
+                let shown = self.0.shown.lock().unwrap_or_else(PoisonError::into_inner);
+                shown.own.clone()
+            },
+            provider: Arc::clone(&provider),
+        };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(same))
+            .with_no_client_auth();
+        config.enable_sni = false;
+        let name = ServerName::try_from("gateway").map_err(io::Error::other)?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
     fn acceptor(&self) -> TlsAcceptor {
         let shown = self.0.shown.lock().unwrap_or_else(PoisonError::into_inner);
         TlsAcceptor::from(Arc::clone(&shown.config))
@@ -140,14 +179,18 @@ impl Pem {
         })
     }
 
-    fn config(&self, certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Invalid> {
+    fn config(
+        &self,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<(Arc<ServerConfig>, CertificateDer<'static>), Invalid> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<_, _>>()
             .unwrap_or_default();
-        if chain.is_empty() {
+        let Some(own) = chain.first().cloned() else {
             let allowed = "a PEM file with a certificate and those that lead to its root";
             return Err(Invalid::new("http.tls_cert_file", certificate.display(), allowed));
-        }
+        };
         let wrong_key = |allowed: String| Invalid::new("http.tls_key_file", key.display(), allowed);
         let secret = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| wrong_key("a PEM file with a private key that is not encrypted".into()))?;
@@ -156,7 +199,50 @@ impl Pem {
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
             .map_err(|error| wrong_key(format!("the key of http.tls_cert_file ({error})")))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok((Arc::new(config), own))
+    }
+}
+
+impl ServerCertVerifier for Same {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if *shown == self.certificate {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -269,8 +355,7 @@ mod tests {
     use tempfile::TempDir;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
-    use tokio_rustls::TlsConnector;
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::rustls::RootCertStore;
 
     use super::*;
     use crate::socket::listener::Accepting;
@@ -421,5 +506,23 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn gateways_trust_each_other_by_the_certificate_they_share() {
+        let (place, other) = (Place::new(), Place::new());
+        for (shown, wanted) in [(place.read().unwrap(), true), (other.read().unwrap(), false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut accepting =
+                Accepting::new(listener, Duration::from_secs(5)).encrypted(shown, Duration::from_secs(5));
+            let stream = TcpStream::connect(address).await.unwrap();
+            let certificate = place.read().unwrap();
+            let connected = tokio::select! {
+                connected = certificate.connect(stream) => connected.is_ok(),
+                _ = async { loop { axum::serve::Listener::accept(&mut accepting).await; } } => unreachable!(),
+            };
+            assert_eq!(connected, wanted);
+        }
     }
 }

@@ -8,6 +8,8 @@ const RETRY_MS = 300;
 const CONNECT_TIMEOUT_MS = 4_000;
 const SHOWN = ['message:new', 'message:edited', 'message:deleted'];
 
+/** What a polling request was answered when it failed. */
+const said = (failure) => failure?.context?.responseText ?? '';
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Client {
@@ -83,8 +85,12 @@ export class Client {
     });
     this.#socket = socket;
     socket.on('connect', () => live() && this.#connected());
-    socket.on('connect_error', () => live() && this.#move());
-    socket.on('disconnect', (reason) => live() && this.#disconnected(reason));
+    socket.on('connect_error', (error) => {
+      if (!live()) return;
+      this.history.write('refused', { user: this.user, reason: error.message, detail: said(error) });
+      this.#move();
+    });
+    socket.on('disconnect', (reason, details) => live() && this.#disconnected(reason, said(details)));
     socket.on('resync', ({ conversation_id: id }) => {
       this.history.write('resync', { user: this.user, conversation: id });
       this.#catchUp([id]);
@@ -112,9 +118,9 @@ export class Client {
     await this.#catchUp([...this.replicas.keys()]);
   }
 
-  #disconnected(reason) {
+  #disconnected(reason, detail) {
     this.joined = false;
-    this.history.write('disconnect', { user: this.user, reason });
+    this.history.write('disconnect', { user: this.user, reason, detail });
     // The server ended it for good: stock clients do not come back by themselves then.
     if (reason === 'io server disconnect') this.#move();
   }

@@ -35,7 +35,7 @@ pub(super) fn check(history: &History, database: &Database) -> Vec<Violation> {
     let mut violations = vec![];
     for record in &history.records {
         match &record.what {
-            What::Disconnect { user } => {
+            What::Disconnect { user, .. } => {
                 let own = cursors.iter_mut().filter(|((owner, _), _)| owner == user);
                 own.for_each(|(_, cursor)| *cursor = Cursor::default());
             }

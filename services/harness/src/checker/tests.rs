@@ -289,7 +289,7 @@ fn i4_a_skipped_message_or_edit_is_a_hole() {
 fn i4_a_hole_is_excused_by_a_disconnect_and_not_by_a_join() {
     let mut history = healthy();
     let skipped = position(&history, of_bob(Event::New, 3));
-    history.records[skipped].what = What::Disconnect { user: "bob".into() };
+    history.records[skipped].what = gone("bob");
     assert_eq!(found(&history, &database()), []);
     history.records[skipped].what = join("bob", 3);
     assert_eq!(found(&history, &database()), [(Invariant::I4, Flaw::Hole)]);
@@ -299,7 +299,7 @@ fn i4_a_hole_is_excused_by_a_disconnect_and_not_by_a_join() {
 fn i4_the_first_event_follows_the_head_that_was_told() {
     let mut history = healthy();
     let skipped = position(&history, of_bob(Event::New, 3));
-    history.records[skipped].what = What::Disconnect { user: "bob".into() };
+    history.records[skipped].what = gone("bob");
     let place = history.records[skipped].at;
     history.records.insert(skipped + 1, record(place, join("bob", 2)));
     history
@@ -319,9 +319,7 @@ fn i4_one_of_several_like_edits_is_placed_by_what_follows() {
     });
     rows.head = 6;
     let mut history = healthy();
-    history
-        .records
-        .push(record(900.0, What::Disconnect { user: "bob".into() }));
+    history.records.push(record(900.0, gone("bob")));
     history.records.push(record(901.0, join("bob", 5)));
     history
         .records
@@ -482,4 +480,12 @@ fn the_rate_counts_positive_answers_of_the_last_seconds_only() {
     history.records.push(record(60_000.0, mark("stopped")));
     let rate = check(&history, &database()).timing.rate_after;
     assert!((rate - 2.0).abs() < 0.001, "{rate}");
+}
+
+fn gone(user: &str) -> What {
+    What::Disconnect {
+        user: user.into(),
+        reason: "transport close".into(),
+        detail: String::new(),
+    }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use super::compose::{self, Compose};
 use super::folder::DevFolder;
 use super::replicas::Wanted;
 use super::report::line;
@@ -38,6 +39,8 @@ enum Order {
         #[arg(long)]
         purge: bool,
     },
+    /// Tell what `up` would use; exit 0 for containers, 1 for processes of this machine
+    Engine,
     /// Show what runs; exit 1 unless all of it serves
     Status,
     /// Print a token for a user
@@ -65,20 +68,33 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             persistence,
             port,
         } => {
-            let (gateways, persistence) = (gateways.into(), persistence.into());
-            up(
-                &folder,
-                Wanted {
-                    gateways,
-                    persistence,
-                    port,
-                },
-            )
-            .await
-            .map(|()| true)?
+            let wanted = Wanted {
+                gateways: gateways.into(),
+                persistence: persistence.into(),
+                port,
+            };
+            match Compose::find()? {
+                Some(compose) => compose.up(&folder, wanted).await?,
+                None => up(&folder, wanted).await?,
+            }
+            true
         }
-        Order::Down { purge } => down(&folder, purge).map(|()| true)?,
-        Order::Status => status(&folder).await,
+        Order::Down { purge } => {
+            match Compose::find()?.filter(|_| compose::runs_here(&folder)) {
+                Some(compose) => compose.down(&folder, purge)?,
+                None => down(&folder, purge)?,
+            }
+            true
+        }
+        Order::Engine => {
+            let containers = Compose::find()?.is_some();
+            line(if containers { "compose" } else { "local" });
+            containers
+        }
+        Order::Status => match Compose::find()?.filter(|_| compose::runs_here(&folder)) {
+            Some(compose) => compose.status()?,
+            None => status(&folder).await,
+        },
         Order::Token { subject, name } => {
             let settings = env_file::read(&folder)?;
             let secret = settings

@@ -129,6 +129,7 @@ pub async fn nats(session: &mut Session) -> anyhow::Result<String> {
         max_pending: Nats::MAX_PENDING,
         cluster: None,
         tls: None,
+        accounts: None,
         log: folder.logs().join("nats.log"),
     };
     if let Some(record) = state.processes.get("nats") {

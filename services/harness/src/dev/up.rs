@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::folder::DevFolder;
 use super::replicas::{Connections, Wanted, ensure, gateway_ports};
-use super::report::line;
+use super::report::{Report, line};
 use super::session::Session;
 use super::{env_file, servers};
 use crate::devstack::service::{Kind, migrate};
@@ -46,22 +46,27 @@ pub async fn up(folder: &DevFolder, wanted: Wanted) -> anyhow::Result<()> {
             ("PARLANCE_JWT_SECRET", connections.secret.clone()),
         ],
     )?;
-    farewell(&session, &gateways, &connections.secret)
+    let logs = folder.logs().display().to_string();
+    farewell(&session.report, folder, &logs, &gateways, &connections.secret)
 }
 
-fn farewell(session: &Session, gateways: &[String], secret: &str) -> anyhow::Result<()> {
+/// How to use what runs now.
+pub(super) fn farewell(
+    report: &Report,
+    folder: &DevFolder,
+    logs: &str,
+    gateways: &[String],
+    secret: &str,
+) -> anyhow::Result<()> {
     line(format_args!(
         "\nParlance is up after {:.1} s.\n",
-        session.report.total_seconds()
+        report.total_seconds()
     ));
     for (index, url) in gateways.iter().enumerate() {
         line(format_args!("  gateway {}    {url}", index + 1));
     }
-    line(format_args!(
-        "  settings     {}",
-        session.folder.env_file().display()
-    ));
-    line(format_args!("  logs         {}", session.folder.logs().display()));
+    line(format_args!("  settings     {}", folder.env_file().display()));
+    line(format_args!("  logs         {logs}"));
     if let Some(gateway) = gateways.first() {
         let token = Token::new("alice")
             .name("Alice")

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::TlsFiles;
 use super::account::Account;
+use super::accounts::Accounts;
 use super::launch::{Launch, Lifetime};
 use super::probe::Probe;
 
@@ -30,6 +31,8 @@ pub struct Nats {
     pub cluster: Option<Cluster>,
     /// Speaks TLS only, and only with clients that show a certificate of the same root.
     pub tls: Option<TlsFiles>,
+    /// The roles that may connect; without them everybody may do everything.
+    pub accounts: Option<Accounts>,
     /// Log file.
     pub log: PathBuf,
 }
@@ -59,6 +62,9 @@ impl Nats {
     pub fn configure(&self) -> anyhow::Result<()> {
         let describe = || format!("cannot write {}", self.file().display());
         fs::create_dir_all(&self.folder).with_context(describe)?;
+        if self.accounts.is_some() {
+            Accounts::install(&self.folder)?;
+        }
         fs::write(self.file(), self.configuration()).with_context(describe)
     }
 
@@ -73,7 +79,11 @@ impl Nats {
                 .into(),
             program: self.program.clone(),
             arguments: vec!["--config".into(), self.file().display().to_string()],
-            environment: Vec::new(),
+            environment: self
+                .accounts
+                .as_ref()
+                .map(Accounts::environment)
+                .unwrap_or_default(),
             stdout: None,
             log: self.log.clone(),
             lifetime,
@@ -110,7 +120,7 @@ impl Nats {
             .as_ref()
             .map_or("parlance-local", |cluster| &cluster.server);
         format!(
-            "server_name: {name}\n\
+            "{accounts}server_name: {name}\n\
              listen: \"127.0.0.1:{port}\"\n\
              http: \"127.0.0.1:{monitor}\"\n\
              max_payload: {payload}\n\
@@ -118,6 +128,7 @@ impl Nats {
              jetstream {{\n  store_dir: {store:?}\n  max_memory_store: 256MB\n  max_file_store: 16GB\n}}\n\
              {tls}{cluster}",
             tls = self.tls.as_ref().map(tls_configuration).unwrap_or_default(),
+            accounts = self.accounts.as_ref().map_or("", |_| Accounts::INCLUDE),
             cluster = self
                 .cluster
                 .as_ref()

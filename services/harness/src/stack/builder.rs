@@ -14,6 +14,7 @@ pub struct StackBuilder {
     pub(super) max_pending: u32,
     pub(super) faulty: bool,
     pub(super) nats_servers: usize,
+    pub(super) accounts: bool,
     pub(super) balanced: bool,
     pub(super) tls: Option<TlsFiles>,
     pub(super) shared: Vec<(String, String)>,
@@ -105,6 +106,13 @@ impl StackBuilder {
             .env("PARLANCE_NATS_KEY_FILE", files.key.display())
     }
 
+    /// NATS with the roles of `deploy/nats.conf`, each service under its own.
+    #[must_use]
+    pub fn accounts(mut self) -> Self {
+        self.accounts = true;
+        self
+    }
+
     /// A load balancer without stickiness in front of the gateways: [`Stack::balancer`](super::Stack::balancer).
     #[must_use]
     pub fn balanced(mut self) -> Self {
@@ -131,6 +139,7 @@ impl Default for StackBuilder {
             max_pending: Nats::MAX_PENDING,
             faulty: false,
             nats_servers: 1,
+            accounts: false,
             balanced: false,
             tls: None,
             shared: vec![],

@@ -17,6 +17,10 @@ const OURS: &[(&str, &[&str])] = &[
         "parlance-persistence",
         &["parlance-proto", "parlance-bus", "parlance-runtime"],
     ),
+    (
+        "parlance-operator",
+        &["parlance-proto", "parlance-bus", "parlance-runtime"],
+    ),
     ("parlance-harness", &["parlance-proto", "parlance-bus"]),
 ];
 

@@ -40,6 +40,7 @@ impl Dev {
             .args(arguments)
             .env(MARK, self.path())
             .env("PORT", "0")
+            .env("STACK", "local")
             .env("PARLANCE_DEVSTACK_SERVERS", "wheels");
         command
     }
@@ -242,4 +243,45 @@ fn a_token_without_a_stack_is_one_clear_line() {
     assert!(!output.status.success() && output.stdout.is_empty());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.lines().count() == 1 && text.contains("make up"), "{text}");
+}
+
+/// A `docker` that answers `docker info` and knows the subcommand `compose`, or not.
+fn engine(folder: &Path, answers: bool) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let program = folder.join("docker");
+    let text = format!("#!/bin/sh\n{answers}\n");
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:/usr/bin:/bin", folder.display())
+}
+
+#[test]
+fn containers_are_used_where_an_engine_answers_unless_told_otherwise() {
+    let programs = tempfile::tempdir().unwrap();
+    let dev = Dev::new();
+    let ask = |path: &str, stack: &str| {
+        let mut command = dev.command(&["engine"]);
+        command.env("PATH", path).env("STACK", stack).output().unwrap()
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let dead = engine(programs.path(), false);
+    let output = ask(&dead, "");
+    assert!(!output.status.success() && said(&output) == "local", "{output:?}");
+    let output = ask(&dead, "compose");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && text.lines().count() == 1 && text.contains("docker info"),
+        "{text}"
+    );
+    let living = engine(programs.path(), true);
+    let output = ask(&living, "");
+    assert!(
+        output.status.success() && said(&output) == "compose",
+        "{output:?}"
+    );
+    let output = ask(&living, "local");
+    assert!(!output.status.success() && said(&output) == "local", "{output:?}");
+    let output = ask(&living, "swarm");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("swarm") && text.contains("local"), "{text}");
 }

@@ -5,23 +5,30 @@
     reason = "a failed assumption of a test is a failed test"
 )]
 
+mod accounts;
+mod anywhere;
 mod boundaries;
 mod conformance;
 mod contract;
 mod control;
 mod conversations;
+mod dashboard;
 mod dev;
 mod devstack;
 mod dialects;
 mod director;
 mod faults;
 mod handover;
+mod healthcheck;
 mod journals;
 mod kills;
 mod matrix;
+mod measures;
+mod metrics;
 mod mutants;
 mod observability;
 mod operations;
+mod operator;
 mod presence;
 mod push;
 mod restore;
@@ -32,3 +39,4 @@ mod startup;
 mod system_messages;
 mod tables;
 mod tls;
+mod traces;

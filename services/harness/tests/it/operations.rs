@@ -1,14 +1,15 @@
 //! How the services are run: who may come in and how many, what is counted and logged, what is given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlance_harness::Stack;
 use parlance_harness::devstack::process::Process;
 use parlance_harness::eventually::{equal, eventually};
 use serde_json::Value;
 
+use crate::metrics::gauge;
 use crate::spec::{Transport, run};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -22,20 +23,6 @@ fn polling(stack: &Stack) -> String {
 
 async fn status(request: reqwest::RequestBuilder) -> anyhow::Result<u16> {
     Ok(request.send().await?.status().as_u16())
-}
-
-/// The sum over all series of this metric; nothing where there is none.
-async fn gauge(process: &Process, name: &str) -> anyhow::Result<Option<f64>> {
-    let text = reqwest::get(format!("{}/metrics", process.internal_url()))
-        .await?
-        .text()
-        .await?;
-    let values = text.lines().filter_map(|line| {
-        let rest = line.strip_prefix(name)?;
-        let own = rest.starts_with(' ') || rest.starts_with('{');
-        own.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
-    });
-    Ok(values.reduce(|sum, value| sum + value))
 }
 
 async fn counts(process: &Process, name: &str, wanted: f64) {
@@ -157,8 +144,70 @@ async fn a_replica_that_is_full_sends_newcomers_elsewhere() {
     let address = stack.gateway(0).base_url().trim_start_matches("http://");
     let held: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
     answers(503).await;
+    // Load balancers look at this, and leave it out.
+    let ready = format!("{}/readyz", stack.gateway(0).internal_url());
+    let is = |wanted: u16| {
+        let ready = &ready;
+        async move {
+            let look = || async {
+                equal(status(reqwest::Client::new().get(ready)).await?, &wanted).map_err(anyhow::Error::msg)
+            };
+            eventually(SOON, format_args!("/readyz answers {wanted}"), look)
+                .await
+                .unwrap();
+        }
+    };
+    is(503).await;
     drop(held);
     answers(200).await;
+    is(200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_clients_is_let_in_at_its_pace() {
+    const PER_SECOND: usize = 10;
+    let stack = Stack::builder()
+        .gateway_env("PARLANCE_SOCKET_HANDSHAKES_PER_SECOND", PER_SECOND)
+        .start()
+        .await
+        .unwrap();
+    let url = polling(&stack);
+    let client = reqwest::Client::new();
+    let opened = || async { equal(status(client.get(&url)).await?, &200).map_err(anyhow::Error::msg) };
+    eventually(SOON, "a handshake is answered 200", opened)
+        .await
+        .unwrap();
+
+    let begun = Instant::now();
+    let storm = (0..20 * PER_SECOND).map(|_| client.get(&url).send());
+    let answers = futures::future::try_join_all(storm).await.unwrap();
+    // What may come at once, and what the time of the storm allows.
+    let most = PER_SECOND + 1 + PER_SECOND * usize::try_from(begun.elapsed().as_secs() + 1).unwrap();
+    let (let_in, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status() == 200);
+    assert!(
+        (1..=most).contains(&let_in.len()),
+        "{} of at most {most}",
+        let_in.len()
+    );
+    let mut pauses = BTreeSet::new();
+    for answer in refused {
+        assert_eq!(answer.status(), 503);
+        let pause: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=5).contains(&pause), "{pause}");
+        pauses.insert(pause);
+    }
+    assert!(pauses.len() > 1, "all are to come again at once");
+
+    // Who is in is not slowed down.
+    let open = let_in.into_iter().next().unwrap().text().await.unwrap();
+    let open: Value = serde_json::from_str(&open[1..]).unwrap();
+    let session = format!("{url}&sid={}", open["sid"].as_str().unwrap());
+    for _ in 0..3 * PER_SECOND {
+        assert_eq!(status(client.post(&session).body("3")).await.unwrap(), 200);
+    }
+    eventually(SOON, "a handshake is answered 200", opened)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

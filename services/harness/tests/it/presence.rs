@@ -119,6 +119,7 @@ async fn changes(stack: &Stack) -> Arc<Mutex<Vec<Presence>>> {
     let settings = ConnectSettings {
         url: stack.nats_url().into(),
         name: "tester".into(),
+        inbox_prefix: "_INBOX".into(),
         user: String::new(),
         password: String::new(),
         credentials_file: String::new(),

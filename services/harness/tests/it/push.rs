@@ -34,6 +34,7 @@ impl Service {
         let settings = ConnectSettings {
             url: stack.nats_url().into(),
             name: "pushing".into(),
+            inbox_prefix: "_INBOX".into(),
             user: String::new(),
             password: String::new(),
             credentials_file: String::new(),

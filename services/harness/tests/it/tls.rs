@@ -7,7 +7,7 @@ use std::time::Duration;
 use parlance_harness::Stack;
 use parlance_harness::devstack::TlsFiles;
 use parlance_harness::eventually::eventually;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -27,6 +27,8 @@ impl Authority {
     fn new(folder: &Path, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([]).unwrap();
+        // Else they would only differ in their keys.
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = folder.join(format!("{name}.pem"));
         fs::write(&root, params.self_signed(&key).unwrap().pem()).unwrap();

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::entry::Entry;
+use super::trace;
 
 /// Longest wait for the bus client to take a message; it blocks while NATS is away and its queue is full.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,6 +41,8 @@ pub async fn announce(bus: &Bus, part: &[Entry], answers: Vec<Answer>) -> Announ
     let mut events = Vec::new();
     let mut notices = Vec::new();
     let mut then = Vec::new();
+    // Open until everything is told.
+    let mut telling = Vec::new();
     for (entry, answer) in part.iter().zip(answers) {
         count(entry, &answer);
         let Answer {
@@ -69,6 +72,14 @@ pub async fn announce(bus: &Bus, part: &[Entry], answers: Vec<Answer>) -> Announ
                 code,
                 "rejected a command nobody waits for"
             );
+        }
+        let span = trace::tell(&entry.span);
+        if !span.is_none() && !told.is_empty() {
+            let traceparent = parlance_bus::trace::traceparent(&span);
+            for event in &mut told {
+                event.traceparent.clone_from(&traceparent);
+            }
+            telling.push(span);
         }
         events.extend(told);
         notices.extend(told_users);

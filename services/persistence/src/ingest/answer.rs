@@ -164,6 +164,7 @@ impl ReadBack {
             epoch: loaded.epoch.clone(),
             seq: 0,
             at_ms: loaded.now_ms,
+            traceparent: String::new(),
             body: Some(event::Body::ReceiptUpdated(receipt.clone())),
         };
         Answer {

@@ -6,7 +6,9 @@ use parlance_bus::{Delivery, subject};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, Command, ErrorCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Span;
 
+use super::trace;
 use super::work::Work;
 
 /// A delivery and the lease it was taken under.
@@ -31,11 +33,14 @@ pub struct Entry {
     pub command_id: String,
     /// The checked command; or the refusal, [`ErrorCode::Unprocessable`] if it is to be parked.
     pub work: Result<Work, v1::Error>,
+    /// Open until the delivery is done with; none where nothing is recorded.
+    pub span: Span,
 }
 
 impl Entry {
     /// Reads a delivery.
     pub fn read(job: Job, partitions: u16) -> Self {
+        let span = trace::process(&job.delivery);
         match job.delivery.command() {
             Ok(command) => {
                 let (command_id, reply_to) = (command.id.clone(), command.reply_to.clone());
@@ -45,6 +50,7 @@ impl Entry {
                     reply_to,
                     command_id,
                     work,
+                    span,
                 }
             }
             Err(_) => {
@@ -54,6 +60,7 @@ impl Entry {
                     reply_to: String::new(),
                     command_id: String::new(),
                     work: Err(refusal),
+                    span,
                 }
             }
         }

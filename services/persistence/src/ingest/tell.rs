@@ -26,6 +26,7 @@ pub fn created(message: v1::Message, epoch: &str) -> v1::Event {
         epoch: epoch.to_owned(),
         seq: message.seq,
         at_ms: message.created_at_ms,
+        traceparent: String::new(),
         body: Some(event::Body::MessageCreated(v1::MessageCreated {
             message: Some(message),
         })),
@@ -77,6 +78,7 @@ pub fn changed(id: ConversationId, epoch: &str, change: &Change, parts: Parts) -
         epoch: epoch.to_owned(),
         seq: change.seq,
         at_ms: change.at_ms,
+        traceparent: String::new(),
         body: Some(body),
     })
 }

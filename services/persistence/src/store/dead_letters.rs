@@ -1,9 +1,85 @@
 //! Commands that can never be carried out, kept for an operator.
 
+use chrono::{DateTime, Utc};
 use parlance_proto::ErrorCodeExt;
 use parlance_proto::v1::ErrorCode;
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+/// A parked command as it is shown, without its payload.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Parked {
+    /// Its own id.
+    pub id: Uuid,
+    /// Where it was published.
+    pub subject: String,
+    /// If it could be read that far.
+    pub command_id: Option<String>,
+    /// What the emitter was told.
+    pub error_code: String,
+    /// The cause.
+    pub error: String,
+    /// When it was parked.
+    pub created_at: DateTime<Utc>,
+    /// Length of the payload.
+    pub bytes: i32,
+}
+
+/// A place in the list: what comes after it was parked before.
+pub type Place = (DateTime<Utc>, Uuid);
+
+/// Parked commands after that place, latest first.
+///
+/// # Errors
+/// Of the database.
+pub async fn list(
+    connection: &mut PgConnection,
+    after: Option<Place>,
+    limit: i64,
+) -> Result<Vec<Parked>, sqlx::Error> {
+    let (at, id) = after.unzip();
+    sqlx::query_as(
+        "SELECT id, subject, command_id, error_code, error, created_at, octet_length(payload) AS bytes
+         FROM dead_letters WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2)
+         ORDER BY created_at DESC, id DESC LIMIT $3",
+    )
+    .bind(at)
+    .bind(id)
+    .bind(limit)
+    .fetch_all(connection)
+    .await
+}
+
+/// One of them and its payload.
+///
+/// # Errors
+/// Of the database.
+pub async fn get(connection: &mut PgConnection, id: Uuid) -> Result<Option<(Parked, Vec<u8>)>, sqlx::Error> {
+    let parked: Option<Parked> = sqlx::query_as(
+        "SELECT id, subject, command_id, error_code, error, created_at, octet_length(payload) AS bytes
+         FROM dead_letters WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let payload: Option<Vec<u8>> = sqlx::query_scalar("SELECT payload FROM dead_letters WHERE id = $1")
+        .bind(id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(parked.zip(payload))
+}
+
+/// Forgets one. Whether it was there.
+///
+/// # Errors
+/// Of the database.
+pub async fn delete(connection: &mut PgConnection, id: Uuid) -> Result<bool, sqlx::Error> {
+    let deleted = sqlx::query("DELETE FROM dead_letters WHERE id = $1")
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(deleted.rows_affected() > 0)
+}
 
 /// A command to park.
 #[derive(Debug, Clone)]

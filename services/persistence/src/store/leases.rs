@@ -128,6 +128,59 @@ pub async fn release(
     Ok(())
 }
 
+/// A partition and who works it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Row {
+    /// Which.
+    pub partition: i32,
+    /// Nobody after it was given back.
+    pub owner: Option<String>,
+    /// Of the latest lease.
+    pub epoch: i64,
+    /// Milliseconds until the lease ends, below 0 where it has.
+    pub expires_in_ms: i64,
+}
+
+/// All partitions.
+///
+/// # Errors
+/// Of the database.
+pub async fn all(connection: &mut PgConnection) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT partition, owner, epoch,
+                CASE WHEN isfinite(expires_at) THEN (extract(epoch FROM expires_at - now()) * 1000)::int8
+                     ELSE -1 END AS expires_in_ms
+         FROM partition_leases WHERE partition >= 0 ORDER BY partition",
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Replicas that live.
+///
+/// # Errors
+/// Of the database.
+pub async fn replicas(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT replica FROM replicas WHERE expires_at > now() ORDER BY replica")
+        .fetch_all(connection)
+        .await
+}
+
+/// Gateways that have reported within `lease`.
+///
+/// # Errors
+/// Of the database.
+pub async fn gateways(connection: &mut PgConnection, lease: Duration) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM gateways
+         WHERE instance <> $1 AND lost_at IS NULL AND renewed_at > now() - $2",
+    )
+    .bind(uuid::Uuid::nil())
+    .bind(interval(lease))
+    .fetch_one(connection)
+    .await
+}
+
 /// Says that this replica is gone.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
     let settings = ConnectSettings {
         url: "nats://127.0.0.1:1".into(),
         name: "tester".into(),
+        inbox_prefix: "_INBOX".into(),
         user: String::new(),
         password: String::new(),
         credentials_file: String::new(),

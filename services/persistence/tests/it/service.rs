@@ -32,6 +32,7 @@ impl Gateway {
         let settings = ConnectSettings {
             url: stack.nats_url().into(),
             name: "tester".into(),
+            inbox_prefix: "_INBOX".into(),
             user: String::new(),
             password: String::new(),
             credentials_file: String::new(),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use parlance_bus::faults;
+use parlance_bus::{faults, trace};
 use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, event};
+use tracing::Span;
 
 use super::Room;
 use crate::commands::{actor, now};
@@ -28,6 +29,24 @@ pub(super) fn told<'a>(place: &'a Place, event: &'a Event) -> Option<Outbound<'a
         event::Body::JournalEdited(edited) => Outbound::JournalEdited(edited),
         event::Body::ReceiptUpdated(receipt) => Outbound::Receipt(place, receipt),
     })
+}
+
+/// The span of bringing an event to the sessions of this replica; none where its trace is not recorded.
+pub(super) fn deliver_span(event: &Event) -> Span {
+    if event.traceparent.is_empty() {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        parent: None,
+        "deliver chat.evt",
+        otel.kind = "consumer",
+        messaging.system = "nats",
+        messaging.operation.name = "deliver",
+        messaging.operation.type = "process",
+        messaging.destination.template = "chat.evt.{conversation}",
+    );
+    trace::follow(&span, &event.traceparent);
+    span
 }
 
 impl Room {

@@ -1,0 +1,231 @@
+//! The owner's side: has the engine answer requests that reached another gateway.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use parlance_bus::IncomingRelay;
+use parlance_proto::v1::{RelayAnswer, RelayPart, RelayReceipt, RelayRequest, relay};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{Gathered, RECEIPT, Relay, about, count, lock, parts, unknown_session};
+use crate::socket::handshake::Engine;
+use crate::socket::sessions::Sessions;
+
+/// How long the parts of one request may take to come.
+const GATHERING: Duration = Duration::from_secs(30);
+
+/// A request that is not answered yet.
+pub(super) enum Served {
+    /// The engine has it.
+    Running(CancellationToken),
+    /// The answer is on its way.
+    Answering,
+}
+
+/// A request whose body comes in parts.
+struct Coming {
+    head: RelayRequest,
+    body: Gathered,
+    size: usize,
+    since: Instant,
+}
+
+/// Requests that have not come whole, by their gateway and its number.
+type Gathering = HashMap<(String, u64), Coming>;
+
+impl Relay {
+    /// Answers other gateways until `stop`.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn serve(
+        &self,
+        engine: Engine,
+        sessions: Sessions,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut relays = self.inner.bus.subscribe_relays(self.inner.bus.name()).await?;
+        let mut gathering = Gathering::new();
+        loop {
+            let incoming = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                incoming = relays.next() => incoming,
+            };
+            let Some(mut incoming) = incoming else {
+                anyhow::bail!("the connection to NATS is closed for good");
+            };
+            let receipt = self.hear(&mut incoming, &mut gathering, &engine, &sessions);
+            incoming.receipt(&receipt).await;
+        }
+    }
+
+    fn hear(
+        &self,
+        incoming: &mut IncomingRelay,
+        gathering: &mut Gathering,
+        engine: &Engine,
+        sessions: &Sessions,
+    ) -> RelayReceipt {
+        let is_mine = incoming.relay.gateway == self.inner.bus.name();
+        let key = (
+            std::mem::take(&mut incoming.relay.gateway),
+            incoming.relay.request_id,
+        );
+        let taken = match incoming.relay.body.take() {
+            Some(relay::Body::Answer(answer)) => self.take_answer(key.1, answer),
+            Some(relay::Body::Part(part)) if is_mine => self.take_part(key.1, part),
+            Some(relay::Body::Request(mut head)) => {
+                let part = head.part.take().unwrap_or_default();
+                gathering.retain(|_, coming| coming.since.elapsed() < GATHERING);
+                let coming = Coming {
+                    head,
+                    body: Gathered::default(),
+                    size: 0,
+                    since: Instant::now(),
+                };
+                gathering.insert(key.clone(), coming);
+                self.gather(key, part, gathering, engine, sessions)
+            }
+            Some(relay::Body::Part(part)) => self.gather(key, part, gathering, engine, sessions),
+            Some(relay::Body::Abandon(_)) => self.give_up(&key),
+            Some(relay::Body::Waiting(waiting)) => {
+                let served = lock(&self.inner.served);
+                let (gateway, _) = key;
+                let unknown = waiting.request_ids.into_iter();
+                let unknown = unknown.filter(|id| !served.contains_key(&(gateway.clone(), *id)));
+                return RelayReceipt {
+                    taken: true,
+                    unknown_ids: unknown.collect(),
+                    ..RelayReceipt::default()
+                };
+            }
+            Some(relay::Body::Upgrade(_)) => return self.told_address(),
+            None => false,
+        };
+        RelayReceipt {
+            taken,
+            ..RelayReceipt::default()
+        }
+    }
+
+    /// Takes a part of a request; with the last one the engine begins.
+    fn gather(
+        &self,
+        key: (String, u64),
+        part: RelayPart,
+        gathering: &mut Gathering,
+        engine: &Engine,
+        sessions: &Sessions,
+    ) -> bool {
+        let Some(coming) = gathering.get_mut(&key) else {
+            return false;
+        };
+        coming.size += part.data.len();
+        if coming.size > self.inner.max_body {
+            gathering.remove(&key);
+            return false;
+        }
+        let Some(body) = coming.body.add(part) else {
+            return true;
+        };
+        let Some(coming) = gathering.remove(&key) else {
+            return false;
+        };
+        let cancelled = CancellationToken::new();
+        lock(&self.inner.served).insert(key.clone(), Served::Running(cancelled.clone()));
+        let (relay, engine, sessions) = (self.clone(), engine.clone(), sessions.clone());
+        tokio::spawn(async move {
+            let is_poll = coming.head.method == Method::GET.as_str();
+            let session = coming.head.session.clone();
+            let response = tokio::select! {
+                biased;
+                response = relay.run(coming.head, body, engine, &sessions) => response,
+                () = cancelled.cancelled() => return,
+            };
+            let delivered = relay.answer(&key, response).await;
+            lock(&relay.inner.served).remove(&key);
+            if !delivered && is_poll {
+                count("lost");
+                sessions.close_polling(session);
+            }
+        });
+        true
+    }
+
+    async fn run(
+        &self,
+        head: RelayRequest,
+        body: Bytes,
+        engine: Engine,
+        sessions: &Sessions,
+    ) -> Response<Body> {
+        let uri = format!("/socket.io/?{}&sid={}", head.query, head.session);
+        let request = Request::builder()
+            .method(head.method.as_str())
+            .uri(uri)
+            .header(header::CONTENT_TYPE, head.content_type)
+            .body(Body::from(body));
+        let Ok(request) = request else {
+            return unknown_session();
+        };
+        if request.method() == Method::GET && self.is_repeated(&head.session, request.uri()) {
+            sessions.close_polling(head.session);
+            return unknown_session();
+        }
+        match engine.oneshot(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(never) => match never {},
+        }
+    }
+
+    /// False when the answer cannot have reached the client.
+    async fn answer(&self, key: &(String, u64), response: Response<Body>) -> bool {
+        match lock(&self.inner.served).get_mut(key) {
+            Some(served) => *served = Served::Answering,
+            // Abandoned at the very moment.
+            None => return false,
+        }
+        let (head, body) = response.into_parts();
+        let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
+            return false;
+        };
+        let kind = head.headers.get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let (gateway, id) = key;
+        for (index, part) in parts(&body).enumerate() {
+            let said = if index == 0 {
+                relay::Body::Answer(RelayAnswer {
+                    status: u32::from(head.status.as_u16()),
+                    content_type: kind.to_owned(),
+                    part: Some(part),
+                })
+            } else {
+                relay::Body::Part(part)
+            };
+            let told = about(gateway, *id, said);
+            let receipt = self.inner.bus.relay(gateway, &told, RECEIPT).await;
+            if !receipt.is_ok_and(|receipt| receipt.taken) {
+                // An error has nothing in it that could be lost.
+                return head.status != StatusCode::OK;
+            }
+        }
+        true
+    }
+
+    /// True when the request will not be answered any more.
+    fn give_up(&self, key: &(String, u64)) -> bool {
+        let mut served = lock(&self.inner.served);
+        match served.get(key) {
+            Some(Served::Running(cancelled)) => {
+                cancelled.cancel();
+                served.remove(key);
+                true
+            }
+            Some(Served::Answering) | None => false,
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The roles of `deploy/nats.conf`: a whole stack lives within them, and no role can do what is another's.
+
+use std::time::Duration;
+
+use parlance_bus::{Bus, ConnectSettings, Tls};
+use parlance_harness::Stack;
+use parlance_harness::devstack::accounts::Role;
+use parlance_harness::eventually::{equal, eventually};
+use parlance_harness::token::Token;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::presence::{Watchers, post};
+use crate::spec::{Transport, run, run_with};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What NATS and the services write down when something was refused.
+const REFUSALS: [&str; 3] = ["Violation", "refused an operation", "Authorization"];
+const CONVERSATION: &str = "0190a6e0-0000-7000-8000-000000000001";
+
+/// A connection of one role that speaks the protocol by itself.
+struct Member {
+    stream: BufReader<TcpStream>,
+    inbox: String,
+}
+
+impl Member {
+    async fn connect(stack: &Stack, role: Role) -> Self {
+        let (user, pass) = stack.credentials(role);
+        let address = stack.nats_url().trim_start_matches("nats://");
+        let stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+        let inbox = format!("_INBOX.{user}.test");
+        let mut member = Self { stream, inbox };
+        let hello =
+            json!({ "verbose": false, "headers": true, "no_responders": true, "user": user, "pass": pass });
+        assert_eq!(member.objection(&format!("CONNECT {hello}\r\n")).await, None);
+        let own = format!("SUB {} 1\r\n", member.inbox);
+        assert_eq!(member.objection(&own).await, None);
+        member
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let read = timeout(PATIENCE, self.stream.read_line(&mut line)).await;
+        assert!(read.unwrap().unwrap() > 0, "the server closed the connection");
+        line
+    }
+
+    /// What the server has against an operation.
+    async fn objection(&mut self, operation: &str) -> Option<String> {
+        let asked = format!("{operation}PING\r\n");
+        self.stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut objection = None;
+        loop {
+            let line = self.line().await;
+            if line.starts_with("-ERR") {
+                objection = Some(line.trim().to_owned());
+            } else if line.starts_with("PONG") {
+                return objection;
+            }
+        }
+    }
+
+    /// The payload of the answer to a request.
+    async fn asks(&mut self, subject: &str, headers: &str, payload: &[u8]) -> Vec<u8> {
+        let head = format!("NATS/1.0\r\n{headers}\r\n");
+        let all = head.len() + payload.len();
+        let line = format!("HPUB {subject} {} {} {all}\r\n{head}", self.inbox, head.len());
+        self.stream.write_all(line.as_bytes()).await.unwrap();
+        self.stream.write_all(payload).await.unwrap();
+        self.stream.write_all(b"\r\n").await.unwrap();
+        loop {
+            let line = self.line().await;
+            assert!(!line.starts_with("-ERR"), "{subject}: {line}");
+            let mut words = line.split_whitespace();
+            let kind = words.next();
+            if kind != Some("MSG") && kind != Some("HMSG") {
+                continue;
+            }
+            let sizes: Vec<usize> = words.skip(2).filter_map(|word| word.parse().ok()).collect();
+            let size = *sizes.last().unwrap();
+            let mut payload = vec![0; size + 2];
+            self.stream.read_exact(&mut payload).await.unwrap();
+            payload.truncate(size);
+            let headers = if kind == Some("HMSG") {
+                sizes[sizes.len() - 2]
+            } else {
+                0
+            };
+            return payload.split_off(headers);
+        }
+    }
+}
+
+fn publish(subject: &str) -> String {
+    format!("PUB {subject} 0\r\n\r\n")
+}
+
+fn subscribe(subject: &str) -> String {
+    format!("SUB {subject} 7\r\n")
+}
+
+/// Every line of every log that tells of a refusal.
+fn refusals(stack: &Stack) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(stack.folder().join("logs")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let told = text
+            .lines()
+            .filter(|line| REFUSALS.iter().any(|word| line.contains(word)));
+        found.extend(told.map(|line| format!("{}: {line}", path.display())));
+    }
+    found
+}
+
+async fn push_service(stack: &Stack) -> Bus {
+    let (user, password) = stack.credentials(Role::Push);
+    let settings = ConnectSettings {
+        url: stack.nats_url().into(),
+        name: "pushing".into(),
+        inbox_prefix: "_INBOX.push".into(),
+        user,
+        password,
+        credentials_file: String::new(),
+        tls: Tls::default(),
+    };
+    let bus = Bus::connect(&settings).await.unwrap();
+    bus.connected().await;
+    bus
+}
+
+/// A push is taken, another is left until it is parked, and a message of a service arrives.
+async fn other_services(stack: &Stack) {
+    let body = json!({ "title": "Group", "participant_ids": ["bob"] });
+    let group = post(stack, 0, "alice", "/conversations/group", &body).await;
+    let group = group["id"].as_str().unwrap();
+    let path = format!("/conversations/{group}/messages");
+    let bus = push_service(stack).await;
+    let bound = || async { bus.pushes().await };
+    let mut feed = eventually(PATIENCE, "the consumer of pushes", bound)
+        .await
+        .unwrap();
+    let sent = post(stack, 0, "alice", &path, &json!({ "content": "pushed" })).await;
+    assert!(sent["seq"].is_number() || sent["message"].is_object(), "{sent}");
+    // Everything is taken but the last, which is left.
+    loop {
+        let fed = timeout(PATIENCE, feed.next_batch(1)).await.unwrap().unwrap();
+        let push = fed[0].push().unwrap();
+        if push.recipient_ids == ["bob"] {
+            break;
+        }
+        fed[0].ack().await;
+    }
+
+    let mut emitter = Member::connect(stack, Role::Emitter).await;
+    let message = json!({ "sender_id": "shop", "sender_name": "Shop", "content": "sent on" }).to_string();
+    let headers = "Nats-Msg-Id: order-1\r\nContent-Type: application/json\r\n";
+    let subject = format!("chat.system.{group}");
+    let stored = emitter.asks(&subject, headers, message.as_bytes()).await;
+    let stored: Value = serde_json::from_slice(&stored).unwrap();
+    assert_eq!(stored["stream"], "SYSTEM", "{stored}");
+    emitter
+        .asks("chat.system.nowhere", headers, message.as_bytes())
+        .await;
+
+    let database = stack.database().await.unwrap();
+    let kept = || async {
+        let messages: i64 = sqlx::query_scalar("SELECT count(*) FROM messages WHERE sender_id = 'shop'")
+            .fetch_one(&database)
+            .await?;
+        let parked: Vec<String> = sqlx::query_scalar(
+            "SELECT split_part(subject, '.', 2) FROM dead_letters WHERE subject NOT LIKE '%push.%' OR error LIKE '%attempts'
+             GROUP BY 1 ORDER BY 1",
+        )
+        .fetch_all(&database)
+        .await?;
+        equal((messages, parked), &(1, vec!["push".into(), "system".into()])).map_err(anyhow::Error::msg)
+    };
+    eventually(PATIENCE, "what services sent, and left", kept)
+        .await
+        .unwrap();
+}
+
+/// A service of its own makes a durable consumer of the feed and takes an event from it.
+async fn follower(stack: &Stack) {
+    let mut follower = Member::connect(stack, Role::Feed).await;
+    let config =
+        json!({ "durable_name": "search", "ack_policy": "explicit", "filter_subject": "chat.evt.>" });
+    let request = json!({ "stream_name": "EVENTS", "config": config }).to_string();
+    let made = follower
+        .asks(
+            "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.search",
+            "",
+            request.as_bytes(),
+        )
+        .await;
+    let made: Value = serde_json::from_slice(&made).unwrap();
+    assert_eq!(made["name"], "search", "{made}");
+    let event = follower
+        .asks("$JS.API.CONSUMER.MSG.NEXT.EVENTS.search", "", b"1")
+        .await;
+    assert!(event.len() > 36, "{event:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_stack_lives_within_its_roles() {
+    let stack = Stack::builder()
+        .gateways(2)
+        .persistence(2)
+        .accounts()
+        .balanced()
+        .gateway_env("PARLANCE_JWT_SERVICE_CLAIM", "scope")
+        .gateway_env("PARLANCE_JWT_SERVICE_VALUE", "parlance:internal")
+        .persistence_env("PARLANCE_PUSH_BACKOFF_MS", 300)
+        .start()
+        .await
+        .unwrap();
+    // Over the load balancer the gateways pass requests on to each other.
+    let balanced = [("PARLANCE_GATEWAYS", stack.balancer().base_url().to_owned())];
+    run_with(&stack, "changes", Transport::Polling, &balanced).await;
+    run(&stack, "crossing", Transport::Default).await;
+    let (user, password) = stack.credentials(Role::Operator);
+    let url = stack
+        .nats_url()
+        .replace("nats://", &format!("nats://{user}:{password}@"));
+    let operator = [("PARLANCE_NATS_URL", url)];
+    run_with(&stack, "control", Transport::Websocket, &operator).await;
+    let seconds = [("PARLANCE_JOURNAL_SECONDS", "3".to_owned())];
+    run_with(&stack, "journal_load", Transport::Websocket, &seconds).await;
+    other_services(&stack).await;
+    follower(&stack).await;
+
+    let watchers = Watchers::start(
+        &stack,
+        &json!([
+            { "user": "dora", "dialect": "native", "gateways": [0] },
+            { "user": "emil", "dialect": "native", "gateways": [1] },
+        ]),
+    );
+    post(
+        &stack,
+        1,
+        "dora",
+        "/conversations/direct",
+        &json!({ "user_id": "emil" }),
+    )
+    .await;
+    watchers.becomes("dora", "emil", "online", PATIENCE).await;
+    // Whoever begins again takes over consumers and reads what was ordered before.
+    stack.gateway(0).restart().await.unwrap();
+    stack.persistence(0).restart().await.unwrap();
+    stack.wait_ready().await.unwrap();
+    watchers.connected("dora", 2).await;
+    let order = json!({ "jti": "t-9" });
+    let service = Token::new("shop").claim("scope", "parlance:internal");
+    let url = format!("{}/internal/tokens/revoke", stack.gateway(0).internal_url());
+    let answer = reqwest::Client::new().post(url).json(&order);
+    let answer = answer.bearer_auth(service.sign(stack.jwt_secret()).unwrap());
+    assert_eq!(answer.send().await.unwrap().status().as_u16(), 202);
+    run(&stack, "crossing", Transport::Polling).await;
+    assert_eq!(refusals(&stack), Vec::<String>::new());
+}
+
+/// What one role does that is another's.
+#[rustfmt::skip]
+fn forbidden() -> Vec<(Role, &'static str, String)> {
+    let at = |prefix: &str| format!("{prefix}.{CONVERSATION}");
+    let control = "chat.control.user.alice";
+    let take_push = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
+    let take_events = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
+    vec![
+        (Role::Gateway, "invents an event", publish(&at("chat.evt"))),
+        (Role::Gateway, "confirms what is not stored", publish("chat.cfm.gw-1")),
+        (Role::Gateway, "invents a notice", publish("chat.usr.alice")),
+        (Role::Gateway, "invents presence", publish("chat.prs.alice")),
+        (Role::Gateway, "invents a push", publish(&at("chat.push"))),
+        (Role::Gateway, "gives an operator's order", publish("chat.ops.drain")),
+        (Role::Gateway, "answers questions", subscribe("chat.qry.*")),
+        (Role::Gateway, "reads commands of others", subscribe("chat.cmd.>")),
+        (Role::Gateway, "reads pushes", subscribe("chat.push.>")),
+        (Role::Gateway, "reads everything", subscribe(">")),
+        (Role::Gateway, "reads answers to persistence", subscribe("_INBOX.persistence.>")),
+        (Role::Gateway, "reads all answers", subscribe("_INBOX.>")),
+        (Role::Gateway, "deletes a stream", publish("$JS.API.STREAM.DELETE.COMMANDS")),
+        (Role::Gateway, "forgets revocations", publish("$JS.API.STREAM.PURGE.CONTROL")),
+        (Role::Gateway, "takes commands", publish("$JS.API.CONSUMER.CREATE.COMMANDS.mine")),
+        (Role::Persistence, "gives an order to gateways", publish(control)),
+        (Role::Persistence, "speaks to gateways as a gateway", publish("chat.gw.gw-1.poll")),
+        (Role::Persistence, "deletes a stream", publish("$JS.API.STREAM.DELETE.EVENTS")),
+        (Role::Persistence, "makes a stream of its own", publish("$JS.API.STREAM.CREATE.MINE")),
+        (Role::Persistence, "reads answers to gateways", subscribe("_INBOX.gateway.>")),
+        (Role::Persistence, "reads what gateways tell each other", subscribe("chat.gw.>")),
+        (Role::Emitter, "sends as a user", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
+        (Role::Emitter, "locks a user out", publish(control)),
+        (Role::Emitter, "asks persistence", publish("chat.qry.list_messages")),
+        (Role::Emitter, "reads what is said", subscribe(&at("chat.evt"))),
+        (Role::Emitter, "reads messages of other services", subscribe("chat.system.>")),
+        (Role::Emitter, "reads the feed", publish(take_events)),
+        (Role::Emitter, "reads the stream directly", publish("$JS.API.STREAM.MSG.GET.SYSTEM")),
+        (Role::Emitter, "reads answers to other emitters' teams", subscribe("_INBOX.feed.>")),
+        (Role::Push, "reads pushes past its consumer", subscribe("chat.push.>")),
+        (Role::Push, "makes a consumer of its own", publish("$JS.API.CONSUMER.CREATE.PUSH.mine")),
+        (Role::Push, "reads the feed", publish(take_events)),
+        (Role::Push, "reads a push by its number", publish("$JS.API.STREAM.MSG.GET.PUSH")),
+        (Role::Push, "sends messages", publish(&at("chat.system"))),
+        (Role::Push, "reads presence", subscribe("chat.prs.>")),
+        (Role::Feed, "invents an event", publish(&at("chat.evt"))),
+        (Role::Feed, "takes pushes", publish(take_push)),
+        (Role::Feed, "takes events of persistence", publish("$JS.API.CONSUMER.MSG.NEXT.EVENTS.push-source")),
+        (Role::Feed, "alters the consumer of persistence", publish("$JS.API.CONSUMER.CREATE.EVENTS.push-source.chat.evt.>")),
+        (Role::Feed, "deletes a consumer", publish("$JS.API.CONSUMER.DELETE.EVENTS.push-source")),
+        (Role::Feed, "empties the feed", publish("$JS.API.STREAM.PURGE.EVENTS")),
+        (Role::Feed, "reads commands", subscribe("chat.cmd.>")),
+        (Role::Operator, "sends as a user", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
+        (Role::Operator, "reads what is said", subscribe("chat.evt.>")),
+        (Role::Operator, "reads answers to gateways", subscribe("_INBOX.gateway.>")),
+        (Role::Operator, "deletes a stream", publish("$JS.API.STREAM.DELETE.EVENTS")),
+        (Role::Operator, "answers in place of services", subscribe("chat.ops.>")),
+    ]
+}
+
+/// What each role does: its refusals are no accident.
+#[rustfmt::skip]
+fn allowed() -> Vec<(Role, &'static str, String)> {
+    let at = |prefix: &str| format!("{prefix}.{CONVERSATION}");
+    let control = "chat.control.user.alice";
+    let take_push = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
+    let take_events = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
+    vec![
+        (Role::Gateway, "sends a command", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
+        (Role::Gateway, "passes a request on", publish("chat.gw.gw-1.poll")),
+        (Role::Gateway, "hears operators", subscribe("chat.ops.>")),
+        (Role::Gateway, "follows a conversation", subscribe(&at("chat.evt"))),
+        (Role::Persistence, "tells of an event", publish(&at("chat.evt"))),
+        (Role::Persistence, "answers a gateway", publish("_INBOX.gateway.x")),
+        (Role::Persistence, "hears operators", subscribe("chat.ops.>")),
+        (Role::Emitter, "sends a message", publish(&at("chat.system"))),
+        (Role::Push, "takes pushes", publish(take_push)),
+        (Role::Feed, "takes events", publish(take_events)),
+        (Role::Operator, "asks the services", publish("chat.ops.gateways.connections")),
+        (Role::Operator, "locks a user out", publish(control)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_another_role_is_refused() {
+    let stack = Stack::builder().servers_only().accounts().start().await.unwrap();
+    let forbidden = forbidden();
+    let allowed = allowed();
+    for role in Role::ALL {
+        let mut member = Member::connect(&stack, role).await;
+        for (_, what, operation) in allowed.iter().filter(|row| row.0 == role) {
+            let objection = member.objection(operation).await;
+            assert_eq!(objection, None, "{} {what}", role.name());
+        }
+        for (_, what, operation) in forbidden.iter().filter(|row| row.0 == role) {
+            let objection = member.objection(operation).await.unwrap_or_default();
+            assert!(
+                objection.contains("Permissions Violation"),
+                "{} {what}: {objection:?}",
+                role.name()
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_enters_without_a_role() {
+    let stack = Stack::builder().servers_only().accounts().start().await.unwrap();
+    for hello in [json!({}), json!({ "user": "gateway", "pass": "guessed" })] {
+        let address = stack.nats_url().trim_start_matches("nats://");
+        let stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+        let mut member = Member {
+            stream,
+            inbox: String::new(),
+        };
+        let line = format!("CONNECT {hello}\r\nPING\r\n");
+        member.stream.write_all(line.as_bytes()).await.unwrap();
+        let mut said = member.line().await;
+        while said.starts_with("INFO") {
+            said = member.line().await;
+        }
+        assert!(said.contains("Authorization Violation"), "{said}");
+    }
+}
