@@ -32,9 +32,7 @@ const rules = {
 };
 generated("k8s/components/monitoring/rules.yaml",
   `# Made from deploy/observability/alerts.yml by k8s/check --write.\n${yaml.dump(rules, { lineWidth: 118, noRefs: true })}`);
-if (existsSync(join(ROOT, "deploy", "nats.conf"))) {
-  generated("k8s/components/nats/nats.conf", read("deploy", "nats.conf"));
-}
+generated("k8s/components/nats/nats.conf", read("deploy", "nats.conf"));
 
 function generated(path, content) {
   if (WRITE) writeFileSync(join(ROOT, path), content);

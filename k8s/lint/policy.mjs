@@ -262,6 +262,12 @@ function references(overlay, facts) {
         if (valueFrom?.secretKeyRef) want("Secret", valueFrom.secretKeyRef.name, valueFrom.secretKeyRef.key);
         if (valueFrom?.configMapKeyRef) want("ConfigMap", valueFrom.configMapKeyRef.name, valueFrom.configMapKeyRef.key);
       }
+      // Configuration files of NATS take passwords from the environment.
+      const maps = volumes.map((v) => of(overlay, "ConfigMap").find((o) => o.metadata.name === v.configMap?.name));
+      const taken = maps.flatMap((map) => Object.values(map?.data ?? {})).flatMap((text) => text.match(/(?<=\$)[A-Z][A-Z_]+\b(?!\.)/g) ?? []);
+      for (const variable of new Set(taken)) {
+        if (!(container.env ?? []).some((e) => e.name === variable)) say(`nobody sets ${variable}`);
+      }
       for (const mount of container.volumeMounts ?? []) if (!known.has(mount.name)) say(`no volume ${mount.name}`);
     }
   }
@@ -451,6 +457,8 @@ function disruption(overlay) {
 
 const WAYS = [
   // from, to, port, allowed
+  ["parlance-gateway", "parlance-gateway", "http", true],
+  ["parlance-persistence", "parlance-gateway", "http", false],
   ["parlance-gateway", "parlance-nats", "client", true],
   ["parlance-persistence", "parlance-nats", "client", true],
   ["parlance-nats", "parlance-nats", "cluster", true],

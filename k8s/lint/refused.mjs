@@ -54,6 +54,7 @@ export const broken = [
   ["references", "ha", /no ConfigMap/, (o) => { container(o, "parlance-gateway").envFrom[0].configMapRef.name = "missing"; }],
   ["references", "ha", /has no nats-passwort/, (o) => { container(o, "parlance-gateway").env[0].valueFrom.secretKeyRef.key = "nats-passwort"; }],
   ["references", "dev", /no Secret/, (o) => { o.splice(o.indexOf(get(o, "Secret", "parlance-postgres")), 1); }],
+  ["references", "ha", /nobody sets NATS_PUSH_PASSWORD/, (o) => { const c = container(o, "parlance-nats", "StatefulSet"); c.env = c.env.filter((e) => e.name !== "NATS_PUSH_PASSWORD"); }],
   ["references", "ha", /no volume/, (o) => { container(o, "parlance-nats", "StatefulSet").volumeMounts[0].name = "missing"; }],
 
   ["secrets", "ha", /does not belong/, (o) => { o.push({ apiVersion: "v1", kind: "Secret", metadata: { name: "x" }, stringData: { a: "b" } }); }],
@@ -92,6 +93,7 @@ export const broken = [
 
   ["network", "ha", /nothing denies/, (o) => { o.splice(o.indexOf(get(o, "NetworkPolicy", "default-deny")), 1); }],
   ["network", "ha", /gateway → parlance-nats:client is closed/, (o) => { spec(o, "NetworkPolicy", "services-to-nats").podSelector.matchExpressions[0].values = ["parlance-persistence"]; }],
+  ["network", "ha", /parlance-gateway → parlance-gateway:http is closed/, (o) => { o.splice(o.indexOf(get(o, "NetworkPolicy", "gateway-to-gateways")), 1); }],
   ["network", "dev", /parlance-gateway → parlance-postgres:postgres is open/, (o) => {
     spec(o, "NetworkPolicy", "persistence-to-postgres").podSelector = {};
     spec(o, "NetworkPolicy", "postgres-from-persistence").podSelector = {};

@@ -113,7 +113,7 @@ impl Bus {
 }
 
 fn configs(settings: &StreamSettings) -> [Config; 4] {
-    let queue = |name: &str, subjects: &str, description: &str| Config {
+    let queue = |name: &str, subjects: &str, repeats: Duration, description: &str| Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
         description: Some(description.to_owned()),
@@ -127,18 +127,22 @@ fn configs(settings: &StreamSettings) -> [Config; 4] {
         max_bytes: settings.commands_max_bytes,
         storage: StorageType::File,
         num_replicas: settings.replicas,
-        duplicate_window: Duration::from_secs(120),
+        duplicate_window: repeats,
         ..Config::default()
     };
     [
         queue(
             COMMANDS,
             subject::ALL_COMMANDS,
+            Duration::from_secs(120),
             "Accepted commands that wait for persistence",
         ),
         queue(
             SYSTEM,
             subject::ALL_SYSTEM,
+            // The shortest there is: the stream compares ids over all senders and conversations, and would swallow
+            // the message of one for that of another. Persistence finds repeats by sender and conversation.
+            Duration::from_millis(100),
             "Messages of other services that wait to become commands",
         ),
         Config {

@@ -32,6 +32,7 @@ pub fn begin(max_connections: usize) {
             &["client", "transport_close", "heartbeat_timeout"],
         ),
         ("chat_gateway_jwks_fetches_total", "result", &["error", "ok"]),
+        ("chat_gateway_relayed_total", "result", &["gone", "unavailable"]),
         ("chat_gateway_repairs_total", "cause", &["check", "hole"]),
         (
             "chat_gateway_slow_consumers_total",

@@ -162,8 +162,9 @@ async fn other_services(stack: &Stack) {
     let stored = emitter.asks(&subject, headers, message.as_bytes()).await;
     let stored: Value = serde_json::from_slice(&stored).unwrap();
     assert_eq!(stored["stream"], "SYSTEM", "{stored}");
+    let lost = headers.replace("order-1", "order-2");
     emitter
-        .asks("chat.system.nowhere", headers, message.as_bytes())
+        .asks("chat.system.nowhere", &lost, message.as_bytes())
         .await;
 
     let database = stack.database().await.unwrap();
@@ -264,13 +265,19 @@ async fn a_whole_stack_lives_within_its_roles() {
     assert_eq!(refusals(&stack), Vec::<String>::new());
 }
 
-/// What one role does that is another's.
+const LOCKED_OUT: &str = "chat.control.user.alice";
+const TAKE_PUSH: &str = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
+const TAKE_EVENT: &str = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
+
+/// A role, what it does, and how.
+type Row = (Role, &'static str, String);
+
+fn at(prefix: &str) -> String {
+    format!("{prefix}.{CONVERSATION}")
+}
+
 #[rustfmt::skip]
-fn forbidden() -> Vec<(Role, &'static str, String)> {
-    let at = |prefix: &str| format!("{prefix}.{CONVERSATION}");
-    let control = "chat.control.user.alice";
-    let take_push = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
-    let take_events = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
+fn forbidden() -> Vec<Row> {
     vec![
         (Role::Gateway, "invents an event", publish(&at("chat.evt"))),
         (Role::Gateway, "confirms what is not stored", publish("chat.cfm.gw-1")),
@@ -287,28 +294,28 @@ fn forbidden() -> Vec<(Role, &'static str, String)> {
         (Role::Gateway, "deletes a stream", publish("$JS.API.STREAM.DELETE.COMMANDS")),
         (Role::Gateway, "forgets revocations", publish("$JS.API.STREAM.PURGE.CONTROL")),
         (Role::Gateway, "takes commands", publish("$JS.API.CONSUMER.CREATE.COMMANDS.mine")),
-        (Role::Persistence, "gives an order to gateways", publish(control)),
+        (Role::Persistence, "gives an order to gateways", publish(LOCKED_OUT)),
         (Role::Persistence, "speaks to gateways as a gateway", publish("chat.gw.gw-1.poll")),
         (Role::Persistence, "deletes a stream", publish("$JS.API.STREAM.DELETE.EVENTS")),
         (Role::Persistence, "makes a stream of its own", publish("$JS.API.STREAM.CREATE.MINE")),
         (Role::Persistence, "reads answers to gateways", subscribe("_INBOX.gateway.>")),
         (Role::Persistence, "reads what gateways tell each other", subscribe("chat.gw.>")),
         (Role::Emitter, "sends as a user", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
-        (Role::Emitter, "locks a user out", publish(control)),
+        (Role::Emitter, "locks a user out", publish(LOCKED_OUT)),
         (Role::Emitter, "asks persistence", publish("chat.qry.list_messages")),
         (Role::Emitter, "reads what is said", subscribe(&at("chat.evt"))),
         (Role::Emitter, "reads messages of other services", subscribe("chat.system.>")),
-        (Role::Emitter, "reads the feed", publish(take_events)),
+        (Role::Emitter, "reads the feed", publish(TAKE_EVENT)),
         (Role::Emitter, "reads the stream directly", publish("$JS.API.STREAM.MSG.GET.SYSTEM")),
         (Role::Emitter, "reads answers to other emitters' teams", subscribe("_INBOX.feed.>")),
         (Role::Push, "reads pushes past its consumer", subscribe("chat.push.>")),
         (Role::Push, "makes a consumer of its own", publish("$JS.API.CONSUMER.CREATE.PUSH.mine")),
-        (Role::Push, "reads the feed", publish(take_events)),
+        (Role::Push, "reads the feed", publish(TAKE_EVENT)),
         (Role::Push, "reads a push by its number", publish("$JS.API.STREAM.MSG.GET.PUSH")),
         (Role::Push, "sends messages", publish(&at("chat.system"))),
         (Role::Push, "reads presence", subscribe("chat.prs.>")),
         (Role::Feed, "invents an event", publish(&at("chat.evt"))),
-        (Role::Feed, "takes pushes", publish(take_push)),
+        (Role::Feed, "takes pushes", publish(TAKE_PUSH)),
         (Role::Feed, "takes events of persistence", publish("$JS.API.CONSUMER.MSG.NEXT.EVENTS.push-source")),
         (Role::Feed, "alters the consumer of persistence", publish("$JS.API.CONSUMER.CREATE.EVENTS.push-source.chat.evt.>")),
         (Role::Feed, "deletes a consumer", publish("$JS.API.CONSUMER.DELETE.EVENTS.push-source")),
@@ -322,13 +329,8 @@ fn forbidden() -> Vec<(Role, &'static str, String)> {
     ]
 }
 
-/// What each role does: its refusals are no accident.
 #[rustfmt::skip]
-fn allowed() -> Vec<(Role, &'static str, String)> {
-    let at = |prefix: &str| format!("{prefix}.{CONVERSATION}");
-    let control = "chat.control.user.alice";
-    let take_push = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
-    let take_events = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
+fn allowed() -> Vec<Row> {
     vec![
         (Role::Gateway, "sends a command", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
         (Role::Gateway, "passes a request on", publish("chat.gw.gw-1.poll")),
@@ -338,18 +340,17 @@ fn allowed() -> Vec<(Role, &'static str, String)> {
         (Role::Persistence, "answers a gateway", publish("_INBOX.gateway.x")),
         (Role::Persistence, "hears operators", subscribe("chat.ops.>")),
         (Role::Emitter, "sends a message", publish(&at("chat.system"))),
-        (Role::Push, "takes pushes", publish(take_push)),
-        (Role::Feed, "takes events", publish(take_events)),
+        (Role::Push, "takes pushes", publish(TAKE_PUSH)),
+        (Role::Feed, "takes events", publish(TAKE_EVENT)),
         (Role::Operator, "asks the services", publish("chat.ops.gateways.connections")),
-        (Role::Operator, "locks a user out", publish(control)),
+        (Role::Operator, "locks a user out", publish(LOCKED_OUT)),
     ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_to_another_role_is_refused() {
     let stack = Stack::builder().servers_only().accounts().start().await.unwrap();
-    let forbidden = forbidden();
-    let allowed = allowed();
+    let (allowed, forbidden) = (allowed(), forbidden());
     for role in Role::ALL {
         let mut member = Member::connect(&stack, role).await;
         for (_, what, operation) in allowed.iter().filter(|row| row.0 == role) {

@@ -178,7 +178,7 @@ async fn dashboard_and_alerts_are_about_what_a_live_stack_shows() {
     let Some(program) = program() else { return };
     let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
     let prometheus = Prometheus::start(program, &stack).await.unwrap();
-    let canary = [("PARLANCE_CANARY", "plain".to_owned())];
+    let canary = [("PARLANCE_CANARY", "unremarkable".to_owned())];
     run_with(&stack, "traffic", Transport::Websocket, &canary).await;
 
     let questions = questions();

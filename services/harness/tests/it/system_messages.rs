@@ -216,6 +216,38 @@ async fn a_service_speaks_in_protobuf_and_json_and_a_repeat_is_the_same_message(
     scene.parked(0).await;
 }
 
+/// Services choose their ids without knowing of each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_id_of_two_services_or_in_two_conversations_is_two_messages() {
+    let scene = Scene::new().await;
+    let mut service = Service::connect(&scene.stack).await;
+    let subject = format!("chat.system.{}", scene.conversation);
+    for (sender, subject) in [
+        ("weather", &subject[..]),
+        ("traffic", &subject),
+        ("weather", "chat.system.user.alice"),
+    ] {
+        let message = protobuf(&[(1, sender), (5, "Good morning")]);
+        // The stream itself compares over the shortest time that it can.
+        let taken =
+            async { while service.publish(subject, Some("1"), None, &message).await["duplicate"] == true {} };
+        tokio::time::timeout(SOON, taken)
+            .await
+            .expect("the stream takes it");
+    }
+    service
+        .publish(
+            &subject,
+            Some("1"),
+            None,
+            &protobuf(&[(1, "weather"), (5, "again")]),
+        )
+        .await;
+    let messages = scene.messages(&scene.conversation, 2).await;
+    let senders: Vec<_> = messages.iter().map(|message| &message["sender"]["id"]).collect();
+    assert_eq!(senders, ["weather", "traffic"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_of_a_service_is_parked_and_stops_nobody() {
     let scene = Scene::new().await;
