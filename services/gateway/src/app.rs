@@ -79,8 +79,10 @@ pub struct Parts {
     pub expiry_notice: Duration,
     /// How long a command may take.
     pub send_timeout: Duration,
-    /// Cancelled when this replica takes no more clients.
+    /// Cancelled when this replica is to take no more clients.
     pub draining: CancellationToken,
+    /// Cancelled when it refuses them: by then load balancers know.
+    pub refusing: CancellationToken,
     /// Polling requests from and for other replicas.
     pub relay: Relay,
     /// Open TCP connections.
@@ -234,6 +236,7 @@ fn share(
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
         send_timeout: settings.send_timeout(),
         draining: lifecycle.soft(),
+        refusing: CancellationToken::new(),
         relay,
         connections: accepting.open(),
         max_connections: settings.socket.max_connections,
@@ -410,14 +413,25 @@ fn spawn_drain(
     shared: &Shared,
     stopped: CancellationToken,
 ) {
-    let soft = lifecycle.soft();
+    let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
     let shared = shared.clone();
     let window = Duration::from_millis(settings.drain_ms);
     lifecycle.spawn("drain", async move {
         soft.cancelled().await;
         metrics::gauge!("chat_gateway_draining").set(1.0);
-        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        socket::drain::run(&shared.sessions, &shared.relay, window).await;
+        let in_peace = async {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            shared.refusing.cancel();
+            socket::drain::run(&shared.sessions, &shared.relay, window).await;
+        };
+        tokio::select! {
+            () = in_peace => {}
+            // Nobody waits any more, and still everyone is sent away.
+            () = hard.cancelled() => {
+                shared.refusing.cancel();
+                socket::drain::run(&shared.sessions, &shared.relay, Duration::ZERO).await;
+            }
+        }
         shared.relay.close();
         stopped.cancel();
         Ok(())
