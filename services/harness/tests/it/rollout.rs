@@ -72,7 +72,7 @@ struct Line {
 
 /// One gateway that went.
 struct Turn {
-    clients: f64,
+    sessions: f64,
     /// Milliseconds since 1970.
     began: i64,
     ended: i64,
@@ -224,13 +224,13 @@ impl Scale {
 
         let mut turns = Vec::new();
         for gateway in stack.gateways() {
-            let clients = metric(gateway, "chat_gateway_connections").await.unwrap();
+            let sessions = metric(gateway, "chat_gateway_connections").await.unwrap();
             let began = now_ms(epoch);
             let took = replaced(gateway, grace).await;
             crowd.all_connected().await;
             let ended = now_ms(epoch);
             turns.push(Turn {
-                clients,
+                sessions,
                 began,
                 ended,
                 took,
@@ -268,7 +268,7 @@ impl Scale {
         let flaps: Vec<_> = of("presence").take(5).map(saw).collect();
         let mut steep = Vec::new();
         for Turn {
-            clients,
+            sessions,
             began,
             ended,
             took,
@@ -277,15 +277,30 @@ impl Scale {
             // The clock was read in whole seconds.
             let own = |line: &&Line| line.at >= began - 1_000 && line.at <= ended + 1_000;
             let mut times: Vec<_> = of("connected").filter(own).map(|line| line.at).collect();
-            let configured = clients / self.drain.as_secs_f64();
+            // Also those whose session is elsewhere and whose WebSocket came in here.
+            let clients = of("disconnected").filter(own).count();
+            let configured = clients as f64 / self.drain.as_secs_f64();
             // Clients wait for 0.5 to 1.5 s of their own choice: that spreads what was even, as if by chance.
             let most = configured + 3.0 * configured.sqrt() + 1.0;
             let seen = steepest(&mut times);
             steep.push(format!(
-                "{clients:.0} clients / {:.0} s = {configured:.0}/s, seen at most {seen}/s, exit after {:.1} s",
+                "{clients} clients ({sessions:.0} sessions) / {:.0} s = {configured:.0}/s, seen at most {seen}/s, exit after {:.1} s",
                 self.drain.as_secs_f64(),
                 took.as_secs_f64()
             ));
+            let each_second = |event| {
+                let mut counts = BTreeMap::<i64, usize>::new();
+                for line in of(event).filter(own) {
+                    *counts.entry((line.at - began).div_euclid(1_000)).or_default() += 1;
+                }
+                counts
+            };
+            println!(
+                "went: {:?}; came: {:?}; refused: {:?}",
+                each_second("disconnected"),
+                each_second("connected"),
+                each_second("refused")
+            );
             assert!(seen as f64 <= most, "reconnected too fast: {steep:?}");
         }
         let line = format!(
