@@ -36,7 +36,7 @@ pub mod subject;
 pub mod subscribe;
 pub mod trace;
 
-pub use connection::{Bus, ConnectSettings, Link};
+pub use connection::{Bus, ConnectSettings, Link, Tls};
 pub use consume::{Delivery, Puller};
 pub use error::{Error, ErrorKind};
 pub use operations::{Audience, IncomingOps, OpsServer};

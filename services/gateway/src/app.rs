@@ -32,6 +32,7 @@ use crate::socket::handshake::{Handshake, Origins};
 use crate::socket::listener::{Accepting, Peer};
 use crate::socket::relay::Relay;
 use crate::socket::sessions::Sessions;
+use crate::socket::tls::Certificate;
 use crate::users::Users;
 use crate::{contract, control, measures, operations, repair, rest, signals, socket};
 
@@ -79,8 +80,10 @@ pub struct Parts {
     pub expiry_notice: Duration,
     /// How long a command may take.
     pub send_timeout: Duration,
-    /// Cancelled when this replica takes no more clients.
+    /// Cancelled when this replica is to take no more clients.
     pub draining: CancellationToken,
+    /// Cancelled when it refuses them: by then load balancers know.
+    pub refusing: CancellationToken,
     /// Polling requests from and for other replicas.
     pub relay: Relay,
     /// Open TCP connections.
@@ -110,6 +113,7 @@ impl std::ops::Deref for Shared {
 pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let instance = format!("gw-{}", new_id().simple());
     let auth = Authenticator::from_settings(&settings.jwt).map_err(ConfigError::from)?;
+    let certificate = settings.certificate().map_err(ConfigError::from)?;
     let http = startup::bind(&settings.http.host, settings.http.port, "http.port").await?;
     let internal = startup::bind(&settings.internal.host, settings.internal.port, "internal.port").await?;
     let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
@@ -120,11 +124,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         .context("nats.url")?;
     let addresses = (http.local_addr()?, internal.local_addr()?);
 
-    let accepting = Accepting::new(http, Duration::from_millis(settings.socket.write_stall_ms));
     let lifecycle = Lifecycle::new();
+    let accepting = accepting(&settings, http, certificate.clone(), &lifecycle);
     let (news, inbox) = presence::channel();
     let address = relay_address(&settings, addresses.0.port()).await;
-    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, address);
+    let relay = Relay::new(
+        bus.clone(),
+        settings.socket.max_message_bytes,
+        address,
+        certificate,
+    );
+    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, relay);
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
     tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
@@ -163,6 +173,24 @@ fn is_local(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// The listener for clients, and what keeps its certificate current.
+fn accepting(
+    settings: &Settings,
+    listener: tokio::net::TcpListener,
+    certificate: Option<Certificate>,
+    lifecycle: &Lifecycle,
+) -> Accepting {
+    let accepting = Accepting::new(listener, Duration::from_millis(settings.socket.write_stall_ms));
+    let Some(certificate) = certificate else {
+        return accepting;
+    };
+    lifecycle.spawn("certificate", certificate.clone().follow(lifecycle.soft()));
+    accepting.encrypted(
+        certificate,
+        Duration::from_millis(settings.socket.connect_timeout_ms),
+    )
+}
+
 /// Where other gateways reach this one; empty where they cannot.
 async fn relay_address(settings: &Settings, port: u16) -> String {
     if settings.relay.address != RELAY_AUTO {
@@ -196,7 +224,7 @@ fn share(
     lifecycle: &Lifecycle,
     accepting: &Accepting,
     news: presence::News,
-    address: String,
+    relay: Relay,
 ) -> Shared {
     auth.revocations().await_reading();
     let backend = Backend::new(bus.clone());
@@ -222,7 +250,8 @@ fn share(
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
         send_timeout: settings.send_timeout(),
         draining: lifecycle.soft(),
-        relay: Relay::new(bus.clone(), settings.socket.max_message_bytes, address),
+        refusing: CancellationToken::new(),
+        relay,
         connections: accepting.open(),
         max_connections: settings.socket.max_connections,
         max_backlog_bytes: settings.socket.max_backlog_bytes,
@@ -398,14 +427,25 @@ fn spawn_drain(
     shared: &Shared,
     stopped: CancellationToken,
 ) {
-    let soft = lifecycle.soft();
+    let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
     let shared = shared.clone();
     let window = Duration::from_millis(settings.drain_ms);
     lifecycle.spawn("drain", async move {
         soft.cancelled().await;
         metrics::gauge!("chat_gateway_draining").set(1.0);
-        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        socket::drain::run(&shared.sessions, &shared.relay, window).await;
+        let in_peace = async {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            shared.refusing.cancel();
+            socket::drain::run(&shared.sessions, &shared.relay, window).await;
+        };
+        tokio::select! {
+            () = in_peace => {}
+            // Nobody waits any more, and still everyone is sent away.
+            () = hard.cancelled() => {
+                shared.refusing.cancel();
+                socket::drain::run(&shared.sessions, &shared.relay, Duration::ZERO).await;
+            }
+        }
         shared.relay.close();
         stopped.cancel();
         Ok(())

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use parlance_runtime::config::{Invalid, Sources, Validate, in_range, not_empty, one_of};
+use parlance_runtime::config::{Invalid, Sources, Validate, both_or_none, in_range, not_empty, one_of};
 use parlance_runtime::telemetry::TelemetrySettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::auth::JwtSettings;
 use crate::dialect::DIALECTS;
+use crate::socket::tls::Certificate;
 
 const DEFAULTS: &str = include_str!("../defaults.toml");
 const ALIASES: &[(&str, &str)] = &[
@@ -27,7 +28,7 @@ pub const RELAY_AUTO: &str = "auto";
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Clients' side.
-    pub http: Listen,
+    pub http: Http,
     /// Operators' side.
     pub internal: Listen,
     /// Connection to NATS.
@@ -62,6 +63,20 @@ pub struct Settings {
     pub shutdown: Shutdown,
 }
 
+/// Where clients connect.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address or host name.
+    pub host: String,
+    /// 0 picks a free one.
+    pub port: u16,
+    /// Empty for no TLS.
+    pub tls_cert_file: String,
+    /// Empty for no TLS.
+    pub tls_key_file: String,
+}
+
 /// Where to listen.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +99,12 @@ pub struct Nats {
     pub password: SecretString,
     /// Empty for none.
     pub credentials_file: String,
+    /// Empty for the system's.
+    pub ca_file: String,
+    /// Empty for none.
+    pub cert_file: String,
+    /// Empty for none.
+    pub key_file: String,
     /// What the subjects of answers begin with.
     pub inbox_prefix: String,
 }
@@ -240,6 +261,18 @@ impl Settings {
         Sources::from_process(DEFAULTS, ALIASES)
     }
 
+    /// What clients are shown; none without TLS.
+    ///
+    /// # Errors
+    /// A file holds no certificate or key, or the two do not belong together.
+    pub fn certificate(&self) -> Result<Option<Certificate>, Invalid> {
+        if self.http.tls_cert_file.is_empty() {
+            return Ok(None);
+        }
+        let (certificate, key) = (&self.http.tls_cert_file, &self.http.tls_key_file);
+        Certificate::read(certificate.as_ref(), key.as_ref()).map(Some)
+    }
+
     /// How long a command may take.
     pub fn send_timeout(&self) -> Duration {
         Duration::from_millis(self.send.timeout_ms)
@@ -254,23 +287,39 @@ impl Settings {
             user: self.nats.user.clone(),
             password: self.nats.password.expose_secret().to_owned(),
             credentials_file: self.nats.credentials_file.clone(),
+            tls: parlance_bus::Tls {
+                ca_file: self.nats.ca_file.clone(),
+                cert_file: self.nats.cert_file.clone(),
+                key_file: self.nats.key_file.clone(),
+            },
         }
+    }
+}
+
+impl Validate for Nats {
+    fn validate(&self) -> Result<(), Invalid> {
+        not_empty("nats.url", &self.url, "one or more nats:// addresses")?;
+        both_or_none(
+            ("nats.cert_file", &self.cert_file),
+            ("nats.key_file", &self.key_file),
+        )?;
+        if !parlance_bus::subject::is_literal(&self.inbox_prefix) {
+            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+            return Err(Invalid::new("nats.inbox_prefix", &self.inbox_prefix, allowed));
+        }
+        Ok(())
     }
 }
 
 impl Validate for Settings {
     fn validate(&self) -> Result<(), Invalid> {
         not_empty("http.host", &self.http.host, "an address or host name")?;
+        both_or_none(
+            ("http.tls_cert_file", &self.http.tls_cert_file),
+            ("http.tls_key_file", &self.http.tls_key_file),
+        )?;
         not_empty("internal.host", &self.internal.host, "an address or host name")?;
-        not_empty("nats.url", &self.nats.url, "one or more nats:// addresses")?;
-        if !parlance_bus::subject::is_literal(&self.nats.inbox_prefix) {
-            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
-            return Err(Invalid::new(
-                "nats.inbox_prefix",
-                &self.nats.inbox_prefix,
-                allowed,
-            ));
-        }
+        self.nats.validate()?;
         in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
         self.jwt.validate()?;
         one_of("auth.provision", &self.auth.provision, &["jit", "strict"])?;
@@ -398,6 +447,8 @@ mod tests {
             ("PARLANCE_AUTH_PROVISION", "never", "jit"),
             ("PARLANCE_SHUTDOWN_GRACE_MS", "1", "shutdown.grace_ms"),
             ("PARLANCE_LIMITS_CONTENT", "1", "PARLANCE_LIMITS_CONTENT"),
+            ("PARLANCE_HTTP_TLS_CERT_FILE", "/a.pem", "http.tls_key_file"),
+            ("PARLANCE_NATS_KEY_FILE", "/a.pem", "nats.cert_file"),
         ] {
             let error = with(&[(name, value)]).unwrap_err();
             assert!(error.contains(part), "{name}={value}: {error}");

@@ -8,6 +8,7 @@ pub mod listener;
 pub mod relay;
 pub mod session;
 pub mod sessions;
+pub mod tls;
 
 mod connect;
 mod serve;

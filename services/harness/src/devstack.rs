@@ -23,6 +23,17 @@ use std::path::{Path, PathBuf};
 
 use crate::environment;
 
+/// PEM files of a server or service that speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Who signed the certificate.
+    pub root: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
 /// The repository this crate was built from.
 #[must_use]
 pub fn repository() -> PathBuf {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures::future::try_join_all;
 
+use crate::devstack::TlsFiles;
 use crate::devstack::account::Account;
 use crate::devstack::accounts::{Accounts, Role};
 use crate::devstack::balancer::{Balancer, Haproxy, Target};
@@ -49,6 +50,7 @@ impl StackBuilder {
             nats,
             postgres,
             secret,
+            tls: self.tls.clone(),
             accounts,
             folder,
         };
@@ -90,6 +92,7 @@ pub struct Stack {
     nats: Vec<Process>,
     postgres: Process,
     secret: String,
+    tls: Option<TlsFiles>,
     accounts: Option<Accounts>,
     folder: Folder,
 }
@@ -206,6 +209,16 @@ impl Stack {
         self.postgres.base_url()
     }
 
+    /// The same, for who speaks to a server with a certificate of `root` only.
+    #[must_use]
+    pub fn verified_database_url(&self, root: &std::path::Path) -> String {
+        format!(
+            "{}?sslmode=verify-full&sslrootcert={}",
+            self.database_url(),
+            root.display()
+        )
+    }
+
     /// `nats://…`; of a cluster the first.
     #[must_use]
     pub fn nats_url(&self) -> &str {
@@ -277,9 +290,13 @@ impl Stack {
 
     fn connections(&self) -> Vec<(String, String)> {
         let urls: Vec<_> = self.nats.iter().map(Process::base_url).collect();
+        let database = match &self.tls {
+            Some(files) => self.verified_database_url(&files.root),
+            None => self.database_url().into(),
+        };
         let telemetry = environment::variable("PARLANCE_TEST_LOG").unwrap_or_else(|| "info".into());
         vec![
-            ("DATABASE_URL".into(), self.database_url().into()),
+            ("DATABASE_URL".into(), database),
             ("PARLANCE_NATS_URL".into(), urls.join(",")),
             ("PARLANCE_JWT_SECRET".into(), self.secret.clone()),
             ("PARLANCE_TELEMETRY_LOG".into(), telemetry),
@@ -347,10 +364,15 @@ impl Drop for Stack {
 async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Process> {
     let account = Account::detect()?;
     let server = Postgres {
-        programs: PostgresPrograms::for_tests()?,
+        programs: if builder.tls.is_some() {
+            PostgresPrograms::with_tls()?
+        } else {
+            PostgresPrograms::for_tests()?
+        },
         account,
         data: folder.path().join("postgres"),
         port: 0,
+        tls: builder.tls.clone(),
         fsync: builder.fsync,
         log: folder.path().join("logs/postgres.log"),
     };
@@ -432,6 +454,7 @@ async fn start_nats_server(
             max_payload: builder.max_payload,
             max_pending: builder.max_pending,
             cluster: cluster.clone(),
+            tls: builder.tls.clone(),
             accounts: accounts.cloned(),
             log: folder.path().join(format!("logs/{name}.log")),
         };

@@ -1,8 +1,8 @@
 //! Where NATS is and who asks there. The same variables as those of the services; of a file only the services'
 //! own settings would be in it, so none is read.
 
-use parlance_bus::ConnectSettings;
-use parlance_runtime::config::{Invalid, Sources, Validate, load, not_empty};
+use parlance_bus::{ConnectSettings, Tls};
+use parlance_runtime::config::{Invalid, Sources, Validate, both_or_none, load, not_empty};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -23,6 +23,9 @@ struct Nats {
     password: SecretString,
     credentials_file: String,
     inbox_prefix: String,
+    ca_file: String,
+    cert_file: String,
+    key_file: String,
 }
 
 impl Config {
@@ -48,6 +51,11 @@ impl Config {
             password: self.nats.password.expose_secret().to_owned(),
             credentials_file: self.nats.credentials_file.clone(),
             inbox_prefix: self.nats.inbox_prefix.clone(),
+            tls: Tls {
+                ca_file: self.nats.ca_file.clone(),
+                cert_file: self.nats.cert_file.clone(),
+                key_file: self.nats.key_file.clone(),
+            },
         }
     }
 
@@ -59,6 +67,10 @@ impl Config {
 
 impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
-        not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")
+        not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")?;
+        both_or_none(
+            ("nats.cert_file", &self.nats.cert_file),
+            ("nats.key_file", &self.nats.key_file),
+        )
     }
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use parlance_bus::push::PushSettings;
-use parlance_bus::{ConnectSettings, StreamSettings};
-use parlance_runtime::config::{Invalid, Sources, Validate, in_range, load, not_empty, one_of};
+use parlance_bus::{ConnectSettings, StreamSettings, Tls};
+use parlance_runtime::config::{Invalid, Sources, Validate, both_or_none, in_range, load, not_empty, one_of};
 use parlance_runtime::telemetry::TelemetrySettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -71,6 +71,12 @@ pub struct NatsSettings {
     pub password: SecretString,
     /// Credentials file; empty for none.
     pub credentials_file: String,
+    /// Who signs the server's certificate; empty for the system's.
+    pub ca_file: String,
+    /// Own certificate; empty for none.
+    pub cert_file: String,
+    /// Its key; empty for none.
+    pub key_file: String,
     /// What the subjects of answers begin with.
     pub inbox_prefix: String,
     /// Copies of each stream.
@@ -203,6 +209,11 @@ impl NatsSettings {
             user: self.user.clone(),
             password: self.password.expose_secret().to_owned(),
             credentials_file: self.credentials_file.clone(),
+            tls: Tls {
+                ca_file: self.ca_file.clone(),
+                cert_file: self.cert_file.clone(),
+                key_file: self.key_file.clone(),
+            },
         }
     }
 
@@ -248,6 +259,21 @@ impl Config {
     }
 }
 
+impl Validate for NatsSettings {
+    fn validate(&self) -> Result<(), Invalid> {
+        not_empty("nats.url", self.url.expose_secret(), "the address of NATS")?;
+        both_or_none(
+            ("nats.cert_file", &self.cert_file),
+            ("nats.key_file", &self.key_file),
+        )?;
+        if !parlance_bus::subject::is_literal(&self.inbox_prefix) {
+            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+            return Err(Invalid::new("nats.inbox_prefix", &self.inbox_prefix, allowed));
+        }
+        Ok(())
+    }
+}
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
         let url = self.database.url.expose_secret();
@@ -277,15 +303,7 @@ impl Validate for Config {
             self.database.write_timeout_ms,
             1_000..=600_000,
         )?;
-        not_empty("nats.url", self.nats.url.expose_secret(), "the address of NATS")?;
-        if !parlance_bus::subject::is_literal(&self.nats.inbox_prefix) {
-            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
-            return Err(Invalid::new(
-                "nats.inbox_prefix",
-                &self.nats.inbox_prefix,
-                allowed,
-            ));
-        }
+        self.nats.validate()?;
         one_of(
             "nats.stream_replicas",
             &self.nats.stream_replicas.to_string(),

@@ -17,6 +17,7 @@ use crate::store;
 /// Oldest supported server.
 const OLDEST_SERVER: i32 = 150_000;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const TLS_HINT: &str = "check sslmode and sslrootcert of DATABASE_URL, and the server's certificate";
 
 /// Reaches the database within the configured patience and checks the server.
 ///
@@ -194,7 +195,9 @@ fn refusal(error: &sqlx::Error) -> Refusal {
             ),
             _ => ("look into the log of Postgres", true),
         },
-        sqlx::Error::Tls(_) => ("check sslmode and sslrootcert of DATABASE_URL", true),
+        sqlx::Error::Tls(_) => (TLS_HINT, true),
+        // What is wrong with the server's certificate comes as what was wrongly read.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => (TLS_HINT, true),
         sqlx::Error::Configuration(_) => ("correct DATABASE_URL", true),
         _ => ("start Postgres there, or set DATABASE_URL to where it is", false),
     };

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use ::config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
-pub use error::{ConfigError, Invalid, Validate, in_range, not_empty, one_of};
+pub use error::{ConfigError, Invalid, Validate, both_or_none, in_range, not_empty, one_of};
 pub use redact::{is_secret, without_credentials};
 
 use error::Origin;

@@ -63,7 +63,7 @@ impl Handshake {
         if query_value(request.uri(), "sid=").is_some() {
             return Ok(());
         }
-        if self.shared.draining.is_cancelled() {
+        if self.shared.refusing.is_cancelled() {
             return Err(ClientError::new(
                 ErrorCode::Unavailable,
                 "this replica is draining",

@@ -1,4 +1,4 @@
-//! TCP connections with what the Socket.IO layer lacks: no Nagle delay, an end for clients that stop
+//! Connections of clients with what the Socket.IO layer lacks: no Nagle delay, an end for clients that stop
 //! reading, a way to stop reading from a client, and a switch that closes one connection.
 //!
 //! Must not know sessions or events.
@@ -18,9 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 
+use super::tls::{Certificate, Handshakes, Stream};
+
 /// Accepts connections and counts them.
 pub struct Accepting {
     listener: TcpListener,
+    handshakes: Option<Handshakes>,
     write_stall: Duration,
     open: Arc<AtomicUsize>,
 }
@@ -46,7 +49,7 @@ pub struct Peer {
 
 /// The stream hyper and the WebSocket layer read and write.
 pub struct WireIo {
-    stream: TcpStream,
+    stream: Stream,
     wire: Arc<Wire>,
     write_stall: Duration,
     /// Runs while a write waits for the client.
@@ -58,9 +61,16 @@ impl Accepting {
     pub fn new(listener: TcpListener, write_stall: Duration) -> Self {
         Self {
             listener,
+            handshakes: None,
             write_stall,
             open: Arc::default(),
         }
+    }
+
+    /// Encrypts all connections. A client that takes longer than `patience` for its part is given up.
+    pub fn encrypted(mut self, certificate: Certificate, patience: Duration) -> Self {
+        self.handshakes = Some(Handshakes::new(certificate, patience));
+        self
     }
 
     /// The number of open connections, kept up to date.
@@ -68,7 +78,7 @@ impl Accepting {
         Arc::clone(&self.open)
     }
 
-    fn prepare(&self, stream: TcpStream) -> WireIo {
+    fn prepare(&self, stream: &TcpStream) {
         // Without it every step of a handshake waits some 40 ms for a delayed acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -77,10 +87,13 @@ impl Accepting {
         #[cfg(target_os = "linux")]
         {
             let stall = u32::try_from(self.write_stall.as_millis()).unwrap_or(u32::MAX);
-            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, stall) {
+            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, stall) {
                 tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
             }
         }
+    }
+
+    fn wrap(&self, stream: Stream) -> WireIo {
         self.open.fetch_add(1, Ordering::Relaxed);
         WireIo {
             stream,
@@ -102,8 +115,21 @@ impl Listener for Accepting {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, addr) = Listener::accept(&mut self.listener).await;
-        (self.prepare(stream), addr)
+        loop {
+            let Some(handshakes) = &mut self.handshakes else {
+                let (stream, addr) = Listener::accept(&mut self.listener).await;
+                self.prepare(&stream);
+                return (self.wrap(Stream::Plain(stream)), addr);
+            };
+            let (stream, addr) = tokio::select! {
+                (stream, addr) = handshakes.next() => return (self.wrap(stream), addr),
+                accepted = Listener::accept(&mut self.listener), if handshakes.have_room() => accepted,
+            };
+            self.prepare(&stream);
+            if let Some(handshakes) = &mut self.handshakes {
+                handshakes.begin(stream, addr);
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -148,7 +174,7 @@ impl Wire {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Bytes the kernel has taken over so far.
+    /// Bytes the kernel has taken over so far, before they were encrypted.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
@@ -156,11 +182,20 @@ impl Wire {
 
 impl WireIo {
     fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &result {
+            self.wire.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        self.unless_stalled(cx, result)
+    }
+
+    /// Ends what waits for the client for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.stalled = None;
-            if let Poll::Ready(Ok(bytes)) = &result {
-                self.wire.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-            }
             return result;
         }
         let limit = self.write_stall;
@@ -211,11 +246,16 @@ impl AsyncWrite for WireIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        if self.stream.holds_back() {
+            return self.unless_stalled(cx, result);
+        }
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let result = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.unless_stalled(cx, result)
     }
 }
 

@@ -29,6 +29,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::tls::Certificate;
 pub use asking::Foreign;
 pub use carrying::own_address;
 
@@ -58,6 +59,8 @@ struct Inner {
     max_body: usize,
     /// Where other gateways reach this one; empty for nowhere.
     address: String,
+    /// What every gateway shows; none without TLS.
+    certificate: Option<Certificate>,
     next: AtomicU64,
     /// Requests of clients here for sessions elsewhere, by number.
     asked: Mutex<HashMap<u64, asking::Asked>>,
@@ -94,12 +97,14 @@ pub struct Named<'a> {
 impl Relay {
     /// Relays by this connection, in the name of this gateway. `max_body` bounds a request's body; `address` is
     /// where other gateways reach this one, or empty.
-    pub fn new(bus: Bus, max_body: usize, address: String) -> Self {
+    /// With a `certificate` the others speak TLS, and show the same one.
+    pub fn new(bus: Bus, max_body: usize, address: String, certificate: Option<Certificate>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 bus,
                 max_body,
                 address,
+                certificate,
                 next: AtomicU64::new(1),
                 asked: Mutex::default(),
                 served: Mutex::default(),

@@ -51,6 +51,7 @@ pub async fn postgres(session: &mut Session) -> anyhow::Result<String> {
         data: folder.postgres_data(account, programs.major),
         port: 0,
         fsync: true,
+        tls: None,
         log: folder.logs().join("postgres.log"),
         programs,
     };
@@ -127,6 +128,7 @@ pub async fn nats(session: &mut Session) -> anyhow::Result<String> {
         max_payload: Nats::MAX_PAYLOAD,
         max_pending: Nats::MAX_PENDING,
         cluster: None,
+        tls: None,
         accounts: None,
         log: folder.logs().join("nats.log"),
     };

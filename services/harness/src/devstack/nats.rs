@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::TlsFiles;
 use super::account::Account;
 use super::accounts::Accounts;
 use super::launch::{Launch, Lifetime};
@@ -28,6 +29,8 @@ pub struct Nats {
     pub max_pending: u32,
     /// The cluster it is part of.
     pub cluster: Option<Cluster>,
+    /// Speaks TLS only, and only with clients that show a certificate of the same root.
+    pub tls: Option<TlsFiles>,
     /// The roles that may connect; without them everybody may do everything.
     pub accounts: Option<Accounts>,
     /// Log file.
@@ -123,7 +126,8 @@ impl Nats {
              max_payload: {payload}\n\
              max_pending: {pending}\n\
              jetstream {{\n  store_dir: {store:?}\n  max_memory_store: 256MB\n  max_file_store: 16GB\n}}\n\
-             {cluster}",
+             {tls}{cluster}",
+            tls = self.tls.as_ref().map(tls_configuration).unwrap_or_default(),
             accounts = self.accounts.as_ref().map_or("", |_| Accounts::INCLUDE),
             cluster = self
                 .cluster
@@ -137,6 +141,13 @@ impl Nats {
             store = self.folder.join("store").display().to_string(),
         )
     }
+}
+
+fn tls_configuration(files: &TlsFiles) -> String {
+    format!(
+        "tls {{\n  cert_file: {:?}\n  key_file: {:?}\n  ca_file: {:?}\n  verify: true\n}}\n",
+        files.certificate, files.key, files.root
+    )
 }
 
 impl Cluster {

@@ -1,6 +1,7 @@
 //! A Postgres server of a local stack: its data folder, its command line and its database.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use sqlx::{ConnectOptions, Connection};
 
+use super::TlsFiles;
 use super::account::Account;
 use super::identity;
 use super::launch::{Launch, Lifetime};
@@ -33,6 +35,8 @@ pub struct Postgres {
     pub port: u16,
     /// Whether a commit waits for the disk. Off is for tests that do not cut the power.
     pub fsync: bool,
+    /// Speaks TLS too. Who must not do without says so in its URL.
+    pub tls: Option<TlsFiles>,
     /// Log file.
     pub log: PathBuf,
 }
@@ -88,6 +92,15 @@ impl Postgres {
                 text.trim().lines().last().unwrap_or("no message")
             );
         }
+        if let Some(files) = &self.tls {
+            for (from, name) in [(&files.certificate, "server.crt"), (&files.key, "server.key")] {
+                let own = unfinished.join(name);
+                fs::copy(from, &own).with_context(describe)?;
+                // A key that others can read is refused.
+                fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).with_context(describe)?;
+                self.account.adopt(&own).with_context(describe)?;
+            }
+        }
         fs::rename(&unfinished, &self.data).with_context(describe)
     }
 
@@ -128,6 +141,7 @@ impl Postgres {
             "max_connections=100".to_owned(),
             format!("fsync={}", onoff(self.fsync)),
             format!("full_page_writes={}", onoff(self.fsync)),
+            format!("ssl={}", onoff(self.tls.is_some())),
             // Files instead of shared memory objects: a killed server leaves nothing outside its folder.
             "dynamic_shared_memory_type=mmap".to_owned(),
         ];

@@ -178,6 +178,13 @@ impl Process {
         }
     }
 
+    /// SIGHUP: asks it to read its files again.
+    pub fn hang_up(&self) {
+        if let Some(pid) = self.pid() {
+            identity::send(pid, Signal::HUP);
+        }
+    }
+
     /// Waits until it has ended by itself or by a signal.
     ///
     /// # Errors

@@ -79,6 +79,21 @@ impl PostgresPrograms {
         }
     }
 
+    /// What tests of TLS use: the pinned version was built without. The folder named by
+    /// `PARLANCE_TEST_POSTGRES`, else the machine's.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn with_tls() -> anyhow::Result<Self> {
+        if environment::variable("PARLANCE_TEST_POSTGRES").is_some() {
+            return Self::for_tests();
+        }
+        Self::on_machine().context(
+            "no Postgres with TLS on this machine: install one (Debian: `apt install postgresql`), \
+             or name its folder in PARLANCE_TEST_POSTGRES",
+        )
+    }
+
     /// What a development stack uses: the machine's if it suffices, else the pinned version.
     /// `PARLANCE_DEVSTACK_SERVERS=wheels` asks for the pinned one.
     ///

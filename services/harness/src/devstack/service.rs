@@ -142,6 +142,7 @@ impl Service {
     #[must_use]
     pub fn base_url(&self) -> String {
         match self.kind {
+            Kind::Gateway if self.encrypts() => format!("https://127.0.0.1:{}", self.http_port),
             Kind::Gateway => format!("http://127.0.0.1:{}", self.http_port),
             Kind::Persistence => self.internal_url(),
         }
@@ -151,6 +152,11 @@ impl Service {
     #[must_use]
     pub fn internal_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.internal_port)
+    }
+
+    fn encrypts(&self) -> bool {
+        let mut settings = self.environment.iter();
+        settings.any(|(name, value)| name == "PARLANCE_HTTP_TLS_CERT_FILE" && !value.is_empty())
     }
 
     fn stdout(&self) -> PathBuf {

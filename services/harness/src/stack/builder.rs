@@ -1,5 +1,6 @@
 //! What a throw-away stack consists of, before it is started.
 
+use crate::devstack::TlsFiles;
 use crate::devstack::nats::Nats;
 
 /// What a [`Stack`](super::Stack) consists of.
@@ -15,6 +16,7 @@ pub struct StackBuilder {
     pub(super) nats_servers: usize,
     pub(super) accounts: bool,
     pub(super) balanced: bool,
+    pub(super) tls: Option<TlsFiles>,
     pub(super) shared: Vec<(String, String)>,
     pub(super) gateway: Vec<(String, String)>,
     pub(super) persist: Vec<(String, String)>,
@@ -92,6 +94,18 @@ impl StackBuilder {
         self.persistence_env("PARLANCE_NATS_STREAM_REPLICAS", 3)
     }
 
+    /// Everything over TLS: the gateways show this certificate to clients, NATS and Postgres show it to the
+    /// services, and these show it to NATS.
+    #[must_use]
+    pub fn tls(mut self, files: &TlsFiles) -> Self {
+        self.tls = Some(files.clone());
+        self.gateway_env("PARLANCE_HTTP_TLS_CERT_FILE", files.certificate.display())
+            .gateway_env("PARLANCE_HTTP_TLS_KEY_FILE", files.key.display())
+            .env("PARLANCE_NATS_CA_FILE", files.root.display())
+            .env("PARLANCE_NATS_CERT_FILE", files.certificate.display())
+            .env("PARLANCE_NATS_KEY_FILE", files.key.display())
+    }
+
     /// NATS with the roles of `deploy/nats.conf`, each service under its own.
     #[must_use]
     pub fn accounts(mut self) -> Self {
@@ -127,6 +141,7 @@ impl Default for StackBuilder {
             nats_servers: 1,
             accounts: false,
             balanced: false,
+            tls: None,
             shared: vec![],
             gateway: vec![],
             persist: vec![],

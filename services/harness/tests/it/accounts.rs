@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use parlance_bus::{Bus, ConnectSettings};
+use parlance_bus::{Bus, ConnectSettings, Tls};
 use parlance_harness::Stack;
 use parlance_harness::devstack::accounts::Role;
 use parlance_harness::eventually::{equal, eventually};
@@ -125,6 +125,7 @@ async fn push_service(stack: &Stack) -> Bus {
         user,
         password,
         credentials_file: String::new(),
+        tls: Tls::default(),
     };
     let bus = Bus::connect(&settings).await.unwrap();
     bus.connected().await;

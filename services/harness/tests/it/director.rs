@@ -1,7 +1,7 @@
 //! Lets a specification kill, pause and start the processes of its stack, and ask the database: one order a
 //! line, one answer a line.
 //!
-//! Orders: `kill|pause|resume|terminate|start|wait-exit <process>`, `start <process> <failpoints>`,
+//! Orders: `kill|pause|resume|terminate|hang-up|start|wait-exit <process>`, `start <process> <failpoints>`,
 //! `sql <query of one number>`. Processes are `gateway-1`, `persistence-2`, `nats`, `postgres`.
 
 use std::time::Duration;
@@ -75,6 +75,7 @@ async fn carry_out(stack: &Stack, line: &str, points: &str) -> anyhow::Result<St
         "pause" => process.pause(),
         "resume" => process.resume(),
         "terminate" => process.terminate(),
+        "hang-up" => process.hang_up(),
         "wait-exit" => drop(process.wait_exit(EXIT_LIMIT).await?),
         "start" if further.is_empty() => process.start().await?,
         "start" => {

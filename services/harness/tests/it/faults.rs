@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::time::Duration;
 
-use parlance_harness::checker::{Database, Report, check};
+use parlance_harness::checker::{ConversationRows, Database, Report, check};
 use parlance_harness::devstack::process::Process;
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::load::{Load, Player};
@@ -86,11 +86,23 @@ impl Scene {
 }
 
 async fn judge(stack: &Stack, player: Player, offered: u32, fault: &str) -> Report {
+    judge_those(stack, player, offered, fault, |_| true).await
+}
+
+/// Judges these conversations; the others are not the player's.
+pub(crate) async fn judge_those(
+    stack: &Stack,
+    player: Player,
+    offered: u32,
+    fault: &str,
+    are_those: impl Fn(&ConversationRows) -> bool,
+) -> Report {
     let history = player.stop().await.unwrap();
     keep_history(stack, fault);
     stack.wait_ready().await.unwrap();
     let rows = stack.database().await.unwrap();
-    let database = Database::read(&rows).await.unwrap();
+    let mut database = Database::read(&rows).await.unwrap();
+    database.conversations.retain(|_, rows| are_those(rows));
     let report = check(&history, &database);
     println!("{}\n{}", Report::heading(), report.line(fault));
     keep_line(&report.line(fault));
@@ -151,7 +163,7 @@ async fn nothing_is_left_behind(stack: &Stack) {
 }
 
 /// The sum of a metric over its labels.
-async fn metric(process: &Process, name: &str) -> anyhow::Result<f64> {
+pub(crate) async fn metric(process: &Process, name: &str) -> anyhow::Result<f64> {
     let text = reqwest::get(format!("{}/metrics", process.internal_url()))
         .await?
         .text()

@@ -312,3 +312,48 @@ async fn connect(stack: &Stack) -> String {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_takes_its_time_to_end_unless_it_is_told_twice() {
+    let window = |drain: &'static str, grace: &'static str| {
+        [
+            ("PARLANCE_SHUTDOWN_WAIT_MS", "200"),
+            ("PARLANCE_SHUTDOWN_DRAIN_MS", drain),
+            ("PARLANCE_SHUTDOWN_GRACE_MS", grace),
+        ]
+    };
+    let stack = Stack::builder().start().await.unwrap();
+    let gateway = stack.gateway(0);
+    for (drain, grace, times) in [("2000", "20000", 1), ("60000", "70000", 2)] {
+        gateway.kill();
+        gateway.start_with(&window(drain, grace)).await.unwrap();
+        let takes_handshakes = || async {
+            equal(status(reqwest::Client::new().get(polling(&stack))).await?, &200)
+                .map_err(anyhow::Error::msg)
+        };
+        eventually(SOON, "it takes handshakes", takes_handshakes)
+            .await
+            .unwrap();
+        for _ in 0..20 {
+            assert!(connect(&stack).await.starts_with("40"));
+        }
+        counts(gateway, "chat_gateway_connections", 20.0).await;
+        let begun = Instant::now();
+        gateway.terminate();
+        counts(gateway, "chat_gateway_draining", 1.0).await;
+        if times == 2 {
+            gateway.terminate();
+        }
+        let ended = gateway.wait_exit(SOON).await.unwrap();
+        let took = begun.elapsed();
+        assert!(
+            ended.success(),
+            "told {times} times: {ended}\n{}",
+            gateway.log_tail(20)
+        );
+        assert!(
+            times == 2 || took >= Duration::from_secs(2),
+            "it hurried: {took:?}"
+        );
+    }
+}

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use parlance_bus::{Bus, ConnectSettings};
+use parlance_bus::{Bus, ConnectSettings, Tls};
 use parlance_harness::eventually::eventually;
 use parlance_harness::{Stack, StackBuilder};
 use parlance_proto::v1::Presence;
@@ -123,6 +123,7 @@ async fn changes(stack: &Stack) -> Arc<Mutex<Vec<Presence>>> {
         user: String::new(),
         password: String::new(),
         credentials_file: String::new(),
+        tls: Tls::default(),
     };
     let bus = Bus::connect(&settings).await.unwrap();
     bus.connected().await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use parlance_bus::push::{Fed, Feed};
-use parlance_bus::{Bus, ConnectSettings};
+use parlance_bus::{Bus, ConnectSettings, Tls};
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::{Stack, StackBuilder};
 use parlance_proto::v1::Push;
@@ -38,6 +38,7 @@ impl Service {
             user: String::new(),
             password: String::new(),
             credentials_file: String::new(),
+            tls: Tls::default(),
         };
         let bus = Bus::connect(&settings).await.unwrap();
         bus.connected().await;

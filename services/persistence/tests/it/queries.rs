@@ -1,6 +1,6 @@
 //! What questions are answered, and to whom.
 
-use parlance_bus::{Bus, ConnectSettings};
+use parlance_bus::{Bus, ConnectSettings, Tls};
 use std::time::Duration;
 
 use parlance_persistence::presence::{Limits, Presence};
@@ -19,6 +19,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
         user: String::new(),
         password: String::new(),
         credentials_file: String::new(),
+        tls: Tls::default(),
     };
     let bus = Bus::connect(&settings).await.unwrap();
     Queries {

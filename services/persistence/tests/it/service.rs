@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use parlance_bus::subject::partition_of;
-use parlance_bus::{Bus, ConnectSettings, Subscription};
+use parlance_bus::{Bus, ConnectSettings, Subscription, Tls};
 use parlance_harness::{Stack, eventually};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
@@ -36,6 +36,7 @@ impl Gateway {
             user: String::new(),
             password: String::new(),
             credentials_file: String::new(),
+            tls: Tls::default(),
         };
         let bus = Bus::connect(&settings).await.unwrap();
         bus.connected().await;

@@ -171,6 +171,22 @@ pub fn one_of(key: &str, value: &str, allowed: &[&str]) -> Result<(), Invalid> {
     Err(Invalid::new(key, value, format!("one of {}", allowed.join(", "))))
 }
 
+/// Two settings that make sense together only.
+///
+/// # Errors
+/// One is empty and the other is not; names the empty one.
+pub fn both_or_none(one: (&str, &str), other: (&str, &str)) -> Result<(), Invalid> {
+    let missing = match (one.1.is_empty(), other.1.is_empty()) {
+        (true, false) => (one.0, other.0),
+        (false, true) => (other.0, one.0),
+        _ => return Ok(()),
+    };
+    Err(Invalid::hidden(
+        missing.0,
+        format!("set too, because {} is", missing.1),
+    ))
+}
+
 /// Checks that a text is not empty.
 ///
 /// # Errors

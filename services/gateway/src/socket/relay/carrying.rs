@@ -13,8 +13,9 @@ use axum::extract::ConnectInfo;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parlance_proto::v1::{RelayReceipt, RelayUpgrade, relay};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio_util::either::Either;
 
 use super::asking::Foreign;
 use super::{RECEIPT, Relay, about, count, lock, no_upgrade};
@@ -146,14 +147,20 @@ impl Relay {
     }
 
     /// A connection to the owner of a session.
-    async fn reach(&self, owner: &str) -> anyhow::Result<TcpStream> {
+    async fn reach(
+        &self,
+        owner: &str,
+    ) -> anyhow::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
         let bus = &self.inner.bus;
         let question = about(bus.name(), 0, relay::Body::Upgrade(RelayUpgrade {}));
         let receipt = bus.relay(owner, &question, RECEIPT).await?;
         anyhow::ensure!(receipt.taken, "the owner takes no connections of gateways");
         let stream = TcpStream::connect(&receipt.address).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(match &self.inner.certificate {
+            Some(certificate) => Either::Left(certificate.connect(stream).await?),
+            None => Either::Right(stream),
+        })
     }
 
     fn remember(&self, wire: Arc<Wire>) -> Forget {

@@ -81,51 +81,81 @@ async fn f20_deleted_consumers_are_made_again() {
     assert_converged(&report, CONVERGED);
 }
 
-/// A scene on a cluster of three, and the process that leads the command stream.
-async fn led() -> (Scene, usize) {
+/// A scene on a cluster of three, and the process that leads this stream.
+async fn led(stream: &str) -> (Scene, usize) {
     let stack = Stack::builder().gateways(2).persistence(2).nats_cluster();
     let scene = Scene::of(stack, Load::default()).await;
-    let ask = || async {
-        let mut operator = Service::connect(&scene.stack).await;
-        let answer = operator
-            .publish("$JS.API.STREAM.INFO.COMMANDS", None, None, b"")
-            .await;
-        let leader = answer["cluster"]["leader"].as_str().map(str::to_owned);
-        let mut servers = scene.stack.nats_servers().iter();
-        servers.position(|server| leader.as_deref() == Some(server.name()))
-    };
-    let leader = eventually(AWAY, "the stream has a leader", ask).await.unwrap();
+    let leader = eventually(AWAY, "the stream has a leader", || leader(&scene.stack, stream))
+        .await
+        .unwrap();
     (scene, leader)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "make test-faults"]
-async fn f6_the_leader_of_a_cluster_is_killed() {
-    let (mut scene, leader) = led().await;
+async fn leader(stack: &Stack, stream: &str) -> Option<usize> {
+    let mut operator = Service::connect(stack).await;
+    let answer = operator
+        .publish(&format!("$JS.API.STREAM.INFO.{stream}"), None, None, b"")
+        .await;
+    let leader = answer["cluster"]["leader"].as_str().map(str::to_owned);
+    let mut servers = stack.nats_servers().iter();
+    servers.position(|server| leader.as_deref() == Some(server.name()))
+}
+
+async fn leader_is_killed(stream: &str) {
+    let (mut scene, leader) = led(stream).await;
     scene.stack.nats_servers()[leader].kill();
     scene.goes_on_for(AWAY * 2).await;
     scene.stack.nats_servers()[leader].start().await.unwrap();
     scene.heals().await;
     scene.goes_on_for(AWAY * 4).await;
-    assert_converged(&scene.close("F6 NATS R3 leader kill -9").await, REPAIRED);
+    let report = scene
+        .close(&format!("F6 NATS R3 leader of {stream} kill -9"))
+        .await;
+    assert_converged(&report, REPAIRED);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "make test-faults"]
-async fn f6_the_leader_of_a_cluster_is_paused() {
-    let (mut scene, leader) = led().await;
+/// For longer than the others wait until they choose another leader: 4 to 9 s.
+async fn leader_is_paused(stream: &str) {
+    let (mut scene, leader) = led(stream).await;
     scene.stack.nats_servers()[leader].pause();
     scene.goes_on_for(AWAY * 3).await;
     scene.stack.nats_servers()[leader].resume();
     scene.heals().await;
     scene.goes_on_for(AWAY * 4).await;
-    assert_converged(&scene.close("F6 NATS R3 leader SIGSTOP 12 s").await, REPAIRED);
+    let report = scene
+        .close(&format!("F6 NATS R3 leader of {stream} SIGSTOP 12 s"))
+        .await;
+    assert_converged(&report, REPAIRED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-faults"]
+async fn f6_the_leader_of_a_cluster_is_killed() {
+    leader_is_killed("COMMANDS").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-faults"]
+async fn f6_the_leader_of_a_cluster_is_paused() {
+    leader_is_paused("COMMANDS").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-faults"]
+async fn f6_the_leader_of_the_feed_is_killed() {
+    leader_is_killed("EVENTS").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-faults"]
+async fn f6_the_leader_of_the_feed_is_paused() {
+    leader_is_paused("EVENTS").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make test-faults"]
 async fn f6_all_servers_of_a_cluster_are_killed() {
-    let (mut scene, _) = led().await;
+    let (mut scene, _) = led("COMMANDS").await;
     scene.stack.nats_servers().iter().for_each(Process::kill);
     scene.goes_on_for(AWAY).await;
     for server in scene.stack.nats_servers() {
