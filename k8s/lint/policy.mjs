@@ -20,6 +20,7 @@ export const checks = {
   secrets,
   images,
   settings,
+  files,
   streams,
   resources,
   rollout,
@@ -173,7 +174,7 @@ function selectors(overlay) {
 }
 
 /** Services have pods with such ports, and whoever names a Service names a port that it has. */
-function services(overlay) {
+function services(overlay, facts) {
   const problems = [];
   const all = of(overlay, "Service");
   for (const service of all) {
@@ -196,6 +197,22 @@ function services(overlay) {
     for (const { backend } of ingress.spec.rules.flatMap((rule) => rule.http.paths)) {
       const { name: service, port } = backend.service;
       if (!has(service, port.name ?? port.number)) problems.push(`${name(ingress)}: no Service ${service} with that port`);
+    }
+  }
+  for (const policy of of(overlay, "BackendTLSPolicy")) {
+    for (const { name: service } of policy.spec.targetRefs) {
+      if (!all.some((s) => s.metadata.name === service)) problems.push(`${name(policy)}: no Service ${service}`);
+    }
+    for (const { name: map } of policy.spec.validation.caCertificateRefs) {
+      if (!facts.outside.ConfigMap[map]) problems.push(`${name(policy)}: no ConfigMap ${map}`);
+    }
+  }
+  for (const service of all) {
+    for (const workload of workloads(overlay).filter((w) => selects({ matchLabels: service.spec.selector }, podLabels(w)))) {
+      const encrypts = containers(workload).some((c) => variables(c, overlay).PARLANCE_HTTP_TLS_CERT_FILE);
+      const says = service.spec.ports.some((port) => port.appProtocol === "https");
+      if (says && !encrypts) problems.push(`${name(service)} speaks https without a certificate`);
+      if (encrypts && !says && service.spec.ports.some((port) => port.appProtocol)) problems.push(`${name(service)} does not say that it speaks https`);
     }
   }
   const paths = [
@@ -239,7 +256,7 @@ function references(overlay, facts) {
   for (const workload of workloads(overlay)) {
     const say = (what) => problems.push(`${name(workload)}: ${what}`);
     const want = (kind, wanted, key, optional) => {
-      const outside = kind === "Secret" && !of(overlay, "Secret").length ? facts.outside[wanted] : undefined;
+      const outside = facts.overlay === "dev" ? undefined : facts.outside[kind]?.[wanted];
       const there = keys(kind, wanted) ?? outside;
       if (!there) {
         if (!optional) say(`no ${kind} ${wanted}`);
@@ -331,6 +348,28 @@ function settings(overlay, facts) {
         const usual = key && facts.settings[service].get(key);
         if (value !== null && typeof usual === "number" && !/^\d+(\.\d+)?$/.test(value)) problems.push(`${variable} must be a number`);
       }
+    }
+  }
+  return problems;
+}
+
+/** Files that settings and configurations name are in a volume. */
+function files(overlay) {
+  const problems = [];
+  for (const workload of workloads(overlay)) {
+    const volumes = pod(workload).volumes ?? [];
+    for (const container of containers(workload)) {
+      const mounts = (container.volumeMounts ?? []).map((mount) => `${mount.mountPath}/`);
+      const config = (container.args ?? []).find((word) => word.endsWith(".conf"))?.split("/").at(-1);
+      const map = volumes.map((v) => of(overlay, "ConfigMap").find((o) => o.metadata.name === v.configMap?.name)).find((m) => m?.data[config]);
+      const named = [
+        ...Object.entries(variables(container, overlay)).filter(([variable, value]) => variable.endsWith("_FILE") && value).map(([, value]) => value),
+        ...[...(map?.data[config] ?? "").matchAll(/_file: "([^"]+)"/g)].map(([, path]) => path),
+      ];
+      for (const path of named) {
+        if (!mounts.some((mount) => path.startsWith(mount))) problems.push(`${name(workload)}/${container.name}: ${path} is in no volume`);
+      }
+      if (config && !map) problems.push(`${name(workload)}/${container.name}: no ConfigMap has ${config}`);
     }
   }
   return problems;

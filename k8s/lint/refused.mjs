@@ -17,6 +17,7 @@ export const broken = [
   ["schema", "ha", /pollingIntervall/, (o) => { spec(o, "ScaledObject", "parlance").pollingIntervall = 1; }],
   ["schema", "ha", /backendRefz/, (o) => { spec(o, "HTTPRoute", "parlance").rules[0].backendRefz = []; }],
   ["schema", "ha", /port/, (o) => { spec(o, "HTTPRoute", "parlance").rules[0].backendRefs[0].port = 70000; }],
+  ["schema", "ha", /hostnam/, (o) => { spec(o, "BackendTLSPolicy", "parlance").validation.hostnam = "x"; }],
   ["schema", "ha", /intervl/, (o) => { spec(o, "ServiceMonitor", "parlance").endpoints[0].intervl = "15s"; }],
   ["schema", "ha", /form/, (o) => { spec(o, "PrometheusRule", "parlance").groups[0].rules[0].form = "1m"; }],
 
@@ -46,6 +47,8 @@ export const broken = [
   ["services", "ha", /no Service parlance-gateway with port 8080/, (o) => { spec(o, "HTTPRoute", "parlance").rules[0].backendRefs[0].port = 8080; }],
   ["services", "dev", /no Service parlance-gatewy/, (o) => { spec(o, "Ingress", "parlance").rules[0].http.paths[0].backend.service.name = "parlance-gatewy"; }],
   ["services", "ha", /\/metrics is open/, (o) => { spec(o, "HTTPRoute", "parlance").rules[0].matches.push({ path: { type: "PathPrefix", value: "/metrics" } }); }],
+  ["services", "ha", /BackendTLSPolicy parlance-gateway: no Service/, (o) => { spec(o, "BackendTLSPolicy", "parlance").targetRefs[0].name = "x"; }],
+  ["services", "ha", /speaks https without a certificate/, (o) => { delete get(o, "ConfigMap", "parlance-gateway").data.PARLANCE_HTTP_TLS_CERT_FILE; }],
   ["services", "ha", /timeouts are refused/, (o) => { spec(o, "HTTPRoute", "parlance").rules[0].timeouts = { request: "1h" }; }],
 
   ["phases", "ha", /without ServiceAccount/, (o) => { delete get(o, "ServiceAccount", "parlance-nats").metadata.labels["app.kubernetes.io/component"]; }],
@@ -66,6 +69,10 @@ export const broken = [
   ["settings", "ha", /is no setting of the gateway/, (o) => { get(o, "ConfigMap", "parlance-gateway").data.PARLANCE_SHUTDOWN_DRAIN_SECONDS = "60"; }],
   ["settings", "dev", /PARLANCE_JWT_SECRETS is no setting/, (o) => { const s = get(o, "Secret", "parlance-jwt"); s.data = { PARLANCE_JWT_SECRETS: "eA==" }; }],
   ["settings", "ha", /must be a number/, (o) => { get(o, "ConfigMap", "parlance-gateway").data.PARLANCE_SHUTDOWN_DRAIN_MS = "60s"; }],
+
+  ["files", "ha", /tls.crt is in no volume/, (o) => { container(o, "parlance-gateway").volumeMounts.shift(); }],
+  ["files", "ha", /parlance-nats.*tls.key is in no volume/, (o) => { const c = container(o, "parlance-nats", "StatefulSet"); c.volumeMounts = c.volumeMounts.filter((m) => m.name !== "tls"); }],
+  ["files", "ha", /no ConfigMap has/, (o) => { container(o, "parlance-nats", "StatefulSet").args[1] = "/etc/nats/missing.conf"; }],
 
   ["streams", "ha", /1 copies/, (o) => { get(o, "ConfigMap", "parlance-persistence").data.PARLANCE_NATS_STREAM_REPLICAS = "1"; }],
   ["streams", "ha", /different numbers/, (o) => { get(o, "ConfigMap", "parlance-gateway").data.PARLANCE_BUS_PARTITIONS = "32"; }],
