@@ -11,6 +11,7 @@ use tower::ServiceExt;
 
 use super::handshake::Engine;
 use super::listener::{Peer, Wire};
+use super::relay::query_value;
 use super::session::{Session, SessionId};
 
 /// The sessions. Cheap to clone.
@@ -56,12 +57,17 @@ impl Sessions {
         lock(&self.inner.upgraded).insert(engine_id.to_owned(), wire);
     }
 
-    /// The connection of a WebSocket session.
+    /// The connection of a WebSocket session; `None` while polling.
     pub(super) fn wire_of(&self, socket: &SocketRef) -> Option<Arc<Wire>> {
         if let Some(wire) = lock(&self.inner.upgraded).get(&socket.id.to_string()) {
             return Some(Arc::clone(wire));
         }
-        let ConnectInfo(peer) = socket.req_parts().extensions.get::<ConnectInfo<Peer>>()?;
+        let request = socket.req_parts();
+        // A polling session's first request came over a connection that others use as well.
+        if query_value(&request.uri, "transport=") != Some("websocket") {
+            return None;
+        }
+        let ConnectInfo(peer) = request.extensions.get::<ConnectInfo<Peer>>()?;
         Some(Arc::clone(&peer.wire))
     }
 

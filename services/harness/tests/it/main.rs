@@ -32,6 +32,7 @@ mod operator;
 mod presence;
 mod push;
 mod restore;
+mod shared_connections;
 mod soak;
 mod spec;
 mod startup;
