@@ -112,7 +112,7 @@ make_standins() {
 write_override() {
   local service
   echo 'services:'
-  for service in gateway persistence migrate; do
+  for service in gateway persistence migrate operator; do
     printf '  %s:\n    build:\n      network: host\n      args:\n' "$service"
     printf '        %s: ${%s:-}\n' http_proxy http_proxy https_proxy https_proxy no_proxy no_proxy
   done
@@ -226,7 +226,7 @@ else
 fi
 
 log "building the images"
-compose build >"${work:-/tmp}/build.log" 2>&1 || { tail -40 "${work:-/tmp}/build.log"; fail "the build failed"; }
+compose --profile ops build >"${work:-/tmp}/build.log" 2>&1 || { tail -40 "${work:-/tmp}/build.log"; fail "the build failed"; }
 if [ -n "$work" ]; then
   stop_engine
   start_engine run
@@ -245,6 +245,8 @@ log "people talk through the load balancer"
 specification crossing websocket
 specification crossing polling
 specification changes polling
+
+compose --profile ops run --rm operator connections || fail "the operator's command is not answered"
 
 log "one gateway is killed"
 victim=$(containers gateway | head -1)

@@ -62,7 +62,7 @@ impl Sessions {
         lock(&self.inner.upgraded).retain(|_, wire| wire.strong_count() > 0);
     }
 
-    /// The connection of a WebSocket session.
+    /// The connection of a WebSocket session; `None` while polling.
     pub(super) fn wire_of(&self, socket: &SocketRef) -> Option<Arc<Wire>> {
         let first = socket.req_parts();
         // Its first request came over a connection that may be anyone's by now.

@@ -81,7 +81,10 @@ impl Compose {
         let url = format!("http://{}", self.published("lb", "4004")?);
         let ready = || async {
             let client = reqwest::Client::builder().no_proxy().build()?;
-            let answer = client.get(format!("{url}/readyz")).send().await?;
+            let answer = client
+                .get(format!("{url}/socket.io/?EIO=4&transport=polling"))
+                .send()
+                .await?;
             anyhow::Ok(answer.error_for_status().map(drop)?)
         };
         eventually(READY_LIMIT, "the load balancer reaches a gateway", ready)

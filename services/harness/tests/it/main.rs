@@ -33,6 +33,7 @@ mod presence;
 mod push;
 mod restore;
 mod rollout;
+mod shared_connections;
 mod soak;
 mod spec;
 mod startup;
