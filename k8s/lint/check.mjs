@@ -72,19 +72,22 @@ function kustomize(overlay) {
   return null;
 }
 
-const print = fingerprint();
+const stamp = join(K8S, "rendered", "made-from");
+const print = `${fingerprint()}\n`;
+if (WRITE) {
+  mkdirSync(join(K8S, "rendered"), { recursive: true });
+  writeFileSync(stamp, print);
+} else if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== print) {
+  fail("k8s/rendered is out of date: k8s/check --write");
+}
 const overlays = Object.fromEntries(OVERLAYS.map((overlay) => {
   const path = join(K8S, "rendered", `${overlay}.yaml`);
   const fresh = kustomize(overlay);
   if (WRITE) {
     if (fresh === null) throw new Error("--write needs kustomize 5 or kubectl 1.27 or later");
-    mkdirSync(join(K8S, "rendered"), { recursive: true });
-    writeFileSync(path, `# k8s/overlays/${overlay}, made by k8s/check --write from ${print}\n${fresh}`);
+    writeFileSync(path, `# k8s/overlays/${overlay}, made by k8s/check --write.\n${fresh}`);
   }
   const kept = existsSync(path) ? readFileSync(path, "utf8") : "";
-  if (!kept.startsWith(`# k8s/overlays/${overlay}, made by k8s/check --write from ${print}\n`)) {
-    fail(`k8s/rendered/${overlay}.yaml is out of date: k8s/check --write`);
-  }
   const objects = yaml.loadAll(fresh ?? kept).filter(Boolean);
   if (fresh !== null && JSON.stringify(objects) !== JSON.stringify(yaml.loadAll(kept).filter(Boolean))) {
     fail(`k8s/rendered/${overlay}.yaml is not what kustomize makes: k8s/check --write`);

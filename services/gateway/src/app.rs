@@ -1,5 +1,6 @@
 //! Assembly: what is made from what, and the order in which a gateway begins and ends.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -185,6 +186,11 @@ fn accepting(
     )
 }
 
+/// Whether a host is this machine for itself alone.
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Where other gateways reach this one; empty where they cannot.
 async fn relay_address(settings: &Settings, port: u16) -> String {
     if settings.relay.address != RELAY_AUTO {
@@ -192,6 +198,14 @@ async fn relay_address(settings: &Settings, port: u16) -> String {
     }
     let found = tokio::time::timeout(LOOKUP, socket::relay::own_address(&settings.nats.url, port)).await;
     match found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+        // That would be each gateway's own.
+        Ok(address) if address.ip().is_loopback() && !is_local(&settings.http.host) => {
+            tracing::info!(
+                "NATS is reached over loopback, so gateways cannot tell their addresses; set relay.address to have \
+                 upgrades carried between them"
+            );
+            String::new()
+        }
         Ok(address) => address.to_string(),
         Err(error) => {
             tracing::warn!(
@@ -445,6 +459,7 @@ async fn count_connections(shared: Shared, capacity: Condition, stop: Cancellati
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
+        shared.sessions.tidy();
         let sessions = shared.sessions.all();
         let polling = sessions
             .iter()

@@ -46,10 +46,10 @@ export class Polling {
   }
 
   /** Polls until a packet matches, and answers heartbeats; resolves with all packets so far. */
-  async until(matches, base) {
+  async until(matches, base, t) {
     const packets = [];
     while (!packets.some(matches)) {
-      const { status, text } = await this.poll({ base });
+      const { status, text } = await this.poll({ base, t });
       assert.equal(status, 200, text);
       const news = text.split(SEPARATOR);
       if (news.includes('2')) await this.post('3');

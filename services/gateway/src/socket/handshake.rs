@@ -8,20 +8,20 @@ use std::future::Ready;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{self, Context};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, OriginalUri};
 use axum::response::IntoResponse;
 use futures::future::BoxFuture;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use parlance_proto::v1::ErrorCode;
 use socketioxide::service::SocketIoService;
 use tower::Service;
 
 use super::listener::Peer;
-use super::relay::{self, Foreign, Named, query_value};
+use super::relay::{self, Foreign, Named, Poll, query_value};
 use crate::app::Shared;
 use crate::error::ClientError;
 
@@ -102,11 +102,8 @@ impl Handshake {
     /// A request of a session of this gateway.
     fn serve(&mut self, mut request: Request<Body>, uri: Uri, engine_id: String) -> Answer {
         *request.uri_mut() = uri;
-        let is_polling = query_value(request.uri(), "transport=") == Some("polling");
-        if is_polling
-            && request.method() == Method::GET
-            && self.shared.relay.is_repeated(&engine_id, request.uri())
-        {
+        let poll = Poll::of(request.method(), request.uri());
+        if self.shared.relay.is_repeated(&engine_id, poll.as_ref()) {
             self.shared.sessions.close_polling(engine_id);
             return Box::pin(async { Ok(relay::unknown_session()) });
         }
@@ -115,11 +112,14 @@ impl Handshake {
         let shared = self.shared.clone();
         Box::pin(async move {
             let response = answer.await?.map(Body::new);
+            if response.status() == StatusCode::OK {
+                shared.relay.answered(&engine_id, poll);
+            }
             // A polling session that now has a WebSocket is reached through that from here on.
             if response.status() == StatusCode::SWITCHING_PROTOCOLS
                 && let Some(ConnectInfo(peer)) = peer
             {
-                shared.sessions.upgraded(&engine_id, peer.wire);
+                shared.sessions.upgraded(&engine_id, &peer.wire);
             }
             Ok(response)
         })
@@ -128,14 +128,14 @@ impl Handshake {
     /// A request of a session of another gateway.
     fn forward(&self, request: Request<Body>, session: Foreign) -> Answer {
         let relay = self.shared.relay.clone();
-        let is_websocket = query_value(request.uri(), "transport=") == Some("websocket");
-        Box::pin(async move {
-            Ok(if is_websocket {
-                relay.carry(session, request).await
-            } else {
-                relay.forward(session, request).await
-            })
-        })
+        if query_value(request.uri(), "transport=") != Some("websocket") {
+            return Box::pin(async move { Ok(relay.forward(session, request).await) });
+        }
+        // It would be closed again in a moment.
+        if self.shared.draining.is_cancelled() {
+            return Box::pin(async { Ok(relay::no_upgrade()) });
+        }
+        Box::pin(async move { Ok(relay.carry(session, request).await) })
     }
 }
 
@@ -144,15 +144,25 @@ impl Service<Request<Body>> for Handshake {
     type Error = Infallible;
     type Future = Answer;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> task::Poll<Result<(), Self::Error>> {
         Service::<Request<Body>>::poll_ready(&mut self.engine, cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if let Err(error) = self.admit(&request) {
             metrics::counter!("chat_gateway_connects_total", "result" => error.code).increment(1);
-            return Box::pin(async move { Ok(error.into_response()) });
+            return Box::pin(async move { Ok(last(error.into_response())) });
         }
+        let answer = self.route(request);
+        if !self.shared.draining.is_cancelled() {
+            return answer;
+        }
+        Box::pin(async move { Ok(last(answer.await?)) })
+    }
+}
+
+impl Handshake {
+    fn route(&mut self, request: Request<Body>) -> Answer {
         if query_value(request.uri(), "sid=").is_none() {
             return self.open(request);
         }
@@ -171,13 +181,22 @@ impl Service<Request<Body>> for Handshake {
     }
 }
 
+/// The last answer on its connection: what balances connections, not requests, takes the next one elsewhere.
+fn last(mut answer: Response<Body>) -> Response<Body> {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    answer
+}
+
 impl Service<Request<Body>> for Elsewhere {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Self::Error>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> task::Poll<Result<(), Self::Error>> {
+        task::Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: Request<Body>) -> Self::Future {

@@ -164,6 +164,16 @@ impl Wire {
         self.reader.wake();
     }
 
+    /// One more connection serves the same client.
+    pub fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// That one has ended.
+    pub fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Bytes the kernel has taken over so far, before they were encrypted.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)

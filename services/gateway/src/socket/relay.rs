@@ -13,6 +13,7 @@ mod carrying;
 mod serving;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,11 +21,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::IntoResponse as _;
 use bytes::{Bytes, BytesMut};
-use http::{Response, StatusCode, Uri, header};
+use http::{Method, Response, StatusCode, Uri, header};
 use moka::sync::Cache;
 use parlance_bus::Bus;
 use parlance_proto::v1::{RelayPart, relay};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::tls::Certificate;
@@ -39,6 +41,12 @@ const ENGINE_ID: usize = 16;
 const OWNER: usize = 32;
 /// For longer than any proxy keeps on trying.
 const REMEMBERED: Duration = Duration::from_secs(120);
+
+/// Far from what NATS keeps for a slow reader before it cuts that off.
+const KIBIBYTES: usize = 16 * 1024;
+const UPGRADES: usize = 128;
+/// A mark of so many digits or fewer is the time in seconds, and no mark: some clients poll more often.
+const SECONDS_DIGITS: usize = 10;
 
 /// Relays requests to other gateways, and theirs to the engine. Cheap to clone.
 #[derive(Clone)]
@@ -59,10 +67,22 @@ struct Inner {
     /// Requests of clients elsewhere for sessions here, by their gateway and its number.
     served: Mutex<HashMap<(String, u64), serving::Served>>,
     carried: carrying::Carried,
-    /// The mark of each session's last poll.
-    polls: Cache<String, String>,
+    /// Sessions here that have polled, each with what stands for the mark of its last poll.
+    polls: Cache<String, Option<u64>>,
+    hasher: RandomState,
+    /// Upgrades that may be on their way to owners at once.
+    upgrades: Semaphore,
+    /// Kibibytes of requests that may be on their way to owners at once.
+    bytes: Semaphore,
     /// Cancelled when waiting requests shall end.
     closing: CancellationToken,
+}
+
+/// A request for what there is to tell.
+#[derive(Debug)]
+pub struct Poll {
+    /// What clients mark each of theirs with, to get around caches.
+    mark: Option<String>,
 }
 
 /// The session a request names.
@@ -93,6 +113,9 @@ impl Relay {
                     .time_to_live(REMEMBERED)
                     .max_capacity(1_000_000)
                     .build(),
+                hasher: RandomState::new(),
+                upgrades: Semaphore::new(UPGRADES),
+                bytes: Semaphore::new(KIBIBYTES),
                 closing: CancellationToken::new(),
             }),
         }
@@ -119,17 +142,21 @@ impl Relay {
     }
 
     /// Whether this is the poll before once more: a proxy tries again where it got no answer, and what was in the
-    /// answer is lost then. Clients mark each of their polls.
-    pub fn is_repeated(&self, engine_id: &str, uri: &Uri) -> bool {
-        let Some(mark) = query_value(uri, "t=") else {
+    /// answer is lost then.
+    pub fn is_repeated(&self, engine_id: &str, poll: Option<&Poll>) -> bool {
+        let Some(Poll { mark: Some(mark) }) = poll else {
             return false;
         };
-        let polls = &self.inner.polls;
-        if polls.get(engine_id).is_some_and(|last| last == mark) {
-            return true;
+        let last = self.inner.polls.get(engine_id).flatten();
+        last.is_some_and(|last| last == self.inner.hasher.hash_one(mark))
+    }
+
+    /// The engine has answered a poll of a session that it knows.
+    pub fn answered(&self, engine_id: &str, poll: Option<Poll>) {
+        if let Some(Poll { mark }) = poll {
+            let mark = mark.map(|mark| self.inner.hasher.hash_one(mark));
+            self.inner.polls.insert(engine_id.to_owned(), mark);
         }
-        polls.insert(engine_id.to_owned(), mark.to_owned());
-        false
     }
 
     /// Answers what waits for other gateways, so that the clients ask elsewhere.
@@ -153,6 +180,21 @@ impl Relay {
         let id = format!("{id}.{}", self.name());
         open.insert("sid".to_owned(), id.into());
         Some(format!("0{}", Value::from(open)).into())
+    }
+}
+
+impl Poll {
+    /// The poll that a request is, if it is one.
+    pub fn of(method: &Method, uri: &Uri) -> Option<Self> {
+        if method != Method::GET || query_value(uri, "transport=") != Some("polling") {
+            return None;
+        }
+        let is_time =
+            |mark: &&str| mark.len() <= SECONDS_DIGITS && mark.bytes().all(|byte| byte.is_ascii_digit());
+        let mark = query_value(uri, "t=").filter(|mark| !is_time(mark));
+        Some(Self {
+            mark: mark.map(str::to_owned),
+        })
     }
 }
 
@@ -184,7 +226,7 @@ pub fn unknown_session() -> Response<Body> {
     bad_request(r#"{"code":1,"message":"Session ID unknown"}"#)
 }
 
-/// The answer to a WebSocket for a session elsewhere: stock clients go on polling.
+/// The answer to a WebSocket that cannot reach its session: stock clients go on polling.
 pub fn no_upgrade() -> Response<Body> {
     bad_request(r#"{"code":3,"message":"Bad request"}"#)
 }
@@ -288,6 +330,21 @@ mod tests {
             own,
             "/socket.io/?EIO=4&transport=polling&t=abc&sid=abcdefghijklm-_1"
         );
+    }
+
+    #[test]
+    fn seconds_are_no_mark() {
+        let mark = |t: &str| {
+            let uri = format!("/socket.io/?transport=polling&t={t}").parse().unwrap();
+            Poll::of(&Method::GET, &uri).unwrap().mark
+        };
+        assert_eq!(mark("1700000000"), None);
+        assert_eq!(mark(""), None);
+        for real in ["1700000000123", "1700000000.5", "k3f9x", "PXk1a2b.0"] {
+            assert_eq!(mark(real).as_deref(), Some(real));
+        }
+        let uri = "/socket.io/?transport=websocket&t=a".parse().unwrap();
+        assert!(Poll::of(&Method::GET, &uri).is_none());
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! All sessions of this replica, and how to reach the connection under each.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header};
 use socketioxide::extract::SocketRef;
 use tower::ServiceExt;
 
 use super::handshake::Engine;
 use super::listener::{Peer, Wire};
+use super::relay::query_value;
 use super::session::{Session, SessionId};
 
 /// The sessions. Cheap to clone.
@@ -22,8 +23,9 @@ pub struct Sessions {
 #[derive(Default)]
 struct Inner {
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
-    /// Connections of sessions that began with polling, by engine id.
-    upgraded: Mutex<HashMap<String, Arc<Wire>>>,
+    /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
+    /// may be left and entered again.
+    upgraded: Mutex<HashMap<String, Weak<Wire>>>,
     engine: OnceLock<Engine>,
 }
 
@@ -43,7 +45,6 @@ impl Sessions {
     /// Forgets a session.
     pub fn remove(&self, session: &Session) {
         lock(&self.inner.sessions).remove(&session.id);
-        lock(&self.inner.upgraded).remove(&session.engine_id());
     }
 
     /// All sessions as they are now.
@@ -52,17 +53,28 @@ impl Sessions {
     }
 
     /// A polling session goes on over this connection.
-    pub fn upgraded(&self, engine_id: &str, wire: Arc<Wire>) {
-        lock(&self.inner.upgraded).insert(engine_id.to_owned(), wire);
+    pub fn upgraded(&self, engine_id: &str, wire: &Arc<Wire>) {
+        lock(&self.inner.upgraded).insert(engine_id.to_owned(), Arc::downgrade(wire));
+    }
+
+    /// Forgets connections that have ended.
+    pub fn tidy(&self) {
+        lock(&self.inner.upgraded).retain(|_, wire| wire.strong_count() > 0);
     }
 
     /// The connection of a WebSocket session.
     pub(super) fn wire_of(&self, socket: &SocketRef) -> Option<Arc<Wire>> {
-        if let Some(wire) = lock(&self.inner.upgraded).get(&socket.id.to_string()) {
-            return Some(Arc::clone(wire));
+        let first = socket.req_parts();
+        // Its first request came over a connection that may be anyone's by now.
+        if query_value(&first.uri, "transport=") == Some("polling") {
+            return self.wire_of_upgraded(&socket.id.to_string());
         }
-        let ConnectInfo(peer) = socket.req_parts().extensions.get::<ConnectInfo<Peer>>()?;
+        let ConnectInfo(peer) = first.extensions.get::<ConnectInfo<Peer>>()?;
         Some(Arc::clone(&peer.wire))
+    }
+
+    fn wire_of_upgraded(&self, engine_id: &str) -> Option<Arc<Wire>> {
+        lock(&self.inner.upgraded).get(engine_id)?.upgrade()
     }
 
     /// Closes a polling session. The engine offers no call for it, so it gets the client's own packet.
@@ -78,9 +90,15 @@ impl Sessions {
         let Ok(request) = request else {
             return;
         };
+        let sessions = self.clone();
         tokio::spawn(async move {
-            // A session that is gone already is what we want.
-            drop(engine.oneshot(request).await);
+            let Ok(answer) = engine.oneshot(request).await;
+            // It is gone already, or it has just been upgraded.
+            if answer.status() != StatusCode::OK
+                && let Some(wire) = sessions.wire_of_upgraded(&engine_id)
+            {
+                wire.kill();
+            }
         });
     }
 }

@@ -8,7 +8,7 @@ const url = process.env.PARLANCE_BALANCER;
 const carried = process.env.PARLANCE_CARRIED === 'yes';
 /** The process of the first gateway. */
 const leaving = Number(process.env.PARLANCE_LEAVING);
-const CLIENTS = 12;
+const CLIENTS = 20;
 const [alice, bob] = [person('alice'), person('bob')];
 let clients;
 let conversation;

@@ -14,7 +14,7 @@ use parlance_harness::{Stack, environment};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-use crate::faults::{Scene, assert_converged};
+use crate::faults::{REPAIRED, Scene, assert_converged};
 use crate::metrics::sum;
 use crate::spec::{Transport, run_with};
 
@@ -56,11 +56,11 @@ async fn stock_clients_of_every_transport_need_no_sticky_sessions() {
     println!("{report}\nrelayed {relayed}, troubles {:?}", troubles(&history));
     assert!(report.violations.is_empty(), "{report}");
     assert!(
-        report.counts.acked > 1_000,
+        report.counts.acked > 500,
         "too little load to tell anything: {report}"
     );
     assert!(
-        relayed > 300.0,
+        relayed > 100.0,
         "{relayed} requests reached another gateway than their session's"
     );
     assert_eq!(troubles(&history), BTreeMap::new());
@@ -106,14 +106,27 @@ async fn the_same_balancer_breaks_the_stock_server() {
     assert!(unknown > 10, "{:?}", troubles(&history));
 }
 
-/// Polls are held at the killed gateway both by owners and by gateways that only pass them on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_gateway_costs_a_reconnect_and_no_message() {
+/// Players that poll, most of whose requests reach another gateway than their session's.
+async fn polling_scene() -> Scene {
     let load = Load {
         transports: Some(&["polling"]),
         ..Load::default()
     };
-    let mut scene = Scene::of(stack(), load).await;
+    let scene = Scene::of(stack(), load).await;
+    let relayed = sum(
+        scene.stack.gateways(),
+        "chat_gateway_relayed_total",
+        "result=\"ok\"",
+    )
+    .await;
+    assert!(relayed > 100.0, "only {relayed} requests were passed on");
+    scene
+}
+
+/// Polls are held at the killed gateway both by owners and by gateways that only pass them on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_gateway_costs_a_reconnect_and_no_message() {
+    let mut scene = polling_scene().await;
     for index in 0..3 {
         scene.stack.gateway(index).kill();
         scene.goes_on_for(Duration::from_secs(3)).await;
@@ -129,11 +142,7 @@ async fn a_killed_gateway_costs_a_reconnect_and_no_message() {
 /// A paused gateway holds requests without an answer; others must not wait for it for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_gateway_costs_a_reconnect_and_no_message() {
-    let load = Load {
-        transports: Some(&["polling"]),
-        ..Load::default()
-    };
-    let mut scene = Scene::of(stack(), load).await;
+    let mut scene = polling_scene().await;
     scene.stack.gateway(0).pause();
     scene.goes_on_for(Duration::from_secs(12)).await;
     scene.stack.gateway(0).resume();
@@ -142,6 +151,17 @@ async fn a_paused_gateway_costs_a_reconnect_and_no_message() {
         &scene.close("polling anywhere, gateway SIGSTOP 12 s").await,
         CONVERGED,
     );
+}
+
+/// Answers and requests are lost with it; whatever may have been in them is caught up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_nats_costs_reconnects_and_no_message() {
+    let mut scene = polling_scene().await;
+    scene.stack.nats().kill();
+    scene.goes_on_for(Duration::from_secs(2)).await;
+    scene.stack.nats().start().await.unwrap();
+    scene.heals().await;
+    assert_converged(&scene.close("polling anywhere, NATS kill -9").await, REPAIRED);
 }
 
 /// Sessions of the others, whose polls it holds, do not notice that a gateway leaves.

@@ -192,6 +192,8 @@ async fn a_storm_of_clients_is_let_in_at_its_pace() {
     let mut pauses = BTreeSet::new();
     for answer in refused {
         assert_eq!(answer.status(), 503);
+        // A balancer of connections takes the next attempt elsewhere.
+        assert_eq!(answer.headers()["connection"], "close");
         let pause: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((1..=5).contains(&pause), "{pause}");
         pauses.insert(pause);

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use parlance_bus::subject;
+use parlance_bus::{Bus, ConnectSettings, subject};
 use parlance_harness::Stack;
+use parlance_harness::devstack::accounts::Role;
 use parlance_harness::devstack::service::Kind;
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::token::Token;
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{Actor, Command, MessageType, SendMessage, SenderKind, command};
+use parlance_proto::v1::{Actor, Command, MessageType, Push, SendMessage, SenderKind, command};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -28,10 +29,13 @@ const NO: i32 = 3;
 /// Runs the command; `input` is its standard input.
 async fn parlance(stack: &Stack, arguments: &[&str], input: &str) -> Output {
     let binary = Kind::Gateway.binary().unwrap().with_file_name("parlance");
+    let (user, password) = stack.credentials(Role::Operator);
     let mut child = tokio::process::Command::new(binary)
         .args(arguments)
         .env_clear()
         .env("PARLANCE_NATS_URL", stack.nats_url())
+        .env("PARLANCE_NATS_USER", user)
+        .env("PARLANCE_NATS_PASSWORD", password)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -100,9 +104,43 @@ async fn direct(stack: &Stack, user: &str, other: &str) -> String {
     made["id"].as_str().unwrap().to_owned()
 }
 
+/// Partitions and streams.
+async fn assert_waiting(stack: &Stack) {
+    let shared_out = || async {
+        let partitions = shown(stack, &["partitions"]).await;
+        let partitions = list(&partitions);
+        let owners: BTreeSet<_> = partitions.iter().map(|one| one["owner"].as_str()).collect();
+        let pulled = partitions.iter().filter(|one| one["pulled"] == true).count();
+        let all = usize::from(PARTITIONS);
+        let seen = (partitions.len(), pulled, owners.len(), owners.contains(&None));
+        equal(seen, &(all, all, 2, false)).map_err(anyhow::Error::msg)
+    };
+    eventually(PATIENCE, "both replicas work partitions", shared_out)
+        .await
+        .unwrap();
+
+    let lag = shown(stack, &["lag"]).await;
+    let names: Vec<_> = list(&lag)
+        .iter()
+        .map(|one| one["stream"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        ["COMMANDS", "SYSTEM", "EVENTS", "CONTROL", "PUSH", "PUSH_PARKED"]
+    );
+    assert!(list(&lag).iter().all(|one| one["exists"] == true), "{lag}");
+    assert_eq!(list(&lag[0]["consumers"]).len(), usize::from(PARTITIONS));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
-    let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
+    let stack = Stack::builder()
+        .accounts()
+        .gateways(2)
+        .persistence(2)
+        .start()
+        .await
+        .unwrap();
     let conversation = direct(&stack, "ann", "ben").await;
     let watchers = Watchers::start(
         &stack,
@@ -159,30 +197,7 @@ async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
     followers.sort_unstable();
     assert_eq!(followers, ["ann", "ben"]);
 
-    let shared_out = || async {
-        let partitions = shown(&stack, &["partitions"]).await;
-        let partitions = list(&partitions);
-        let owners: BTreeSet<_> = partitions.iter().map(|one| one["owner"].as_str()).collect();
-        let pulled = partitions.iter().filter(|one| one["pulled"] == true).count();
-        let all = usize::from(PARTITIONS);
-        let seen = (partitions.len(), pulled, owners.len(), owners.contains(&None));
-        equal(seen, &(all, all, 2, false)).map_err(anyhow::Error::msg)
-    };
-    eventually(PATIENCE, "both replicas work partitions", shared_out)
-        .await
-        .unwrap();
-
-    let lag = shown(&stack, &["lag"]).await;
-    let names: Vec<_> = list(&lag)
-        .iter()
-        .map(|one| one["stream"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        names,
-        ["COMMANDS", "SYSTEM", "EVENTS", "CONTROL", "PUSH", "PUSH_PARKED"]
-    );
-    assert!(list(&lag).iter().all(|one| one["exists"] == true), "{lag}");
-    assert_eq!(list(&lag[0]["consumers"]).len(), usize::from(PARTITIONS));
+    assert_waiting(&stack).await;
 
     // For people: a table with a line for each.
     let table = parlance(&stack, &["connections"], "").await;
@@ -193,7 +208,7 @@ async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_gateway_sends_its_clients_to_the_other_and_ends() {
-    let stack = Stack::builder().gateways(2).start().await.unwrap();
+    let stack = Stack::builder().accounts().gateways(2).start().await.unwrap();
     let watchers = Watchers::start(
         &stack,
         &json!([{ "user": "ann", "dialect": "native", "gateways": [0, 1] }]),
@@ -405,6 +420,73 @@ async fn a_dead_letter_lands_when_it_is_replayed_once_and_only_for_who_may() {
     letters(&stack, 0).await;
 }
 
+/// Parks something as a service would have.
+async fn park(stack: &Stack, subject: &str, message_id: Option<&str>, payload: &[u8]) -> String {
+    let id: Uuid = sqlx::query_scalar(
+        "INSERT INTO dead_letters (id, subject, command_id, payload, error_code, error)
+         VALUES (gen_random_uuid(), $1, $2, $3, 'unavailable', 'for a test') RETURNING id",
+    )
+    .bind(subject)
+    .bind(message_id)
+    .bind(payload)
+    .fetch_one(&stack.database().await.unwrap())
+    .await
+    .unwrap();
+    id.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_services_and_pushes_are_replayed_as_what_they_were() {
+    let stack = Stack::builder().accounts().start().await.unwrap();
+    settled(&stack).await;
+    let conversation = direct(&stack, "alice", "bob").await;
+    let system = format!("chat.system.{conversation}");
+    // The same message, parked twice.
+    for _ in 0..2 {
+        let payload = json!({ "sender_id": "shop", "content": "sent on" }).to_string();
+        let id = park(&stack, &system, Some("order-7"), payload.as_bytes()).await;
+        shown(&stack, &["dead-letters", "replay", &id]).await;
+    }
+    let landed = || async { messages(&stack, &conversation).await == ["shop"] };
+    eventually(PATIENCE, "the message is stored", landed)
+        .await
+        .unwrap();
+
+    let push = Push {
+        recipient_ids: vec!["somebody".to_owned()],
+        ..Push::default()
+    };
+    let subject = format!("chat.push.{conversation}");
+    let id = park(&stack, &subject, None, &push.encode_to_vec()).await;
+    let replayed = shown(&stack, &["dead-letters", "replay", &id]).await;
+    assert_eq!(replayed["replayed_to"], json!([subject]));
+    let (user, password) = stack.credentials(Role::Push);
+    let settings = ConnectSettings {
+        url: stack.nats_url().into(),
+        name: "pushing".into(),
+        inbox_prefix: "_INBOX.push".into(),
+        user,
+        password,
+        credentials_file: String::new(),
+    };
+    let bus = Bus::connect(&settings).await.unwrap();
+    bus.connected().await;
+    let mut feed = bus.pushes().await.unwrap();
+    let taken = async {
+        loop {
+            let fed = feed.next_batch(1).await.unwrap().remove(0);
+            fed.ack().await;
+            if fed.push().unwrap() == push {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    letters(&stack, 0).await;
+    let stored = || async { messages(&stack, &conversation).await.len() };
+    assert_eq!(stored().await, 1, "a repeat is no second message");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_paged_and_discarded_for_good() {
     let stack = Stack::builder().gateways(1).start().await.unwrap();
@@ -446,7 +528,13 @@ async fn dead_letters_are_paged_and_discarded_for_good() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_an_error_that_says_what_to_check() {
-    let stack = Stack::builder().gateways(1).persistence(1).start().await.unwrap();
+    let stack = Stack::builder()
+        .accounts()
+        .gateways(2)
+        .persistence(1)
+        .start()
+        .await
+        .unwrap();
     settled(&stack).await;
     stack.persistence(0).kill();
     for command in [&["partitions"][..], &["lag"], &["dead-letters", "list"]] {
@@ -461,8 +549,18 @@ async fn silence_is_an_error_that_says_what_to_check() {
     let output = parlance(&stack, &["connections", "--json"], "").await;
     assert_eq!(output.status.code(), Some(INCOMPLETE), "{output:?}");
     let gateways: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(list(&gateways).len(), 1);
-    stack.gateway(0).kill();
+    assert_eq!(list(&gateways).len(), 2);
+    stack.persistence(0).start().await.unwrap();
+    stack.wait_ready().await.unwrap();
+    settled(&stack).await;
+    stack.gateway(1).pause();
+    let output = parlance(&stack, &["connections", "--timeout", "1"], "").await;
+    assert_eq!(output.status.code(), Some(INCOMPLETE), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("1 of 2 gateways answered"), "{said}");
+    for gateway in stack.gateways() {
+        gateway.kill();
+    }
     let error = fails(&stack, &["connections", "--timeout", "1"]).await;
     assert!(error.contains("no gateway answers"), "{error}");
     stack.nats().kill();

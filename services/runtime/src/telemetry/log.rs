@@ -6,9 +6,11 @@ use std::io::IsTerminal;
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::field::{RecordFields, VisitOutput as _};
 use tracing_subscriber::filter::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
@@ -40,6 +42,7 @@ where
     } else {
         layer
             .with_ansi(std::io::stderr().is_terminal())
+            .fmt_fields(Terse)
             .map_event_format(|format| WithTrace {
                 format,
                 write: in_text,
@@ -47,6 +50,45 @@ where
             .with_filter(filter)
             .boxed()
     })
+}
+
+/// Leaves out what spans say for those who read traces.
+struct Terse;
+
+struct Visitor<'writer>(DefaultVisitor<'writer>);
+
+impl<'writer> FormatFields<'writer> for Terse {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut visitor = Visitor(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+impl Visit for Visitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if is_told(field) {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        if is_told(field) {
+            self.0.record_error(field, value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if is_told(field) {
+            self.0.record_debug(field, value);
+        }
+    }
+}
+
+fn is_told(field: &Field) -> bool {
+    !["otel.", "messaging.", "http.", "db."]
+        .iter()
+        .any(|prefix| field.name().starts_with(prefix))
 }
 
 /// Adds the ids of the trace to the lines of another format.
@@ -139,7 +181,8 @@ mod tests {
             .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("outside");
-            tracing::info_span!("work").in_scope(|| tracing::info!(count = 3, "inside"));
+            let span = tracing::info_span!("work", part = 7, otel.kind = "consumer");
+            span.in_scope(|| tracing::info!(count = 3, "inside"));
         });
         let bytes = buffer.0.lock().unwrap().clone();
         String::from_utf8(bytes)
@@ -175,7 +218,10 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(!lines[0].contains("trace_id"), "{lines:?}");
         let (line, ids) = lines[1].split_once(" trace_id=").unwrap();
-        assert!(line.contains("inside"), "{lines:?}");
+        assert!(
+            line.contains("work{part=7}:") && line.ends_with("inside count=3"),
+            "{lines:?}"
+        );
         let (trace, span) = ids.split_once(" span_id=").unwrap();
         assert!(is_id(trace, 32) && is_id(span, 16), "{lines:?}");
     }

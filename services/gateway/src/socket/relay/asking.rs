@@ -8,9 +8,9 @@ use axum::body::Body;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use parlance_bus::ErrorKind;
+use parlance_bus::{Error, ErrorKind};
 use parlance_proto::v1::{
-    ErrorCode, RelayAbandon, RelayAnswer, RelayPart, RelayRequest, RelayWaiting, relay,
+    self, ErrorCode, RelayAbandon, RelayAnswer, RelayPart, RelayRequest, RelayWaiting, relay,
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,12 @@ use crate::error::ClientError;
 const LOOK: Duration = Duration::from_secs(2);
 /// After this many looks without any answer an owner counts as gone.
 const STRIKES: u32 = 2;
+/// How long a gateway that ends waits for the owner of a poll.
+const HAND_BACK: Duration = Duration::from_secs(2);
+/// How often, and after what pauses, an owner that nobody knows is looked for: after a loss of NATS it may be about to
+/// come back.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(250);
 /// What a poll is answered so that its client just asks again: the packet `noop`.
 const NOOP: &str = "6";
 
@@ -98,11 +104,11 @@ impl Relay {
                 None => unknown_session(),
             };
         }
-        self.answered(&mut waiting, answer, head.method == Method::GET)
+        self.outcome(&mut waiting, answer, head.method == Method::GET)
             .await
     }
 
-    async fn answered(
+    async fn outcome(
         &self,
         waiting: &mut Waiting,
         mut answer: oneshot::Receiver<Answered>,
@@ -112,11 +118,21 @@ impl Relay {
             biased;
             outcome = &mut answer => outcome,
             () = self.inner.closing.cancelled(), if may_end => {
-                if waiting.abandon().await {
-                    count("handed_back");
-                    return NOOP.into_response();
+                let handed_back = async {
+                    if waiting.abandon().await { Err(()) } else { Ok(answer.await) }
+                };
+                match tokio::time::timeout(HAND_BACK, handed_back).await {
+                    Ok(Err(())) => {
+                        count("handed_back");
+                        return NOOP.into_response();
+                    }
+                    Ok(Ok(outcome)) => outcome,
+                    // Whatever it was on the way to us ends the session there.
+                    Err(_) => {
+                        count("gone");
+                        return unknown_session();
+                    }
                 }
-                answer.await
             }
         };
         waiting.over = true;
@@ -163,6 +179,8 @@ impl Relay {
         body: &Bytes,
     ) -> Result<(), Option<ClientError>> {
         let bus = &self.inner.bus;
+        let kibibytes = u32::try_from(body.len() / 1024 + 1).unwrap_or(u32::MAX);
+        let _room = self.inner.bytes.acquire_many(kibibytes).await;
         let mut first = Some(first);
         for part in parts(body) {
             let said = match first.take() {
@@ -173,7 +191,7 @@ impl Relay {
                 None => relay::Body::Part(part),
             };
             let told = about(bus.name(), waiting.id, said);
-            match bus.relay(&waiting.owner, &told, RECEIPT).await {
+            match self.tell(&waiting.owner, &told).await {
                 Ok(receipt) if receipt.taken => {}
                 Ok(_) => return Err(None),
                 Err(error) if error.kind() == ErrorKind::NoResponders => return Err(None),
@@ -190,6 +208,20 @@ impl Relay {
             asked.handed_over = true;
         }
         Ok(())
+    }
+
+    /// What nobody heard is told again.
+    async fn tell(&self, owner: &str, told: &v1::Relay) -> Result<v1::RelayReceipt, Error> {
+        let mut attempt = 1;
+        loop {
+            match self.inner.bus.relay(owner, told, RECEIPT).await {
+                Err(error) if error.kind() == ErrorKind::NoResponders && attempt < ATTEMPTS => {
+                    attempt += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Takes the beginning of an answer. False when nobody waits for it.
@@ -231,6 +263,11 @@ impl Relay {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
+            // Nobody can be asked.
+            if !self.inner.bus.link().borrow().connected {
+                strikes.clear();
+                continue;
+            }
             let mut waiting: HashMap<String, Vec<u64>> = HashMap::new();
             for (id, asked) in lock(&self.inner.asked).iter() {
                 if asked.handed_over {
@@ -263,7 +300,8 @@ impl Relay {
         }
     }
 
-    /// The requests that will not be answered; `Err` with all of them where the owner says nothing.
+    /// The requests that will not be answered; `Err` with all of them where the owner is silent or unknown: it may
+    /// have lost NATS for a moment.
     async fn look(&self, owner: String, ids: Vec<u64>) -> (String, Result<Vec<u64>, Vec<u64>>) {
         let bus = &self.inner.bus;
         let question = relay::Body::Waiting(RelayWaiting {
@@ -271,7 +309,6 @@ impl Relay {
         });
         let outcome = match bus.relay(&owner, &about(bus.name(), 0, question), RECEIPT).await {
             Ok(receipt) => Ok(receipt.unknown_ids),
-            Err(error) if error.kind() == ErrorKind::NoResponders => Ok(ids),
             Err(_) => Err(ids),
         };
         (owner, outcome)

@@ -1,5 +1,6 @@
 //! WebSockets of sessions that another gateway owns: carried there over a connection of their own, so that a
-//! polling client's upgrade works wherever it arrives. Where that is not possible the client goes on polling.
+//! polling client's upgrade works wherever it arrives. Where the owner cannot be reached the client goes on polling;
+//! once the owner has the request, what fails ends the session, as it does at the owner itself.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,20 +10,26 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use parlance_bus::Bus;
 use parlance_proto::v1::{RelayReceipt, RelayUpgrade, relay};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpStream, UdpSocket};
+use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::asking::Foreign;
 use super::{RECEIPT, Relay, about, count, lock, no_upgrade};
 use crate::socket::listener::{Peer, Wire};
 
-/// How long the owner may take to be reached and to agree; the client goes on polling meanwhile.
+/// How long the owner may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to agree: the engine's own patience with an upgrade.
+const UPGRADE: Duration = Duration::from_secs(10);
+/// Marks an upgrade that is carried, so that no gateway carries it on: the owner may have told a wrong address.
+const CARRIED: HeaderName = HeaderName::from_static("parlance-carried");
+/// The port of NATS where its address names none.
+const NATS_PORT: u16 = 4222;
 
 /// The clients' connections that are carried, by a number of their own.
 pub(super) type Carried = Mutex<HashMap<u64, Arc<Wire>>>;
@@ -31,6 +38,7 @@ pub(super) type Carried = Mutex<HashMap<u64, Arc<Wire>>>;
 struct Forget {
     relay: Relay,
     number: u64,
+    wire: Arc<Wire>,
 }
 
 /// Where other gateways reach the public port of this one: the address by which it reaches NATS itself.
@@ -41,6 +49,14 @@ pub async fn own_address(nats_url: &str, port: u16) -> std::io::Result<SocketAdd
     let first = nats_url.split(',').next().unwrap_or_default().trim();
     let host = first.split_once("://").map_or(first, |(_, rest)| rest);
     let host = host.rsplit_once('@').map_or(host, |(_, rest)| rest);
+    let named = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let host = if named {
+        host.to_owned()
+    } else {
+        format!("{host}:{NATS_PORT}")
+    };
     let target = tokio::net::lookup_host(host)
         .await?
         .next()
@@ -59,21 +75,17 @@ pub async fn own_address(nats_url: &str, port: u16) -> std::io::Result<SocketAdd
 impl Relay {
     /// Carries a WebSocket to the owner of its session, for as long as it lasts.
     pub async fn carry(&self, foreign: Foreign, request: Request<Body>) -> Response<Body> {
-        match tokio::time::timeout(PATIENCE, self.connect(&foreign, request)).await {
-            Ok(Ok(response)) => {
+        let Ok(_turn) = self.inner.upgrades.try_acquire() else {
+            count("not_carried");
+            return no_upgrade();
+        };
+        match self.connect(&foreign, request).await {
+            Ok(response) => {
                 count("carried");
                 response
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::debug!(%error, owner = foreign.owner, "an upgrade did not reach its owner");
-                count("not_carried");
-                no_upgrade()
-            }
-            Err(_) => {
-                tracing::debug!(
-                    owner = foreign.owner,
-                    "an upgrade did not reach its owner in time"
-                );
                 count("not_carried");
                 no_upgrade()
             }
@@ -99,25 +111,21 @@ impl Relay {
     }
 
     async fn connect(&self, foreign: &Foreign, mut request: Request<Body>) -> anyhow::Result<Response<Body>> {
-        let bus: &Bus = &self.inner.bus;
-        let question = about(bus.name(), 0, relay::Body::Upgrade(RelayUpgrade {}));
-        let receipt = bus.relay(&foreign.owner, &question, RECEIPT).await?;
-        anyhow::ensure!(receipt.taken, "the owner takes no connections of gateways");
-        let stream = TcpStream::connect(&receipt.address).await?;
-        stream.set_nodelay(true)?;
-        let stream = match &self.inner.certificate {
-            Some(certificate) => Either::Left(certificate.connect(stream).await?),
-            None => Either::Right(stream),
-        };
+        anyhow::ensure!(
+            !request.headers().contains_key(CARRIED),
+            "it was carried here already"
+        );
+        let stream = tokio::time::timeout(PATIENCE, self.reach(&foreign.owner)).await??;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection.with_upgrades());
 
         let mut asked = Request::new(Body::empty());
         *asked.uri_mut() = request.uri().clone();
         *asked.headers_mut() = request.headers().clone();
+        asked.headers_mut().insert(CARRIED, HeaderValue::from_static("1"));
         let peer = request.extensions().get::<ConnectInfo<Peer>>().cloned();
         let client = hyper::upgrade::on(&mut request);
-        let mut answer = sender.send_request(asked).await?;
+        let mut answer = tokio::time::timeout(UPGRADE, sender.send_request(asked)).await??;
         anyhow::ensure!(
             answer.status() == StatusCode::SWITCHING_PROTOCOLS,
             "the owner answered {}",
@@ -139,12 +147,29 @@ impl Relay {
         Ok(response)
     }
 
+    /// A connection to the owner of a session.
+    async fn reach(&self, owner: &str) -> anyhow::Result<Either<TlsStream<TcpStream>, TcpStream>> {
+        let bus = &self.inner.bus;
+        let question = about(bus.name(), 0, relay::Body::Upgrade(RelayUpgrade {}));
+        let receipt = bus.relay(owner, &question, RECEIPT).await?;
+        anyhow::ensure!(receipt.taken, "the owner takes no connections of gateways");
+        let stream = TcpStream::connect(&receipt.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(match &self.inner.certificate {
+            Some(certificate) => Either::Left(certificate.connect(stream).await?),
+            None => Either::Right(stream),
+        })
+    }
+
     fn remember(&self, wire: Arc<Wire>) -> Forget {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.inner.carried).insert(number, wire);
+        lock(&self.inner.carried).insert(number, Arc::clone(&wire));
+        // The connection to the owner is one more.
+        wire.opened();
         Forget {
             relay: self.clone(),
             number,
+            wire,
         }
     }
 }
@@ -152,6 +177,7 @@ impl Relay {
 impl Drop for Forget {
     fn drop(&mut self) {
         lock(&self.relay.inner.carried).remove(&self.number);
+        self.wire.closed();
     }
 }
 
@@ -163,7 +189,7 @@ mod tests {
     async fn the_own_address_is_the_one_towards_nats() {
         for url in [
             "nats://127.0.0.1:4222",
-            "tls://user:secret@127.0.0.1:4222, nats://other:4222",
+            "tls://user:secret@127.0.0.1, nats://other:4222",
         ] {
             let address = own_address(url, 4004).await.unwrap();
             assert_eq!(address, ([127, 0, 0, 1], 4004).into(), "{url}");

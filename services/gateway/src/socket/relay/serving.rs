@@ -11,7 +11,7 @@ use parlance_proto::v1::{RelayAnswer, RelayPart, RelayReceipt, RelayRequest, rel
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{Gathered, RECEIPT, Relay, about, count, lock, parts, unknown_session};
+use super::{Gathered, Poll, RECEIPT, Relay, about, count, lock, parts, unknown_session};
 use crate::socket::handshake::Engine;
 use crate::socket::sessions::Sessions;
 
@@ -34,6 +34,12 @@ struct Coming {
     since: Instant,
 }
 
+/// Forgets a request at its end, whatever the end is.
+struct Settled {
+    relay: Relay,
+    key: (String, u64),
+}
+
 /// Requests that have not come whole, by their gateway and its number.
 type Gathering = HashMap<(String, u64), Coming>;
 
@@ -50,10 +56,15 @@ impl Relay {
     ) -> anyhow::Result<()> {
         let mut relays = self.inner.bus.subscribe_relays(self.inner.bus.name()).await?;
         let mut gathering = Gathering::new();
+        let mut tidy = tokio::time::interval(GATHERING / 3);
         loop {
             let incoming = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 incoming = relays.next() => incoming,
+                _ = tidy.tick() => {
+                    gathering.retain(|_, coming| coming.since.elapsed() < GATHERING);
+                    continue;
+                }
             };
             let Some(mut incoming) = incoming else {
                 anyhow::bail!("the connection to NATS is closed for good");
@@ -80,7 +91,10 @@ impl Relay {
             Some(relay::Body::Part(part)) if is_mine => self.take_part(key.1, part),
             Some(relay::Body::Request(mut head)) => {
                 let part = head.part.take().unwrap_or_default();
-                gathering.retain(|_, coming| coming.since.elapsed() < GATHERING);
+                // Much is taken only for those who are here.
+                if part.more && !self.inner.polls.contains_key(&head.session) {
+                    return RelayReceipt::default();
+                }
                 let coming = Coming {
                     head,
                     body: Gathered::default(),
@@ -91,7 +105,7 @@ impl Relay {
                 self.gather(key, part, gathering, engine, sessions)
             }
             Some(relay::Body::Part(part)) => self.gather(key, part, gathering, engine, sessions),
-            Some(relay::Body::Abandon(_)) => self.give_up(&key),
+            Some(relay::Body::Abandon(_)) => gathering.remove(&key).is_some() || self.give_up(&key),
             Some(relay::Body::Waiting(waiting)) => {
                 let served = lock(&self.inner.served);
                 let (gateway, _) = key;
@@ -138,6 +152,10 @@ impl Relay {
         let cancelled = CancellationToken::new();
         lock(&self.inner.served).insert(key.clone(), Served::Running(cancelled.clone()));
         let (relay, engine, sessions) = (self.clone(), engine.clone(), sessions.clone());
+        let settled = Settled {
+            relay: self.clone(),
+            key,
+        };
         tokio::spawn(async move {
             let is_poll = coming.head.method == Method::GET.as_str();
             let session = coming.head.session.clone();
@@ -146,8 +164,8 @@ impl Relay {
                 response = relay.run(coming.head, body, engine, &sessions) => response,
                 () = cancelled.cancelled() => return,
             };
-            let delivered = relay.answer(&key, response).await;
-            lock(&relay.inner.served).remove(&key);
+            let delivered = relay.answer(&settled.key, response).await;
+            drop(settled);
             if !delivered && is_poll {
                 count("lost");
                 sessions.close_polling(session);
@@ -172,14 +190,16 @@ impl Relay {
         let Ok(request) = request else {
             return unknown_session();
         };
-        if request.method() == Method::GET && self.is_repeated(&head.session, request.uri()) {
+        let poll = Poll::of(request.method(), request.uri());
+        if self.is_repeated(&head.session, poll.as_ref()) {
             sessions.close_polling(head.session);
             return unknown_session();
         }
-        match engine.oneshot(request).await {
-            Ok(response) => response.map(Body::new),
-            Err(never) => match never {},
+        let Ok(response) = engine.oneshot(request).await;
+        if response.status() == StatusCode::OK {
+            self.answered(&head.session, poll);
         }
+        response.map(Body::new)
     }
 
     /// False when the answer cannot have reached the client.
@@ -227,5 +247,11 @@ impl Relay {
             }
             Some(Served::Answering) | None => false,
         }
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        lock(&self.relay.inner.served).remove(&self.key);
     }
 }
