@@ -468,6 +468,7 @@ async fn messages_of_services_and_pushes_are_replayed_as_what_they_were() {
         user,
         password,
         credentials_file: String::new(),
+        tls: parlance_bus::Tls::default(),
     };
     let bus = Bus::connect(&settings).await.unwrap();
     bus.connected().await;
