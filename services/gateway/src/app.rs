@@ -168,11 +168,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// Whether a host is this machine for itself alone.
-fn is_local(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// The listener for clients, and what keeps its certificate current.
 fn accepting(
     settings: &Settings,
@@ -189,6 +184,11 @@ fn accepting(
         certificate,
         Duration::from_millis(settings.socket.connect_timeout_ms),
     )
+}
+
+/// Whether a host is this machine for itself alone.
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Where other gateways reach this one; empty where they cannot.

@@ -96,6 +96,12 @@ pub const MEASURES: &[Measure] = &[
         "Polling requests of other gateways' connections, by what became of them.",
     ),
     measure(
+        "chat_gateway_tls_handshakes_total",
+        Counter,
+        &["result"],
+        "TLS handshakes with clients and other gateways, by what became of them.",
+    ),
+    measure(
         "chat_gateway_slow_consumers_total",
         Counter,
         &["kind"],

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use parlance_harness::Stack;
 use parlance_harness::devstack::process::Process;
-use parlance_harness::environment::unix_seconds;
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::load::Load;
 use serde::Deserialize;
@@ -73,9 +72,8 @@ struct Line {
 /// One gateway that went.
 struct Turn {
     sessions: f64,
-    /// Milliseconds since 1970.
-    began: i64,
-    ended: i64,
+    /// What the crowd wrote down until all were back.
+    lines: Vec<Line>,
     took: Duration,
 }
 
@@ -151,15 +149,25 @@ impl Crowd {
             let count = |event: &str| lines.iter().filter(|line| line.event == event).count();
             equal(count("connected") - count("disconnected"), &self.size)
         };
-        eventually(CROWDED, "the whole crowd is connected", connected)
-            .await
-            .unwrap();
+        let outcome = eventually(CROWDED, "the whole crowd is connected", connected).await;
+        if let Err(error) = outcome {
+            panic!("{error}: {:?}", self.absent());
+        }
     }
-}
 
-/// Milliseconds since 1970, as the clients have it: one machine, one clock.
-fn now_ms(epoch: (i64, Instant)) -> i64 {
-    epoch.0 + i64::try_from(epoch.1.elapsed().as_millis()).unwrap()
+    /// What was last written down of those who are not connected.
+    fn absent(&self) -> BTreeMap<String, Vec<Line>> {
+        let mut own: BTreeMap<String, Vec<Line>> =
+            (0..self.size).map(|number| (name(number), vec![])).collect();
+        for line in self.since(0) {
+            own.entry(line.user.clone()).or_default().push(line);
+        }
+        own.retain(|_, lines| {
+            let state = lines.iter().rfind(|line| line.event != "presence");
+            state.is_none_or(|line| line.event != "connected")
+        });
+        own
+    }
 }
 
 /// A replica goes as in a rolling update, and comes again.
@@ -174,7 +182,7 @@ async fn replaced(process: &Process, within: Duration) -> Duration {
 }
 
 /// The most connections made within any [`WINDOW_MS`].
-fn steepest(times: &mut [i64]) -> usize {
+fn steepest(mut times: Vec<i64>) -> usize {
     times.sort_unstable();
     let within = |(index, end): (usize, &i64)| {
         let first = times.partition_point(|time| *time <= end - WINDOW_MS);
@@ -218,21 +226,18 @@ impl Scale {
         let crowd = Crowd::gather(&stack, self.clients - load.users).await;
         let mut player = load.start(&stack).await.unwrap();
         player.goes_on_for(Duration::from_secs(5)).await.unwrap();
-        let epoch = (unix_seconds() * 1_000, Instant::now());
         let mark = crowd.mark();
         player.mark("fault").await.unwrap();
 
         let mut turns = Vec::new();
         for gateway in stack.gateways() {
             let sessions = metric(gateway, "chat_gateway_connections").await.unwrap();
-            let began = now_ms(epoch);
+            let mark = crowd.mark();
             let took = replaced(gateway, grace).await;
             crowd.all_connected().await;
-            let ended = now_ms(epoch);
             turns.push(Turn {
                 sessions,
-                began,
-                ended,
+                lines: crowd.since(mark),
                 took,
             });
         }
@@ -269,38 +274,26 @@ impl Scale {
         let mut steep = Vec::new();
         for Turn {
             sessions,
-            began,
-            ended,
+            lines,
             took,
         } in turns
         {
-            // The clock was read in whole seconds.
-            let own = |line: &&Line| line.at >= began - 1_000 && line.at <= ended + 1_000;
-            let mut times: Vec<_> = of("connected").filter(own).map(|line| line.at).collect();
+            let times = |event: &str| {
+                let own = lines.iter().filter(|line| line.event == event);
+                own.map(|line| line.at).collect::<Vec<_>>()
+            };
             // Also those whose session is elsewhere and whose WebSocket came in here.
-            let clients = of("disconnected").filter(own).count();
+            let clients = times("disconnected").len();
             let configured = clients as f64 / self.drain.as_secs_f64();
             // Clients wait for 0.5 to 1.5 s of their own choice: that spreads what was even, as if by chance.
             let most = configured + 3.0 * configured.sqrt() + 1.0;
-            let seen = steepest(&mut times);
+            let seen = steepest(times("connected"));
             steep.push(format!(
-                "{clients} clients ({sessions:.0} sessions) / {:.0} s = {configured:.0}/s, seen at most {seen}/s, exit after {:.1} s",
+                "{clients} clients ({sessions:.0} sessions) / {:.0} s = {configured:.0}/s, seen at most {seen}/s, \
+                 exit after {:.1} s",
                 self.drain.as_secs_f64(),
                 took.as_secs_f64()
             ));
-            let each_second = |event| {
-                let mut counts = BTreeMap::<i64, usize>::new();
-                for line in of(event).filter(own) {
-                    *counts.entry((line.at - began).div_euclid(1_000)).or_default() += 1;
-                }
-                counts
-            };
-            println!(
-                "went: {:?}; came: {:?}; refused: {:?}",
-                each_second("disconnected"),
-                each_second("connected"),
-                each_second("refused")
-            );
             assert!(seen as f64 <= most, "reconnected too fast: {steep:?}");
         }
         let line = format!(
