@@ -22,6 +22,8 @@ use crate::store::leases;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Patience for whatever an operator asks.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Patience for NATS to tell what waits: below that of an operator.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// What the answering needs.
 #[derive(Clone)]
@@ -125,7 +127,7 @@ impl Operations {
             ops::Body::CountInstances(_) => ops_reply::Body::Instances(self.instances().await?),
             ops::Body::ListPartitions(_) => ops_reply::Body::Partitions(self.leases().await?),
             ops::Body::GetLag(_) => ops_reply::Body::Lag(Lag {
-                streams: self.bus.lag().await?,
+                streams: looked(self.bus.lag()).await?,
             }),
             ops::Body::ListDeadLetters(asked) => ops_reply::Body::DeadLetters(self.list(asked).await?),
             ops::Body::GetDeadLetter(asked) => ops_reply::Body::DeadLetter(self.show(asked).await?),
@@ -149,7 +151,7 @@ impl Operations {
             let mut connection = self.database.reads.acquire().await?;
             leases::all(&mut connection).await?
         };
-        let lag = self.bus.partition_lag().await?;
+        let lag = looked(self.bus.partition_lag()).await?;
         let pulled: HashMap<_, _> = lag
             .iter()
             .map(|lag| ((i32::from(lag.partition), lag.epoch), lag))
@@ -171,6 +173,16 @@ impl Operations {
             partitions: partitions.collect(),
         })
     }
+}
+
+/// What NATS tells. It does not answer what a role may not ask.
+async fn looked<T>(look: impl Future<Output = Result<T, parlance_bus::Error>>) -> Result<T, Failure> {
+    let late = || {
+        let message =
+            "NATS does not say what waits; its log tells whether persistence may list its consumers";
+        Failure::refused(ErrorCode::Unavailable, message)
+    };
+    Ok(tokio::time::timeout(LOOK, look).await.map_err(|_| late())??)
 }
 
 fn unknown() -> Error {

@@ -452,14 +452,6 @@ async fn messages_of_services_and_pushes_are_replayed_as_what_they_were() {
         .await
         .unwrap();
 
-    let push = Push {
-        recipient_ids: vec!["somebody".to_owned()],
-        ..Push::default()
-    };
-    let subject = format!("chat.push.{conversation}");
-    let id = park(&stack, &subject, None, &push.encode_to_vec()).await;
-    let replayed = shown(&stack, &["dead-letters", "replay", &id]).await;
-    assert_eq!(replayed["replayed_to"], json!([subject]));
     let (user, password) = stack.credentials(Role::Push);
     let settings = ConnectSettings {
         url: stack.nats_url().into(),
@@ -472,7 +464,18 @@ async fn messages_of_services_and_pushes_are_replayed_as_what_they_were() {
     };
     let bus = Bus::connect(&settings).await.unwrap();
     bus.connected().await;
-    let mut feed = bus.pushes().await.unwrap();
+    let bound = || async { bus.pushes().await };
+    let mut feed = eventually(PATIENCE, "the consumer of pushes", bound)
+        .await
+        .unwrap();
+    let push = Push {
+        recipient_ids: vec!["somebody".to_owned()],
+        ..Push::default()
+    };
+    let subject = format!("chat.push.{conversation}");
+    let id = park(&stack, &subject, None, &push.encode_to_vec()).await;
+    let replayed = shown(&stack, &["dead-letters", "replay", &id]).await;
+    assert_eq!(replayed["replayed_to"], json!([subject]));
     let taken = async {
         loop {
             let fed = feed.next_batch(1).await.unwrap().remove(0);
