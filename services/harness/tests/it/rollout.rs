@@ -271,7 +271,7 @@ impl Scale {
         }
         let saw = |line: &Line| format!("{} saw {} {}", line.user, line.of, line.status);
         let flaps: Vec<_> = of("presence").take(5).map(saw).collect();
-        let mut steep = Vec::new();
+        let (mut steep, mut too_fast) = (Vec::new(), false);
         for Turn {
             sessions,
             lines,
@@ -285,8 +285,9 @@ impl Scale {
             // Also those whose session is elsewhere and whose WebSocket came in here.
             let clients = times("disconnected").len();
             let configured = clients as f64 / self.drain.as_secs_f64();
-            // Clients wait for 0.5 to 1.5 s of their own choice: that spreads what was even, as if by chance.
-            let most = configured + 3.0 * configured.sqrt() + 1.0;
+            // Clients wait for 0.5 to 1.5 s of their own choice: that spreads what was even, as if by chance, and
+            // this is the largest of many windows.
+            let most = configured + 5.0 * configured.sqrt() + 1.0;
             let seen = steepest(times("connected"));
             steep.push(format!(
                 "{clients} clients ({sessions:.0} sessions) / {:.0} s = {configured:.0}/s, seen at most {seen}/s, \
@@ -294,7 +295,7 @@ impl Scale {
                 self.drain.as_secs_f64(),
                 took.as_secs_f64()
             ));
-            assert!(seen as f64 <= most, "reconnected too fast: {steep:?}");
+            too_fast |= seen as f64 > most;
         }
         let line = format!(
             "{}: {} clients, {} came again, {} refused, {} gave up, {} presence changes, {failed:?} failed sends; {}; {reasons:?}",
@@ -307,6 +308,7 @@ impl Scale {
             steep.join("; "),
         );
         println!("{line}");
+        assert!(!too_fast, "reconnected too fast: {line}");
         assert!(
             of("connected").count() >= size,
             "not all gateways were restarted: {line}"
