@@ -307,8 +307,9 @@ async fn connect(stack: &Stack) -> String {
     loop {
         let said = http.get(&own).send().await.unwrap().text().await.unwrap();
         // Heartbeats come in between.
-        if said != "2" {
-            return said;
+        let mut packets = said.split('\u{1e}').filter(|packet| *packet != "2");
+        if let Some(packet) = packets.next() {
+            return packet.to_owned();
         }
     }
 }
