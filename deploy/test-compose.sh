@@ -20,6 +20,13 @@ export STACK=compose DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 COMPOSE_PROJEC
 export PARLANCE_DEVSTACK_DIR=${PARLANCE_DEVSTACK_DIR:-$repository/.devstack/compose-test}
 export PARLANCE_JWT_SECRET=test-compose-secret-$RANDOM$RANDOM PORT=${PORT:-4004}
 
+# Takes its own stack down with all data at the end, so there must be none of that name that somebody needs.
+refuse_others() {
+  local label=label=com.docker.compose.project=$COMPOSE_PROJECT_NAME
+  [ -z "$(docker ps --all --quiet --filter "$label")$(docker volume ls --quiet --filter "$label")" ] \
+    || fail "a stack of the project $COMPOSE_PROJECT_NAME exists in this engine; take it down first (make down)"
+}
+
 # ---- an engine of our own ------------------------------------------------------------------------------------
 
 unpack_engine() {
@@ -200,6 +207,7 @@ DEV=${CARGO_TARGET_DIR:-target}/debug/parlance-dev
 links_before=$(ip -o link 2>/dev/null | wc -l)
 
 if docker info >/dev/null 2>&1; then
+  refuse_others
   echo "An engine answers: it is used, with the images that the files name."
   if ! command -v docker-compose >/dev/null; then compose() { docker compose "$@"; }; fi
   trap finish EXIT

@@ -119,6 +119,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
     telemetry::describe_all(measures::MEASURES);
     signals::begin(settings.socket.max_connections);
+    check_file_limit(settings.socket.max_connections);
     let bus = Bus::connect(&settings.connection(instance.clone()))
         .await
         .context("nats.url")?;
@@ -166,6 +167,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         .await;
     telemetry.shutdown();
     Ok(code)
+}
+
+/// Says when connections will fail before the replica counts as full.
+fn check_file_limit(max_connections: usize) {
+    match startup::raise_file_limit() {
+        Ok(Some(limit)) if limit <= max_connections as u64 => tracing::warn!(
+            limit,
+            max_connections,
+            "the limit of open files is below socket.max_connections: raise it (ulimit -n), or lower the setting"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
 }
 
 /// The listener for clients, and what keeps its certificate current.

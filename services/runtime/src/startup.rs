@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
@@ -47,6 +48,23 @@ impl fmt::Display for StartupError {
 }
 
 impl std::error::Error for StartupError {}
+
+/// Lets the process open as many files as it may: container runtimes begin with a soft limit of 1,024, for programs
+/// that cannot count further. Returns the limit; `None` where there is none.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise_file_limit() -> io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )?;
+    Ok(limit.maximum)
+}
 
 /// Turns the outcome of a program into its exit code: 64 for bad configuration, 1 for any other
 /// error, which is printed as one line `parlance-<service>: …` on stderr.

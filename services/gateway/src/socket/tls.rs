@@ -1,4 +1,4 @@
-//! TLS towards clients: the certificate, its renewal, and handshakes that hold up nobody else.
+//! TLS towards clients: the certificate, its renewal, and handshakes beside each other.
 //!
 //! Must not know sessions or events, nor what is written over a connection.
 
@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks at the files. Contents are compared, because mounted secrets change by a symbolic link.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// Handshakes under way at once; who comes meanwhile waits in the kernel.
+/// Handshakes under way at once. Beyond it newcomers wait in the kernel until one ends, at the latest after the
+/// patience with each: who opens connections and says nothing can slow newcomers down, a load balancer's work to stop.
 const MAX_UNDER_WAY: usize = 2048;
 
 /// The certificate that clients are shown. Cheap to clone.

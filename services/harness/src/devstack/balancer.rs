@@ -96,20 +96,30 @@ fn unpack(folder: &Path) -> anyhow::Result<()> {
     if environment::program("apt-get").is_none() {
         bail!("no load balancer: {REMEDY}");
     }
-    let mut apt = Command::new("apt-get");
-    apt.args([
-        "install",
-        "--download-only",
-        "--yes",
-        "--no-install-recommends",
-        "--quiet",
-        "-o",
-        "Debug::NoLocking=1",
-        "-o",
-    ])
-    .arg(format!("Dir::Cache::archives={}", packages.display()))
-    .arg("haproxy");
-    finish(apt).with_context(|| format!("cannot download the load balancer: {REMEDY}"))?;
+    let download = || {
+        let mut apt = Command::new("apt-get");
+        apt.args([
+            "install",
+            "--download-only",
+            "--yes",
+            "--no-install-recommends",
+            "--quiet",
+            "-o",
+            "Debug::NoLocking=1",
+            "-o",
+        ])
+        .arg(format!("Dir::Cache::archives={}", packages.display()))
+        .arg("haproxy");
+        finish(apt)
+    };
+    if download().is_err() {
+        // A fresh image has no lists of packages, and only root may fetch them.
+        let mut update = Command::new("apt-get");
+        update.args(["update", "--quiet"]);
+        finish(update)
+            .and_then(|()| download())
+            .with_context(|| format!("cannot download the load balancer: {REMEDY}"))?;
+    }
     for package in fs::read_dir(&packages)?.flatten() {
         if package.path().extension().is_some_and(|suffix| suffix == "deb") {
             let mut dpkg = Command::new("dpkg-deb");

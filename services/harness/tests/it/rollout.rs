@@ -298,13 +298,14 @@ impl Scale {
             too_fast |= seen as f64 > most;
         }
         let line = format!(
-            "{}: {} clients, {} came again, {} refused, {} gave up, {} presence changes, {failed:?} failed sends; {}; {reasons:?}",
+            "{}: {} clients, {} came again, {} refused, {} gave up, {} presence changes, {} failed sends; {}; {reasons:?}",
             self.name,
             size,
             of("connected").count(),
             of("refused").count(),
             of("gave-up").count(),
             of("presence").count(),
+            failed.len(),
             steep.join("; "),
         );
         println!("{line}");
