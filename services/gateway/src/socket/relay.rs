@@ -2,8 +2,8 @@
 //! load balancer needs sticky sessions.
 //!
 //! A session begun by polling has its owner's name in its id. Whoever gets a request with another's name hands it
-//! to the owner over NATS ([`asking`]) and the owner's engine answers it ([`serving`]); a WebSocket is carried there
-//! directly ([`carrying`]). What may have been lost on the way ends the session: its client comes again and catches
+//! to the owner over NATS (`asking`) and the owner's engine answers it (`serving`); a WebSocket is carried there
+//! directly (`carrying`). What may have been lost on the way ends the session: its client comes again and catches
 //! up, which is better than a gap nobody sees.
 //!
 //! Must not know what the packets say.
