@@ -49,7 +49,7 @@ test-faults: $(PACKAGES) faulty ## Run the whole fault suite and print its table
 	@rm -f $(FAULTY)/table; code=0; \
 	PARLANCE_FAULTS_TABLE=$(abspath $(FAULTY))/table cargo test --workspace --test it -- --include-ignored \
 	  --test-threads=2 \
-	  $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,--skip f14_) faults:: mutants:: kills:: || code=1; \
+	  $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,--skip f14_) faults:: mutants:: kills:: journals:: || code=1; \
 	services/harness/fault-table $(FAULTY)/table || code=1; exit $$code
 
 # The services once more, with the failpoints that the fault suite needs; other crates are built once.

@@ -107,7 +107,9 @@ async fn direct(stack: &Stack, user: &str, other: &str) -> String {
 /// Partitions and streams.
 async fn assert_waiting(stack: &Stack) {
     let shared_out = || async {
-        let partitions = shown(stack, &["partitions"]).await;
+        // It says so by its exit code where nobody works a partition yet.
+        let output = parlance(stack, &["partitions", "--json"], "").await;
+        let partitions: Value = serde_json::from_slice(&output.stdout)?;
         let partitions = list(&partitions);
         let owners: BTreeSet<_> = partitions.iter().map(|one| one["owner"].as_str()).collect();
         let pulled = partitions.iter().filter(|one| one["pulled"] == true).count();
