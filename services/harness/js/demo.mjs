@@ -3,6 +3,8 @@
 import { randomUUID } from 'node:crypto';
 import { io } from 'socket.io-client';
 
+/** How often a client says that its user still types. */
+const TYPING_MS = 500;
 const PATIENCE_MS = 10_000;
 const EVENTS = [
   'message:new', 'message:edited', 'message:deleted', 'receipt:updated', 'typing', 'conversation:new', 'error',
@@ -96,8 +98,13 @@ function setting(name) {
 
 async function exchange(from, to, conversation, content) {
   const about = (payload) => payload.conversation_id === conversation.id;
-  await from.does('typing', { conversation_id: conversation.id, is_typing: true });
-  await to.sees('typing', (payload) => about(payload) && payload.is_typing, () => `sees   ${from.name} typing …`);
+  // Told to whoever looks at this moment, so it is said again for as long as somebody types.
+  const typing = () => from.does('typing', { conversation_id: conversation.id, is_typing: true });
+  await typing();
+  const types = setInterval(() => typing().catch(() => {}), TYPING_MS);
+  await to
+    .sees('typing', (payload) => about(payload) && payload.is_typing, () => `sees   ${from.name} typing …`)
+    .finally(() => clearInterval(types));
   const sent = await from.sends(conversation, content);
   await to.sees('message:new', (message) => message.id === sent.id, (message) => {
     if (message.content !== content) throw new Error(`${to.name} got other text: ${message.content}`);
