@@ -1,142 +1,128 @@
 //! What a gateway measures, described once. A label has few values, and none that a client chooses.
 
 use parlance_runtime::telemetry::Kind::{Counter, Gauge, Histogram};
-use parlance_runtime::telemetry::{Kind, Measure};
+use parlance_runtime::telemetry::Measure;
 
 /// All of them.
 pub const MEASURES: &[Measure] = &[
-    measure(
+    Measure::new(
         "chat_gateway_connections",
         Gauge,
         &["transport"],
         "Connected clients.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_connections_limit",
         Gauge,
         &[],
         "Connections beyond which newcomers are sent elsewhere.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_commands_total",
         Counter,
         &["outcome"],
         "Commands of clients, by what they were told.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_connects_total",
         Counter,
         &["result"],
         "Connects that were let in or refused.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_disconnects_total",
         Counter,
         &["reason"],
         "Connections that ended, by cause.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_events_total",
         Counter,
         &["direction", "event"],
         "Events from and to clients, by their name in the dialect.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_inflight_commands",
         Gauge,
         &[],
         "Commands whose outcome clients wait for.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_rooms",
         Gauge,
         &[],
         "Conversations followed for connected clients.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_repairs_total",
         Counter,
         &["cause"],
         "Rooms that fetched what the bus had lost.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_resyncs_total",
         Counter,
         &[],
         "Rooms that began anew because the database was restored.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_queries_repeated_total",
         Counter,
         &[],
         "Questions asked again because no answer came at once.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_jwks_fetches_total",
         Counter,
         &["result"],
         "Fetches of the identity provider's keys.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_token_renewals_total",
         Counter,
         &["result"],
         "Connections that asked to stand on a newer token.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_control_total",
         Counter,
         &["kind"],
         "Orders to end connections or tokens.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_relayed_total",
         Counter,
         &["result"],
         "Polling requests of other gateways' connections, by what became of them.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_tls_handshakes_total",
         Counter,
         &["result"],
         "TLS handshakes with clients and other gateways, by what became of them.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_slow_consumers_total",
         Counter,
         &["kind"],
         "Clients disconnected because they read too slowly.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_draining",
         Gauge,
         &[],
         "1 while the gateway sends its clients elsewhere, before it ends.",
     ),
-    measure(
+    Measure::new(
         "chat_gateway_lease_lapses_total",
         Counter,
         &[],
         "Times the gateway was taken for dead and began anew.",
     ),
-    measure(
+    Measure::new(
         "chat_message_delivery_seconds",
         Histogram,
         &[],
         "From the commit of a message to its hand-over to the sockets.",
     ),
 ];
-
-const fn measure(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Measure {
-    Measure {
-        name,
-        kind,
-        labels,
-        help,
-    }
-}

@@ -1,20 +1,13 @@
-//! Metrics that no event brings about: counters that shall be zero before the first event, and what is fixed.
-//! Alerts compare with what was before, and before a counter exists there is nothing.
+//! Metrics that no event brings about: counters with labels that shall be zero before the first event, and what is
+//! fixed. Alerts compare with what was before, and before a counter exists there is nothing; those without labels
+//! begin where they are described.
 
 use crate::error::ClientError;
 
-/// Shows what is fixed, and every counter that alerts look at.
+/// Shows what is fixed, and every value of a label that alerts look at.
 #[expect(clippy::cast_precision_loss, reason = "nobody has that many connections")]
 pub fn begin(max_connections: usize) {
     metrics::gauge!("chat_gateway_connections_limit").set(max_connections as f64);
-    metrics::gauge!("chat_gateway_draining").set(0.0);
-    for name in [
-        "chat_gateway_lease_lapses_total",
-        "chat_gateway_queries_repeated_total",
-        "chat_gateway_resyncs_total",
-    ] {
-        metrics::counter!(name).increment(0);
-    }
     for (name, label, values) in [
         (
             "chat_gateway_commands_total",

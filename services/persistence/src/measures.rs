@@ -1,119 +1,105 @@
 //! What persistence measures, described once. A label has few values, and none that a client chooses.
 
 use parlance_runtime::telemetry::Kind::{Counter, Gauge, Histogram};
-use parlance_runtime::telemetry::{Kind, Measure};
+use parlance_runtime::telemetry::Measure;
 
 /// All of them.
 pub const MEASURES: &[Measure] = &[
-    measure(
+    Measure::new(
         "chat_persistence_batch_size",
         Histogram,
         &[],
         "Commands of a transaction.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_batch_retries_total",
         Counter,
         &[],
         "Transactions tried again because the database did not commit them.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_commit_seconds",
         Histogram,
         &[],
         "Duration of a transaction, commit included.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_lag_messages",
         Gauge,
         &["partition"],
         "Commands that waited behind those taken last; 0 on a replica that does not own the partition.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_commands_total",
         Counter,
         &["kind", "outcome"],
         "Commands that were answered.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_dead_letters_total",
         Counter,
         &[],
         "Messages parked because they can never be carried out.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_partitions",
         Gauge,
         &[],
         "Partitions that all replicas share.",
     ),
-    measure(
+    Measure::new(
         "chat_bus_stream_messages",
         Gauge,
         &["stream"],
         "Messages that a stream holds.",
     ),
-    measure(
+    Measure::new(
         "chat_bus_stream_bytes",
         Gauge,
         &["stream"],
         "Bytes that a stream holds.",
     ),
-    measure(
+    Measure::new(
         "chat_bus_stream_limit_bytes",
         Gauge,
         &["stream"],
         "Bytes that a stream may hold.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_partitions_owned",
         Gauge,
         &[],
         "Partitions whose lease this replica holds.",
     ),
-    measure("chat_persistence_takeovers_total", Counter, &[], "Leases taken."),
-    measure(
+    Measure::new("chat_persistence_takeovers_total", Counter, &[], "Leases taken."),
+    Measure::new(
         "chat_persistence_query_seconds",
         Histogram,
         &["name"],
         "Duration of an answer to a gateway.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_presence_changes_total",
         Counter,
         &["status"],
         "Changes of how users are seen.",
     ),
-    measure(
+    Measure::new(
         "chat_persistence_gateways_lost_total",
         Counter,
         &[],
         "Gateways given up because they were silent.",
     ),
-    measure(
+    Measure::new(
         "chat_push_events_total",
         Counter,
         &[],
         "Pushes handed to the service that carries them out.",
     ),
-    measure(
+    Measure::new(
         "chat_push_parked_total",
         Counter,
         &[],
         "Pushes parked because no service acknowledged them.",
     ),
 ];
-
-const fn measure(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Measure {
-    Measure {
-        name,
-        kind,
-        labels,
-        help,
-    }
-}

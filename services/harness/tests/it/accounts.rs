@@ -116,7 +116,8 @@ fn refusals(stack: &Stack) -> Vec<String> {
     found
 }
 
-async fn push_service(stack: &Stack) -> Bus {
+/// Connected as the service that carries pushes out.
+pub async fn push_service(stack: &Stack) -> Bus {
     let (user, password) = stack.credentials(Role::Push);
     let settings = ConnectSettings {
         url: stack.nats_url().into(),

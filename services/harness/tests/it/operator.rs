@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use parlance_bus::{Bus, ConnectSettings, subject};
+use parlance_bus::subject;
 use parlance_harness::Stack;
 use parlance_harness::devstack::accounts::Role;
 use parlance_harness::devstack::service::Kind;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
+use crate::accounts::push_service;
 use crate::presence::{Watchers, post};
 use crate::system_messages::Service;
 
@@ -454,18 +455,7 @@ async fn messages_of_services_and_pushes_are_replayed_as_what_they_were() {
         .await
         .unwrap();
 
-    let (user, password) = stack.credentials(Role::Push);
-    let settings = ConnectSettings {
-        url: stack.nats_url().into(),
-        name: "pushing".into(),
-        inbox_prefix: "_INBOX.push".into(),
-        user,
-        password,
-        credentials_file: String::new(),
-        tls: parlance_bus::Tls::default(),
-    };
-    let bus = Bus::connect(&settings).await.unwrap();
-    bus.connected().await;
+    let bus = push_service(&stack).await;
     let bound = || async { bus.pushes().await };
     let mut feed = eventually(PATIENCE, "the consumer of pushes", bound)
         .await

@@ -27,6 +27,23 @@ pub struct Measure {
     pub help: &'static str,
 }
 
+impl Measure {
+    /// A line of the table.
+    pub const fn new(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            labels,
+            help,
+        }
+    }
+}
+
 /// Describes the metrics of a service, and begins counters and gauges without labels with 0, so that a rate of them
 /// exists before the first time. Call once, after telemetry is installed.
 pub fn describe_all(measures: &[Measure]) {
