@@ -52,7 +52,9 @@ async fn stock_clients_of_every_transport_need_no_sticky_sessions() {
     let history = player.stop().await.unwrap();
     let rows = stack.database().await.unwrap();
     let report = check(&history, &Database::read(&rows).await.unwrap());
-    let relayed = sum(stack.gateways(), "chat_gateway_relayed_total", "result=\"ok\"").await;
+    let relayed = sum(stack.gateways(), "chat_gateway_relayed_total", "result=\"ok\"")
+        .await
+        .unwrap();
     println!("{report}\nrelayed {relayed}, troubles {:?}", troubles(&history));
     assert!(report.violations.is_empty(), "{report}");
     assert!(
@@ -118,7 +120,8 @@ async fn polling_scene() -> Scene {
         "chat_gateway_relayed_total",
         "result=\"ok\"",
     )
-    .await;
+    .await
+    .unwrap();
     assert!(relayed > 100.0, "only {relayed} requests were passed on");
     scene
 }
@@ -200,7 +203,8 @@ async fn a_polling_client_upgrades_wherever_its_websocket_arrives() {
         "chat_gateway_relayed_total",
         "result=\"carried\"",
     )
-    .await;
+    .await
+    .unwrap();
     assert!(carried > 0.0);
     let leaving = stack.gateway(0).wait_exit(Duration::from_secs(20)).await.unwrap();
     assert!(leaving.success(), "{leaving}");

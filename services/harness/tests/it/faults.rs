@@ -21,6 +21,8 @@ use parlance_harness::load::{Load, Player};
 use parlance_harness::stack::StackBuilder;
 use parlance_harness::{Stack, environment};
 
+use crate::metrics::metric;
+
 /// Load before the fault, so that it hits full pipes.
 const BEFORE: Duration = Duration::from_secs(3);
 /// Load while something is away.
@@ -160,23 +162,6 @@ async fn nothing_is_left_behind(stack: &Stack) {
         let memory = memory(process);
         assert!(memory < MOST_MEMORY_KB, "{} takes {memory} KB", process.name());
     }
-}
-
-/// The sum of a metric over its labels.
-pub(crate) async fn metric(process: &Process, name: &str) -> anyhow::Result<f64> {
-    let text = reqwest::get(format!("{}/metrics", process.internal_url()))
-        .await?
-        .text()
-        .await?;
-    let own = |line: &&str| {
-        line.strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with(['{', ' ']))
-    };
-    let values = text
-        .lines()
-        .filter(own)
-        .filter_map(|line| line.rsplit(' ').next());
-    Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
 }
 
 fn memory(process: &Process) -> u64 {

@@ -11,6 +11,7 @@ use parlance_proto::v1::Push;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
+use crate::metrics::sum;
 use crate::presence::{Watchers, post};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -142,17 +143,7 @@ async fn a_push_that_nobody_acknowledges_is_handed_out_three_times_and_parked() 
     };
     eventually(PATIENCE, "the push is parked", parked).await.unwrap();
     let counted = || async {
-        let mut sum = 0.0;
-        for replica in stack.persistence_replicas() {
-            let text = reqwest::get(format!("{}/metrics", replica.internal_url()))
-                .await?
-                .text()
-                .await?;
-            let count = text
-                .lines()
-                .find_map(|line| line.strip_prefix("chat_push_parked_total "));
-            sum += count.map_or(Ok(0.0), str::parse::<f64>)?;
-        }
+        let sum = sum(stack.persistence_replicas(), "chat_push_parked_total", "").await?;
         anyhow::ensure!((sum - 1.0).abs() < f64::EPSILON, "{sum}");
         Ok(())
     };

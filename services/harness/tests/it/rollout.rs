@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::faults::{REPAIRED, judge_those, metric};
+use crate::faults::{REPAIRED, judge_those};
+use crate::metrics::metric;
 
 const GATEWAYS: usize = 3;
 /// What the names of those begin with who do not send.

@@ -3,7 +3,8 @@
 use parlance_harness::Stack;
 use parlance_harness::load::Load;
 
-use super::{AWAY, CONVERGED, REPAIRED, Scene, assert_converged, metric};
+use super::{AWAY, CONVERGED, REPAIRED, Scene, assert_converged};
+use crate::metrics::metric;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f18_a_storm_of_repeats_over_all_gateways_is_one_message_each() {
