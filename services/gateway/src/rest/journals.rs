@@ -20,7 +20,6 @@ use super::participants::{add_members, change_role, remove_member};
 use super::{Asked, Body, Caller, Named, Names, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::commands::new_id;
-use crate::dialect::Answer;
 use crate::dialect::ConversationRef;
 use crate::dialect::schema;
 use crate::dialect::shape::{role_name, time};
@@ -380,7 +379,7 @@ async fn versions(
     path = "/journals/{id}/collaborators",
     operation_id = "share_journal",
     tag = "journals",
-    summary = "Lets a user read or write a journal.",
+    summary = "Lets a user read or write a journal; a collaborator gets the permission named.",
     params(("id" = ConversationRef, Path, description = "The journal, by any form of its id.")),
     request_body = ShareBody,
     responses(
@@ -401,21 +400,10 @@ async fn share(
     let present = before
         .participants
         .iter()
-        .find(|participant| participant.user_id == user.to_string());
-    let confirmed = match present {
-        Some(present) if present.role() != role => change_role(&shared, &caller, id, &user, role).await?,
-        _ => add_members(&shared, &caller, id, vec![user], role).await?,
-    };
-    let Answer::Conversation(_) = confirmed.answer else {
-        return Err(ClientError::internal());
-    };
-    answer(
-        &shared,
-        &caller,
-        id,
-        made(present.is_some() || confirmed.repeated),
-    )
-    .await
+        .any(|participant| participant.user_id == user.as_str());
+    let confirmed = add_members(&shared, &caller, id, vec![user], Some(role)).await?;
+    let repeated = present || confirmed.repeated;
+    answer(&shared, &caller, id, made(repeated)).await
 }
 
 #[utoipa::path(

@@ -45,18 +45,19 @@ struct RoleBody {
     role: String,
 }
 
-/// Adds users with a role; those that are there already stay as they are.
+/// Adds users. A role is given to those that are there already too; without one they keep theirs.
 pub(super) async fn add_members(
     shared: &Shared,
     caller: &Caller,
     id: ConversationId,
     users: Vec<UserId>,
-    role: Role,
+    role: Option<Role>,
 ) -> Result<Confirmed, ClientError> {
     let body = command::Body::AddMembers(AddMembers {
         user_ids: users.iter().map(ToString::to_string).collect(),
-        role: role.into(),
+        role: role.unwrap_or_default().into(),
         provision_users: shared.provision,
+        change_present: role.is_some(),
     });
     shared.commands.execute(caller.actor(), id, body).await
 }
@@ -118,12 +119,12 @@ fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientE
     path = "/conversations/{id}/participants",
     operation_id = "add_participants",
     tag = "participants",
-    summary = "Adds users; those that are there already stay as they are.",
+    summary = "Adds users. `role` is given to those that are there already too; without it they keep theirs.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = AddBody,
     responses(
-        (status = 201, description = "They were added.", body = json::ConversationJson<'_>),
-        (status = 200, description = "They had been added by this very request before.", body = json::ConversationJson<'_>),
+        (status = 201, description = "They were added, or have the role now.", body = json::ConversationJson<'_>),
+        (status = 200, description = "They were participants with this role before.", body = json::ConversationJson<'_>),
     ),
 )]
 async fn add(
@@ -140,12 +141,7 @@ async fn add(
     }
     shared.limits.participants(ids.len())?;
     let users = ids.into_iter().map(UserId::parse).collect::<Result<_, _>>()?;
-    let role = body
-        .role
-        .as_deref()
-        .map(role)
-        .transpose()?
-        .unwrap_or(Role::Member);
+    let role = body.role.as_deref().map(role).transpose()?;
     let confirmed = add_members(&shared, &caller, id, users, role).await?;
     answer(made(confirmed.repeated), &confirmed)
 }

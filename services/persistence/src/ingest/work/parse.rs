@@ -305,6 +305,7 @@ impl AddMembers {
             users,
             role,
             provision: add.provision_users,
+            change_present: add.change_present && role != Role::Unspecified,
         })
     }
 }
