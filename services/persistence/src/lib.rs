@@ -4,7 +4,8 @@
 
 pub mod config;
 pub mod database;
-pub mod error;
+mod emoji;
+mod error;
 pub mod identity;
 pub mod ingest;
 mod intake;

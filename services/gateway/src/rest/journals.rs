@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, Participant, Role,
     UpdateConversation, command, edit_journal,
 };
-use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
@@ -20,9 +20,8 @@ use super::participants::{add_members, change_role, remove_member};
 use super::{Asked, Body, Caller, Named, Names, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::commands::new_id;
-use crate::dialect::ConversationRef;
-use crate::dialect::schema;
 use crate::dialect::shape::{role_name, time};
+use crate::dialect::{ConversationRef, UserRef, schema};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -57,7 +56,7 @@ struct UpdateBody {
 #[schema(as = JournalShare)]
 struct ShareBody {
     #[serde(alias = "userId")]
-    user_id: String,
+    user_id: UserRef,
     #[schema(schema_with = permission_schema)]
     permission: String,
 }
@@ -395,7 +394,7 @@ async fn share(
 ) -> Result<Response, ClientError> {
     let body: ShareBody = parse(&body)?;
     let role = permission(&body.permission)?;
-    let user = UserId::parse(body.user_id)?;
+    let UserRef(user) = body.user_id;
     let before = seen(&shared, &caller, id).await?;
     let present = before
         .participants

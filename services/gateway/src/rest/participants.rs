@@ -15,10 +15,8 @@ use utoipa_axum::routes;
 use super::{Body, Caller, Named, Names, made, parse};
 use crate::app::Shared;
 use crate::commands::Confirmed;
-use crate::dialect::Answer;
-use crate::dialect::ConversationRef;
 use crate::dialect::native::json;
-use crate::dialect::schema;
+use crate::dialect::{Answer, ConversationRef, UserRef, schema};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -31,9 +29,9 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 #[schema(as = ParticipantAddition)]
 struct AddBody {
     #[serde(alias = "userId")]
-    user_id: Option<String>,
+    user_id: Option<UserRef>,
     #[serde(alias = "userIds", alias = "participant_ids", alias = "participantIds")]
-    user_ids: Option<Vec<String>>,
+    user_ids: Option<Vec<UserRef>>,
     #[schema(schema_with = maybe_role_schema)]
     role: Option<String>,
 }
@@ -124,7 +122,7 @@ fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientE
     request_body = AddBody,
     responses(
         (status = 201, description = "They were added, or have the role now.", body = json::ConversationJson<'_>),
-        (status = 200, description = "They were participants with this role before.", body = json::ConversationJson<'_>),
+        (status = 200, description = "Nothing changed: they were participants already.", body = json::ConversationJson<'_>),
     ),
 )]
 async fn add(
@@ -140,7 +138,7 @@ async fn add(
         return Err(ClientError::invalid("neither user_id nor user_ids names anybody"));
     }
     shared.limits.participants(ids.len())?;
-    let users = ids.into_iter().map(UserId::parse).collect::<Result<_, _>>()?;
+    let users = ids.into_iter().map(|UserRef(id)| id).collect();
     let role = body.role.as_deref().map(role).transpose()?;
     let confirmed = add_members(&shared, &caller, id, users, role).await?;
     answer(made(confirmed.repeated), &confirmed)

@@ -288,6 +288,41 @@ fn an_addition_changes_no_role_that_a_role_change_may_not() {
 }
 
 #[test]
+fn an_emoji_with_and_without_its_selector_is_one_reaction() {
+    let mut state = loaded();
+    let react = |command, who: &str, emoji: &str, remove| {
+        let react = React {
+            message: name(1),
+            emoji: emoji.into(),
+            remove,
+        };
+        work(command, who, Action::React(react))
+    };
+    let (plain, coloured) = ("\u{2764}", "\u{2764}\u{FE0F}");
+    let works = [
+        send(10, "bob", 1),
+        react(11, "bob", coloured, false),
+        react(12, "carol", plain, false),
+        react(13, "bob", plain, false),
+        react(14, "bob", plain, true),
+        react(15, "alice", plain, false),
+    ];
+    let effects = apply(&mut state, &works);
+    let repeated: Vec<bool> = effects
+        .outcomes
+        .iter()
+        .map(|outcome| events_of(outcome).1)
+        .collect();
+    assert_eq!(repeated, [false, false, false, true, false, false]);
+    let marks = &state.conversations[&group()].messages[&message_id(1)].reactions;
+    let marks: Vec<(&str, &str)> = marks
+        .iter()
+        .map(|mark| (mark.user_id.as_str(), mark.emoji.as_str()))
+        .collect();
+    assert_eq!(marks, [("carol", coloured), ("alice", coloured)]);
+}
+
+#[test]
 fn a_message_takes_fifty_different_emoji_and_no_more() {
     let mut state = loaded();
     apply(&mut state, &[send(10, "bob", 1)]);
