@@ -159,8 +159,8 @@ impl Operations {
             Ok(identity) => TokenVerdict {
                 valid: true,
                 reason: String::new(),
+                username: identity.username.unwrap_or_else(|| identity.user_id.to_string()),
                 user_id: identity.user_id.to_string(),
-                username: identity.username,
                 expires_at: identity.grant.expires_at,
                 issued_at: identity.grant.issued_at.unwrap_or_default(),
                 token_id: identity.grant.token_id.unwrap_or_default(),

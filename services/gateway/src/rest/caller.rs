@@ -16,7 +16,7 @@ use crate::error::ClientError;
 pub struct Caller {
     /// From the token.
     pub user: UserId,
-    /// From the token.
+    /// As the user is shown.
     pub username: String,
 }
 
@@ -33,22 +33,22 @@ impl FromRequestParts<Shared> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
         let identity = bearer(parts, shared).await?;
         shared.limits.admit(&identity.user_id)?;
-        let caller = Self {
-            user: identity.user_id,
-            username: identity.username,
-        };
-        let known = shared
-            .backend
-            .provision(Some(caller.actor()), shared.provision)
-            .await;
-        known.map_err(|error| {
+        let me = actor(
+            &identity.user_id,
+            identity.username.as_deref().unwrap_or_default(),
+        );
+        let known = shared.backend.provision(Some(me), shared.provision).await;
+        let known = known.map_err(|error| {
             if error.code == ErrorCode::NotFound.name() {
                 ClientError::new(ErrorCode::Unauthenticated, "unknown user")
             } else {
                 error
             }
         })?;
-        Ok(caller)
+        Ok(Self {
+            user: identity.user_id,
+            username: known.username,
+        })
     }
 }
 

@@ -144,7 +144,10 @@ async fn admit(
         Some(Err(_)) => return Err(refuse(Cause::Malformed)),
         None => None,
     };
-    let me = actor(&identity.user_id, &identity.username);
+    let me = actor(
+        &identity.user_id,
+        identity.username.as_deref().unwrap_or_default(),
+    );
     match shared.backend.provision(Some(me), shared.provision).await {
         Ok(user) => {
             let delivers = since.is_none() && dialect.backlog() == Backlog::AtConnect;
@@ -217,7 +220,7 @@ fn prepare(
     let (handler, queue) = inbound::queue(limit, shared.sessions.clone());
     let opening = Opening {
         user: identity.user_id,
-        username: identity.username,
+        username: user.username.clone(),
         number: user.number,
         dialect,
         seen_at_ms: user.seen_at_ms,
