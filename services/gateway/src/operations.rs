@@ -98,7 +98,7 @@ impl Operations {
         let sessions = self.shared.sessions.all();
         let mut dialects: BTreeMap<&str, u64> = BTreeMap::new();
         for session in &sessions {
-            *dialects.entry(session.dialect.name()).or_default() += 1;
+            *dialects.entry(session.dialect().name()).or_default() += 1;
         }
         let polling = sessions
             .iter()
@@ -145,7 +145,7 @@ impl Operations {
         let shown = matching.iter().map(|session| UserSession {
             user_id: session.user.to_string(),
             session: session.id.number(),
-            dialect: session.dialect.name().to_owned(),
+            dialect: session.dialect().name().to_owned(),
             transport: session.transport().to_owned(),
             since_ms: millis(session),
             token_expires_at: session.expires_at(),

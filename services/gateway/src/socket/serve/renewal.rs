@@ -69,7 +69,7 @@ impl Expiry {
             return true;
         }
         self.noticed = true;
-        if let Some(frame) = session.dialect.expiring(self.expires_at.saturating_mul(1000)) {
+        if let Some(frame) = session.dialect().expiring(self.expires_at.saturating_mul(1000)) {
             session.emit(&frame);
         }
         self.arm();
