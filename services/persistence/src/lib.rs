@@ -5,7 +5,7 @@
 pub mod config;
 pub mod database;
 mod emoji;
-mod error;
+pub mod error;
 pub mod identity;
 pub mod ingest;
 mod intake;
