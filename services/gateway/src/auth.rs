@@ -42,8 +42,8 @@ const REFETCH_PAUSE: Duration = Duration::from_secs(10);
 pub struct Identity {
     /// The subject.
     pub user_id: UserId,
-    /// Name to show, 1 to 128 characters; the user id where the token has none.
-    pub username: String,
+    /// Name to show, 1 to 128 characters, where the token says one.
+    pub username: Option<String>,
     /// What the token says of itself.
     pub grant: Grant,
     /// The dialect the token asks for, unchecked.

@@ -141,6 +141,8 @@ pub struct Cors {
 pub struct DialectSettings {
     /// Where nothing else decides.
     pub default: String,
+    /// Whether the first event that only one dialect understands decides, where nothing but `default` did.
+    pub learn: bool,
     /// By the web page's origin.
     pub origins: BTreeMap<String, String>,
 }

@@ -2,6 +2,7 @@
 //! form: the issuer signs what it likes.
 
 use parlance_proto::UserId;
+use parlance_proto::text::shown;
 use serde_json::{Map, Value};
 
 use super::{AuthError, Grant, Identity, JwtSettings};
@@ -86,7 +87,7 @@ impl Rules {
         self.check_audience(claims)?;
         let user_id = self.subject(claims)?;
         Ok(Identity {
-            username: self.username(claims).unwrap_or_else(|| user_id.to_string()),
+            username: self.username(claims),
             user_id,
             grant: Grant {
                 expires_at,
@@ -139,13 +140,11 @@ impl Rules {
         UserId::parse(text).map_err(|_| invalid())
     }
 
-    /// The first claim that holds a usable name, without control characters (NUL among them, which
-    /// Postgres cannot store) and cut to the longest length.
+    /// The first claim that holds a name that can be seen, as it is shown and cut to the longest length.
     fn username(&self, claims: &Claims) -> Option<String> {
         self.username_claims.iter().find_map(|claim| {
-            let name = claims.get(claim)?.as_str()?;
-            let clean: String = name.chars().filter(|c| !c.is_control()).collect();
-            let cut: String = clean.trim().chars().take(MAX_NAME_CHARS).collect();
+            let name = shown(claims.get(claim)?.as_str()?);
+            let cut: String = name.chars().take(MAX_NAME_CHARS).collect();
             let cut = cut.trim_end();
             (!cut.is_empty()).then(|| cut.to_owned())
         })

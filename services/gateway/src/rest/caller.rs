@@ -16,7 +16,7 @@ use crate::error::ClientError;
 pub struct Caller {
     /// From the token.
     pub user: UserId,
-    /// From the token.
+    /// As the user is shown.
     pub username: String,
     /// A person or an agent.
     pub kind: SenderKind,
@@ -38,9 +38,12 @@ impl FromRequestParts<Shared> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
         let identity = bearer(parts, shared).await?;
         shared.limits.admit(&identity.user_id)?;
-        let me = actor(&identity.user_id, &identity.username);
+        let me = actor(
+            &identity.user_id,
+            identity.username.as_deref().unwrap_or_default(),
+        );
         let known = shared.backend.provision(Some(me), shared.provision).await;
-        let user = known.map_err(|error| {
+        let known = known.map_err(|error| {
             if error.code == ErrorCode::NotFound.name() {
                 ClientError::new(ErrorCode::Unauthenticated, "unknown user")
             } else {
@@ -48,9 +51,9 @@ impl FromRequestParts<Shared> for Caller {
             }
         })?;
         Ok(Self {
-            kind: sender_kind(&identity, &user),
+            kind: sender_kind(\&identity, \&known),
             user: identity.user_id,
-            username: identity.username,
+            username: known.username,
         })
     }
 }

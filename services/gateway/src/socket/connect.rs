@@ -41,6 +41,8 @@ pub(super) struct Prepared {
     pub session: Arc<Session>,
     pub queue: Arc<Mutex<Option<Queue>>>,
     pub shared: Shared,
+    /// Whether its first telling event decides what it speaks.
+    pub learns: bool,
     /// Held until the session has arrived among the users.
     pub expected: Arc<Expected>,
     /// What the client says it has got.
@@ -49,6 +51,7 @@ pub(super) struct Prepared {
 
 /// What a session takes along into the table of users.
 struct Arrival {
+    learns: bool,
     expected: Expected,
     since: Option<Arc<Since>>,
 }
@@ -128,7 +131,9 @@ async fn admit(
         .map_err(|_| Refusal::new(dialect::DEFAULT, Cause::Malformed))?
         .unwrap_or_default();
     let named = named_dialect(socket, &credentials);
-    let fallback = fallback_dialect(shared, socket);
+    let mapped = mapped_dialect(shared, socket);
+    // Both names were checked at start.
+    let fallback = dialect::by_name(mapped.unwrap_or(&shared.dialects.default)).unwrap_or(dialect::DEFAULT);
     let named = match named.as_deref() {
         Some(name) => Some(dialect::by_name(name).ok_or_else(|| Refusal::new(fallback, Cause::Dialect))?),
         None => None,
@@ -139,12 +144,16 @@ async fn admit(
         .map_err(refuse)?;
     let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
     let dialect = named.or(claimed).unwrap_or(fallback);
+    let learns = shared.dialects.learn && named.or(claimed).is_none() && mapped.is_none();
     let since = match credentials.since.take().map(|since| since.check(&shared.limits)) {
         Some(Ok(positions)) => Some(Arc::new(Since::new(positions))),
         Some(Err(_)) => return Err(refuse(Cause::Malformed)),
         None => None,
     };
-    let me = actor(&identity.user_id, &identity.username);
+    let me = actor(
+        &identity.user_id,
+        identity.username.as_deref().unwrap_or_default(),
+    );
     match shared.backend.provision(Some(me), shared.provision).await {
         Ok(user) => {
             let delivers = since.is_none() && dialect.backlog() == Backlog::AtConnect;
@@ -155,7 +164,11 @@ async fn admit(
                 identity,
                 &user,
                 dialect,
-                Arrival { expected, since },
+                Arrival {
+                    learns,
+                    expected,
+                    since,
+                },
             );
             Ok(())
         }
@@ -173,17 +186,10 @@ fn named_dialect(socket: &SocketRef, credentials: &Credentials) -> Option<String
     })
 }
 
-/// What is configured for the web page's origin, else for all.
-fn fallback_dialect(shared: &Shared, socket: &SocketRef) -> &'static dyn Dialect {
-    let origin = socket
-        .req_parts()
-        .headers
-        .get(header::ORIGIN)
-        .and_then(|origin| origin.to_str().ok());
-    let by_origin = origin.and_then(|origin| shared.dialects.origins.get(origin));
-    let name = by_origin.unwrap_or(&shared.dialects.default);
-    // Checked at start.
-    dialect::by_name(name).unwrap_or(dialect::DEFAULT)
+/// What is configured for the web page's origin.
+fn mapped_dialect<'a>(shared: &'a Shared, socket: &SocketRef) -> Option<&'a String> {
+    let origin = socket.req_parts().headers.get(header::ORIGIN)?;
+    shared.dialects.origins.get(origin.to_str().ok()?)
 }
 
 async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Cause> {
@@ -219,7 +225,7 @@ fn prepare(
     let opening = Opening {
         kind,
         user: identity.user_id,
-        username: identity.username,
+        username: user.username.clone(),
         number: user.number,
         dialect,
         seen_at_ms: user.seen_at_ms,
@@ -249,6 +255,7 @@ fn prepare(
         session: Arc::new(session),
         queue: Arc::new(Mutex::new(Some(queue))),
         shared: shared.clone(),
+        learns: arrival.learns,
         expected: Arc::new(arrival.expected),
         since: arrival.since,
     });

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use parlance_bus::faults;
@@ -45,8 +45,6 @@ pub struct Session {
     pub number: i64,
     /// A person or an agent.
     pub kind: SenderKind,
-    /// Its vocabulary.
-    pub dialect: &'static dyn Dialect,
     /// When it began.
     pub since: SystemTime,
     /// What was committed up to then, in Unix milliseconds, earlier sessions of the user were told; 0 = there
@@ -56,6 +54,10 @@ pub struct Session {
     pub closed: CancellationToken,
     /// The turn to tell the client what it missed.
     pub replays: Semaphore,
+    /// The dialect it began with.
+    dialect: &'static dyn Dialect,
+    /// The dialect its first telling event was of.
+    learned: OnceLock<&'static dyn Dialect>,
     grant: Mutex<Grant>,
     socket: SocketRef,
     sessions: Sessions,
@@ -99,7 +101,7 @@ pub struct Opening {
     pub number: i64,
     /// See [`Session::kind`].
     pub kind: SenderKind,
-    /// See [`Session::dialect`].
+    /// What it speaks until its client shows that it speaks another.
     pub dialect: &'static dyn Dialect,
     /// See [`Session::seen_at_ms`].
     pub seen_at_ms: i64,
@@ -141,11 +143,12 @@ impl Session {
             username,
             number,
             kind,
-            dialect,
             since,
             seen_at_ms,
             closed,
             replays: Semaphore::new(1),
+            dialect,
+            learned: OnceLock::new(),
             grant: Mutex::new(grant),
             socket,
             sessions,
@@ -155,6 +158,17 @@ impl Session {
             doubtful,
             max_backlog_bytes,
         }
+    }
+
+    /// What its client speaks.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        self.learned.get().copied().unwrap_or(self.dialect)
+    }
+
+    /// Its client speaks this one, from now on and for good.
+    pub fn learn(&self, dialect: &'static dyn Dialect) {
+        // Learned once; a second time changes nothing.
+        let _ = self.learned.set(dialect);
     }
 
     /// When the token it stands on expires, in seconds since 1970.
@@ -270,7 +284,7 @@ impl Session {
         let Request { ack, event, tag } = request;
         let acked = ack.0.is_some();
         if let Some(sender) = ack.0 {
-            let payload = self.dialect.answer(outcome, place);
+            let payload = self.dialect().answer(outcome, place);
             if self.meter(payload.get().len() + 24) > self.max_backlog_bytes {
                 self.close_slow("backlog");
                 return;
@@ -300,7 +314,7 @@ impl Session {
 
     /// Tells the client something that is for it alone.
     pub fn tell(&self, outbound: Outbound<'_>) {
-        for frame in self.dialect.encode(outbound) {
+        for frame in self.dialect().encode(outbound) {
             self.emit(&frame);
         }
     }

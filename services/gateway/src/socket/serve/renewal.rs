@@ -69,7 +69,7 @@ impl Expiry {
             return true;
         }
         self.noticed = true;
-        if let Some(frame) = session.dialect.expiring(self.expires_at.saturating_mul(1000)) {
+        if let Some(frame) = session.dialect().expiring(self.expires_at.saturating_mul(1000)) {
             session.emit(&frame);
         }
         self.arm();
@@ -117,7 +117,10 @@ impl Serving {
                 "the token is another user's",
             ));
         }
-        let me = actor(&identity.user_id, &identity.username);
+        let me = actor(
+            &identity.user_id,
+            identity.username.as_deref().unwrap_or_default(),
+        );
         let known = shared.backend.provision(Some(me), shared.provision).await;
         known.map_err(|error| {
             if error.code == ErrorCode::NotFound.name() {
