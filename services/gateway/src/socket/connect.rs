@@ -15,14 +15,18 @@ use socketioxide::socket::DisconnectReason;
 use tokio_util::sync::CancellationToken;
 
 use super::inbound::{self, Queue, Waiting};
+use super::relay::query_value;
 use super::session::{Opening, Session};
 use crate::app::Shared;
-use crate::auth::{AuthError, Identity};
+use crate::auth::{self, AuthError, Identity};
 use crate::commands::{actor, now};
 use crate::dialect::native::Positions;
 use crate::dialect::{self, Backlog, Dialect};
+use crate::edge::refusals::Refused;
 use crate::users::{Expected, Since};
 
+/// For so long a token that is not valid yet is waited for here; longer and the client is sent away to come again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection takes to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -66,6 +70,11 @@ enum Cause {
     /// The token is missing or does not hold.
     #[error("unauthenticated: {0}")]
     Token(#[from] AuthError),
+    /// The token is in the query, where it is not looked for.
+    #[error(
+        "unauthenticated: no token was given: this server takes none from the query string; send it as auth.token"
+    )]
+    QueryToken,
     /// No user of that id.
     #[error("unauthenticated: unknown user")]
     UnknownUser,
@@ -79,6 +88,30 @@ enum Cause {
     /// again.
     #[error("unavailable: try again")]
     Temporary,
+}
+
+impl Cause {
+    /// For the limit of log lines.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(error) => error.code(),
+            Self::QueryToken => "query_token",
+            Self::UnknownUser => "unknown_user",
+            Self::Dialect => "dialect",
+            Self::Malformed => "malformed_auth",
+            Self::Temporary => "unavailable",
+        }
+    }
+
+    /// The setting that decides this.
+    fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Token(error) => error.setting(),
+            Self::QueryToken => Some("auth.query_token"),
+            Self::UnknownUser => Some("auth.provision"),
+            Self::Dialect | Self::Malformed | Self::Temporary => None,
+        }
+    }
 }
 
 impl Refusal {
@@ -111,7 +144,12 @@ pub(super) async fn authenticate(
             "unavailable"
         }
         Err(refusal) => {
-            tracing::info!(cause = %refusal.cause, "refused a connection");
+            shared.refusals.note(&Refused {
+                kind: refusal.cause.kind(),
+                value: None,
+                reason: &refusal.cause,
+                setting: refusal.cause.setting(),
+            });
             "refused"
         }
     };
@@ -187,17 +225,30 @@ fn fallback_dialect(shared: &Shared, socket: &SocketRef) -> &'static dyn Dialect
 }
 
 async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Cause> {
-    let from_header = || {
-        let value = socket.req_parts().headers.get(header::AUTHORIZATION)?;
-        value.to_str().ok()?.strip_prefix("Bearer ")
-    };
+    let first = socket.req_parts();
+    let from_header = || auth::bearer(first.headers.get(header::AUTHORIZATION)?.to_str().ok()?);
     let Some(token) = token.or_else(from_header) else {
-        return Err(AuthError::Missing.into());
+        let in_query = |name| query_value(&first.uri, name).is_some();
+        return Err(if in_query("token=") || in_query("access_token=") {
+            Cause::QueryToken
+        } else {
+            AuthError::Missing.into()
+        });
     };
-    match shared.auth.authenticate(token).await {
-        Err(AuthError::KeysUnavailable) => Err(Cause::Temporary),
-        outcome => Ok(outcome?),
+    let mut outcome = shared.auth.authenticate(token).await;
+    if let Err(AuthError::Early(seconds)) = outcome
+        && seconds <= LONGEST_WAIT.as_secs()
+    {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        outcome = shared.auth.authenticate(token).await;
     }
+    outcome.map_err(|error| {
+        if error.is_retryable() {
+            Cause::Temporary
+        } else {
+            error.into()
+        }
+    })
 }
 
 fn prepare(
