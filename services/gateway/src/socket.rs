@@ -11,6 +11,7 @@ pub mod sessions;
 pub mod tls;
 
 mod connect;
+mod connection;
 mod serve;
 
 pub use serve::send_message;

@@ -20,6 +20,7 @@ use parlance_proto::v1::ErrorCode;
 use socketioxide::service::SocketIoService;
 use tower::Service;
 
+use super::connection::Connection;
 use super::listener::Peer;
 use super::relay::{self, Foreign, Named, Poll, query_value};
 use crate::app::Shared;
@@ -230,5 +231,6 @@ fn slim(mut request: Request<Body>) -> Request<Body> {
         *request.uri_mut() = uri;
     }
     request.extensions_mut().remove::<OriginalUri>();
+    request.extensions_mut().insert(Arc::<Connection>::default());
     request
 }
