@@ -14,6 +14,7 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::socket::DisconnectReason;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::Connection;
 use super::inbound::{self, Queue, Waiting};
 use super::relay::query_value;
 use super::session::{Opening, Session};
@@ -236,8 +237,9 @@ async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> R
         });
     };
     let mut outcome = shared.auth.authenticate(token).await;
+    // Closing the transport would take the sessions of other namespaces along.
     if let Err(AuthError::Early(seconds)) = outcome
-        && seconds <= LONGEST_WAIT.as_secs()
+        && (seconds <= LONGEST_WAIT.as_secs() || Connection::of(socket).is_occupied())
     {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         outcome = shared.auth.authenticate(token).await;

@@ -315,6 +315,10 @@ mod tests {
             }
         });
         assert!(early.await.is_err(), "read while paused");
+        // Another session of the connection still wants it to wait.
+        wire.pause();
+        wire.resume();
+        assert!(wire.paused.load(Ordering::Acquire) > 0);
         wire.resume();
         assert_eq!(reader.await.unwrap().unwrap(), 1);
     }

@@ -130,7 +130,7 @@ test('namespaces are aliases of one another, each a session of its own on one co
   await eventually('each hears of it', () => arrived(main) && arrived(ws));
   assert.deepEqual(arrived(main), message);
   // In the shape of its own dialect.
-  assert.ok(!('seq' in arrived(ws)), JSON.stringify(arrived(ws)));
+  assert.ok('chat_id' in arrived(ws) && !('chat_id' in message), JSON.stringify(arrived(ws)));
   // One that leaves does not take the others along, and may come again.
   ws.disconnect();
   assert.ok((await main.emitWithAck('conversation:join', { conversation_id: conversation.id })).ok);
@@ -164,7 +164,8 @@ test('one namespace that is flooded does not silence another', async () => {
   const floods = await enter(one, '/', { token: token(ada), dialect: 'native', since: {} });
   const other = await enter(one, '/chat', { token: token(bea), dialect: 'native', since: {} });
   const acks = [];
-  for (let i = 0; i < 3_000; i++) {
+  // Many times socket.max_waiting_events.
+  for (let i = 0; i < 500; i++) {
     acks.push(floods.emitWithAck('conversation:join', { conversation_id: conversation.id }));
   }
   const joined = other.emitWithAck('conversation:join', { conversation_id: conversation.id });

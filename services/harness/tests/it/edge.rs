@@ -24,6 +24,7 @@ async fn stack(gateways: usize) -> Stack {
         .gateway_env("PARLANCE_SOCKET_NAMESPACES", "/,/ws,/chat")
         .gateway_env("PARLANCE_SOCKET_CLIENT_FOLDER", library.display())
         .gateway_env("PARLANCE_AUTH_QUERY_TOKEN", "token")
+        .gateway_env("PARLANCE_SOCKET_MAX_WAITING_EVENTS", 32)
         .gateway_env("PARLANCE_TELEMETRY_LOG", "debug")
         .start()
         .await
