@@ -42,14 +42,17 @@ const TRANSPORTS = { websocket: ['websocket'], polling: ['polling'], default: ['
 
 /** One connection whose namespaces a test opens by itself. */
 function manager(gateway = 0, options = {}) {
-  const one = new Manager(gateways[gateway], { transports: TRANSPORTS[transport], reconnection: false, ...options });
+  const own = { transports: TRANSPORTS[transport], reconnection: false, autoConnect: false };
+  const one = new Manager(gateways[gateway], { ...own, ...options });
   managers.push(one);
   return one;
 }
 
 /** A connected socket of a namespace. */
 async function enter(one, namespace, auth) {
-  const socket = one.socket(namespace, { auth });
+  const socket = one.socket(namespace);
+  // The socket of a namespace that was left is the same one.
+  socket.auth = auth;
   socket.seen = [];
   socket.onAny((event, payload) => socket.seen.push({ event, payload }));
   await within(
@@ -103,6 +106,16 @@ test('every path leads to the same conversations, through any gateway', async ()
   assert.deepEqual(await other.sees('message:new'), message);
   const third = await connect(ada, 0, { path: '/ws/', addTrailingSlash: false });
   await third.joins(conversation);
+  // A session begun at one gateway goes on at another, whichever path leads there.
+  const query = 'EIO=4&transport=polling';
+  const opened = await rest(undefined, 'GET', `//ws/?${query}`, undefined, { base: gateways[0] });
+  const { sid } = JSON.parse(opened.text.slice(1));
+  const packet = `40${JSON.stringify({ token: token(ada) })}`;
+  for (const path of ['ws', 'socket.io']) {
+    const url = `//${path}/?${query}&sid=${sid}`;
+    const options = { base: gateways[1], headers: { 'content-type': 'text/plain;charset=UTF-8' } };
+    assert.equal((await rest(undefined, 'POST', url, path === 'ws' ? packet : '3', options)).status, 200);
+  }
 });
 
 test('a client at a wrong path reads which are right', async () => {
@@ -124,18 +137,21 @@ test('namespaces are aliases of one another, each a session of its own on one co
   const chat = await enter(one, '/chat', { token: token(bea), dialect: 'native', since: {} });
   await main.emitWithAck('conversation:join', { conversation_id: conversation.id });
   await chat.emitWithAck('conversation:join', { conversation_id: conversation.id });
-  const { ok, message } = await chat.emitWithAck('message:send', { conversation_id: conversation.id, content: 'hi' });
-  assert.ok(ok);
+  const sent = await chat.emitWithAck('message:send', { conversation_id: conversation.id, content: 'hi' });
+  assert.equal(sent.ok, true, JSON.stringify(sent));
+  const { message } = sent;
   const arrived = (socket) => socket.seen.find(({ event }) => event === 'message:new')?.payload;
   await eventually('each hears of it', () => arrived(main) && arrived(ws));
   assert.deepEqual(arrived(main), message);
   // In the shape of its own dialect.
-  assert.ok('chat_id' in arrived(ws) && !('chat_id' in message), JSON.stringify(arrived(ws)));
+  assert.equal(arrived(ws).id, message.id);
+  assert.notDeepEqual(Object.keys(arrived(ws)).sort(), Object.keys(message).sort());
   // One that leaves does not take the others along, and may come again.
   ws.disconnect();
   assert.ok((await main.emitWithAck('conversation:join', { conversation_id: conversation.id })).ok);
   const again = await enter(one, '/ws', { token: token(ada), dialect: 'native', since: {} });
-  assert.ok((await again.emitWithAck('conversation:join', { conversation_id: conversation.id })).ok);
+  const joined = await again.emitWithAck('conversation:join', { conversation_id: conversation.id });
+  assert.equal(joined.ok, true, JSON.stringify(joined));
 });
 
 test('a session whose token ends leaves the other namespaces of its connection alone', async () => {
