@@ -7,8 +7,9 @@ use parlance_proto::v1::{Actor, ErrorCode, SenderKind};
 use parlance_proto::{ErrorCodeExt as _, UserId};
 
 use crate::app::Shared;
-use crate::auth::{AuthError, Identity};
+use crate::auth::{self, AuthError, Identity};
 use crate::commands::{actor, sender_kind};
+use crate::edge::refusals::Refused;
 use crate::error::ClientError;
 
 /// A verified and known user.
@@ -62,17 +63,25 @@ impl FromRequestParts<Shared> for Caller {
 pub(super) async fn bearer(parts: &Parts, shared: &Shared) -> Result<Identity, ClientError> {
     let header = parts.headers.get(header::AUTHORIZATION);
     let token = header
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
+        .and_then(|value| auth::bearer(value.to_str().ok()?))
         .ok_or_else(|| refusal(&AuthError::Missing))?;
     let identity = shared.auth.authenticate(token).await;
-    identity.map_err(|error| refusal(&error))
+    identity.map_err(|error| {
+        shared.refusals.note(&Refused {
+            kind: error.code(),
+            value: None,
+            reason: &error,
+            setting: error.setting(),
+        });
+        refusal(&error)
+    })
 }
 
 fn refusal(error: &AuthError) -> ClientError {
-    let code = match error {
-        AuthError::KeysUnavailable => ErrorCode::Unavailable,
-        _ => ErrorCode::Unauthenticated,
+    let code = if error.is_retryable() {
+        ErrorCode::Unavailable
+    } else {
+        ErrorCode::Unauthenticated
     };
     ClientError::new(code, error.to_string())
 }

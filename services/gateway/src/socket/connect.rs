@@ -14,15 +14,20 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::socket::DisconnectReason;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::Connection;
 use super::inbound::{self, Queue, Waiting};
+use super::relay::query_value;
 use super::session::{Opening, Session};
 use crate::app::Shared;
-use crate::auth::{AuthError, Identity};
+use crate::auth::{self, AuthError, Identity};
 use crate::commands::{actor, now, sender_kind};
 use crate::dialect::native::Positions;
 use crate::dialect::{self, Backlog, Dialect};
+use crate::edge::refusals::Refused;
 use crate::users::{Expected, Since};
 
+/// For so long a token that is not valid yet is waited for here; longer and the client is sent away to come again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection takes to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -69,6 +74,11 @@ enum Cause {
     /// The token is missing or does not hold.
     #[error("unauthenticated: {0}")]
     Token(#[from] AuthError),
+    /// The token is in the query, where it is not looked for.
+    #[error(
+        "unauthenticated: no token was given: this server takes none from the query string; send it as auth.token"
+    )]
+    QueryToken,
     /// No user of that id.
     #[error("unauthenticated: unknown user")]
     UnknownUser,
@@ -82,6 +92,30 @@ enum Cause {
     /// again.
     #[error("unavailable: try again")]
     Temporary,
+}
+
+impl Cause {
+    /// For the limit of log lines.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(error) => error.code(),
+            Self::QueryToken => "query_token",
+            Self::UnknownUser => "unknown_user",
+            Self::Dialect => "dialect",
+            Self::Malformed => "malformed_auth",
+            Self::Temporary => "unavailable",
+        }
+    }
+
+    /// The setting that decides this.
+    fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Token(error) => error.setting(),
+            Self::QueryToken => Some("auth.query_token"),
+            Self::UnknownUser => Some("auth.provision"),
+            Self::Dialect | Self::Malformed | Self::Temporary => None,
+        }
+    }
 }
 
 impl Refusal {
@@ -114,7 +148,12 @@ pub(super) async fn authenticate(
             "unavailable"
         }
         Err(refusal) => {
-            tracing::info!(cause = %refusal.cause, "refused a connection");
+            shared.refusals.note(&Refused {
+                kind: refusal.cause.kind(),
+                value: None,
+                reason: &refusal.cause,
+                setting: refusal.cause.setting(),
+            });
             "refused"
         }
     };
@@ -193,17 +232,31 @@ fn mapped_dialect<'a>(shared: &'a Shared, socket: &SocketRef) -> Option<&'a Stri
 }
 
 async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Cause> {
-    let from_header = || {
-        let value = socket.req_parts().headers.get(header::AUTHORIZATION)?;
-        value.to_str().ok()?.strip_prefix("Bearer ")
-    };
+    let first = socket.req_parts();
+    let from_header = || auth::bearer(first.headers.get(header::AUTHORIZATION)?.to_str().ok()?);
     let Some(token) = token.or_else(from_header) else {
-        return Err(AuthError::Missing.into());
+        let in_query = |name| query_value(&first.uri, name).is_some();
+        return Err(if in_query("token=") || in_query("access_token=") {
+            Cause::QueryToken
+        } else {
+            AuthError::Missing.into()
+        });
     };
-    match shared.auth.authenticate(token).await {
-        Err(AuthError::KeysUnavailable) => Err(Cause::Temporary),
-        outcome => Ok(outcome?),
+    let mut outcome = shared.auth.authenticate(token).await;
+    // Closing the transport would take the sessions of other namespaces along.
+    if let Err(AuthError::Early(seconds)) = outcome
+        && (seconds <= LONGEST_WAIT.as_secs() || Connection::of(socket).is_occupied())
+    {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        outcome = shared.auth.authenticate(token).await;
     }
+    outcome.map_err(|error| {
+        if error.is_retryable() {
+            Cause::Temporary
+        } else {
+            error.into()
+        }
+    })
 }
 
 fn prepare(

@@ -106,11 +106,7 @@ impl Serving {
                     None => return,
                 },
             };
-            if queue.done(&inbound)
-                && let Some(wire) = session.wire()
-            {
-                wire.resume();
-            }
+            queue.taken(&inbound);
             self.arrived = inbound.at.into_std();
             self.handle(inbound).await;
             queue.finished();
@@ -223,6 +219,7 @@ impl Serving {
             self.show(conversation, false).await;
         }
         let Self { shared, session, .. } = self;
+        session.leave();
         shared.sessions.remove(&session);
         shared.users.gone(&session);
         shared.presence.gone(&session);

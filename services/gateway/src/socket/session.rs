@@ -16,6 +16,7 @@ use socketioxide::{SendError, SocketError, TransportType};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::{Connection, Occupancy};
 use super::listener::Wire;
 use super::sessions::Sessions;
 use crate::auth::{Grant, Revocations};
@@ -61,7 +62,8 @@ pub struct Session {
     grant: Mutex<Grant>,
     socket: SocketRef,
     sessions: Sessions,
-    meter: Mutex<Meter>,
+    connection: Arc<Connection>,
+    occupancy: Mutex<Option<Occupancy>>,
     conversations: Mutex<HashSet<ConversationId>>,
     /// See [`Session::shown_at_ms`].
     shown_at_ms: AtomicI64,
@@ -80,15 +82,6 @@ pub struct Request<'a> {
     pub event: &'a str,
     /// What the client calls it.
     pub tag: Option<&'a str>,
-}
-
-/// What was handed to the engine against what the kernel took over.
-#[derive(Default)]
-struct Meter {
-    wire: Option<Arc<Wire>>,
-    /// Bytes written before the first one metered.
-    base: u64,
-    queued: u64,
 }
 
 /// What makes a session.
@@ -137,6 +130,7 @@ impl Session {
             closed,
             doubtful,
         } = opening;
+        let connection = Connection::of(&socket);
         Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
             user,
@@ -152,7 +146,8 @@ impl Session {
             grant: Mutex::new(grant),
             socket,
             sessions,
-            meter: Mutex::default(),
+            occupancy: Mutex::new(Some(connection.occupy())),
+            connection,
             conversations: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
             doubtful,
@@ -329,7 +324,13 @@ impl Session {
         }
     }
 
-    /// Ends the session for good: stock clients do not reconnect, and others lose the connection soon.
+    /// The session has ended: its connection is left to those of other namespaces.
+    pub fn leave(&self) {
+        lock(&self.occupancy).take();
+    }
+
+    /// Ends the session for good: stock clients do not reconnect, and others lose the connection soon, unless it
+    /// has sessions of other namespaces.
     pub fn dismiss(self: &Arc<Self>) {
         // Fails only when the buffer is full, and then the transport goes at once.
         if self.socket.clone().disconnect().is_err() {
@@ -338,16 +339,24 @@ impl Session {
         }
         // Found now: it is not known any more once the session has ended.
         self.wire();
+        self.leave();
         let session = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(FAREWELL).await;
-            session.close_transport();
+            if !session.connection.is_occupied() {
+                session.close_transport();
+            }
         });
     }
 
     /// The WebSocket's connection; `None` while polling.
     pub fn wire(&self) -> Option<Arc<Wire>> {
-        lock(&self.meter).wire(self)
+        self.connection.wire(|| self.find_wire())
+    }
+
+    fn find_wire(&self) -> Option<Arc<Wire>> {
+        let is_upgraded = self.socket.transport_type() == TransportType::Websocket;
+        is_upgraded.then(|| self.sessions.wire_of(&self.socket)).flatten()
     }
 
     fn close_slow(&self, kind: &'static str) {
@@ -372,28 +381,9 @@ impl Session {
         }
     }
 
-    /// Adds a packet and returns the bytes that wait for the client; 0 while polling, where the number
-    /// of packets is the limit.
+    /// Adds a packet and returns the bytes that wait for the client, whatever namespace they are for.
     fn meter(&self, bytes: usize) -> u64 {
-        let mut meter = lock(&self.meter);
-        let Some(wire) = meter.wire(self) else {
-            return 0;
-        };
-        if bytes > 0 {
-            // A server's frame header takes 2, 4 or 10 bytes.
-            let header = match bytes {
-                0..=125 => 2,
-                126..=65_535 => 4,
-                _ => 10,
-            };
-            meter.queued += (bytes + header) as u64;
-        }
-        let taken = wire.written().saturating_sub(meter.base);
-        if taken > meter.queued {
-            // Heartbeats are not metered; forget them.
-            meter.base += taken - meter.queued;
-        }
-        meter.queued.saturating_sub(taken)
+        self.connection.meter(bytes, || self.find_wire())
     }
 }
 
@@ -405,16 +395,6 @@ impl Ack {
     /// `None` where the client asked for no answer.
     pub fn new(sender: Option<AckSender>) -> Self {
         Self(sender)
-    }
-}
-
-impl Meter {
-    fn wire(&mut self, session: &Session) -> Option<Arc<Wire>> {
-        if self.wire.is_none() && session.socket.transport_type() == TransportType::Websocket {
-            self.wire = session.sessions.wire_of(&session.socket);
-            self.base = self.wire.as_ref().map_or(0, |wire| wire.written());
-        }
-        self.wire.clone()
     }
 }
 

@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Serving;
-use crate::auth::AuthError;
 use crate::commands::{actor, now};
 use crate::dialect::native::json::time;
 use crate::error::ClientError;
@@ -105,9 +104,10 @@ impl Serving {
         let RefreshPayload { token } = serde_json::from_str(payload.get())
             .map_err(|_| ClientError::invalid("token is missing or no text"))?;
         let identity = shared.auth.authenticate(&token).await.map_err(|error| {
-            let code = match error {
-                AuthError::KeysUnavailable => ErrorCode::Unavailable,
-                _ => ErrorCode::Unauthenticated,
+            let code = if error.is_retryable() {
+                ErrorCode::Unavailable
+            } else {
+                ErrorCode::Unauthenticated
             };
             ClientError::new(code, error.to_string())
         })?;
