@@ -411,7 +411,7 @@ fn cors(shared: &Shared) -> CorsLayer {
             Method::PATCH,
             Method::DELETE,
         ])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, rest::DIALECT])
         .max_age(Duration::from_secs(600))
 }
 

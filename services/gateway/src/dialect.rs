@@ -13,6 +13,7 @@ pub mod journal;
 pub mod native;
 pub mod payload;
 pub mod place;
+pub mod representation;
 #[cfg(test)]
 mod samples;
 pub mod schema;
@@ -21,6 +22,7 @@ pub mod shape;
 mod tests;
 pub mod threads;
 pub mod union;
+pub mod wide;
 
 use parlance_proto::v1::{
     Conversation, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant, Position,
@@ -32,6 +34,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use place::Place;
+pub use representation::Representation;
 
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -358,7 +361,7 @@ impl Frame {
 }
 
 /// A vocabulary.
-pub trait Dialect: Send + Sync + std::fmt::Debug {
+pub trait Dialect: Representation {
     /// Its name in handshakes, configuration and metrics.
     fn name(&self) -> &'static str;
 
@@ -440,6 +443,12 @@ pub static DIALECTS: &[&dyn Dialect] = &[
     &threads::Threads,
     &inbox::Inbox,
 ];
+
+/// The names of all dialects, for people.
+pub fn names() -> String {
+    let names: Vec<_> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
+    names.join(", ")
+}
 
 /// The dialect of that name.
 pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {

@@ -4,9 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use parlance_proto::v1::{
-    Channel, Conversation, ConversationStatus, DeleteConversation, UpdateConversation, command,
-};
+use parlance_proto::v1::{Channel, ConversationStatus, DeleteConversation, UpdateConversation, command};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::Object;
@@ -19,8 +17,9 @@ use crate::app::Shared;
 use crate::backend::SYNC_EVENTS;
 use crate::dialect::ConversationRef;
 use crate::dialect::native::SyncPayload;
-use crate::dialect::native::json::{self, ConversationJson};
-use crate::dialect::{Answer, schema, union};
+use crate::dialect::native::json;
+use crate::dialect::representation::AnyConversation;
+use crate::dialect::{Answer, schema};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -69,21 +68,11 @@ struct UpdateBody<'a> {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ConversationList)]
-pub(super) struct ConversationList<'a> {
-    conversations: Vec<ListedJson<'a>>,
+pub(super) struct ConversationList {
+    #[schema(value_type = Vec<AnyConversation<'_>>)]
+    conversations: Vec<Box<RawValue>>,
     #[schema(required)]
     next: Option<String>,
-}
-
-/// A conversation with its latest message in the form of each of two front ends.
-#[derive(Serialize, ToSchema)]
-#[schema(as = ListedConversation)]
-pub(super) struct ListedJson<'a> {
-    #[serde(flatten)]
-    conversation: ConversationJson<'a>,
-    #[serde(rename = "lastMessage")]
-    #[schema(required)]
-    last_message: Option<union::MessageJson<'a>>,
 }
 
 /// The channel of that name.
@@ -116,13 +105,6 @@ fn status(name: &str) -> Result<ConversationStatus, ClientError> {
     }
 }
 
-fn listed(conversation: &Conversation) -> ListedJson<'_> {
-    ListedJson {
-        conversation: json::conversation(conversation),
-        last_message: conversation.last_message.as_ref().map(union::message),
-    }
-}
-
 #[utoipa::path(
     get,
     path = "/conversations",
@@ -131,7 +113,7 @@ fn listed(conversation: &Conversation) -> ListedJson<'_> {
     summary = "Lists the conversations of the caller, the latest first.",
     params(ListQuery),
     responses(
-        (status = 200, description = "A page; `next` is the cursor of the next one.", body = ConversationList<'_>),
+        (status = 200, description = "A page; `next` is the cursor of the next one.", body = ConversationList),
     ),
 )]
 pub(super) async fn list(
@@ -146,7 +128,11 @@ pub(super) async fn list(
         .conversations(Some(caller.actor()), limit, query.cursor)
         .await?;
     let list = ConversationList {
-        conversations: page.conversations.iter().map(listed).collect(),
+        conversations: page
+            .conversations
+            .iter()
+            .map(|conversation| caller.representation.conversation(conversation))
+            .collect(),
         next: Some(page.next.clone()).filter(|next| !next.is_empty()),
     };
     Ok(Json(list).into_response())
@@ -160,7 +146,7 @@ pub(super) async fn list(
     summary = "Reads a conversation.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     responses(
-        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn read(
@@ -169,7 +155,7 @@ async fn read(
     Named(id): Named,
 ) -> Result<Response, ClientError> {
     let conversation = shared.backend.conversation(Some(caller.actor()), id).await?;
-    Ok(Json(json::conversation(&conversation)).into_response())
+    Ok(caller.conversation(&conversation).into_response())
 }
 
 #[utoipa::path(
@@ -181,7 +167,7 @@ async fn read(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = UpdateBody<'_>,
     responses(
-        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn replace(
@@ -202,7 +188,7 @@ async fn replace(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = UpdateBody<'_>,
     responses(
-        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn update(
@@ -229,7 +215,7 @@ async fn update(
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    Ok(Json(json::conversation(conversation)).into_response())
+    Ok(caller.conversation(conversation).into_response())
 }
 
 #[utoipa::path(

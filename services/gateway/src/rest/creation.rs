@@ -1,6 +1,5 @@
 //! New conversations, on the routes of several front ends.
 
-use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
 use parlance_proto::v1::{Channel, ConversationKind, CreateConversation, ErrorCode, command};
@@ -17,7 +16,7 @@ use super::{Asked, Body, Caller, asked, made, parse};
 use crate::app::Shared;
 use crate::commands::{Confirmed, new_id};
 use crate::dialect::Answer;
-use crate::dialect::native::json;
+use crate::dialect::representation::AnyConversation;
 use crate::dialect::schema;
 use crate::error::ClientError;
 
@@ -81,8 +80,8 @@ struct CreateBody<'a> {
     params(DirectQuery),
     request_body = DirectBody,
     responses(
-        (status = 201, description = "It was made now.", body = json::ConversationJson<'_>),
-        (status = 200, description = "It was there.", body = json::ConversationJson<'_>),
+        (status = 201, description = "It was made now.", body = AnyConversation<'_>),
+        (status = 200, description = "It was there.", body = AnyConversation<'_>),
     ),
 )]
 async fn create_direct(
@@ -107,7 +106,7 @@ async fn create_direct(
     let confirmed = execute(&shared, &caller, create).await?;
     // The older route promises a conflict where both users have a conversation already.
     let conflict = confirmed.repeated && !query.ensure && !uri.path().starts_with("/api/v1/");
-    created(&confirmed, conflict)
+    created(&caller, &confirmed, conflict)
 }
 
 #[utoipa::path(
@@ -118,7 +117,7 @@ async fn create_direct(
     summary = "Creates a group.",
     request_body = GroupBody,
     responses(
-        (status = 201, description = "It was made.", body = json::ConversationJson<'_>),
+        (status = 201, description = "It was made.", body = AnyConversation<'_>),
     ),
 )]
 async fn create_group(
@@ -134,7 +133,7 @@ async fn create_group(
         participant_ids: others(&shared, &caller, body.participant_ids)?,
         ..CreateConversation::default()
     };
-    created(&execute(&shared, &caller, create).await?, false)
+    created(&caller, &execute(&shared, &caller, create).await?, false)
 }
 
 /// A conversation of whatever kind: the one that is named, else direct for two users.
@@ -146,8 +145,8 @@ async fn create_group(
     summary = "Creates a conversation of whatever kind: the one that is named, else direct for two users.",
     request_body = CreateBody<'_>,
     responses(
-        (status = 201, description = "It was made now.", body = json::ConversationJson<'_>),
-        (status = 200, description = "The direct conversation of these users, which was there.", body = json::ConversationJson<'_>),
+        (status = 201, description = "It was made now.", body = AnyConversation<'_>),
+        (status = 200, description = "The direct conversation of these users, which was there.", body = AnyConversation<'_>),
     ),
 )]
 async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
@@ -179,7 +178,7 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
         metadata_json: shared.limits.metadata(body.metadata)?,
         ..CreateConversation::default()
     };
-    created(&execute(&shared, &caller, create).await?, false)
+    created(&caller, &execute(&shared, &caller, create).await?, false)
 }
 
 fn maybe_kind() -> Object {
@@ -229,14 +228,14 @@ async fn execute(
     shared.commands.execute(caller.actor(), id, body).await
 }
 
-fn created(confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
+fn created(caller: &Caller, confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    let json = json::conversation(conversation);
+    let json = caller.conversation(conversation);
     if conflict {
         let error = ClientError::new(ErrorCode::Conflict, "Conversation already exists");
-        return Ok(error.with_existing("conversation", &json).into_response());
+        return Ok(error.with_existing("conversation", &json.0).into_response());
     }
-    Ok((made(confirmed.repeated), Json(json)).into_response())
+    Ok((made(confirmed.repeated), json).into_response())
 }

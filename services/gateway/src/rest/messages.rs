@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::{Asked, Body, Caller, Named, NamedMessage, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::dialect::native::input::MessageInput;
-use crate::dialect::native::json::{self, MessageJson};
 use crate::dialect::place::thread_id;
+use crate::dialect::representation::AnyMessage;
+use crate::dialect::shape::time;
 use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
 use crate::socket::send_message;
@@ -70,10 +71,12 @@ pub(super) struct ListQuery {
     thread_id: Option<Uuid>,
 }
 
+/// A page of messages as the caller reads them.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MessageList)]
-struct MessageList<'a> {
-    messages: Vec<MessageJson<'a>>,
+pub(super) struct MessageList {
+    #[schema(value_type = Vec<AnyMessage<'static>>)]
+    messages: Vec<Box<RawValue>>,
     #[schema(required)]
     next: Option<u64>,
 }
@@ -111,6 +114,7 @@ impl ListQuery {
     /// The same question to persistence, of that thread where the path names one.
     pub(super) fn request(
         self,
+        caller: &Caller,
         id: ConversationId,
         thread: Option<Uuid>,
     ) -> Result<ListMessages, ClientError> {
@@ -123,6 +127,7 @@ impl ListQuery {
                 .or(self.thread_id)
                 .map_or_else(String::new, |id| id.to_string()),
             offset: self.offset,
+            without_deleted: !caller.representation.keeps_tombstones(),
         })
     }
 }
@@ -144,9 +149,39 @@ pub(super) async fn deliver(
     }
 }
 
-/// The next bound of a page, where there is more.
-pub(super) fn next(page: &MessagePage) -> Option<u64> {
-    Some(page.next).filter(|next| *next != 0)
+/// A message as the caller reads it. That it was sent or changed does not depend on whether its receipts are at hand.
+pub(super) async fn answer(
+    shared: &Shared,
+    caller: &Caller,
+    message: &Message,
+) -> Result<Response, ClientError> {
+    let place = match message.conversation_id.parse() {
+        Ok(id) => caller.place(shared, id).await.ok().flatten(),
+        Err(_) => None,
+    };
+    Ok(caller.message(message, place.as_ref()).into_response())
+}
+
+/// A page of history as the caller reads it.
+pub(super) async fn page(
+    shared: &Shared,
+    caller: &Caller,
+    id: ConversationId,
+    request: ListMessages,
+) -> Result<MessageList, ClientError> {
+    let page = shared.backend.history(caller.actor(), request).await?;
+    let place = caller.place(shared, id).await?;
+    Ok(written(&page, |message| {
+        caller.representation.message(message, place.as_ref())
+    }))
+}
+
+/// A page with its messages written like that.
+pub(super) fn written(page: &MessagePage, write: impl Fn(&Message) -> Box<RawValue>) -> MessageList {
+    MessageList {
+        messages: page.messages.iter().map(write).collect(),
+        next: Some(page.next).filter(|next| *next != 0),
+    }
 }
 
 #[utoipa::path(
@@ -158,8 +193,8 @@ pub(super) fn next(page: &MessagePage) -> Option<u64> {
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = SendBody<'_>,
     responses(
-        (status = 201, description = "It was sent now.", body = MessageJson<'_>),
-        (status = 200, description = "It had been sent before.", body = MessageJson<'_>),
+        (status = 201, description = "It was sent now.", body = AnyMessage<'_>),
+        (status = 200, description = "It had been sent before.", body = AnyMessage<'_>),
     ),
 )]
 async fn send(
@@ -170,7 +205,7 @@ async fn send(
 ) -> Result<Response, ClientError> {
     let body: SendBody = parse(&body)?;
     let (message, repeated) = deliver(&shared, &caller, id, body.input(None)).await?;
-    Ok((made(repeated), Json(json::message(&message))).into_response())
+    Ok((made(repeated), answer(&shared, &caller, &message).await?).into_response())
 }
 
 #[utoipa::path(
@@ -181,7 +216,7 @@ async fn send(
     summary = "Reads messages of a conversation: the latest, or those around a seq.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ListQuery),
     responses(
-        (status = 200, description = "A page; `next` is the next bound.", body = MessageList<'_>),
+        (status = 200, description = "A page; `next` is the next bound.", body = MessageList),
     ),
 )]
 async fn list(
@@ -190,13 +225,8 @@ async fn list(
     Named(id): Named,
     query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
-    let request = asked(query)?.request(id, None)?;
-    let page = shared.backend.messages(Some(caller.actor()), request).await?;
-    let list = MessageList {
-        messages: page.messages.iter().map(json::message).collect(),
-        next: next(&page),
-    };
-    Ok(Json(list).into_response())
+    let request = asked(query)?.request(&caller, id, None)?;
+    Ok(Json(page(&shared, &caller, id, request).await?).into_response())
 }
 
 #[utoipa::path(
@@ -207,7 +237,7 @@ async fn list(
     summary = "Reads a message.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
     responses(
-        (status = 200, description = "The message.", body = MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn read(
@@ -219,7 +249,7 @@ async fn read(
         .backend
         .message(Some(caller.actor()), found.conversation, found.message)
         .await?;
-    Ok(Json(json::message(&message)).into_response())
+    answer(&shared, &caller, &message).await
 }
 
 #[utoipa::path(
@@ -244,7 +274,7 @@ async fn edits(
         .await?;
     let edits = earlier.edits.iter().map(|edit| EditJson {
         content: &edit.content,
-        at: json::time(edit.at_ms),
+        at: time(edit.at_ms),
     });
     let list = EditList {
         edits: edits.collect(),

@@ -1,6 +1,5 @@
 //! Who belongs to a conversation, and as what.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -17,7 +16,7 @@ use crate::app::Shared;
 use crate::commands::Confirmed;
 use crate::dialect::Answer;
 use crate::dialect::ConversationRef;
-use crate::dialect::native::json;
+use crate::dialect::representation::AnyConversation;
 use crate::dialect::schema;
 use crate::error::ClientError;
 
@@ -106,11 +105,11 @@ fn role(name: &str) -> Result<Role, ClientError> {
     }
 }
 
-fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientError> {
+fn answer(caller: &Caller, status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientError> {
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    Ok((status, Json(json::conversation(conversation))).into_response())
+    Ok((status, caller.conversation(conversation)).into_response())
 }
 
 #[utoipa::path(
@@ -122,8 +121,8 @@ fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientE
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = AddBody,
     responses(
-        (status = 201, description = "They were added.", body = json::ConversationJson<'_>),
-        (status = 200, description = "They had been added by this very request before.", body = json::ConversationJson<'_>),
+        (status = 201, description = "They were added.", body = AnyConversation<'_>),
+        (status = 200, description = "They had been added by this very request before.", body = AnyConversation<'_>),
     ),
 )]
 async fn add(
@@ -147,7 +146,7 @@ async fn add(
         .transpose()?
         .unwrap_or(Role::Member);
     let confirmed = add_members(&shared, &caller, id, users, role).await?;
-    answer(made(confirmed.repeated), &confirmed)
+    answer(&caller, made(confirmed.repeated), &confirmed)
 }
 
 #[utoipa::path(
@@ -159,7 +158,7 @@ async fn add(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("user_id" = String, Path, description = "The user.")),
     request_body = RoleBody,
     responses(
-        (status = 200, description = "The conversation.", body = json::ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn change(
@@ -172,7 +171,7 @@ async fn change(
     let body: RoleBody = parse(&body)?;
     let role = role(&body.role)?;
     let confirmed = change_role(&shared, &caller, id, &names.user()?, role).await?;
-    answer(StatusCode::OK, &confirmed)
+    answer(&caller, StatusCode::OK, &confirmed)
 }
 
 #[utoipa::path(

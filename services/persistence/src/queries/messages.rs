@@ -40,6 +40,7 @@ pub(super) async fn list(
         thread,
         window,
         offset: query.offset,
+        without_deleted: query.without_deleted,
     };
     let mut messages = store::window(connection, stretch, i64::from(limit) + 1).await?;
     if let (Window::After(_), Some(before)) = (window, query.before) {
