@@ -118,6 +118,8 @@ pub struct Dialects {
     pub default: String,
     /// By the web page's origin.
     pub origins: OriginMap<String>,
+    /// Whether the first event may show the dialect of a client that nothing names one for.
+    pub learn: bool,
 }
 
 impl std::ops::Deref for Shared {
@@ -296,6 +298,7 @@ fn share(
         dialects: Dialects {
             default: settings.dialect.default.clone(),
             origins: settings.dialect.by_origin()?,
+            learn: settings.dialect.learn,
         },
         provision: settings.auth.provision == "jit",
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),

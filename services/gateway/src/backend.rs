@@ -253,6 +253,37 @@ impl Backend {
         query::Body::ListPresenceChanges(ListPresenceChanges { since_us })
     }
 
+    /// A page of history. A reply holds what fits the bus; a page that is asked for without a cursor is asked on for
+    /// until it is full or history ends, because whoever counts its rows would skip what a short page leaves out.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn history(&self, actor: Actor, mut request: ListMessages) -> Result<MessagePage, ClientError> {
+        let is_counted = request.before.is_none() && request.after.is_none();
+        let mut page = self.messages(Some(actor.clone()), request.clone()).await?;
+        while is_counted && page.next != 0 {
+            let missing = request.limit.saturating_sub(count(&page.messages));
+            if missing == 0 {
+                break;
+            }
+            request.before = Some(page.next);
+            request.offset = 0;
+            let earlier = ListMessages {
+                limit: missing,
+                ..request.clone()
+            };
+            let mut earlier = self.messages(Some(actor.clone()), earlier).await?;
+            if earlier.messages.is_empty() {
+                page.next = 0;
+                break;
+            }
+            page.next = earlier.next;
+            earlier.messages.append(&mut page.messages);
+            page.messages = earlier.messages;
+        }
+        Ok(page)
+    }
+
     /// Catch-up of many conversations.
     ///
     /// # Errors
@@ -316,6 +347,10 @@ impl Backend {
         }
         asked.select_next_some().await
     }
+}
+
+fn count<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
 fn unexpected() -> ClientError {

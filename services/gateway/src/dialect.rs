@@ -14,6 +14,7 @@ pub mod journal;
 pub mod native;
 pub mod payload;
 pub mod place;
+pub mod representation;
 #[cfg(test)]
 mod samples;
 pub mod schema;
@@ -22,6 +23,7 @@ pub mod shape;
 mod tests;
 pub mod threads;
 pub mod union;
+pub mod wide;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -36,6 +38,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use place::{Place, UserRef};
+pub use representation::Representation;
 
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -362,7 +365,7 @@ impl Frame {
 }
 
 /// A vocabulary.
-pub trait Dialect: Send + Sync + std::fmt::Debug {
+pub trait Dialect: Representation {
     /// Its name in handshakes, configuration and metrics.
     fn name(&self) -> &'static str;
 
@@ -444,6 +447,12 @@ pub static DIALECTS: &[&dyn Dialect] = &[
     &threads::Threads,
     &inbox::Inbox,
 ];
+
+/// The names of all dialects, for people.
+pub fn names() -> String {
+    let names: Vec<_> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
+    names.join(", ")
+}
 
 /// What a client speaks that is taken to speak `assumed`, if this event shows it: only one dialect takes events of that
 /// name; or `assumed` does not understand this one, and exactly one of the others does.

@@ -249,7 +249,7 @@ impl Dialect for Chats {
     }
 
     fn answer(&self, outcome: Result<&Answer, &ClientError>, _place: Option<&Place>) -> Box<RawValue> {
-        camel::answer(outcome)
+        camel::answer(outcome, union::Style::Chats)
     }
 }
 
@@ -271,7 +271,7 @@ fn user_status<'a>(seen: &'a Presence, status: &'static str) -> UserStatusJson<'
 fn chat(conversation: &Conversation) -> ChatJson<'_> {
     ChatJson {
         chat_id: conversation.id.clone(),
-        chat: Some(union::conversation(conversation)),
+        chat: Some(union::conversation(conversation, union::Style::Chats)),
         participants: None,
     }
 }

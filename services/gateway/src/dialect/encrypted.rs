@@ -18,7 +18,7 @@ use super::{
 use crate::error::ClientError;
 use crate::limits::Limits;
 
-pub use json::{MessageJson, error_name, message};
+pub use json::{MessageJson, message};
 
 /// See the module.
 #[derive(Debug)]

@@ -201,9 +201,10 @@ impl Dialect for Threads {
             Outbound::ConversationChanged(_, conversation) => {
                 one("conversation:updated", &camel::conversation_changed(conversation))
             }
-            Outbound::ConversationAdded(conversation) => {
-                one("conversation:created", &camel::conversation(conversation))
-            }
+            Outbound::ConversationAdded(conversation) => one(
+                "conversation:created",
+                &camel::conversation(conversation, union::Style::Threads),
+            ),
             Outbound::ConversationRemoved(place) => one("conversation:removed", &camel::named(place)),
             Outbound::Failed {
                 event, tag, error, ..
@@ -217,7 +218,7 @@ impl Dialect for Threads {
     }
 
     fn answer(&self, outcome: Result<&Answer, &ClientError>, _place: Option<&Place>) -> Box<RawValue> {
-        camel::answer(outcome)
+        camel::answer(outcome, union::Style::Threads)
     }
 
     fn refusal(&self, _reason: &str) -> String {

@@ -83,7 +83,7 @@ enum Cause {
     #[error("unauthenticated: unknown user")]
     UnknownUser,
     /// No dialect of that name.
-    #[error("invalid: unknown dialect")]
+    #[error("invalid: dialect is none of {}", dialect::names())]
     Dialect,
     /// The `auth` of the handshake is not an object with text fields.
     #[error("invalid: malformed auth")]

@@ -41,6 +41,7 @@ pub(super) async fn list(
         main_line: query.main_line,
         window,
         offset: query.offset,
+        without_deleted: query.without_deleted,
     };
     let mut messages = store::window(connection, stretch, i64::from(limit) + 1).await?;
     if let (Window::After(_), Some(before)) = (window, query.before) {

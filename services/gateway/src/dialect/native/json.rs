@@ -51,16 +51,18 @@ pub struct MessageJson<'a> {
     reactions: Vec<ReactionJson<'a>>,
 }
 
+/// Who sent a message.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sender)]
-pub(super) struct SenderJson<'a> {
+pub struct SenderJson<'a> {
     id: &'a str,
     username: &'a str,
 }
 
+/// One user's mark.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Reaction)]
-pub(super) struct ReactionJson<'a> {
+pub struct ReactionJson<'a> {
     user_id: &'a str,
     emoji: &'a str,
 }
@@ -94,9 +96,10 @@ pub struct ConversationJson<'a> {
     created_by: &'a str,
 }
 
+/// A participant as clients see one.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Participant)]
-pub(super) struct ParticipantJson<'a> {
+pub struct ParticipantJson<'a> {
     user_id: &'a str,
     username: &'a str,
     #[schema(schema_with = crate::dialect::schema::role)]
@@ -314,7 +317,7 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
             ConversationKind::Direct | ConversationKind::Unspecified => "direct",
         },
         title: Some(conversation.title.as_str()).filter(|title| !title.is_empty()),
-        participants: conversation.participants.iter().map(participant).collect(),
+        participants: participants(&conversation.participants),
         head_seq: conversation.head_seq,
         epoch: &conversation.epoch,
         unread: conversation.unread,
@@ -326,6 +329,11 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         metadata: metadata(&conversation.metadata_json),
         created_by: &conversation.created_by,
     }
+}
+
+/// Writes participants.
+pub fn participants(participants: &[Participant]) -> Vec<ParticipantJson<'_>> {
+    participants.iter().map(participant).collect()
 }
 
 fn participant(participant: &Participant) -> ParticipantJson<'_> {
