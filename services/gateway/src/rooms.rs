@@ -43,7 +43,7 @@ pub struct Rooms {
 }
 
 /// How a session takes part in a conversation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Following {
     /// Whether the client follows the conversation itself, or only its place in a list.
     pub joined: bool,
@@ -122,6 +122,17 @@ enum Request {
     Check { epoch: String, head: Head },
 }
 
+impl Following {
+    /// What a session begins with, and what its client asks for at the same time, in one.
+    pub fn and(self, asked: Self) -> Self {
+        Self {
+            joined: self.joined || asked.joined,
+            unread: asked.unread.or(self.unread),
+            missed: self.missed.or(asked.missed),
+        }
+    }
+}
+
 impl Rooms {
     /// An empty table.
     pub fn new(bus: Bus, backend: Backend, linger: Duration, news: News) -> Self {
@@ -147,12 +158,14 @@ impl Rooms {
     ) -> Result<Attached, ClientError> {
         let known = session.is_attached(conversation);
         let (reply, answer) = oneshot::channel();
-        let request = Request::Attach {
-            session: Arc::clone(&session),
-            following,
-            reply,
-        };
-        self.send_or_open(conversation, request);
+        session.begin(conversation, following, |following| {
+            let request = Request::Attach {
+                session: Arc::clone(&session),
+                following,
+                reply,
+            };
+            self.send_or_open(conversation, request);
+        });
         // The room ends without an answer only with the process.
         let attached = answer.await.unwrap_or_else(|_| Err(ClientError::internal()))?;
         if !known {

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use parlance_bus::Bus;
-use parlance_proto::v1::{Membership, Message, MessageHidden, Position, User, UserNotice, user_notice};
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::v1::{
+    ErrorCode, Membership, Message, MessageHidden, Position, User, UserNotice, user_notice,
+};
+use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
@@ -153,23 +155,28 @@ impl Users {
         if conversations.is_empty() {
             return;
         }
-        let following = move |session: &Session, id: &ConversationId, belonging: &Belonging| {
+        let opening = |(id, belonging): &(ConversationId, Belonging)| {
             let named = since.as_ref().map(|since| since.0.get(id));
             let delivers = named.is_none() && session.dialect.backlog() == Backlog::AtConnect;
             let missed = match named {
                 Some(named) => named.cloned(),
                 None => delivers.then(|| belonging.undelivered()),
             };
-            Following {
+            let following = Following {
                 joined: session.dialect.joins_by_itself() || matches!(named, Some(Some(_))),
                 unread: Some(belonging.unread),
                 missed,
-            }
+            };
+            (*id, following)
         };
+        session.opens(conversations.iter().map(opening).collect());
         let users = self.clone();
         tokio::spawn(async move {
             let session = [session];
-            users.attach(&session, &conversations, following).await;
+            // Whatever it was attached to by its client meanwhile stays as it is.
+            users
+                .attach(&session, &conversations, |_, _, _| Following::default())
+                .await;
             let [session] = session;
             if session.dialect.joins_by_itself() && session.seen_at_ms > 0 {
                 users.rooms.tell_missed_receipts(&session, None).await;
@@ -371,8 +378,13 @@ impl Users {
             .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, following, session)| {
                 let rooms = rooms.clone();
                 async move {
-                    if let Err(error) = rooms.attach(id, session, following).await {
-                        tracing::debug!(conversation = %id, code = error.code, "not attached");
+                    let Err(error) = rooms.attach(id, Arc::clone(&session), following).await else {
+                        return;
+                    };
+                    tracing::debug!(conversation = %id, code = error.code, "not attached");
+                    if error.code != ErrorCode::NotFound.name() {
+                        // A client that is not told of one of its conversations must come again.
+                        session.close_transport();
                     }
                 }
             })

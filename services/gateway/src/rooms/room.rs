@@ -28,7 +28,7 @@ use crate::dialect::{Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::History;
 use crate::socket::session::Session;
-use audience::Audience;
+use audience::{Audience, Stretch};
 
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -180,9 +180,13 @@ impl Room {
                 // Whoever asked has gone; the session detaches by itself.
                 drop(reply.send(outcome));
             }
-            Request::Leave(id) => self.audience.leave(id),
+            Request::Leave(id) => self.audience.leave(id, self.head_seq),
             Request::Detach(id) => self.audience.detach(id),
-            Request::CaughtUp(id, hold) => self.audience.release(id, hold),
+            Request::CaughtUp(id, hold) => {
+                if let Some(stretch) = self.audience.release(id, hold) {
+                    self.start_replay(stretch);
+                }
+            }
             Request::Counted(user, unread) => self.audience.set_unread(user.as_str(), unread),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
@@ -196,28 +200,29 @@ impl Room {
                 return Err(ClientError::no_conversation());
             }
         }
-        let missed = following.missed.clone();
-        let present_from = self
+        let missed = following.missed.as_ref();
+        if missed.is_some_and(|missed| missed.after > self.head_seq) {
+            // It comes from a replica that is ahead of this one.
+            self.catch_up().await;
+        }
+        let missed = self
             .audience
             .attach(Arc::clone(&session), following, self.head_seq);
         session.attached(self.conversation);
-        if let Some(missed) = missed {
-            self.replay(session, missed, present_from).await;
-        }
+        let head_seq = match missed {
+            Some(missed) => self.replay(&session, missed),
+            None => self.head_seq,
+        };
         Ok(Attached {
-            head_seq: self.head_seq,
+            head_seq,
             epoch: self.epoch.clone(),
             journal: self.journal.clone(),
         })
     }
 
-    /// Has a session told what it missed, and what happens meanwhile after that. Who does not say how far it is
-    /// missed nothing of the time it was connected, whether it had joined then or not.
-    async fn replay(&mut self, session: Arc<Session>, mut missed: Missed, present_from: u64) {
-        if missed.after > self.head_seq {
-            // It comes from a replica that is ahead of this one.
-            self.catch_up().await;
-        }
+    /// Has a session told what it missed, and what happens meanwhile after that. Returns the seq after which it is
+    /// told everything.
+    fn replay(&mut self, session: &Session, mut missed: Missed) -> u64 {
         let other_life = !missed.epoch.is_empty() && missed.epoch != self.epoch;
         let too_far = self.head_seq.saturating_sub(missed.after) > replay::MOST_EXACT;
         if missed.exact && (other_life || missed.after > self.head_seq || too_far) {
@@ -228,29 +233,30 @@ impl Room {
             };
             if !session.dialect.encode(void).is_empty() {
                 session.tell(void);
-                return;
+                return self.head_seq;
             }
             // Without a word for it, it is shown the latest instead.
             missed = Missed::default();
         }
-        let through = if missed.exact { self.head_seq } else { present_from };
-        let behind = through.saturating_sub(missed.after);
+        let goes_on_after = if missed.exact { missed.after } else { self.head_seq };
         let receipts = missed
             .receipts_after
             .is_some_and(|version| version < self.receipts_version);
-        if (behind > 0 || receipts)
-            && let Some(hold) = self.audience.hold(session.id)
+        if (missed.after < self.head_seq || receipts)
+            && let Some(stretch) = self.audience.hold(session.id, missed, self.head_seq)
         {
-            let replay = replay::Replay {
-                hold,
-                rooms: self.rooms.clone(),
-                place: self.place.clone(),
-                session,
-                missed,
-                through,
-            };
-            tokio::spawn(replay.run());
+            self.start_replay(stretch);
         }
+        goes_on_after
+    }
+
+    fn start_replay(&self, stretch: Stretch) {
+        let replay = replay::Replay {
+            rooms: self.rooms.clone(),
+            place: self.place.clone(),
+            stretch,
+        };
+        tokio::spawn(replay.run());
     }
 
     async fn check(&mut self, epoch: &str, head: &Head) {

@@ -2,7 +2,7 @@
 //!
 //! Must not know the bus or decide who may see what.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -20,6 +20,7 @@ use super::sessions::Sessions;
 use crate::auth::{Grant, Revocations};
 use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker, encode};
 use crate::error::ClientError;
+use crate::rooms::Following;
 
 /// Names a session towards others; unlike `socket.id` it is no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +59,8 @@ pub struct Session {
     sessions: Sessions,
     meter: Mutex<Meter>,
     conversations: Mutex<HashSet<ConversationId>>,
+    /// See [`Session::begin`].
+    openings: Mutex<HashMap<ConversationId, Following>>,
     /// See [`Session::shown_at_ms`].
     shown_at_ms: AtomicI64,
     doubtful: Arc<AtomicBool>,
@@ -144,6 +147,7 @@ impl Session {
             sessions,
             meter: Mutex::default(),
             conversations: Mutex::default(),
+            openings: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
             doubtful,
             max_backlog_bytes,
@@ -167,6 +171,23 @@ impl Session {
     /// Whether the token it stands on is on the list.
     pub fn is_revoked(&self, revocations: &Revocations) -> bool {
         revocations.includes(&self.user, &lock(&self.grant))
+    }
+
+    /// What the session begins with in each conversation of its user.
+    pub fn opens(&self, openings: HashMap<ConversationId, Following>) {
+        *lock(&self.openings) = openings;
+    }
+
+    /// Attaches the session to a conversation by `attach`. What it begins with there is part of the first such
+    /// request, even where its client joins before the server gets to it: else the backlog and what is live would
+    /// not meet.
+    pub fn begin(&self, conversation: ConversationId, asked: Following, attach: impl FnOnce(Following)) {
+        // Held meanwhile: a second request must not get ahead of the first.
+        let mut openings = lock(&self.openings);
+        attach(match openings.remove(&conversation) {
+            Some(opening) => opening.and(asked),
+            None => asked,
+        });
     }
 
     /// The session is told about this conversation from now on.

@@ -7,9 +7,10 @@ use parlance_bus::faults;
 use parlance_proto::v1::Message;
 use parlance_proto::{ConversationId, UserId};
 
+use crate::dialect::Backlog;
 use crate::dialect::{Frame, Outbound, Place};
 use crate::rooms::frames::Frames;
-use crate::rooms::{Following, Unread};
+use crate::rooms::{Following, Missed, Unread};
 use crate::socket::session::{Session, SessionId};
 
 /// Bytes that may wait for a session in one room while it is told what it missed; it comes back and is told all
@@ -25,15 +26,29 @@ type Joined = bool;
 struct Listener {
     session: Arc<Session>,
     joined: Joined,
-    /// The head when it was attached.
-    present_from: u64,
+    /// The seq after which it goes on: up to there its client has got everything, or will from the replay under
+    /// way. `None` where it has begun nothing here yet.
+    position: Option<u64>,
     /// While it is told what it missed: what comes after that.
     waiting: Option<Waiting>,
+}
+
+/// Events to be replayed to a session.
+pub(super) struct Stretch {
+    pub session: Arc<Session>,
+    /// From where on.
+    pub missed: Missed,
+    /// The last seq.
+    pub through: u64,
+    /// What releases the session when they are.
+    pub hold: u64,
 }
 
 #[derive(Default)]
 struct Waiting {
     hold: u64,
+    /// What is to be replayed after that, up to which seq.
+    next: Option<(Missed, u64)>,
     frames: Vec<Frame>,
     bytes: usize,
 }
@@ -54,8 +69,13 @@ impl Audience {
         self.sessions.is_empty()
     }
 
-    /// Returns the head when the session was attached first.
-    pub(super) fn attach(&mut self, session: Arc<Session>, following: Following, head_seq: u64) -> u64 {
+    /// Attaches a session at this head. Returns what must be replayed to it, from where its client ends.
+    pub(super) fn attach(
+        &mut self,
+        session: Arc<Session>,
+        following: Following,
+        head_seq: u64,
+    ) -> Option<Missed> {
         if let Some(unread) = following.unread
             && !self.unread.contains_key(session.user.as_str())
         {
@@ -64,18 +84,18 @@ impl Audience {
         let listener = self.sessions.entry(session.id).or_insert(Listener {
             session,
             joined: false,
-            present_from: head_seq,
+            position: None,
             waiting: None,
         });
-        listener.joined |= following.joined;
-        listener.present_from
+        listener.attach(&following, head_seq)
     }
 
-    /// Keeps back what the session would be told, until it is released with the number returned. `None` where
-    /// that is so already.
-    pub(super) fn hold(&mut self, id: SessionId) -> Option<u64> {
+    /// Keeps back what the session would be told until it was replayed what is returned; where a replay is under
+    /// way, this one comes after it.
+    pub(super) fn hold(&mut self, id: SessionId, missed: Missed, through: u64) -> Option<Stretch> {
         let listener = self.sessions.get_mut(&id)?;
-        if listener.waiting.is_some() {
+        if let Some(waiting) = &mut listener.waiting {
+            waiting.next = Some((missed, through));
             return None;
         }
         self.holds += 1;
@@ -83,21 +103,31 @@ impl Audience {
             hold: self.holds,
             ..Waiting::default()
         });
-        Some(self.holds)
+        Some(Stretch {
+            session: Arc::clone(&listener.session),
+            missed,
+            through,
+            hold: self.holds,
+        })
     }
 
-    /// Tells the session what was kept back, and everything else from now on.
-    pub(super) fn release(&mut self, id: SessionId, hold: u64) {
-        let listener = self.sessions.get_mut(&id);
-        let held = |listener: &&mut Listener| {
-            listener
-                .waiting
-                .as_ref()
-                .is_some_and(|waiting| waiting.hold == hold)
-        };
-        if let Some(listener) = listener.filter(held) {
+    /// Tells the session what was kept back, and everything else from now on; unless there is more to replay, which
+    /// is returned.
+    pub(super) fn release(&mut self, id: SessionId, hold: u64) -> Option<Stretch> {
+        let listener = self.sessions.get_mut(&id)?;
+        let waiting = listener.waiting.as_mut().filter(|waiting| waiting.hold == hold)?;
+        let Some((missed, through)) = waiting.next.take() else {
             listener.release();
-        }
+            return None;
+        };
+        self.holds += 1;
+        waiting.hold = self.holds;
+        Some(Stretch {
+            session: Arc::clone(&listener.session),
+            missed,
+            through,
+            hold: self.holds,
+        })
     }
 
     /// Whoever has a session here.
@@ -106,9 +136,13 @@ impl Audience {
         sessions.map(|listener| listener.session.user.clone()).collect()
     }
 
-    pub(super) fn leave(&mut self, id: SessionId) {
-        if let Some(listener) = self.sessions.get_mut(&id) {
+    /// The session follows only the conversation's place in a list any more. Clients that only append go on from
+    /// here when they join again; others ask for what they want.
+    pub(super) fn leave(&mut self, id: SessionId, head_seq: u64) {
+        if let Some(listener) = self.sessions.get_mut(&id).filter(|listener| listener.joined) {
             listener.joined = false;
+            let appends = listener.session.dialect.backlog() == Backlog::AtJoin;
+            listener.position = appends.then_some(head_seq);
         }
     }
 
@@ -288,6 +322,32 @@ impl Audience {
 }
 
 impl Listener {
+    /// Follows as is asked for. Returns what must be replayed: nothing to a session that has joined already.
+    fn attach(&mut self, following: &Following, head_seq: u64) -> Option<Missed> {
+        if self.joined {
+            return None;
+        }
+        self.joined = following.joined;
+        let missed = following.missed.clone();
+        if !following.joined && missed.is_none() {
+            return None;
+        }
+        let ended = self.position.replace(head_seq);
+        match (ended, missed) {
+            (Some(ended), Some(missed)) => Some(Missed {
+                after: missed.after.max(ended),
+                ..missed
+            }),
+            // It joins after its backlog, or after it had left.
+            (Some(ended), None) => Some(Missed {
+                after: ended,
+                exact: self.session.dialect.backlog() != Backlog::AtJoin,
+                ..Missed::default()
+            }),
+            (None, missed) => missed,
+        }
+    }
+
     fn emit(&mut self, frame: &Frame) {
         let Some(waiting) = &mut self.waiting else {
             self.session.emit(frame);
