@@ -4,7 +4,7 @@
 //! One subscription serves them all, because notices are as rare as changes of membership, while a
 //! subscription and a task for each user would double what an idle connection costs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::commands::actor;
-use crate::dialect::{Backlog, Outbound};
+use crate::dialect::{Backlog, Outbound, Place};
 use crate::rooms::{Following, Missed, Rooms, Unread};
 use crate::socket::session::Session;
 
@@ -59,6 +59,10 @@ struct Belonging {
     unread: Unread,
     /// Latest seq that was marked as delivered; those who come later were delivered what was before them.
     delivered_seq: u64,
+    /// Latest seq that the user was served.
+    served_seq: u64,
+    /// Latest seq up to which a list counted what is unread.
+    listed_seq: u64,
 }
 
 /// Conversations of a user.
@@ -68,6 +72,13 @@ type Conversations = Vec<(ConversationId, Belonging)>;
 pub struct Since(HashMap<ConversationId, Missed>);
 
 impl Since {
+    /// The conversations that are named and are none of these.
+    fn without(&self, conversations: &[(ConversationId, Belonging)]) -> Vec<String> {
+        let known: HashSet<_> = conversations.iter().map(|(id, _)| id).collect();
+        let others = self.0.keys().filter(|id| !known.contains(id));
+        others.map(ToString::to_string).collect()
+    }
+
     /// These positions; those that name no conversation are left out.
     pub fn new(positions: Vec<Position>) -> Self {
         let missed = positions.into_iter().filter_map(|position| {
@@ -76,7 +87,6 @@ impl Since {
                 after: position.seq,
                 epoch: position.epoch,
                 receipts_after: position.receipts_version,
-                since_ms: 0,
                 exact: true,
             };
             Some((id, missed))
@@ -152,15 +162,17 @@ impl Users {
                 .map(|(id, belonging)| (*id, *belonging))
                 .collect()
         };
-        if conversations.is_empty() {
+        let left = since
+            .as_ref()
+            .map_or_else(Vec::new, |since| since.without(&conversations));
+        if conversations.is_empty() && left.is_empty() && session.seen_at_ms == 0 {
             return;
         }
         let opening = |(id, belonging): &(ConversationId, Belonging)| {
             let named = since.as_ref().map(|since| since.0.get(id));
-            let delivers = named.is_none() && session.dialect.backlog() == Backlog::AtConnect;
             let missed = match named {
                 Some(named) => named.cloned(),
-                None => delivers.then(|| belonging.undelivered()),
+                None => belonging.missed(session.dialect.backlog()),
             };
             let following = Following {
                 joined: session.dialect.joins_by_itself() || matches!(named, Some(Some(_))),
@@ -172,6 +184,7 @@ impl Users {
         session.opens(conversations.iter().map(opening).collect());
         let users = self.clone();
         tokio::spawn(async move {
+            users.emit_removals(&session, left).await;
             let session = [session];
             // Whatever it was attached to by its client meanwhile stays as it is.
             users
@@ -182,6 +195,28 @@ impl Users {
                 users.rooms.tell_missed_receipts(&session, None).await;
             }
         });
+    }
+
+    /// Emits that the user was removed from conversations, or that they were deleted, since the user was last seen; and
+    /// which of those that the client names.
+    async fn emit_removals(&self, session: &Session, named: Vec<String>) {
+        if named.is_empty() && session.seen_at_ms == 0 {
+            return;
+        }
+        let me = actor(&session.user, &session.username);
+        let removals = match self.backend.removals(Some(me), session.seen_at_ms, named).await {
+            Ok(removals) => removals.removals,
+            Err(error) => {
+                // A list that is read again, or a sync, shows it too.
+                tracing::debug!(code = error.code, "removals are not emitted");
+                return;
+            }
+        };
+        for removal in removals {
+            if let Ok(id) = removal.conversation_id.parse() {
+                session.tell(Outbound::ConversationRemoved(&Place::unknown(id, removal.number)));
+            }
+        }
     }
 
     /// A session ended.
@@ -261,6 +296,8 @@ impl Users {
                         head_seq: added.head_seq,
                     },
                     delivered_seq: added.head_seq,
+                    served_seq: added.head_seq,
+                    listed_seq: 0,
                 };
                 match connected.conversations.insert(id, belonging) {
                     Some(_) => Step::Nothing,
@@ -335,13 +372,20 @@ impl Users {
         let counts = membership.unread.iter().zip(&membership.head_seqs);
         let belongings = counts
             .zip(&membership.delivered_seqs)
-            .map(|((count, head_seq), delivered_seq)| Belonging {
-                unread: Unread {
-                    count: *count,
-                    head_seq: *head_seq,
+            // A replica of the version before says nothing of these.
+            .zip(membership.served_seqs.iter().chain(std::iter::repeat(&0)))
+            .zip(membership.listed_seqs.iter().chain(std::iter::repeat(&0)))
+            .map(
+                |((((count, head_seq), delivered_seq), served_seq), listed_seq)| Belonging {
+                    unread: Unread {
+                        count: *count,
+                        head_seq: *head_seq,
+                    },
+                    delivered_seq: *delivered_seq,
+                    served_seq: *served_seq,
+                    listed_seq: *listed_seq,
                 },
-                delivered_seq: *delivered_seq,
-            });
+            );
         let ids = membership
             .conversation_ids
             .iter()
@@ -397,12 +441,18 @@ impl Users {
 }
 
 impl Belonging {
-    /// What the user's clients never said that they got.
-    fn undelivered(&self) -> Missed {
-        Missed {
-            after: self.delivered_seq,
+    /// What a client is emitted of the past when it connects.
+    fn missed(&self, backlog: Backlog) -> Option<Missed> {
+        let after = match backlog {
+            Backlog::UntilMarked => self.delivered_seq,
+            Backlog::AtConnect => self.delivered_seq.max(self.served_seq),
+            Backlog::Uncounted => self.delivered_seq.max(self.served_seq).max(self.listed_seq),
+            Backlog::AtJoin => return None,
+        };
+        Some(Missed {
+            after,
             ..Missed::default()
-        }
+        })
     }
 }
 
@@ -412,7 +462,7 @@ fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging
     Following {
         joined,
         unread: Some(belonging.unread),
-        missed: joined.then(|| belonging.undelivered()),
+        missed: belonging.missed(session.dialect.backlog()).filter(|_| joined),
     }
 }
 

@@ -7,7 +7,9 @@
 mod audience;
 mod event;
 mod journal;
+mod lists;
 mod replay;
+mod typing;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,9 +18,9 @@ use std::time::Duration;
 
 use parlance_bus::{Subscription, faults};
 use parlance_proto::v1::{
-    self, Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
+    Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
 };
-use parlance_proto::{ConversationId, ErrorCodeExt as _};
+use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -29,9 +31,17 @@ use crate::error::ClientError;
 use crate::journal::History;
 use crate::socket::session::Session;
 use audience::{Audience, Stretch};
+use lists::Lists;
+use typing::Typists;
 
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(250);
+/// Pause between an event and the report that users were served it.
+const SERVED: Duration = Duration::from_millis(100);
+/// The same while clients have not got it yet.
+const SERVED_LATER: Duration = Duration::from_millis(500);
+/// Sessions that are reported at that pace; more are reported as much later.
+const SERVED_AT_ONCE: usize = 50;
 /// Interest spreads between the servers of a NATS cluster with delay, so a young room looks once more.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Events fetched at once when repairing.
@@ -51,6 +61,10 @@ pub(super) struct Room {
     /// Of journals.
     journal: Option<Arc<History>>,
     audience: Audience,
+    lists: Lists,
+    typing: Typists,
+    /// When what users were served is to be reported.
+    report_at: Option<Instant>,
 }
 
 type Queue = mpsc::UnboundedReceiver<Request>;
@@ -71,16 +85,12 @@ impl Room {
             head_seq: 0,
             receipts_version: 0,
             read_back: 0..0,
-            place: Place {
-                id: conversation,
-                number: 0,
-                kind: v1::ConversationKind::Unspecified,
-                title: String::new(),
-                participants: Vec::new(),
-                head_seq: 0,
-            },
+            place: Place::unknown(conversation, 0),
             journal: None,
             audience: Audience::default(),
+            lists: Lists::default(),
+            typing: Typists::default(),
+            report_at: None,
         }
     }
 
@@ -156,6 +166,8 @@ impl Room {
                     looked = true;
                     self.catch_up().await;
                 }
+                () = at(self.report_at) => self.report_served(),
+                () = at(self.typing.next_end()) => self.end_typing(),
                 () = at(closing) => {
                     if self.rooms.close(self.conversation, queue) {
                         return;
@@ -180,14 +192,21 @@ impl Room {
                 // Whoever asked has gone; the session detaches by itself.
                 drop(reply.send(outcome));
             }
-            Request::Leave(id) => self.audience.leave(id, self.head_seq),
-            Request::Detach(id) => self.audience.detach(id),
+            Request::Leave(id) => {
+                let served = self.audience.leave(id, self.head_seq);
+                self.report(served);
+            }
+            Request::Detach(id) => {
+                let served = self.audience.detach(id);
+                self.report(served);
+            }
             Request::CaughtUp(id, hold) => {
-                if let Some(stretch) = self.audience.release(id, hold) {
+                self.report_soon(SERVED);
+                if let Some(stretch) = self.audience.release(id, hold, self.head_seq) {
                     self.start_replay(stretch);
                 }
             }
-            Request::Counted(user, unread) => self.audience.set_unread(user.as_str(), unread),
+            Request::Listed(state) => self.listed(state),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
     }
@@ -213,6 +232,7 @@ impl Room {
             Some(missed) => self.replay(&session, missed),
             None => self.head_seq,
         };
+        self.report_soon(SERVED);
         Ok(Attached {
             head_seq,
             epoch: self.epoch.clone(),
@@ -257,6 +277,31 @@ impl Room {
             stretch,
         };
         tokio::spawn(replay.run());
+    }
+
+    /// Users were served this by a session that follows no more.
+    fn report(&self, served: Option<(UserId, u64)>) {
+        if let Some((user, seq)) = served {
+            self.rooms.served.reached(self.conversation, user, seq);
+        }
+    }
+
+    /// Reports within a while what users are served now: the more sessions, the more rarely.
+    fn report_soon(&mut self, pause: Duration) {
+        let many = u32::try_from(self.audience.len() / SERVED_AT_ONCE).unwrap_or(u32::MAX);
+        self.report_at
+            .get_or_insert_with(|| Instant::now() + pause.saturating_mul(many.saturating_add(1)));
+    }
+
+    fn report_served(&mut self) {
+        self.report_at = None;
+        let (served, more) = self.audience.served();
+        for (user, seq) in served {
+            self.rooms.served.reached(self.conversation, user, seq);
+        }
+        if more {
+            self.report_soon(SERVED_LATER);
+        }
     }
 
     async fn check(&mut self, epoch: &str, head: &Head) {
@@ -365,9 +410,12 @@ impl Room {
         reached >= target
     }
 
-    fn pass_on(&self, ephemeral: &Ephemeral) {
+    fn pass_on(&mut self, ephemeral: &Ephemeral) {
         let (outbound, origin) = match &ephemeral.body {
-            Some(ephemeral::Body::Typing(typing)) => (Outbound::Typing(&self.place, typing), &typing.user_id),
+            Some(ephemeral::Body::Typing(typing)) => {
+                self.typing.saw(typing, Instant::now());
+                (Outbound::Typing(&self.place, typing), &typing.user_id)
+            }
             Some(ephemeral::Body::RoomPresence(presence)) => {
                 (Outbound::RoomPresence(&self.place, presence), &presence.user_id)
             }

@@ -147,7 +147,7 @@ async fn admit(
     let me = actor(&identity.user_id, &identity.username);
     match shared.backend.provision(Some(me), shared.provision).await {
         Ok(user) => {
-            let delivers = since.is_none() && dialect.backlog() == Backlog::AtConnect;
+            let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
             let expected = shared.users.expect(&identity.user_id, delivers).await;
             prepare(
                 shared,

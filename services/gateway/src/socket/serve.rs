@@ -29,6 +29,8 @@ struct Serving {
     joined: HashSet<ConversationId>,
     /// Conversations whose participants were shown that this client looks.
     shown_in: HashSet<ConversationId>,
+    /// Conversations in which the client's user began to type.
+    typing_in: HashSet<ConversationId>,
     /// What the client may show of journals it follows or edits.
     journals: HashMap<ConversationId, Shadow>,
     /// When the events arrived that are not carried out yet.
@@ -68,6 +70,7 @@ pub(super) async fn begin(socket: SocketRef) {
         session,
         joined: HashSet::new(),
         shown_in: HashSet::new(),
+        typing_in: HashSet::new(),
         journals: HashMap::new(),
         arrivals: Arc::clone(queue.arrivals()),
         arrived: Instant::now(),
@@ -164,6 +167,9 @@ impl Serving {
     }
 
     async fn end(mut self) {
+        for conversation in std::mem::take(&mut self.typing_in) {
+            self.shows_typing(conversation, false).await;
+        }
         for conversation in std::mem::take(&mut self.shown_in) {
             self.show(conversation, false).await;
         }

@@ -2,10 +2,10 @@
 //!
 //! Must not know the bus or decide who may see what.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parlance_bus::faults;
 use parlance_proto::{ConversationId, UserId};
@@ -63,8 +63,23 @@ pub struct Session {
     openings: Mutex<HashMap<ConversationId, Following>>,
     /// See [`Session::shown_at_ms`].
     shown_at_ms: AtomicI64,
+    /// See [`Session::is_cut`].
+    cut: AtomicBool,
+    /// See [`Session::sends`].
+    sent: Mutex<VecDeque<String>>,
     doubtful: Arc<AtomicBool>,
     max_backlog_bytes: u64,
+}
+
+/// What a client has got of what was emitted to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Everything.
+    All,
+    /// What was emitted before.
+    Before(Instant),
+    /// Not known.
+    Nothing,
 }
 
 /// Where the answer to an event goes.
@@ -116,6 +131,9 @@ const NOTICED_WITHIN_MS: i64 = 60_000;
 /// How long a client may take to leave by itself after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Own messages remembered until their events come.
+const SENT: usize = 64;
+
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Session {
@@ -149,6 +167,8 @@ impl Session {
             conversations: Mutex::default(),
             openings: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
+            cut: AtomicBool::default(),
+            sent: Mutex::default(),
             doubtful,
             max_backlog_bytes,
         }
@@ -224,6 +244,38 @@ impl Session {
         } else {
             shown
         }
+    }
+
+    /// Whether something was emitted that the engine did not take: nothing after that counts as received.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed) || self.closed.is_cancelled()
+    }
+
+    /// What the client has surely got of what was emitted: over a WebSocket what the kernel took, while polling what
+    /// was emitted before an answer after which it asked again.
+    pub fn received(&self) -> Received {
+        match self.wire() {
+            Some(_) if self.meter(0) == 0 => Received::All,
+            Some(_) => Received::Nothing,
+            None => self
+                .sessions
+                .polled_until(&self.engine_id())
+                .map_or(Received::Nothing, Received::Before),
+        }
+    }
+
+    /// The client sends this message and is answered with it.
+    pub fn sends(&self, message_id: &str) {
+        let mut sent = lock(&self.sent);
+        if sent.len() == SENT {
+            sent.pop_front();
+        }
+        sent.push_back(message_id.to_owned());
+    }
+
+    /// Whether this client sent a message and does without its event.
+    pub fn has_sent(&self, message_id: &str) -> bool {
+        lock(&self.sent).iter().any(|sent| sent == message_id)
     }
 
     /// As dialects see it.
@@ -322,6 +374,7 @@ impl Session {
     /// Ends the connection as if the client had gone; stock clients reconnect and catch up.
     pub fn close_transport(&self) {
         self.doubtful.store(true, Ordering::Relaxed);
+        self.cut.store(true, Ordering::Relaxed);
         let engine_id = self.engine_id();
         match self.wire() {
             Some(wire) => wire.kill(),
@@ -365,7 +418,7 @@ impl Session {
     fn failed(&self, error: &SendError) {
         match error {
             SendError::Socket(SocketError::InternalChannelFull) => self.close_slow("packets"),
-            SendError::Socket(SocketError::Closed) => {}
+            SendError::Socket(SocketError::Closed) => self.cut.store(true, Ordering::Relaxed),
             SendError::Serialize(error) => {
                 tracing::error!(%error, "a packet cannot be encoded");
             }
@@ -402,6 +455,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ack {
+    /// Whether the client asked for an answer.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// `None` where the client asked for no answer.
     pub fn new(sender: Option<AckSender>) -> Self {
         Self(sender)

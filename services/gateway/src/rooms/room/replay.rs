@@ -112,8 +112,7 @@ impl Replay {
 
     /// Whether the event still makes a difference to this client.
     fn matters(&self, event: &Event) -> bool {
-        let shown_before = self.stretch.missed.since_ms > 0 && event.at_ms <= self.stretch.missed.since_ms;
-        if event.seq > self.stretch.through || shown_before {
+        if event.seq > self.stretch.through {
             return false;
         }
         match &event.body {
