@@ -36,10 +36,10 @@ use typing::Typists;
 
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(250);
-/// Pause between an event and the report that users were served it.
+/// Pause between two reports of what users were served.
 const SERVED: Duration = Duration::from_millis(100);
 /// The same while clients have not got it yet.
-const SERVED_LATER: Duration = Duration::from_millis(500);
+const SERVED_LATER: Duration = Duration::from_millis(50);
 /// Sessions that are reported at that pace; more are reported as much later.
 const SERVED_AT_ONCE: usize = 50;
 /// Interest spreads between the servers of a NATS cluster with delay, so a young room looks once more.
@@ -65,6 +65,7 @@ pub(super) struct Room {
     typing: Typists,
     /// When what users were served is to be reported.
     report_at: Option<Instant>,
+    reported_at: Option<Instant>,
 }
 
 type Queue = mpsc::UnboundedReceiver<Request>;
@@ -91,6 +92,7 @@ impl Room {
             lists: Lists::default(),
             typing: Typists::default(),
             report_at: None,
+            reported_at: None,
         }
     }
 
@@ -201,7 +203,7 @@ impl Room {
                 self.report(served);
             }
             Request::CaughtUp(id, hold) => {
-                self.report_soon(SERVED);
+                self.report_soon(Duration::ZERO);
                 if let Some(stretch) = self.audience.release(id, hold, self.head_seq) {
                     self.start_replay(stretch);
                 }
@@ -232,7 +234,7 @@ impl Room {
             Some(missed) => self.replay(&session, missed),
             None => self.head_seq,
         };
-        self.report_soon(SERVED);
+        self.report_soon(Duration::ZERO);
         Ok(Attached {
             head_seq,
             epoch: self.epoch.clone(),
@@ -286,15 +288,22 @@ impl Room {
         }
     }
 
-    /// Reports within a while what users are served now: the more sessions, the more rarely.
-    fn report_soon(&mut self, pause: Duration) {
+    /// Reports what users were served: at once after a pause, else so much after the report before; the more sessions,
+    /// the more rarely. `earliest` is how long it takes at least.
+    fn report_soon(&mut self, earliest: Duration) {
+        if self.report_at.is_some() {
+            return;
+        }
         let many = u32::try_from(self.audience.len() / SERVED_AT_ONCE).unwrap_or(u32::MAX);
-        self.report_at
-            .get_or_insert_with(|| Instant::now() + pause.saturating_mul(many.saturating_add(1)));
+        let interval = SERVED.saturating_mul(many.saturating_add(1));
+        let soonest = Instant::now() + earliest;
+        let next = self.reported_at.map_or(soonest, |at| at + interval);
+        self.report_at = Some(next.max(soonest));
     }
 
     fn report_served(&mut self) {
         self.report_at = None;
+        self.reported_at = Some(Instant::now());
         let (served, more) = self.audience.served();
         for (user, seq) in served {
             self.rooms.served.reached(self.conversation, user, seq);

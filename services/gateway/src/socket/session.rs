@@ -255,8 +255,8 @@ impl Session {
     /// was emitted before an answer after which it asked again.
     pub fn received(&self) -> Received {
         match self.wire() {
-            Some(_) if self.meter(0) == 0 => Received::All,
-            Some(_) => Received::Nothing,
+            Some(wire) if wire.is_blocked() => Received::Nothing,
+            Some(_) => Received::All,
             None => self
                 .sessions
                 .polled_until(&self.engine_id())

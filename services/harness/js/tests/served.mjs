@@ -225,7 +225,7 @@ for (const [dialect, [event, payload, sees, isTyping]] of Object.entries(TYPES).
       const typist = await speak(dialect, alice, 0);
       const reader = await speak(dialect, bob, 1);
       if (['native', 'threads'].includes(dialect)) {
-        for (const client of [typist, reader]) await agreed(client, 'conversation:join', { conversationId: conversation.id });
+        for (const client of [typist, reader]) await agreed(client, 'conversation:join', { [dialect === 'native' ? 'conversation_id' : 'conversationId']: conversation.id });
       }
       await follows(reader, event, payload(conversation.id, false));
       await follows(typist, event, payload(conversation.id, true));

@@ -1,10 +1,10 @@
 //! What users were served: by events of their sessions, and by what they read.
 //!
 //! Rows are written in the order of their keys, so that writers do not block each other. A commit here need not be
-//! durable: what a crash of the database loses is served once more.
+//! durable, and only its own statement says so: what a crash of the database loses is served once more.
 
 use parlance_proto::ConversationId;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use super::seq_to;
 
@@ -29,7 +29,8 @@ pub async fn reach(connection: &mut PgConnection, positions: &[Position]) -> Res
         positions,
         "INSERT INTO served AS s (conversation_id, user_id, seq)
          SELECT conversation_id, user_id, max(seq)
-         FROM unnest($1::uuid[], $2::text[], $3::int8[]) AS new (conversation_id, user_id, seq)
+         FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick,
+              unnest($1::uuid[], $2::text[], $3::int8[]) AS new (conversation_id, user_id, seq)
          GROUP BY conversation_id, user_id ORDER BY conversation_id, user_id
          ON CONFLICT (conversation_id, user_id) DO UPDATE SET seq = excluded.seq
          WHERE s.seq IS NULL OR s.seq < excluded.seq",
@@ -47,7 +48,8 @@ pub async fn list(connection: &mut PgConnection, positions: &[Position]) -> Resu
         positions,
         "INSERT INTO served AS s (conversation_id, user_id, listed_seq)
          SELECT conversation_id, user_id, max(seq)
-         FROM unnest($1::uuid[], $2::text[], $3::int8[]) AS new (conversation_id, user_id, seq)
+         FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick,
+              unnest($1::uuid[], $2::text[], $3::int8[]) AS new (conversation_id, user_id, seq)
          GROUP BY conversation_id, user_id ORDER BY conversation_id, user_id
          ON CONFLICT (conversation_id, user_id) DO UPDATE SET listed_seq = excluded.listed_seq
          WHERE s.listed_seq < excluded.listed_seq",
@@ -63,10 +65,6 @@ async fn write(
     if positions.is_empty() {
         return Ok(());
     }
-    let mut tx = connection.begin().await?;
-    sqlx::query("SET LOCAL synchronous_commit = off")
-        .execute(&mut *tx)
-        .await?;
     sqlx::query(statement)
         .bind(
             positions
@@ -76,9 +74,9 @@ async fn write(
         )
         .bind(positions.iter().map(|one| one.user.as_str()).collect::<Vec<_>>())
         .bind(positions.iter().map(|one| seq_to(one.seq)).collect::<Vec<_>>())
-        .execute(&mut *tx)
+        .execute(connection)
         .await?;
-    tx.commit().await
+    Ok(())
 }
 
 /// Up to where a user was served.

@@ -6,7 +6,7 @@ use parlance_bus::{faults, trace};
 use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, event};
 use tracing::Span;
 
-use super::{Room, SERVED};
+use super::Room;
 use crate::commands::now;
 use crate::dialect::{Outbound, Place};
 use crate::rooms::Unread;
@@ -119,7 +119,7 @@ impl Room {
             }
         }
         self.audience.emitted(event.seq, event.at_ms);
-        self.report_soon(SERVED);
+        self.report_soon(Duration::ZERO);
     }
 
     fn created(&mut self, message: &Message) {
