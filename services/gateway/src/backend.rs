@@ -8,12 +8,13 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage,
-    GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
+    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetListState,
+    GetMessage, GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
     ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts,
-    ListPresenceChanges, ListReceipts, ListThreads, Membership, Message, MessagePage, MissedReceipts, Ping,
-    Position, PresenceReported, Presences, ProvisionUser, Query, Receipts, Reply, ReportPresence, Resolve,
-    Resolved, Room, SetName, Sync, Threads, User, query, reply,
+    ListPresenceChanges, ListReceipts, ListRemovals, ListState, ListThreads, Membership, Message,
+    MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, Receipts,
+    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedReported, SetName, Sync,
+    Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
@@ -239,6 +240,24 @@ impl Backend {
         /// Reports sessions and renews the lease of this replica.
         report_presence(actor, report: ReportPresence) -> PresenceReported / PresenceReported,
         query::Body::ReportPresence(report)
+    }
+
+    ask! {
+        /// The conversations the actor belongs to no more: since then, and of those named.
+        removals(actor, since_ms: i64, conversation_ids: Vec<String>) -> Removals / Removals,
+        query::Body::ListRemovals(ListRemovals { since_ms, conversation_ids })
+    }
+
+    ask! {
+        /// What lists of conversations show of one, to these users.
+        list_state(actor, id: ConversationId, user_ids: Vec<String>) -> ListState / ListState,
+        query::Body::GetListState(GetListState { conversation_id: id.to_string(), user_ids })
+    }
+
+    ask! {
+        /// Reports what sessions here got.
+        report_served(actor, report: ReportServed) -> ServedReported / ServedReported,
+        query::Body::ReportServed(report)
     }
 
     ask! {

@@ -338,10 +338,16 @@ pub enum Answer {
 /// When a client is told what it missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backlog {
-    /// Of every conversation, as soon as it is connected: whatever was not marked as delivered.
+    /// Of every conversation, as soon as it is connected: whatever was not marked as delivered. Comes again until it
+    /// is, because such a client knows what it has.
+    UntilMarked,
+    /// Of every conversation, as soon as it is connected: what the user was not served yet, neither by an event of any
+    /// session nor by a page of history. Comes once.
     AtConnect,
-    /// Of a conversation when it joins: what was sent since the user was last seen, and not marked as
-    /// delivered. A user who was never here before reads the history.
+    /// The same without what a list of conversations has counted as unread, which such a client would count twice.
+    Uncounted,
+    /// Of a conversation when it joins: what the user was not served yet. Who opens one for the first time reads the
+    /// history.
     AtJoin,
 }
 
@@ -378,6 +384,12 @@ pub trait Dialect: Representation {
     /// Whether a client follows all of its user's conversations without joining them.
     fn joins_by_itself(&self) -> bool {
         false
+    }
+
+    /// Whether the session that sent a message is emitted it like all others of its user, beside the acknowledgement
+    /// with the message.
+    fn echoes(&self) -> bool {
+        true
     }
 
     /// When a client is told, unasked, what was sent while it was away.

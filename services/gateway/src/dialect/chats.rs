@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
 use super::{
-    Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, shape, union,
+    Action, Answer, Backlog, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, shape, union,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -144,6 +144,10 @@ impl Dialect for Chats {
 
     fn joins_by_itself(&self) -> bool {
         true
+    }
+
+    fn backlog(&self) -> Backlog {
+        Backlog::Uncounted
     }
 
     fn shows_presence(&self) -> bool {

@@ -75,6 +75,10 @@ impl Dialect for Encrypted {
         true
     }
 
+    fn echoes(&self) -> bool {
+        false
+    }
+
     fn shows_presence(&self) -> bool {
         true
     }

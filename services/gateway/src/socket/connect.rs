@@ -195,7 +195,7 @@ async fn admit(
     );
     match shared.backend.provision(Some(me), shared.provision).await {
         Ok(user) => {
-            let delivers = since.is_none() && dialect.backlog() == Backlog::AtConnect;
+            let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
             let expected = shared.users.expect(&identity.user_id, delivers).await;
             prepare(
                 shared,

@@ -47,11 +47,11 @@ pub(super) async fn list(
     if let (Window::After(_), Some(before)) = (window, query.before) {
         messages.retain(|message| message.seq < before);
     }
-    Ok(page(
-        messages,
-        window,
-        usize::try_from(limit).unwrap_or(usize::MAX),
-    ))
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(v1::MessagePage {
+        head_seq: head.seq,
+        ..page(messages, window, limit)
+    })
 }
 
 pub(super) async fn get(
@@ -123,7 +123,11 @@ fn page(mut messages: Vec<v1::Message>, window: Window, limit: usize) -> v1::Mes
         }
     };
     let next = next.map_or(0, |message| message.seq);
-    v1::MessagePage { messages, next }
+    v1::MessagePage {
+        messages,
+        next,
+        head_seq: 0,
+    }
 }
 
 #[cfg(test)]

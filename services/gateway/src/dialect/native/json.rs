@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::presence;
+use crate::dialect::Place;
 pub use log::{EventJson, EventPageJson, SyncJson, event_page, sync};
 
 /// A message as clients see it.
@@ -493,10 +494,10 @@ pub fn typing(conversation: ConversationId, typing: &Typing) -> impl Serialize {
 }
 
 /// Writes the latest message of a conversation for a list of conversations.
-pub fn list_updated(last: &Message, unread: u64) -> impl Serialize {
+pub fn list_updated(place: &Place, last: &Message, unread: u64) -> impl Serialize {
     ListUpdatedJson {
         conversation_id: &last.conversation_id,
-        head_seq: last.seq,
+        head_seq: place.head_seq,
         updated_at: time(last.created_at_ms),
         unread,
         last_message: message(last),
