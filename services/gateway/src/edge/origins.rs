@@ -3,7 +3,7 @@
 //! A setting may spell an origin in any way that means one; it is brought into the form browsers send when the
 //! process starts, and what is no origin stops the start. Must not know headers or answers.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parlance_runtime::config::Invalid;
 use reqwest::Url;
 
@@ -12,6 +12,10 @@ const ALLOWED: &str = "an origin: scheme and host without a path, such as https:
                        https://chat.example:8443, https://*.chat.example or http://localhost:*; or the word null";
 /// What pages from files and sandboxed frames send.
 const NULL: &str = "null";
+/// What proxies name the host in that the client asked for.
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// In what browsers themselves say whether a request stays within its origin.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Stands for any origin in `cors.origins`.
 const ANY: &str = "*";
 
@@ -201,10 +205,15 @@ impl Origins {
                 Verdict::Own
             };
         };
-        let own = origin.split_once("://").map(|(_, host)| host);
+        let host = origin.split_once("://").map(|(_, host)| host);
+        // A proxy may have replaced Host. Pages can send neither of the other two to another origin unasked.
+        let is_own = host.is_some()
+            && (host == text(header::HOST)
+                || host == text(FORWARDED_HOST)
+                || text(FETCH_SITE) == Some("same-origin"));
         if self.listed.get(origin).is_some() {
             Verdict::Listed
-        } else if own.is_some() && own == text(header::HOST) {
+        } else if is_own {
             Verdict::Own
         } else if self.any {
             Verdict::Any
@@ -329,6 +338,25 @@ mod tests {
         assert_eq!(judged(&both, "https://chat", "chat"), Verdict::Own);
         assert_eq!(judged(&origins(&[]), "null", "chat"), Verdict::Refused);
         assert_eq!(both.judge(&HeaderMap::new()), Verdict::Own);
+    }
+
+    #[test]
+    fn the_own_origin_is_known_behind_a_proxy_that_replaces_the_host() {
+        let origins = origins(&[]);
+        let judged = |name: HeaderName, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ORIGIN, HeaderValue::from_static("https://chat.example"));
+            headers.insert(header::HOST, HeaderValue::from_static("gateway:4004"));
+            headers.insert(name, value.parse().unwrap());
+            origins.judge(&headers)
+        };
+        assert_eq!(judged(header::HOST, "chat.example"), Verdict::Own);
+        assert_eq!(judged(FORWARDED_HOST, "chat.example"), Verdict::Own);
+        assert_eq!(judged(FETCH_SITE, "same-origin"), Verdict::Own);
+        for site in ["same-site", "cross-site", "none"] {
+            assert_eq!(judged(FETCH_SITE, site), Verdict::Refused, "{site}");
+        }
+        assert_eq!(judged(FORWARDED_HOST, "evil.example"), Verdict::Refused);
     }
 
     #[test]
