@@ -276,6 +276,7 @@ fn prepare(
     let (handler, queue) = inbound::queue(limit, shared.sessions.clone());
     let kind = sender_kind(&identity, user);
     let opening = Opening {
+        is_assumed: arrival.learns,
         kind,
         user: identity.user_id,
         username: user.username.clone(),

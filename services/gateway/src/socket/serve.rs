@@ -198,6 +198,7 @@ impl Serving {
         let arrival = self.arrival.take();
         let Self { shared, session, .. } = self;
         if session.dialect().name() == dialect.name() {
+            session.learn(dialect);
             return;
         }
         if let Some(arrival) = arrival {

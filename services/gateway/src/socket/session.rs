@@ -58,6 +58,7 @@ pub struct Session {
     pub replays: Semaphore,
     /// The dialect it began with.
     dialect: &'static dyn Dialect,
+    is_assumed: bool,
     /// The dialect its first telling event was of.
     learned: OnceLock<&'static dyn Dialect>,
     grant: Mutex<Grant>,
@@ -114,6 +115,8 @@ pub struct Opening {
     pub kind: SenderKind,
     /// What it speaks until its client shows that it speaks another.
     pub dialect: &'static dyn Dialect,
+    /// Whether nothing named that dialect.
+    pub is_assumed: bool,
     /// See [`Session::seen_at_ms`].
     pub seen_at_ms: i64,
     /// The token it stands on.
@@ -145,6 +148,7 @@ impl Session {
             number,
             kind,
             dialect,
+            is_assumed,
             seen_at_ms,
             grant,
             since,
@@ -163,6 +167,7 @@ impl Session {
             closed,
             replays: Semaphore::new(1),
             dialect,
+            is_assumed,
             learned: OnceLock::new(),
             grant: Mutex::new(grant),
             socket,
@@ -182,6 +187,12 @@ impl Session {
     /// What its client speaks.
     pub fn dialect(&self) -> &'static dyn Dialect {
         self.learned.get().copied().unwrap_or(self.dialect)
+    }
+
+    /// Whether its client is known to speak its dialect. One that is only assumed may be lost on the client, so what is
+    /// emitted in it counts as received by nobody.
+    pub fn is_understood(&self) -> bool {
+        !self.is_assumed || self.learned.get().is_some()
     }
 
     /// Its client speaks this one, from now on and for good.

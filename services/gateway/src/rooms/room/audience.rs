@@ -420,7 +420,9 @@ impl Listener {
 
     /// Whether it got more than is reported.
     fn is_ahead(&self) -> bool {
-        self.waiting.is_none() && self.position.is_some_and(|position| position > self.reported)
+        self.waiting.is_none()
+            && self.session.is_understood()
+            && self.position.is_some_and(|position| position > self.reported)
     }
 
     /// What its user was served and is not reported: what its client has got.
