@@ -18,6 +18,7 @@ mod devstack;
 mod dialects;
 mod director;
 mod faults;
+mod frontends;
 mod handover;
 mod healthcheck;
 mod journals;
