@@ -50,6 +50,8 @@ pub struct Identity {
     pub dialect: Option<String>,
     /// It is a service, not a person.
     pub is_service: bool,
+    /// It is an agent: a program that answers people.
+    pub is_agent: bool,
 }
 
 /// What a token says of itself: whether it still holds depends on nothing else.

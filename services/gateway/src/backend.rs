@@ -147,8 +147,8 @@ impl Backend {
 
     ask! {
         /// The actor's conversations.
-        conversations(actor, limit: u32, cursor: String) -> Conversations / ConversationPage,
-        query::Body::ListConversations(ListConversations { limit, cursor })
+        conversations(actor, wanted: ListConversations) -> Conversations / ConversationPage,
+        query::Body::ListConversations(wanted)
     }
 
     ask! {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use parlance_bus::{Bus, faults};
-use parlance_proto::v1::{Actor, Command, Confirmation, Message, SenderKind, command, confirmation};
+use parlance_proto::v1::{Actor, Command, Confirmation, Message, SenderKind, User, command, confirmation};
 use parlance_proto::{ConversationId, UserId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use uuid::Uuid;
 
+use crate::auth::Identity;
 use crate::dialect::Answer;
 use crate::error::ClientError;
 use crate::rooms::Rooms;
@@ -285,6 +286,15 @@ pub fn actor(user: &UserId, username: &str) -> Actor {
         user_id: user.to_string(),
         username: username.to_owned(),
         kind: SenderKind::User.into(),
+    }
+}
+
+/// The kind of a user as sender: an agent where the token or the directory says so.
+pub fn sender_kind(identity: &Identity, user: &User) -> SenderKind {
+    if identity.is_agent || user.agent {
+        SenderKind::Agent
+    } else {
+        SenderKind::User
     }
 }
 

@@ -24,7 +24,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request};
 use axum::middleware::{from_fn, map_response};
 use futures::StreamExt as _;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use parlance_proto::v1::ErrorCode;
 use parlance_runtime::health::Health;
 use serde::Deserialize;
@@ -119,6 +119,11 @@ fn parse<'a, T: Deserialize<'a>>(Body(body): &'a Body) -> Result<T, ClientError>
         return Err(ClientError::invalid("the body is not an object"));
     }
     serde_json::from_str(text).map_err(|error| input::unreadable(&error))
+}
+
+/// Whether a route was called under `/api`, as the older front ends do.
+fn is_older(uri: &Uri) -> bool {
+    !uri.path().starts_with("/api/v1/")
 }
 
 /// A page size: the default where none is asked, never above the most.

@@ -1,6 +1,6 @@
 //! Who may do what, as a pure table of kind, role and right. No I/O, no state.
 
-use parlance_proto::v1::{ConversationKind, Role};
+use parlance_proto::v1::Role;
 
 /// Something a participant wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,23 @@ pub enum Verdict {
 
 use Verdict::{Forbidden, Granted, Senseless};
 
-/// What a participant with `role` may do in a conversation of `kind`.
+/// What rights depend on besides the role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Two users.
+    Direct,
+    /// A group with roles.
+    Group,
+    /// A group that every participant manages.
+    OpenGroup,
+    /// A shared document.
+    Journal,
+}
+
+/// What a participant with `role` may do in a conversation of `form`.
+///
+/// In an open group every participant may do what stands under *group: member*, and also change title, status,
+/// channel and metadata, and add and remove members.
 ///
 /// | | direct | group: member | moderator | admin | journal: viewer | editor | owner |
 /// | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -76,13 +92,22 @@ use Verdict::{Forbidden, Granted, Senseless};
 /// | edit the text | – | – | – | – | no | yes | yes |
 ///
 /// – : senseless there, for everyone.
-pub fn verdict(kind: ConversationKind, role: Role, right: Right) -> Verdict {
-    match kind {
-        ConversationKind::Direct => direct(right),
-        ConversationKind::Group => group(role, right),
-        ConversationKind::Journal => journal(role, right),
-        ConversationKind::Unspecified => Senseless,
+pub fn verdict(form: Form, role: Role, right: Right) -> Verdict {
+    match form {
+        Form::Direct => direct(right),
+        Form::Group => group(role, right),
+        Form::OpenGroup if is_managing(right) => Granted,
+        Form::OpenGroup => group(role, right),
+        Form::Journal => journal(role, right),
     }
+}
+
+/// What belongs to everyone where there are no roles.
+fn is_managing(right: Right) -> bool {
+    matches!(
+        right,
+        Right::SetTitle | Right::SetDetails | Right::Add(Role::Member) | Right::Remove(Role::Member)
+    )
 }
 
 fn direct(right: Right) -> Verdict {
@@ -161,60 +186,63 @@ fn granted(yes: bool) -> Verdict {
 mod tests {
     use super::*;
 
-    const COLUMNS: [(ConversationKind, Role); 7] = [
-        (ConversationKind::Direct, Role::Member),
-        (ConversationKind::Group, Role::Member),
-        (ConversationKind::Group, Role::Moderator),
-        (ConversationKind::Group, Role::Admin),
-        (ConversationKind::Journal, Role::Viewer),
-        (ConversationKind::Journal, Role::Editor),
-        (ConversationKind::Journal, Role::Owner),
+    const COLUMNS: [(Form, Role); 9] = [
+        (Form::Direct, Role::Member),
+        (Form::Group, Role::Member),
+        (Form::Group, Role::Moderator),
+        (Form::Group, Role::Admin),
+        (Form::Journal, Role::Viewer),
+        (Form::Journal, Role::Editor),
+        (Form::Journal, Role::Owner),
+        (Form::OpenGroup, Role::Member),
+        (Form::OpenGroup, Role::Admin),
     ];
 
-    /// The whole table: direct, then member, moderator, admin, then viewer, editor, owner.
+    /// The whole table: direct, then member, moderator, admin, then viewer, editor, owner, then member and admin
+    /// of an open group.
     /// y granted, n forbidden, - senseless.
     const TABLE: [(Right, &str); 26] = [
-        (Right::Send, "yyyy---"),
-        (Right::EditOwn, "yyyy---"),
-        (Right::EditForeign, "nnnn---"),
-        (Right::DeleteOwn, "yyyy---"),
-        (Right::DeleteForeign, "nnyy---"),
-        (Right::Hide, "yyyy---"),
-        (Right::React, "yyyy---"),
-        (Right::StartThread, "yyyy---"),
-        (Right::Receipts, "yyyy---"),
-        (Right::SetTitle, "ynyynyy"),
-        (Right::SetDetails, "ynnynny"),
-        (Right::Add(Role::Member), "-nyy---"),
-        (Right::Add(Role::Moderator), "-nny---"),
-        (Right::Add(Role::Admin), "-nny---"),
-        (Right::Add(Role::Viewer), "----nyy"),
-        (Right::Add(Role::Editor), "----nny"),
-        (Right::Add(Role::Owner), "-------"),
-        (Right::Remove(Role::Member), "-nyynny"),
-        (Right::Remove(Role::Admin), "-nnynny"),
-        (Right::Remove(Role::Viewer), "-nnynny"),
-        (Right::Leave, "-yyyyy-"),
-        (Right::GiveRole(Role::Admin), "-nny---"),
-        (Right::GiveRole(Role::Editor), "----nny"),
-        (Right::GiveRole(Role::Owner), "-------"),
-        (Right::DeleteConversation, "ynnynny"),
-        (Right::EditText, "----nyy"),
+        (Right::Send, "yyyy---yy"),
+        (Right::EditOwn, "yyyy---yy"),
+        (Right::EditForeign, "nnnn---nn"),
+        (Right::DeleteOwn, "yyyy---yy"),
+        (Right::DeleteForeign, "nnyy---ny"),
+        (Right::Hide, "yyyy---yy"),
+        (Right::React, "yyyy---yy"),
+        (Right::StartThread, "yyyy---yy"),
+        (Right::Receipts, "yyyy---yy"),
+        (Right::SetTitle, "ynyynyyyy"),
+        (Right::SetDetails, "ynnynnyyy"),
+        (Right::Add(Role::Member), "-nyy---yy"),
+        (Right::Add(Role::Moderator), "-nny---ny"),
+        (Right::Add(Role::Admin), "-nny---ny"),
+        (Right::Add(Role::Viewer), "----nyy--"),
+        (Right::Add(Role::Editor), "----nny--"),
+        (Right::Add(Role::Owner), "---------"),
+        (Right::Remove(Role::Member), "-nyynnyyy"),
+        (Right::Remove(Role::Admin), "-nnynnyny"),
+        (Right::Remove(Role::Viewer), "-nnynnyny"),
+        (Right::Leave, "-yyyyy-yy"),
+        (Right::GiveRole(Role::Admin), "-nny---ny"),
+        (Right::GiveRole(Role::Editor), "----nny--"),
+        (Right::GiveRole(Role::Owner), "---------"),
+        (Right::DeleteConversation, "ynnynnyny"),
+        (Right::EditText, "----nyy--"),
     ];
 
     #[test]
     fn the_table_is_as_documented() {
         for (right, row) in TABLE {
-            for ((kind, role), cell) in COLUMNS.into_iter().zip(row.chars()) {
+            for ((form, role), cell) in COLUMNS.into_iter().zip(row.chars()) {
                 let expected = match cell {
                     'y' => Granted,
                     'n' => Forbidden,
                     _ => Senseless,
                 };
                 assert_eq!(
-                    verdict(kind, role, right),
+                    verdict(form, role, right),
                     expected,
-                    "{right:?} of {role:?} in {kind:?}"
+                    "{right:?} of {role:?} in {form:?}"
                 );
             }
         }

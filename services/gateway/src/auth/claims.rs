@@ -23,9 +23,41 @@ pub(super) struct Rules {
     leeway: i64,
     subject_claim: String,
     username_claims: Vec<String>,
-    /// The claim that tells services from people; empty for none.
-    service_claim: String,
-    service_value: String,
+    /// Tells services from people.
+    service: Marker,
+    /// Tells agents from people.
+    agent: Marker,
+}
+
+/// A claim and the value by which it marks a token; without a claim no token is marked.
+#[derive(Debug)]
+struct Marker {
+    claim: String,
+    value: String,
+}
+
+impl Marker {
+    fn new(claim: &str, value: &str) -> Self {
+        Self {
+            claim: claim.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    /// Whether the claim has the value: as text, as one word of it, as one of a list, or as `true`.
+    fn is_on(&self, claims: &Claims) -> bool {
+        let is_it = |value: &Value| match value {
+            Value::Bool(value) => *value && self.value == "true",
+            Value::String(text) => text.split(' ').any(|word| word == self.value),
+            _ => false,
+        };
+        match claims.get(&self.claim) {
+            _ if self.claim.is_empty() => false,
+            Some(Value::Array(values)) => values.iter().any(is_it),
+            Some(value) => is_it(value),
+            None => false,
+        }
+    }
 }
 
 impl Rules {
@@ -36,8 +68,8 @@ impl Rules {
             leeway: i64::try_from(settings.leeway_seconds).unwrap_or(0),
             subject_claim: settings.subject_claim.clone(),
             username_claims: settings.username_claims.clone(),
-            service_claim: settings.service_claim.clone(),
-            service_value: settings.service_value.clone(),
+            service: Marker::new(&settings.service_claim, &settings.service_value),
+            agent: Marker::new(&settings.agent_claim, &settings.agent_value),
         }
     }
 
@@ -62,24 +94,10 @@ impl Rules {
                 issued_at: seconds(claims, "iat").unwrap_or_default(),
                 token_id: short_text(claims, "jti"),
             },
-            is_service: self.is_service(claims),
+            is_service: self.service.is_on(claims),
+            is_agent: self.agent.is_on(claims),
             dialect: short_text(claims, "dialect"),
         })
-    }
-
-    /// Whether the claim has the value: as text, as one word of it, as one of a list, or as `true`.
-    fn is_service(&self, claims: &Claims) -> bool {
-        let is_it = |value: &Value| match value {
-            Value::Bool(value) => *value && self.service_value == "true",
-            Value::String(text) => text.split(' ').any(|word| word == self.service_value),
-            _ => false,
-        };
-        match claims.get(&self.service_claim) {
-            _ if self.service_claim.is_empty() => false,
-            Some(Value::Array(values)) => values.iter().any(is_it),
-            Some(value) => is_it(value),
-            None => false,
-        }
     }
 
     fn check_issuer(&self, claims: &Claims) -> Result<(), AuthError> {

@@ -48,6 +48,10 @@ pub struct JwtSettings {
     pub service_claim: String,
     /// The value it has then.
     pub service_value: String,
+    /// Claim that tells agents from people; empty for none.
+    pub agent_claim: String,
+    /// The value it has then.
+    pub agent_value: String,
 }
 
 /// Where keys come from.
@@ -62,12 +66,23 @@ impl Validate for JwtSettings {
         in_range("jwt.leeway_seconds", self.leeway_seconds, 0..=5)?;
         in_range("jwt.jwks_refresh_seconds", self.jwks_refresh_seconds, 10..=86_400)?;
         not_empty("jwt.subject_claim", &self.subject_claim, "the name of a claim")?;
-        if !self.service_claim.is_empty() {
-            not_empty(
+        for (claim, setting, value, allowed) in [
+            (
+                &self.service_claim,
                 "jwt.service_value",
                 &self.service_value,
                 "the value of a service's claim",
-            )?;
+            ),
+            (
+                &self.agent_claim,
+                "jwt.agent_value",
+                &self.agent_value,
+                "the value of an agent's claim",
+            ),
+        ] {
+            if !claim.is_empty() {
+                not_empty(setting, value, allowed)?;
+            }
         }
         for name in &self.audience {
             not_empty("jwt.audience", name, "a list of audiences, none of them empty")?;

@@ -30,6 +30,8 @@ fn settings() -> JwtSettings {
         jwks_refresh_seconds: 300,
         service_claim: String::new(),
         service_value: "true".to_owned(),
+        agent_claim: "role".to_owned(),
+        agent_value: "agent".to_owned(),
     }
 }
 

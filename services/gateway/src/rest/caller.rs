@@ -3,12 +3,12 @@
 use axum::extract::FromRequestParts;
 use http::header;
 use http::request::Parts;
-use parlance_proto::v1::{Actor, ErrorCode};
+use parlance_proto::v1::{Actor, ErrorCode, SenderKind};
 use parlance_proto::{ErrorCodeExt as _, UserId};
 
 use crate::app::Shared;
 use crate::auth::{AuthError, Identity};
-use crate::commands::actor;
+use crate::commands::{actor, sender_kind};
 use crate::error::ClientError;
 
 /// A verified and known user.
@@ -18,12 +18,17 @@ pub struct Caller {
     pub user: UserId,
     /// From the token.
     pub username: String,
+    /// A person or an agent.
+    pub kind: SenderKind,
 }
 
 impl Caller {
     /// As the actor of commands and queries.
     pub fn actor(&self) -> Actor {
-        actor(&self.user, &self.username)
+        Actor {
+            kind: self.kind.into(),
+            ..actor(&self.user, &self.username)
+        }
     }
 }
 
@@ -33,22 +38,20 @@ impl FromRequestParts<Shared> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
         let identity = bearer(parts, shared).await?;
         shared.limits.admit(&identity.user_id)?;
-        let caller = Self {
-            user: identity.user_id,
-            username: identity.username,
-        };
-        let known = shared
-            .backend
-            .provision(Some(caller.actor()), shared.provision)
-            .await;
-        known.map_err(|error| {
+        let me = actor(&identity.user_id, &identity.username);
+        let known = shared.backend.provision(Some(me), shared.provision).await;
+        let user = known.map_err(|error| {
             if error.code == ErrorCode::NotFound.name() {
                 ClientError::new(ErrorCode::Unauthenticated, "unknown user")
             } else {
                 error
             }
         })?;
-        Ok(caller)
+        Ok(Self {
+            kind: sender_kind(&identity, &user),
+            user: identity.user_id,
+            username: identity.username,
+        })
     }
 }
 

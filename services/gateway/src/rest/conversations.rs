@@ -5,7 +5,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use parlance_proto::v1::{
-    Channel, Conversation, ConversationStatus, DeleteConversation, UpdateConversation, command,
+    Channel, Conversation, ConversationStatus, DeleteConversation, ListConversations, UpdateConversation,
+    command,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::participants::set_members;
 use super::{Asked, Body, Caller, Named, asked, page_size, parse};
 use crate::app::Shared;
 use crate::backend::SYNC_EVENTS;
@@ -42,6 +44,18 @@ pub(super) struct ListQuery {
     pub(super) cursor: String,
 }
 
+/// Which conversations a list shows.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FilterQuery {
+    /// Only those with this status.
+    #[param(schema_with = maybe_status)]
+    status: Option<String>,
+    /// Only those of this channel.
+    #[param(schema_with = maybe_channel)]
+    channel: Option<String>,
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct EventsQuery {
@@ -65,6 +79,9 @@ struct UpdateBody<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
+    /// Of a group: all who belong to it from now on, besides the caller.
+    #[serde(alias = "participant_ids", alias = "participantIds")]
+    participants: Option<Vec<String>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -129,7 +146,7 @@ fn listed(conversation: &Conversation) -> ListedJson<'_> {
     operation_id = "list_conversations",
     tag = "conversations",
     summary = "Lists the conversations of the caller, the latest first.",
-    params(ListQuery),
+    params(ListQuery, FilterQuery),
     responses(
         (status = 200, description = "A page; `next` is the cursor of the next one.", body = ConversationList<'_>),
     ),
@@ -138,13 +155,21 @@ pub(super) async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     query: Asked<ListQuery>,
+    filter: Asked<FilterQuery>,
 ) -> Result<Response, ClientError> {
-    let query = asked(query)?;
-    let limit = page_size(query.limit)?;
-    let page = shared
-        .backend
-        .conversations(Some(caller.actor()), limit, query.cursor)
-        .await?;
+    let (query, filter) = (asked(query)?, asked(filter)?);
+    let wanted = ListConversations {
+        limit: page_size(query.limit)?,
+        cursor: query.cursor,
+        status: filter.status.as_deref().map(status).transpose()?.map(Into::into),
+        channel: filter
+            .channel
+            .as_deref()
+            .map(channel)
+            .transpose()?
+            .map(Into::into),
+    };
+    let page = shared.backend.conversations(Some(caller.actor()), wanted).await?;
     let list = ConversationList {
         conversations: page.conversations.iter().map(listed).collect(),
         next: Some(page.next.clone()).filter(|next| !next.is_empty()),
@@ -218,6 +243,9 @@ async fn update(
     let metadata = body
         .metadata
         .map(|metadata| shared.limits.metadata(Some(metadata)));
+    if let Some(users) = body.participants {
+        set_members(&shared, &caller, id, users).await?;
+    }
     let update = UpdateConversation {
         title: body.title,
         status: body.status.as_deref().map(status).transpose()?.map(Into::into),

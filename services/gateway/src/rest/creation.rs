@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::conversations::{self, channel};
-use super::{Asked, Body, Caller, asked, made, parse};
+use super::{Asked, Body, Caller, asked, is_older, made, parse};
 use crate::app::Shared;
 use crate::commands::{Confirmed, new_id};
 use crate::dialect::Answer;
@@ -59,8 +59,10 @@ struct GroupBody {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = ConversationCreation)]
 struct CreateBody<'a> {
-    #[serde(alias = "participantIds", alias = "participants")]
-    participant_ids: Vec<String>,
+    /// May name nobody where the group is open.
+    #[serde(default, alias = "participantIds", alias = "participants")]
+    participant_ids: Option<Vec<String>>,
+    /// The kind, or the channel of a group.
     #[serde(alias = "type")]
     #[schema(schema_with = maybe_kind)]
     kind: Option<String>,
@@ -70,6 +72,9 @@ struct CreateBody<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
+    /// Every participant may change title, status, channel and metadata, and add and remove members. The default
+    /// under `/api` where `type` does not say `group`.
+    open: Option<bool>,
 }
 
 #[utoipa::path(
@@ -106,7 +111,7 @@ async fn create_direct(
     };
     let confirmed = execute(&shared, &caller, create).await?;
     // The older route promises a conflict where both users have a conversation already.
-    let conflict = confirmed.repeated && !query.ensure && !uri.path().starts_with("/api/v1/");
+    let conflict = confirmed.repeated && !query.ensure && is_older(&uri);
     created(&confirmed, conflict)
 }
 
@@ -134,34 +139,54 @@ async fn create_group(
         participant_ids: others(&shared, &caller, body.participant_ids)?,
         ..CreateConversation::default()
     };
+    if create.participant_ids.is_empty() {
+        return Err(nobody());
+    }
     created(&execute(&shared, &caller, create).await?, false)
 }
 
-/// A conversation of whatever kind: the one that is named, else direct for two users.
+/// A direct conversation only where the kind says so: cases of a support desk share their people.
 #[utoipa::path(
     post,
     path = "/conversations",
     operation_id = "create_conversation",
     tag = "conversations",
-    summary = "Creates a conversation of whatever kind: the one that is named, else direct for two users.",
+    summary = "Creates a group, or with `type: direct` the one direct conversation with a user.",
     request_body = CreateBody<'_>,
     responses(
         (status = 201, description = "It was made now.", body = json::ConversationJson<'_>),
         (status = 200, description = "The direct conversation of these users, which was there.", body = json::ConversationJson<'_>),
     ),
 )]
-async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
+async fn create(
+    State(shared): State<Shared>,
+    OriginalUri(uri): OriginalUri,
+    caller: Caller,
+    body: Body,
+) -> Result<Response, ClientError> {
     let body: CreateBody = parse(&body)?;
-    let participant_ids = others(&shared, &caller, body.participant_ids)?;
-    let kind = match (body.kind.as_deref(), participant_ids.len()) {
-        (Some("direct"), 1) | (None, 1) => ConversationKind::Direct,
-        (Some("direct"), _) => {
-            let message = "a direct conversation has exactly one other participant";
-            return Err(ClientError::invalid(message));
-        }
-        (Some("group") | None, _) => ConversationKind::Group,
-        (Some(_), _) => return Err(ClientError::invalid("type is none of direct, group")),
+    let participant_ids = others(&shared, &caller, body.participant_ids.unwrap_or_default())?;
+    let (kind, named_channel) = match body.kind.as_deref() {
+        Some("direct") => (Some(ConversationKind::Direct), None),
+        Some("group") => (Some(ConversationKind::Group), None),
+        Some(name) => (None, Some(channel(name).map_err(|_| no_kind())?)),
+        None => (None, None),
     };
+    let own_channel = body.channel.as_deref().map(channel).transpose()?;
+    if let (Some(named), Some(own)) = (named_channel, own_channel)
+        && named != own
+    {
+        return Err(ClientError::invalid("type and channel name two channels"));
+    }
+    let open = body.open.unwrap_or(kind.is_none() && is_older(&uri));
+    let kind = kind.unwrap_or(ConversationKind::Group);
+    if kind == ConversationKind::Direct && participant_ids.len() != 1 {
+        let message = "a direct conversation has exactly one other participant";
+        return Err(ClientError::invalid(message));
+    }
+    if participant_ids.is_empty() && !open {
+        return Err(nobody());
+    }
     let mut title = own_title(&shared, body.title)?;
     if title.is_empty() && kind == ConversationKind::Group {
         title = participant_ids[..participant_ids.len().min(NAMED)].join(", ");
@@ -171,19 +196,24 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
         kind: kind.into(),
         title,
         participant_ids,
-        channel: match body.channel.as_deref() {
-            Some(name) => channel(name)?,
-            None => Channel::Chat,
-        }
-        .into(),
+        channel: own_channel.or(named_channel).unwrap_or(Channel::Chat).into(),
         metadata_json: shared.limits.metadata(body.metadata)?,
+        open,
         ..CreateConversation::default()
     };
     created(&execute(&shared, &caller, create).await?, false)
 }
 
+fn no_kind() -> ClientError {
+    ClientError::invalid("type is none of direct, group, chat, voice, email")
+}
+
+fn nobody() -> ClientError {
+    ClientError::invalid("participant_ids names nobody but the caller")
+}
+
 fn maybe_kind() -> Object {
-    schema::nullable(schema::one_of(["direct", "group"]))
+    schema::nullable(schema::one_of(["direct", "group", "chat", "voice", "email"]))
 }
 
 /// A title that may be missing or empty.
@@ -204,11 +234,6 @@ fn others(shared: &Shared, caller: &Caller, ids: Vec<String>) -> Result<Vec<Stri
         if id != caller.user && !others.contains(&id.to_string()) {
             others.push(id.to_string());
         }
-    }
-    if others.is_empty() {
-        return Err(ClientError::invalid(
-            "participant_ids names nobody but the caller",
-        ));
     }
     Ok(others)
 }

@@ -1,7 +1,7 @@
 //! Messages of a conversation: send and read.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{ListMessages, Message, MessagePage, command};
@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{Asked, Body, Caller, Named, NamedMessage, asked, made, page_size, parse};
+use super::{Asked, Body, Caller, Named, NamedMessage, asked, is_older, made, page_size, parse};
 use crate::app::Shared;
 use crate::dialect::native::input::MessageInput;
 use crate::dialect::native::json::{self, MessageJson};
@@ -68,6 +68,9 @@ pub(super) struct ListQuery {
     /// Those of this thread; also as `threadId`.
     #[serde(alias = "threadId")]
     thread_id: Option<Uuid>,
+    /// Without the messages of threads, where no thread is named; also as `mainLine`. The default under `/api`.
+    #[serde(alias = "mainLine")]
+    main_line: Option<bool>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -123,6 +126,7 @@ impl ListQuery {
                 .or(self.thread_id)
                 .map_or_else(String::new, |id| id.to_string()),
             offset: self.offset,
+            main_line: self.main_line.unwrap_or_default(),
         })
     }
 }
@@ -186,11 +190,15 @@ async fn send(
 )]
 async fn list(
     State(shared): State<Shared>,
+    OriginalUri(uri): OriginalUri,
     caller: Caller,
     Named(id): Named,
     query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
-    let request = asked(query)?.request(id, None)?;
+    let mut query = asked(query)?;
+    // The front end with threads shows each beside the main line.
+    query.main_line.get_or_insert(is_older(&uri));
+    let request = query.request(id, None)?;
     let page = shared.backend.messages(Some(caller.actor()), request).await?;
     let list = MessageList {
         messages: page.messages.iter().map(json::message).collect(),

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use parlance_proto::v1::{AddMembers, ChangeRole, RemoveMember, Role, command};
+use parlance_proto::v1::{AddMembers, ChangeRole, ConversationKind, RemoveMember, Role, command};
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -87,6 +87,51 @@ pub(super) async fn remove_member(
         user_id: user.to_string(),
     });
     shared.commands.execute(caller.actor(), id, body).await.map(drop)
+}
+
+/// Makes these users, and the caller, all that belong to a group: adds who is missing and removes the others, one
+/// command after the other. Each is authorized by itself; a repeat goes on where a failed one ended.
+pub(super) async fn set_members(
+    shared: &Shared,
+    caller: &Caller,
+    id: ConversationId,
+    users: Vec<String>,
+) -> Result<(), ClientError> {
+    shared.limits.participants(users.len())?;
+    let mut wanted = vec![caller.user.clone()];
+    for user in users {
+        let user = UserId::parse(user)?;
+        if !wanted.contains(&user) {
+            wanted.push(user);
+        }
+    }
+    let conversation = shared.backend.conversation(Some(caller.actor()), id).await?;
+    let mut present = Vec::with_capacity(conversation.participants.len());
+    for participant in &conversation.participants {
+        present.push(UserId::parse(participant.user_id.as_str())?);
+    }
+    let missing: Vec<UserId> = wanted
+        .iter()
+        .filter(|user| !present.contains(user))
+        .cloned()
+        .collect();
+    let surplus: Vec<&UserId> = present.iter().filter(|user| !wanted.contains(user)).collect();
+    if missing.is_empty() && surplus.is_empty() {
+        return Ok(());
+    }
+    if conversation.kind() != ConversationKind::Group {
+        let message = "the participants of a direct conversation cannot be changed";
+        return Err(ClientError::invalid(message));
+    }
+    // More than a page of members cannot be compared.
+    shared.limits.participants(present.len())?;
+    if !missing.is_empty() {
+        add_members(shared, caller, id, missing, Role::Member).await?;
+    }
+    for user in surplus {
+        remove_member(shared, caller, id, user).await?;
+    }
+    Ok(())
 }
 
 fn role_schema() -> Object {

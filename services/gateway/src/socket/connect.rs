@@ -18,7 +18,7 @@ use super::inbound::{self, Queue, Waiting};
 use super::session::{Opening, Session};
 use crate::app::Shared;
 use crate::auth::{AuthError, Identity};
-use crate::commands::{actor, now};
+use crate::commands::{actor, now, sender_kind};
 use crate::dialect::native::Positions;
 use crate::dialect::{self, Backlog, Dialect};
 use crate::users::{Expected, Since};
@@ -215,7 +215,9 @@ fn prepare(
         bytes: shared.max_waiting_bytes,
     };
     let (handler, queue) = inbound::queue(limit, shared.sessions.clone());
+    let kind = sender_kind(&identity, user);
     let opening = Opening {
+        kind,
         user: identity.user_id,
         username: identity.username,
         number: user.number,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use parlance_bus::faults;
+use parlance_proto::v1::SenderKind;
 use parlance_proto::{ConversationId, UserId};
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -42,6 +43,8 @@ pub struct Session {
     pub username: String,
     /// The user's unique number.
     pub number: i64,
+    /// A person or an agent.
+    pub kind: SenderKind,
     /// Its vocabulary.
     pub dialect: &'static dyn Dialect,
     /// When it began.
@@ -94,6 +97,8 @@ pub struct Opening {
     pub username: String,
     /// See [`Session::number`].
     pub number: i64,
+    /// See [`Session::kind`].
+    pub kind: SenderKind,
     /// See [`Session::dialect`].
     pub dialect: &'static dyn Dialect,
     /// See [`Session::seen_at_ms`].
@@ -122,6 +127,7 @@ impl Session {
             user,
             username,
             number,
+            kind,
             dialect,
             seen_at_ms,
             grant,
@@ -134,6 +140,7 @@ impl Session {
             user,
             username,
             number,
+            kind,
             dialect,
             since,
             seen_at_ms,

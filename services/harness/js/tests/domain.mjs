@@ -199,19 +199,22 @@ test('S3.b3 S3.r3 S3.r4 S3.r5 S3.t2: a conversation is changed and deleted', asy
 });
 
 for (const prefix of PREFIXES) {
-  test(`S3.r1 S3.r2: one route makes conversations of either kind under ${prefix}`, async () => {
+  test(`S3.r1 S3.r2: a conversation is a group unless its type says direct, under ${prefix}`, async () => {
     const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
     const as = caller(alice, prefix);
-    const direct = await as(201, 'POST', '/conversations', { participants: [alice, bob], channel: 'voice' });
+    const direct = await as(201, 'POST', '/conversations', { participants: [alice, bob], type: 'direct', channel: 'voice' });
     assert.deepEqual([direct.kind, direct.channel, direct.participants.length], ['direct', 'voice', 2]);
-    assert.equal((await as(200, 'POST', '/conversations', { participant_ids: [bob] })).id, direct.id);
+    const again = await as(200, 'POST', '/conversations', { participant_ids: [bob], type: 'direct' });
+    assert.equal(again.id, direct.id);
     const group = await as(201, 'POST', '/conversations', { participants: [bob, carol], metadata: { a: 1 } });
     assert.deepEqual([group.kind, group.title, group.metadata], ['group', `${bob}, ${carol}`, { a: 1 }]);
-    const pair = await as(201, 'POST', '/conversations', { participants: [bob], type: 'group', title: 'Two' });
+    const pair = await as(201, 'POST', '/conversations', { participants: [bob], title: 'Two' });
     assert.deepEqual([pair.kind, pair.title], ['group', 'Two']);
     await as(400, 'POST', '/conversations', { participants: [bob, carol], type: 'direct' });
-    await as(400, 'POST', '/conversations', { participants: [alice] });
+    await as(400, 'POST', '/conversations', { participants: [alice], type: 'group' });
     await as(400, 'POST', '/conversations', { participants: [bob], type: 'crowd' });
+    await as(400, 'POST', '/conversations', { participants: [bob], type: 'voice', channel: 'email' });
+    await as(400, 'POST', '/conversations', { participants: [bob], type: 'direct', open: true });
     await as(201, 'POST', `/conversations/${group.id}/messages`, { content: 'latest' });
     const { conversations } = await as(200, 'GET', '/conversations');
     assert.equal(conversations.length, 3);
@@ -222,6 +225,101 @@ for (const prefix of PREFIXES) {
     assert.equal(conversations.find((one) => one.id === pair.id).lastMessage, null);
   });
 }
+
+test('S3.r2: two cases of one pair are two conversations, whatever their channel and status', async () => {
+  const [customer, agent] = [person('customer'), person('agent9')];
+  const as = caller(customer, '/api');
+  const open = (body) => as(201, 'POST', '/conversations', body);
+  const first = await open({ title: 'Invoice', participants: [agent] });
+  await as(200, 'PUT', `/conversations/${first.id}`, { status: 'completed' });
+  const second = await open({ title: 'Delivery', participants: [agent], type: 'voice' });
+  const third = await open({ title: 'Invoice', participants: [agent], channel: 'email' });
+  assert.equal(new Set([first.id, second.id, third.id]).size, 3);
+  assert.deepEqual([second.title, second.channel, third.channel], ['Delivery', 'voice', 'email']);
+  const alone = await open({ title: 'Nobody yet' });
+  assert.deepEqual([alone.title, alone.participants.length], ['Nobody yet', 1]);
+  assert.equal((await open({ participants: [] })).participants.length, 1);
+});
+
+test('S3.r4: in a conversation made without roles every participant changes title, status and members', async () => {
+  const [alice, bob, carol, dave] = ['alice', 'bob', 'carol', 'dave'].map(person);
+  const as = Object.fromEntries([alice, bob, carol, dave].map((user, n) => [user, caller(user, '/api', n)]));
+  const { id } = await as[alice](201, 'POST', '/conversations', { title: 'Case', participants: [bob, carol] });
+  const path = `/conversations/${id}`;
+  const changed = await as[bob](200, 'PUT', path, { title: 'Case 7', status: 'archived' });
+  assert.deepEqual([changed.title, changed.status], ['Case 7', 'archived']);
+  const people = async () => Object.keys(roles(await caller(bob)(200, 'GET', path))).sort();
+
+  await as[bob](200, 'PUT', path, { participants: [alice, dave], status: 'active' });
+  assert.deepEqual(await people(), [alice, bob, dave].sort());
+  await as[carol](404, 'GET', path);
+  await as[dave](200, 'PUT', path, { title: 'Mine too' });
+  await as[bob](200, 'PUT', path, { participants: [alice, bob, dave] });
+  assert.deepEqual(await people(), [alice, bob, dave].sort());
+
+  await as[bob](403, 'DELETE', path);
+  await caller(bob)(403, 'PATCH', `${path}/participants/${dave}`, { role: 'admin' });
+});
+
+test('S3.r4: participants of a conversation with roles are set by those who may, else refused', async () => {
+  const { alice, bob, carol, as, path } = await scene();
+  await as.bob(403, 'PUT', path, { participants: [alice, carol] });
+  const set = await as.alice(200, 'PUT', path, { participants: [carol] });
+  assert.deepEqual(Object.keys(roles(set)).sort(), [alice, carol].sort());
+  await as.bob(404, 'GET', path);
+  const direct = await as.alice(201, 'POST', '/conversations/direct', { user_id: bob });
+  await as.alice(400, 'PUT', `/conversations/${direct.id}`, { participants: [bob, carol] });
+  await as.alice(200, 'PUT', `/conversations/${direct.id}`, { participants: [bob], status: 'archived' });
+});
+
+test('S3.r1: a list is filtered by status and channel, page by page', async () => {
+  const as = caller(person('alice'), '/api');
+  const made = [];
+  for (const [channel, status] of [
+    ['chat', 'active'],
+    ['voice', 'active'],
+    ['voice', 'archived'],
+    ['voice', 'archived'],
+    ['email', 'completed'],
+  ]) {
+    const { id } = await as(201, 'POST', '/conversations', { title: `${channel} ${status}`, channel });
+    await as(200, 'PUT', `/conversations/${id}`, { status });
+    made.push(id);
+  }
+  const listed = async (query) => {
+    const ids = [];
+    for (let cursor = ''; cursor !== null; ) {
+      const page = await as(200, 'GET', `/conversations?limit=1&${query}&cursor=${cursor}`);
+      ids.unshift(...page.conversations.map((one) => one.id));
+      cursor = page.next;
+    }
+    return ids.sort();
+  };
+  const these = (...places) => places.map((place) => made[place]).sort();
+  assert.deepEqual(await listed('status=archived'), these(2, 3));
+  assert.deepEqual(await listed('channel=voice'), these(1, 2, 3));
+  assert.deepEqual(await listed('channel=voice&status=active'), these(1));
+  assert.deepEqual(await listed('channel=email&status=active'), []);
+  await as(400, 'GET', '/conversations?status=lost');
+  await as(400, 'GET', '/conversations?channel=fax');
+});
+
+test('S3.t3: the main line of a history is without the messages of threads', async () => {
+  const { alice, as, path } = await scene();
+  const say = (content, thread) => as.alice(201, 'POST', thread ?? `${path}/messages`, { content });
+  await say('before');
+  const thread = await as.bob(201, 'POST', `${path}/threads`, { title: 'Aside' });
+  await say('aside', `${path}/threads/${thread.id}`);
+  await say('after');
+  const contents = async (prefix, query = '') =>
+    (await caller(alice, prefix)(200, 'GET', `${path}/messages${query}`)).messages.map((one) => one.content);
+  assert.deepEqual(await contents('/api'), ['before', 'after']);
+  assert.deepEqual(await contents('/api', `?thread_id=${thread.id}`), ['aside']);
+  assert.deepEqual(await contents('/api', '?main_line=false'), ['before', 'aside', 'after']);
+  assert.deepEqual(await contents('/api/v1'), ['before', 'aside', 'after']);
+  assert.deepEqual(await contents('/api/v1', '?mainLine=true'), ['before', 'after']);
+  assert.deepEqual(await contents('/api', '?limit=1'), ['after']);
+});
 
 test('S1.e4 S1.r1: a direct conversation that exists is a conflict on the older route, unless it is good enough', async () => {
   const [alice, bob] = [person('alice'), person('bob')];

@@ -18,13 +18,13 @@ mod thread;
 use std::collections::{HashMap, HashSet};
 
 use parlance_bus::faults;
-use parlance_proto::v1::{self, ErrorCode};
+use parlance_proto::v1::{self, ConversationKind, ErrorCode};
 use parlance_proto::{ConversationId, UserId};
 
 use super::state::{Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person};
 use super::tell::{self, Parts};
 use super::work::{Action, Work};
-use crate::permissions::{Right, Verdict, verdict};
+use crate::permissions::{Form, Right, Verdict, verdict};
 
 /// One command at its conversation.
 struct Scene<'a> {
@@ -118,7 +118,7 @@ impl Scene<'_> {
 
     /// Refuses what the actor may not do.
     fn check(&self, right: Right) -> Result<(), v1::Error> {
-        match verdict(self.conversation.kind, self.member()?.role, right) {
+        match verdict(self.conversation.form(), self.member()?.role, right) {
             Verdict::Granted => Ok(()),
             Verdict::Forbidden => Err(v1::Error::with(
                 ErrorCode::Forbidden,
@@ -162,6 +162,16 @@ impl Scene<'_> {
 }
 
 impl ConversationState {
+    /// What rights depend on besides the role.
+    fn form(&self) -> Form {
+        match self.kind {
+            ConversationKind::Journal => Form::Journal,
+            ConversationKind::Group if self.open => Form::OpenGroup,
+            ConversationKind::Group => Form::Group,
+            ConversationKind::Direct | ConversationKind::Unspecified => Form::Direct,
+        }
+    }
+
     /// The next place in the sequence.
     fn next_seq(&mut self) -> u64 {
         self.head_seq += 1;

@@ -44,7 +44,9 @@ pub struct ConversationState {
     pub number: i64,
     /// Direct, group or journal.
     pub kind: ConversationKind,
-    /// May be empty for direct.
+    /// Of groups: every participant manages it.
+    pub open: bool,
+    /// May be empty for direct and open ones.
     pub title: String,
     /// How people reach each other.
     pub channel: Channel,

@@ -142,6 +142,7 @@ pub fn bare(id: ConversationId, state: &ConversationState, epoch: &str) -> v1::C
         id: id.to_string(),
         number: state.number,
         kind: state.kind.into(),
+        open: state.open,
         title: state.title.clone(),
         head_seq: state.head_seq,
         epoch: epoch.to_owned(),

@@ -92,9 +92,11 @@ pub enum Action {
 pub struct Create {
     /// Never unspecified.
     pub kind: ConversationKind,
-    /// May be empty for direct.
+    /// Of groups: every participant manages it.
+    pub open: bool,
+    /// May be empty for direct and open ones.
     pub title: String,
-    /// Without the actor; may be empty for journals only.
+    /// Without the actor; may be empty for journals and open groups only.
     pub others: BTreeSet<UserId>,
     /// Whether unknown users are created.
     pub provision: bool,
@@ -314,13 +316,13 @@ impl std::str::FromStr for MessageName {
     }
 }
 
-/// Groups and journals have a title that can be seen.
+/// Groups with roles and journals have a title that can be seen.
 ///
 /// # Errors
 /// [`ErrorCode::Invalid`].
-pub fn needs_title(kind: ConversationKind, title: &str) -> Result<(), v1::Error> {
+pub fn needs_title(kind: ConversationKind, open: bool, title: &str) -> Result<(), v1::Error> {
     match kind {
-        ConversationKind::Group if title.trim().is_empty() => Err(refuse("a group needs a title")),
+        ConversationKind::Group if !open && title.trim().is_empty() => Err(refuse("a group needs a title")),
         ConversationKind::Journal if title.trim().is_empty() => Err(refuse("a journal needs a title")),
         _ => Ok(()),
     }

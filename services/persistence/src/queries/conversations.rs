@@ -7,7 +7,7 @@ use super::page::{MAX_BYTES, fitting, limit, slim};
 use super::{QueryError, conversation_id, presence};
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
-use crate::store::conversations::{self as store, Place};
+use crate::store::conversations::{self as store, Filter, Place};
 use crate::store::journals::fill;
 
 pub(super) async fn get(
@@ -29,7 +29,13 @@ pub(super) async fn list(
     viewer: &str,
     query: &v1::ListConversations,
 ) -> Result<v1::ConversationPage, QueryError> {
-    page(connection, viewer, false, query.limit, &query.cursor).await
+    let stored = |value: i32| i16::try_from(value).ok();
+    let filter = Filter {
+        journals: false,
+        status: query.status.and_then(stored),
+        channel: query.channel.and_then(stored),
+    };
+    page(connection, viewer, filter, query.limit, &query.cursor).await
 }
 
 pub(super) async fn journals(
@@ -37,13 +43,17 @@ pub(super) async fn journals(
     viewer: &str,
     query: &v1::ListJournals,
 ) -> Result<v1::ConversationPage, QueryError> {
-    page(connection, viewer, true, query.limit, &query.cursor).await
+    let filter = Filter {
+        journals: true,
+        ..Filter::default()
+    };
+    page(connection, viewer, filter, query.limit, &query.cursor).await
 }
 
 async fn page(
     connection: &mut PgConnection,
     viewer: &str,
-    journals: bool,
+    filter: Filter,
     asked: u32,
     cursor: &str,
 ) -> Result<v1::ConversationPage, QueryError> {
@@ -53,7 +63,7 @@ async fn page(
     } else {
         Some(read_cursor(cursor)?)
     };
-    let ids = store::page(connection, viewer, journals, below, i64::from(limit) + 1).await?;
+    let ids = store::page(connection, viewer, filter, below, i64::from(limit) + 1).await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut more = ids.len() > wanted;
     let asked: Vec<_> = ids

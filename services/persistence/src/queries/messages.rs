@@ -38,6 +38,7 @@ pub(super) async fn list(
         viewer,
         history_from: head.history_from,
         thread,
+        main_line: query.main_line,
         window,
         offset: query.offset,
     };

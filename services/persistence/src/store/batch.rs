@@ -43,6 +43,7 @@ struct ConversationRow {
     metadata: String,
     deleted: bool,
     history_from: i64,
+    open: bool,
 }
 
 /// Checks that the leases of a batch are ours under the same epochs, and keeps them so until the
@@ -116,7 +117,7 @@ async fn lock_conversations(
     let rows: Vec<ConversationRow> = sqlx::query_as(
         "SELECT conversation_id, number, kind, title, created_by, created_by_command, head_seq, last_message_seq,
                 receipts_version, created_at, updated_at, channel, status, metadata::text AS metadata,
-                deleted_at IS NOT NULL AS deleted, history_from
+                deleted_at IS NOT NULL AS deleted, history_from, open
          FROM conversations WHERE conversation_id = ANY($1) ORDER BY conversation_id FOR NO KEY UPDATE",
     )
     .bind(ids.into_iter().collect::<Vec<_>>())
@@ -146,11 +147,13 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             metadata,
             deleted,
             history_from,
+            open,
         } = row;
         let state = ConversationState {
             number,
             kind: ConversationKind::try_from(i32::from(kind))
                 .map_err(|_| corrupt("a conversation's kind"))?,
+            open,
             title,
             channel: Channel::try_from(i32::from(channel))
                 .map_err(|_| corrupt("a conversation's channel"))?,

@@ -47,6 +47,7 @@ struct ViewRow {
     status: i16,
     metadata: String,
     delivered_seq: i64,
+    open: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -63,6 +64,7 @@ struct BareRow {
     channel: i16,
     status: i16,
     metadata: String,
+    open: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -127,7 +129,7 @@ pub async fn views(
                 ",
         last_message!(),
         " AS last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
-                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq
+                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
          CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
                              AND x.user_id = asked.user_id LIMIT 1) AS p
@@ -206,6 +208,7 @@ fn view(
         status,
         metadata,
         delivered_seq,
+        open,
     } = row;
     let conversation = v1::Conversation {
         id: conversation_id.to_string(),
@@ -226,6 +229,7 @@ fn view(
         metadata_json: metadata_from(metadata),
         content: None,
         delivered_seq: seq_from(delivered_seq)?,
+        open,
     };
     Ok((viewer, (ConversationId::from_uuid(conversation_id), conversation)))
 }
@@ -241,7 +245,7 @@ pub async fn bare(
 ) -> Result<HashMap<ConversationId, v1::Conversation>, sqlx::Error> {
     let rows: Vec<BareRow> = sqlx::query_as(
         "SELECT conversation_id, number, kind, title, head_seq, receipts_version, created_at, updated_at, created_by,
-                channel, status, metadata::text AS metadata
+                channel, status, metadata::text AS metadata, open
          FROM conversations WHERE conversation_id = ANY($1)",
     )
     .bind(ids.map(|id| id.uuid()).collect::<Vec<_>>())
@@ -263,6 +267,7 @@ pub async fn bare(
                 channel: row.channel.into(),
                 status: row.status.into(),
                 metadata_json: metadata_from(row.metadata),
+                open: row.open,
                 ..Default::default()
             };
             Ok((ConversationId::from_uuid(row.conversation_id), conversation))
@@ -270,14 +275,25 @@ pub async fn bare(
         .collect()
 }
 
-/// A page of a user's conversations, latest first: their journals, or everything else.
+/// Which of a user's conversations a list shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter {
+    /// Their journals, or everything else.
+    pub journals: bool,
+    /// Only those with this status, as stored.
+    pub status: Option<i16>,
+    /// Only those of this channel, as stored.
+    pub channel: Option<i16>,
+}
+
+/// A page of a user's conversations, latest first.
 ///
 /// # Errors
-/// Of the database.
+/// [`sqlx::Error`] if the query fails.
 pub async fn page(
     connection: &mut PgConnection,
     user: &str,
-    journals: bool,
+    filter: Filter,
     below: Option<Place>,
     limit: i64,
 ) -> Result<Vec<ConversationId>, sqlx::Error> {
@@ -285,6 +301,7 @@ pub async fn page(
         "SELECT c.conversation_id
          FROM participants p JOIN conversations c USING (conversation_id)
          WHERE p.user_id = $1 AND p.left_seq IS NULL AND (c.kind = 3) = $5
+           AND ($6::int2 IS NULL OR c.status = $6) AND ($7::int2 IS NULL OR c.channel = $7)
            AND ($2::timestamptz IS NULL OR (c.updated_at, c.conversation_id) < ($2, $3))
          ORDER BY c.updated_at DESC, c.conversation_id DESC LIMIT $4",
     )
@@ -292,7 +309,9 @@ pub async fn page(
     .bind(below.map(|place| super::from_millis(place.updated_at_ms)))
     .bind(below.map(|place| place.id))
     .bind(limit)
-    .bind(journals)
+    .bind(filter.journals)
+    .bind(filter.status)
+    .bind(filter.channel)
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(ConversationId::from_uuid).collect())

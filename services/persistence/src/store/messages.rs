@@ -179,6 +179,8 @@ pub struct Stretch<'a> {
     pub history_from: u64,
     /// Only this thread.
     pub thread: Option<Uuid>,
+    /// Where no thread is named: only what belongs to none.
+    pub main_line: bool,
     /// Which side of which seq.
     pub window: Window,
     /// How many of the nearest to leave out.
@@ -214,10 +216,20 @@ pub async fn window(
     stretch: Stretch<'_>,
     limit: i64,
 ) -> Result<Vec<v1::Message>, sqlx::Error> {
-    const BEFORE: &str = window_sql!("m.seq < $3", "DESC", " AND $7::uuid IS NULL");
-    const AFTER: &str = window_sql!("m.seq > $3", "ASC", " AND $7::uuid IS NULL");
-    const BEFORE_IN_THREAD: &str = window_sql!("m.seq < $3", "DESC", " AND m.thread_id = $7");
-    const AFTER_IN_THREAD: &str = window_sql!("m.seq > $3", "ASC", " AND m.thread_id = $7");
+    const BEFORE: &str = window_sql!(
+        "m.seq < $3",
+        "DESC",
+        " AND $7::uuid IS NULL AND (NOT $8 OR m.thread_id IS NULL)"
+    );
+    const AFTER: &str = window_sql!(
+        "m.seq > $3",
+        "ASC",
+        " AND $7::uuid IS NULL AND (NOT $8 OR m.thread_id IS NULL)"
+    );
+    const BEFORE_IN_THREAD: &str =
+        window_sql!("m.seq < $3", "DESC", " AND m.thread_id = $7 AND $8 IS NOT NULL");
+    const AFTER_IN_THREAD: &str =
+        window_sql!("m.seq > $3", "ASC", " AND m.thread_id = $7 AND $8 IS NOT NULL");
     let (sql, bound) = match (stretch.window, stretch.thread) {
         (Window::Before(seq), None) => (BEFORE, seq),
         (Window::After(seq), None) => (AFTER, seq),
@@ -232,6 +244,7 @@ pub async fn window(
         .bind(limit)
         .bind(i64::from(stretch.offset))
         .bind(stretch.thread)
+        .bind(stretch.main_line)
         .fetch_all(&mut *connection)
         .await?;
     let mut messages = whole(connection, rows).await?;

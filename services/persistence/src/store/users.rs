@@ -18,6 +18,7 @@ struct UserRow {
     username: String,
     memberships_version: i64,
     seen_at: Option<DateTime<Utc>>,
+    agent: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -40,6 +41,7 @@ impl TryFrom<UserRow> for v1::User {
             username,
             memberships_version,
             seen_at,
+            agent,
         } = row;
         Ok(Self {
             user_id,
@@ -47,6 +49,7 @@ impl TryFrom<UserRow> for v1::User {
             username,
             memberships_version: seq_from(memberships_version)?,
             seen_at_ms: seen_at.map_or(0, millis),
+            agent,
         })
     }
 }
@@ -58,7 +61,7 @@ impl TryFrom<UserRow> for v1::User {
 /// Of the database.
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<v1::User>, sqlx::Error> {
     let row: Option<UserRow> = sqlx::query_as(
-        "SELECT u.user_id, u.number, u.username, u.memberships_version,
+        "SELECT u.user_id, u.number, u.username, u.memberships_version, u.agent,
                 greatest(p.alive_at, (SELECT max(g.renewed_at) - interval '60 seconds' FROM sessions s JOIN gateways g ON g.instance = s.gateway
                                       WHERE s.user_id = u.user_id)) AS seen_at
          FROM users u LEFT JOIN presence p USING (user_id)
@@ -83,7 +86,7 @@ pub async fn upsert(
         "INSERT INTO users AS u (user_id, username) VALUES ($1, $2)
          ON CONFLICT (user_id) DO UPDATE SET username = excluded.username, updated_at = now()
          WHERE u.deleted_at IS NULL
-         RETURNING user_id, number, username, memberships_version, NULL::timestamptz AS seen_at",
+         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at",
     )
     .bind(id)
     .bind(username)

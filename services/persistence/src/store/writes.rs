@@ -114,13 +114,13 @@ async fn insert_conversations(
     }
     sqlx::query(
         "INSERT INTO conversations (conversation_id, number, kind, title, created_by, created_by_command,
-                                    channel, status, metadata, created_at, updated_at)
+                                    channel, status, metadata, created_at, updated_at, open)
          SELECT conversation_id, number, kind, title, created_by, created_by_command, channel, status,
-                metadata::jsonb, at, at
+                metadata::jsonb, at, at, open
          FROM unnest($1::uuid[], $2::int8[], $3::int2[], $4::text[], $5::text[], $6::uuid[], $7::int2[],
-                     $8::int2[], $9::text[], $10::timestamptz[])
+                     $8::int2[], $9::text[], $10::timestamptz[], $11::bool[])
               AS new (conversation_id, number, kind, title, created_by, created_by_command, channel, status,
-                      metadata, at)",
+                      metadata, at, open)",
     )
     .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, c)| c.number).collect::<Vec<_>>())
@@ -148,6 +148,7 @@ async fn insert_conversations(
             .map(|(_, c)| from_millis(c.created_at_ms))
             .collect::<Vec<_>>(),
     )
+    .bind(rows.iter().map(|(_, c)| c.open).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await?;
     sqlx::query(

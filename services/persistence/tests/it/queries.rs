@@ -179,7 +179,11 @@ async fn conversations_are_listed_latest_first_with_what_each_viewer_sees() {
         let queries = queries(&db).await;
         let (mut cursor, mut listed) = (String::new(), Vec::new());
         loop {
-            let list = v1::ListConversations { limit: 2, cursor };
+            let list = v1::ListConversations {
+                limit: 2,
+                cursor,
+                ..Default::default()
+            };
             let page = answered!(
                 ask(&queries, "bob", query::Body::ListConversations(list)).await,
                 Conversations

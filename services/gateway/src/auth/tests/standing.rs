@@ -38,6 +38,26 @@ async fn a_token_is_a_service_s_only_by_the_configured_claim_and_value() {
 }
 
 #[tokio::test]
+async fn a_token_is_an_agent_s_only_by_the_configured_claim_and_value() {
+    let settings = |claim: &str| JwtSettings {
+        agent_claim: claim.to_owned(),
+        ..with_secret()
+    };
+    let cases = [
+        ("role", json!({ "role": "agent" }), true),
+        ("role", json!({ "role": ["user", "agent"] }), true),
+        ("role", json!({ "role": "user" }), false),
+        ("role", json!({ "roles": "agent" }), false),
+        ("roles", json!({ "roles": "agent" }), true),
+        ("", json!({ "role": "agent", "": "agent" }), false),
+    ];
+    for (claim, changes, expected) in cases {
+        let identity = check_claims(&settings(claim), changes.clone()).await.unwrap();
+        assert_eq!(identity.is_agent, expected, "{claim}: {changes}");
+    }
+}
+
+#[tokio::test]
 async fn a_revoked_token_is_refused_and_the_list_is_waited_for() {
     let authenticator = Authenticator::from_settings(&with_secret()).unwrap();
     let sign = |changes| Issuer::hmac(SECRET).sign(&claims_with(changes));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parlance_bus::faults;
 use parlance_proto::v1::{
-    Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead, Position,
-    React, RoomPresence, SendMessage, Typing, command, ephemeral,
+    Actor, Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead,
+    Position, React, RoomPresence, SendMessage, Typing, command, ephemeral,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 
@@ -254,8 +254,11 @@ impl Serving {
         Ok(Answer::Pages(pages))
     }
 
-    pub(super) fn actor(&self) -> parlance_proto::v1::Actor {
-        actor(&self.session.user, &self.session.username)
+    pub(super) fn actor(&self) -> Actor {
+        Actor {
+            kind: self.session.kind.into(),
+            ..actor(&self.session.user, &self.session.username)
+        }
     }
 }
 

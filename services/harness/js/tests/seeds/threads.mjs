@@ -1,7 +1,7 @@
 // The front end with threads, temporary ids and rooms joined by hand.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { Client, closeAll, person } from '../../client.mjs';
+import { Client, closeAll, connect, person, rest, token } from '../../client.mjs';
 import { agreed, has, holds, pair, says, speak } from '../../vocabulary.mjs';
 
 after(closeAll);
@@ -29,6 +29,25 @@ test('S3.c3 S3.s1 S3.t1: a message reaches the room as it is stored', async () =
   assert.deepEqual(await shows(alice, 'hello'), message);
   sends(conversation, alice, 'plain');
   holds(await shows(bob, 'plain'), { messageType: 'text', metadata: {} });
+});
+
+test('S3.t1: what an agent sends, by socket or REST, has the sender type agent', async () => {
+  const [customer, agent] = [person('customer'), person('agent9')];
+  const claims = { role: 'agent', name: 'Robo' };
+  const conversation = (await rest(token(customer), 'POST', '/api/conversations', { participants: [agent] })).body;
+  const alice = await speak('threads', customer, 0);
+  await enter(alice, conversation);
+  const robot = await connect(agent, 1, { auth: { token: token(agent, claims), dialect: 'threads' }, events: 'all' });
+  await enter(robot, conversation);
+  sends(conversation, robot, 'by socket');
+  holds(await shows(alice, 'by socket'), { senderId: agent, senderType: 'agent', messageType: 'text' });
+  const path = `/api/conversations/${conversation.id}/messages`;
+  await rest(token(agent, claims), 'POST', path, { content: 'by REST' });
+  const message = await shows(alice, 'by REST');
+  holds(message, { senderType: 'agent' });
+  assert.deepEqual(message.sender, { id: agent, username: 'Robo' });
+  sends(conversation, alice, 'thanks');
+  holds(await shows(robot, 'thanks'), { senderType: 'user' });
 });
 
 test('S3.c1 S3.c2 S3.m1 S3.p8 S3.p17 S3.s5 S3.s6: only who has joined hears, until it leaves; the others see it come and go', async () => {

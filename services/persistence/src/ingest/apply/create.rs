@@ -90,6 +90,7 @@ fn blank(now_ms: i64, number: i64, work: &Work, create: &Create) -> Conversation
     ConversationState {
         number,
         kind: create.kind,
+        open: create.open,
         title: create.title.clone(),
         channel: create.channel,
         status: ConversationStatus::Active,

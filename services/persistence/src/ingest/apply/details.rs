@@ -19,7 +19,7 @@ pub(super) fn update(scene: &mut Scene<'_>, update: &Update) -> Result<Outcome, 
     scene.member()?;
     if let Some(title) = title {
         scene.check(Right::SetTitle)?;
-        needs_title(scene.conversation.kind, title)?;
+        needs_title(scene.conversation.kind, scene.conversation.open, title)?;
     }
     if status.is_some() || channel.is_some() || metadata_json.is_some() {
         scene.check(Right::SetDetails)?;

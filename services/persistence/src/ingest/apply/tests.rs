@@ -90,6 +90,7 @@ fn create(command: u128, who: &str, others: &[&str], provision: bool) -> Work {
     let others = others.iter().map(|id| user(id)).collect();
     let create = Create {
         kind: ConversationKind::Group,
+        open: false,
         title: "Tea".into(),
         others,
         provision,
@@ -121,6 +122,7 @@ fn loaded() -> Loaded {
     let conversation = ConversationState {
         number: 7,
         kind: ConversationKind::Group,
+        open: false,
         title: "Tea".into(),
         channel: Channel::Chat,
         status: ConversationStatus::Active,

@@ -104,6 +104,7 @@ impl Create {
             channel: _,
             metadata_json,
             content,
+            open,
         } = create;
         let mut others = users(participant_ids)?;
         others.remove(&actor.id);
@@ -122,13 +123,17 @@ impl Create {
                     return Err(refuse("the id is not that of these two users' conversation"));
                 }
             }
-            ConversationKind::Group if others.is_empty() => {
+            ConversationKind::Group if others.is_empty() && !open => {
                 return Err(refuse("a group needs at least one other participant"));
             }
-            ConversationKind::Group | ConversationKind::Journal => needs_title(kind, &title)?,
+            ConversationKind::Group | ConversationKind::Journal => needs_title(kind, open, &title)?,
+        }
+        if open && kind != ConversationKind::Group {
+            return Err(refuse("only a group can be open"));
         }
         Ok(Self {
             kind,
+            open,
             title,
             others,
             provision: provision_users,
