@@ -10,7 +10,6 @@ const TRANSPORTS: [Transport; 2] = [Transport::Websocket, Transport::Polling];
 
 /// Runs what all pages have in common, then what only this one draws.
 async fn drawn(front_end: &str, rest: &str) {
-    // Seen as a claim of the tokens of such a support desk.
     let stack = Stack::builder().gateways(2).persistence(2);
     let stack = stack.start().await.unwrap();
     let variables = [

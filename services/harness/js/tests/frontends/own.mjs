@@ -142,9 +142,10 @@ of('encrypted', () => {
 
   test('a long history is paged by offset without a gap', async () => {
     const { conversation, a } = await pair('encrypted');
-    const before = texts(a);
-    const sent = Array.from({ length: 121 - before.length }, (_, i) => `${i}`.padEnd(40_000, '.'));
-    for (const text of sent) await a.send(text);
+    const sent = Array.from({ length: 121 - texts(a).length }, (_, i) => `${i}`.padEnd(40_000, '.'));
+    await Promise.all(sent.map((text) => a.send(text)));
+    assert.equal(a.state.error, null);
+    assert.equal(texts(a).length, 121);
     const pages = [];
     for (const offset of [0, 50, 100]) {
       const { messages } = await a.call('GET', `/api/messages/${conversation}?limit=50&offset=${offset}`);

@@ -35,7 +35,7 @@ export class Person {
     const { Page, user, claims } = FRONT_ENDS[frontEnd];
     Object.assign(this, { Page, name, id: user() });
     this.network = new Network(entrances, turn++);
-    this.token = token(process.env.FE_SUB ? String(this.id) : undefined, { name: undefined, ...claims(this.id, name), ...more });
+    this.token = token(undefined, { name: undefined, ...claims(this.id, name), ...more });
     all.add(this);
   }
 
