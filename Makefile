@@ -18,6 +18,7 @@ help: ## List the targets
 
 up: $(DEV) ## Start the stack, in containers where an engine answers: GATEWAYS=2 PERSISTENCE=2 PORT=4004 STACK=local
 	@$(DEV) engine >/dev/null || $(MAKE) --no-print-directory build
+	@$(DEV) engine >/dev/null || $(MAKE) --no-print-directory $(PACKAGES) || echo "without npm, /socket.io/socket.io.js is not served"
 	@$(DEV) up
 
 down: $(DEV) ## Stop everything; PURGE=1 deletes the data as well

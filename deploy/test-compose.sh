@@ -97,6 +97,10 @@ make_standins() {
   cp -a "$(rustc --print sysroot)"/{bin,lib} "$context/rust/"
   local settings=${CARGO_HOME:-$HOME/.cargo}/config.toml
   [ ! -e "$settings" ] || cp "$settings" "$context/rust/cargo/"
+  # Node and its npm, wherever they are installed here.
+  mkdir -p "$context/node/bin" "$context/node/lib/node_modules"
+  cp -L "$(command -v node)" "$context/node/bin/node"
+  cp -a "$(npm root --global)/npm" "$context/node/lib/node_modules/"
   python3 -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: \
     --python-version 312 --requirement services/harness/requirements.lock --dest "$context/wheels"
   local wheel
@@ -109,7 +113,7 @@ make_standins() {
 
   tar -C "$base" -c . | docker import - parlance-standin/debian:bookworm >/dev/null
   local target
-  for target in rust distroless nats postgres haproxy; do
+  for target in rust node distroless nats postgres haproxy; do
     docker build --quiet --network host --target "$target" --tag "parlance-standin/$target" "$context" >/dev/null
   done
   rm -rf "$context"
@@ -228,7 +232,7 @@ else
   export PATH=$work/root/bin:$work/root/usr/sbin:$work/root/usr/bin:$PATH
   export LD_LIBRARY_PATH=$work/root/usr/lib/$(uname -m)-linux-gnu XTABLES_LIBDIR=$work/root/usr/lib/$(uname -m)-linux-gnu/xtables
   start_engine build
-  docker image inspect parlance-standin/{rust,distroless,nats,postgres,haproxy} >/dev/null 2>&1 || make_standins
+  docker image inspect parlance-standin/{rust,node,distroless,nats,postgres,haproxy} >/dev/null 2>&1 || make_standins
   write_override > "$work/override.yml"
   export COMPOSE_FILE=docker-compose.yml:$work/override.yml
 fi

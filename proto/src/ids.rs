@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use crate::text::is_visible;
+
 /// Namespace of every derived id. Changing it would give every existing message a second identity.
 const NAMESPACE: Uuid = Uuid::from_u128(0x8d3f_6b1a_52c7_4e0b_9a64_f1c0_7d2e_9b35);
 
@@ -72,17 +74,6 @@ impl UserId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// Visible means: leaves a mark of its own. Bidi controls and zero-width characters would let two
-/// different users look the same.
-fn is_visible(c: char) -> bool {
-    let invisible = matches!(c,
-        '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
-        | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
-        | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
-        | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}');
-    !c.is_whitespace() && !c.is_control() && !invisible
 }
 
 impl ConversationId {

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod ids;
+pub mod text;
 
 /// The generated wire types; their documentation stands in the `.proto` files.
 #[expect(missing_docs, reason = "generated from the documented .proto files")]

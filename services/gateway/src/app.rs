@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Method, header};
 use parlance_bus::Bus;
 use parlance_runtime::config::ConfigError;
 use parlance_runtime::health::{self, Condition, Health};
@@ -18,17 +19,22 @@ use parlance_runtime::startup;
 use parlance_runtime::telemetry::{self, MetricsHandle};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::commands::{Commands, new_id};
-use crate::config::{DialectSettings, RELAY_AUTO, Settings, Shutdown};
+use crate::config::{RELAY_AUTO, Settings, Shutdown};
+use crate::edge::bundle::Bundle;
+use crate::edge::cors::AllowedHeaders;
+use crate::edge::endpoints::Endpoints;
+use crate::edge::origins::{OriginMap, Origins};
+use crate::edge::refusals::Refusals;
+use crate::edge::{self, Entrance, cors};
 use crate::limits::Limits;
 use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
 use crate::rooms::Rooms;
-use crate::socket::handshake::{Handshake, Origins};
+use crate::socket::handshake::Handshake;
 use crate::socket::listener::{Accepting, Peer};
 use crate::socket::relay::Relay;
 use crate::socket::sessions::Sessions;
@@ -70,10 +76,18 @@ pub struct Parts {
     pub limits: Limits,
     /// Web pages that may connect.
     pub origins: Origins,
+    /// What those may send.
+    pub allowed_headers: AllowedHeaders,
+    /// Where Socket.IO is served.
+    pub endpoints: Endpoints,
+    /// See `auth.query_token` in `defaults.toml`.
+    pub query_token: String,
+    /// Writes down who is not let in.
+    pub refusals: Refusals,
     /// From the ids clients have to ours.
     pub resolver: Resolver,
     /// Vocabularies of connections that do not say theirs.
-    pub dialects: DialectSettings,
+    pub dialects: Dialects,
     /// Whether unknown users are created.
     pub provision: bool,
     /// How long before the end of its token a client is told of it.
@@ -98,6 +112,14 @@ pub struct Parts {
     pub max_waiting_bytes: usize,
 }
 
+/// The dialects of connections that name none.
+pub struct Dialects {
+    /// Where nothing else decides.
+    pub default: String,
+    /// By the web page's origin.
+    pub origins: OriginMap<String>,
+}
+
 impl std::ops::Deref for Shared {
     type Target = Parts;
 
@@ -114,6 +136,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let instance = format!("gw-{}", new_id().simple());
     let auth = Authenticator::from_settings(&settings.jwt).map_err(ConfigError::from)?;
     let certificate = settings.certificate().map_err(ConfigError::from)?;
+    let bundle = Bundle::read(&settings.socket.client_folder).map_err(ConfigError::from)?;
     let http = startup::bind(&settings.http.host, settings.http.port, "http.port").await?;
     let internal = startup::bind(&settings.internal.host, settings.internal.port, "internal.port").await?;
     let telemetry = telemetry::init(&settings.telemetry, "parlance-gateway", &instance)?;
@@ -135,12 +158,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         address,
         certificate,
     );
-    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, relay);
+    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, relay)?;
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
     tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
 
-    let router = router(&settings, &shared, &health, &lifecycle, telemetry.metrics());
+    let router = router(
+        &settings,
+        &shared,
+        bundle,
+        &health,
+        &lifecycle,
+        telemetry.metrics(),
+    );
     let stopped = CancellationToken::new();
     spawn_presence(&settings, &shared, &lifecycle, inbox, &stopped);
     spawn_servers(
@@ -239,12 +269,12 @@ fn share(
     accepting: &Accepting,
     news: presence::News,
     relay: Relay,
-) -> Shared {
+) -> Result<Shared, ConfigError> {
     auth.revocations().await_reading();
     let backend = Backend::new(bus.clone());
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let rooms = Rooms::new(bus.clone(), backend.clone(), linger, news.clone());
-    Shared(Arc::new(Parts {
+    Ok(Shared(Arc::new(Parts {
         commands: Commands::new(
             bus.clone(),
             rooms.clone(),
@@ -257,9 +287,16 @@ fn share(
         sessions: Sessions::default(),
         auth,
         limits: Limits::new(settings.limits.clone()),
-        origins: Origins::new(settings.cors.origins.clone()),
+        origins: Origins::new(&settings.cors.origins)?,
+        allowed_headers: AllowedHeaders::new(&settings.cors.headers)?,
+        endpoints: Endpoints::new(&settings.socket.path, &settings.socket.namespaces)?,
+        query_token: settings.auth.query_token.clone(),
+        refusals: Refusals::default(),
         resolver: Resolver::new(backend.clone()),
-        dialects: settings.dialect.clone(),
+        dialects: Dialects {
+            default: settings.dialect.default.clone(),
+            origins: settings.dialect.by_origin()?,
+        },
         provision: settings.auth.provision == "jit",
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
         send_timeout: settings.send_timeout(),
@@ -274,7 +311,7 @@ fn share(
         bus,
         backend,
         rooms,
-    }))
+    })))
 }
 
 /// What serves clients until the last is gone, and so ends with the hard token only.
@@ -371,6 +408,7 @@ fn spawn_presence(
 fn router(
     settings: &Settings,
     shared: &Shared,
+    bundle: Bundle,
     health: &Health,
     lifecycle: &Lifecycle,
     metrics: MetricsHandle,
@@ -382,10 +420,15 @@ fn router(
         let engine = engine.clone();
         async move { relay.serve(engine, sessions, stop).await }
     });
-    let handshake = Handshake::new(engine, shared.clone(), settings.socket.handshakes_per_second);
-    Router::new()
-        .route_service("/socket.io", handshake.clone())
-        .route_service("/socket.io/", handshake)
+    let entrance = Entrance {
+        handshake: Handshake::new(engine, shared.clone(), settings.socket.handshakes_per_second),
+        bundle,
+        shared: shared.clone(),
+    };
+    let about = Router::new()
+        .route("/", get(edge::about))
+        .with_state((shared.clone(), settings.docs.enabled));
+    about
         .merge(rest::router(shared.clone(), health.clone()))
         .merge(health::probes(health.clone(), metrics))
         .merge(if settings.docs.enabled {
@@ -393,26 +436,9 @@ fn router(
         } else {
             Router::new()
         })
-        .layer(cors(shared))
+        .layer(from_fn_with_state(entrance, edge::enter))
+        .layer(from_fn_with_state(shared.clone(), cors::apply))
         .layer(CatchPanicLayer::new())
-}
-
-fn cors(shared: &Shared) -> CorsLayer {
-    let shared = shared.clone();
-    let listed = move |origin: &HeaderValue, _: &http::request::Parts| {
-        origin.to_str().is_ok_and(|origin| shared.origins.lists(origin))
-    };
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(listed))
-        .allow_methods([
-            Method::GET,
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-        ])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-        .max_age(Duration::from_secs(600))
 }
 
 fn spawn_servers(

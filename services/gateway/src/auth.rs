@@ -42,8 +42,8 @@ const REFETCH_PAUSE: Duration = Duration::from_secs(10);
 pub struct Identity {
     /// The subject.
     pub user_id: UserId,
-    /// Name to show, 1 to 128 characters; the user id where the token has none.
-    pub username: String,
+    /// Name to show, 1 to 128 characters, where the token says one.
+    pub username: Option<String>,
     /// What the token says of itself.
     pub grant: Grant,
     /// The dialect the token asks for, unchecked.
@@ -69,7 +69,10 @@ pub struct Grant {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// No token was brought.
-    #[error("authentication is required: no token was given")]
+    #[error(
+        "authentication is required: no token was given; send it as auth.token on sockets, or in the header \
+         Authorization: Bearer <token>"
+    )]
     Missing,
     /// Not a token at all, too long a one, or one with critical headers.
     #[error("the token is malformed")]
@@ -77,9 +80,12 @@ pub enum AuthError {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` lies ahead.
+    /// `nbf` lies further ahead than is waited for.
     #[error("the token is not valid yet")]
     NotYetValid,
+    /// `nbf` lies so many seconds ahead, which is waited for.
+    #[error("the token is not valid yet, try again in {0} s")]
+    Early(u64),
     /// Signed by no accepted key.
     #[error("the token's signature is not valid")]
     BadSignature,
@@ -92,6 +98,9 @@ pub enum AuthError {
     /// A required claim is absent.
     #[error("the token lacks the claim {0}")]
     MissingClaim(String),
+    /// It has none of the claims that may name the user.
+    #[error("the token names no user: it has none of the claims {0}")]
+    NoSubject(String),
     /// A claim has a value of the wrong form.
     #[error("the token's claim {0} is not valid")]
     InvalidClaim(String),
@@ -101,8 +110,7 @@ pub enum AuthError {
     /// It was taken back before its end.
     #[error("the token has been revoked")]
     Revoked,
-    /// The keys to check the token with, or the list of what was revoked, cannot be had now. The only error
-    /// worth a retry.
+    /// The keys to check the token with, or the list of what was revoked, cannot be had now.
     #[error("tokens cannot be checked at the moment, try again")]
     KeysUnavailable,
 }
@@ -140,7 +148,24 @@ impl AuthError {
     /// Whether the same token may be accepted later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::KeysUnavailable)
+        matches!(self, Self::KeysUnavailable | Self::Early(_))
+    }
+
+    /// The setting that decides whether such a token is accepted; none where no setting would.
+    #[must_use]
+    pub fn setting(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Missing | Self::Malformed | Self::MissingClaim(_) | Self::Revoked => return None,
+            Self::Expired => "jwt.leeway_seconds",
+            Self::NotYetValid | Self::Early(_) => "jwt.not_before_wait_seconds",
+            Self::BadSignature => "jwt.secret, jwt.public_key or jwt.jwks_url",
+            Self::WrongIssuer => "jwt.issuer",
+            Self::WrongAudience => "jwt.audience",
+            Self::InvalidClaim(claim) if claim == "exp" || claim == "nbf" => return None,
+            Self::NoSubject(_) | Self::InvalidClaim(_) => "jwt.subject_claims",
+            Self::UnsupportedAlgorithm => "jwt.algorithms",
+            Self::KeysUnavailable => "jwt.jwks_url",
+        })
     }
 
     /// A short name for metrics and logs.
@@ -151,10 +176,12 @@ impl AuthError {
             Self::Malformed => "malformed",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
+            Self::Early(_) => "early",
             Self::BadSignature => "bad_signature",
             Self::WrongIssuer => "wrong_issuer",
             Self::WrongAudience => "wrong_audience",
             Self::MissingClaim(_) => "missing_claim",
+            Self::NoSubject(_) => "no_subject",
             Self::InvalidClaim(_) => "invalid_claim",
             Self::UnsupportedAlgorithm => "unsupported_algorithm",
             Self::Revoked => "revoked",
@@ -214,7 +241,7 @@ impl Authenticator {
         }
     }
 
-    /// The identity that `token` proves now.
+    /// The identity that `token` proves now. `Bearer ` before the token is accepted.
     ///
     /// # Errors
     /// Why the token is refused.
@@ -228,6 +255,7 @@ impl Authenticator {
     /// Why the token is refused.
     pub async fn authenticate_at(&self, token: &str, now: i64) -> Result<Identity, AuthError> {
         let inner = &*self.0;
+        let token = bearer(token).unwrap_or_else(|| token.trim());
         if token.is_empty() {
             return Err(AuthError::Missing);
         }
@@ -255,6 +283,13 @@ impl Authenticator {
         }
         Ok(identity)
     }
+}
+
+/// The token in the value of an `Authorization` header; the scheme `Bearer` may have any case and spacing.
+#[must_use]
+pub fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim().split_once(|c: char| c.is_ascii_whitespace())?;
+    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
 impl TokenHeader {

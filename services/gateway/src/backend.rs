@@ -7,15 +7,15 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
-use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage,
     GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
     ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts,
     ListPresenceChanges, ListReceipts, ListThreads, Membership, Message, MessagePage, MissedReceipts, Ping,
     Position, PresenceReported, Presences, ProvisionUser, Query, Receipts, Reply, ReportPresence, Resolve,
-    Resolved, Room, Sync, Threads, User, query, reply,
+    Resolved, Room, SetName, Sync, Threads, User, query, reply,
 };
+use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -143,6 +143,12 @@ impl Backend {
         /// Makes the actor known.
         provision(actor, create: bool) -> User / User,
         query::Body::ProvisionUser(ProvisionUser { create })
+    }
+
+    ask! {
+        /// Gives a user a name.
+        set_name(actor, user: &UserId, name: String, create: bool) -> User / User,
+        query::Body::SetName(SetName { user_id: user.to_string(), name, create })
     }
 
     ask! {

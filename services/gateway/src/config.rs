@@ -11,6 +11,9 @@ use serde::Deserialize;
 
 use crate::auth::JwtSettings;
 use crate::dialect::DIALECTS;
+use crate::edge::cors::AllowedHeaders;
+use crate::edge::endpoints::Endpoints;
+use crate::edge::origins::{OriginMap, Origins};
 use crate::socket::tls::Certificate;
 
 const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -18,6 +21,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("PORT", "http.port"),
     ("JWT_SECRET", "jwt.secret"),
     ("SOCKET_CORS_ORIGINS", "cors.origins"),
+    // Its name while it held one claim.
+    ("PARLANCE_JWT_SUBJECT_CLAIM", "jwt.subject_claims"),
 ];
 
 /// Lets the gateway find out by itself where others reach it.
@@ -125,6 +130,8 @@ pub struct Auth {
     pub provision: String,
     /// Before the end of a token.
     pub expiry_notice_seconds: u64,
+    /// Name of the parameter in a handshake's query that may hold the token; empty for none.
+    pub query_token: String,
 }
 
 /// Browsers.
@@ -133,6 +140,8 @@ pub struct Auth {
 pub struct Cors {
     /// Allowed besides the own one.
     pub origins: Vec<String>,
+    /// Request headers allowed besides those of the routes.
+    pub headers: Vec<String>,
 }
 
 /// Vocabularies of connections that do not say theirs.
@@ -141,6 +150,8 @@ pub struct Cors {
 pub struct DialectSettings {
     /// Where nothing else decides.
     pub default: String,
+    /// Whether the first event that only one dialect understands decides, where nothing but `default` did.
+    pub learn: bool,
     /// By the web page's origin.
     pub origins: BTreeMap<String, String>,
 }
@@ -157,6 +168,12 @@ pub struct Docs {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Socket {
+    /// HTTP paths, all for the same.
+    pub path: Vec<String>,
+    /// Namespaces, all for the same.
+    pub namespaces: Vec<String>,
+    /// Folder with the client library; empty for none.
+    pub client_folder: String,
     /// Admission limit.
     pub max_connections: usize,
     /// Admission limit.
@@ -296,6 +313,20 @@ impl Settings {
     }
 }
 
+impl DialectSettings {
+    /// The dialects of web pages by their origins.
+    ///
+    /// # Errors
+    /// The first that is no origin.
+    pub fn by_origin(&self) -> Result<OriginMap<String>, Invalid> {
+        let entries = self.origins.iter();
+        OriginMap::new(
+            "dialect.origins",
+            entries.map(|(origin, dialect)| (origin.as_str(), dialect.clone())),
+        )
+    }
+}
+
 impl Validate for Nats {
     fn validate(&self) -> Result<(), Invalid> {
         not_empty("nats.url", &self.url, "one or more nats:// addresses")?;
@@ -328,11 +359,23 @@ impl Validate for Settings {
             self.auth.expiry_notice_seconds,
             0..=86_400,
         )?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        // What the engine itself reads from the query.
+        let taken = ["EIO", "transport", "sid", "t", "b64", "dialect"];
+        let name = self.auth.query_token.as_str();
+        if !name.bytes().all(is_name) || taken.contains(&name) {
+            let allowed =
+                "the name of a parameter, such as token, that Socket.IO does not use itself; or empty";
+            return Err(Invalid::new("auth.query_token", name, allowed));
+        }
+        Origins::new(&self.cors.origins)?;
+        AllowedHeaders::new(&self.cors.headers)?;
         let dialects: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
         one_of("dialect.default", &self.dialect.default, &dialects)?;
         for dialect in self.dialect.origins.values() {
             one_of("dialect.origins", dialect, &dialects)?;
         }
+        self.dialect.by_origin()?;
         self.socket.validate()?;
         let limits = &self.limits;
         // One message must fit a bus message of 900 KiB together with its metadata.
@@ -370,6 +413,7 @@ impl Validate for Settings {
 
 impl Validate for Socket {
     fn validate(&self) -> Result<(), Invalid> {
+        Endpoints::new(&self.path, &self.namespaces)?;
         in_range("socket.max_connections", self.max_connections, 1..=10_000_000)?;
         in_range(
             "socket.handshakes_per_second",
@@ -449,6 +493,16 @@ mod tests {
             ("PARLANCE_LIMITS_CONTENT", "1", "PARLANCE_LIMITS_CONTENT"),
             ("PARLANCE_HTTP_TLS_CERT_FILE", "/a.pem", "http.tls_key_file"),
             ("PARLANCE_NATS_KEY_FILE", "/a.pem", "nats.cert_file"),
+            ("PARLANCE_CORS_ORIGINS", "https://a.example/chat", "cors.origins"),
+            ("PARLANCE_CORS_HEADERS", "x y", "cors.headers"),
+            (
+                "PARLANCE_DIALECT_ORIGINS",
+                "a.example=chats",
+                "dialect.origins = \"a.example\"",
+            ),
+            ("PARLANCE_SOCKET_PATH", "ws", "socket.path"),
+            ("PARLANCE_SOCKET_NAMESPACES", "chat", "socket.namespaces"),
+            ("PARLANCE_AUTH_QUERY_TOKEN", "sid", "auth.query_token"),
         ] {
             let error = with(&[(name, value)]).unwrap_err();
             assert!(error.contains(part), "{name}={value}: {error}");
@@ -460,5 +514,7 @@ mod tests {
         let settings = with(&[("PORT", "5000"), ("SOCKET_CORS_ORIGINS", "http://a,http://b")]).unwrap();
         assert_eq!(settings.http.port, 5000);
         assert_eq!(settings.cors.origins, ["http://a", "http://b"]);
+        let settings = with(&[("PARLANCE_JWT_SUBJECT_CLAIM", "userId")]).unwrap();
+        assert_eq!(settings.jwt.subject_claims, ["userId"]);
     }
 }

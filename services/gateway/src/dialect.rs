@@ -1,7 +1,8 @@
 //! Dialects: how a front end names and shapes what Parlance can do.
 //!
 //! A dialect is a set of pure functions, from an event to an [`Action`] and from an [`Outbound`] to
-//! [`Frame`]s. It must not wait, look at a clock, or know a socket. A connection has one dialect for life.
+//! [`Frame`]s. It must not wait, look at a clock, or know a socket. A connection has one dialect for life; where nothing
+//! says which, the first event that only one dialect understands does.
 //! `README.md` beside this folder's files walks through one.
 
 pub mod camel;
@@ -22,6 +23,9 @@ mod tests;
 pub mod threads;
 pub mod union;
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use parlance_proto::v1::{
     Conversation, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant, Position,
     Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
@@ -31,7 +35,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub use place::Place;
+pub use place::{Place, UserRef};
 
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -440,6 +444,39 @@ pub static DIALECTS: &[&dyn Dialect] = &[
     &threads::Threads,
     &inbox::Inbox,
 ];
+
+/// What a client speaks that is taken to speak `assumed`, if this event shows it: only one dialect takes events of that
+/// name; or `assumed` does not understand this one, and exactly one of the others does.
+pub fn shown_by(
+    assumed: &dyn Dialect,
+    speaker: Speaker<'_>,
+    event: &str,
+    payload: &RawValue,
+    limits: &Limits,
+) -> Option<&'static dyn Dialect> {
+    static TAKERS: LazyLock<HashMap<&str, Vec<&dyn Dialect>>> = LazyLock::new(|| {
+        let mut takers: HashMap<&str, Vec<&dyn Dialect>> = HashMap::new();
+        for dialect in DIALECTS {
+            for event in dialect.inbound_events() {
+                takers.entry(event).or_default().push(*dialect);
+            }
+        }
+        takers
+    });
+    let takers = TAKERS.get(event)?;
+    if let [only] = takers[..] {
+        return Some(only);
+    }
+    let understands = |dialect: &dyn Dialect| dialect.decode(speaker, event, payload, limits).is_ok();
+    if understands(assumed) {
+        return None;
+    }
+    let mut others = takers.iter().copied().filter(|dialect| understands(*dialect));
+    match (others.next(), others.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    }
+}
 
 /// The dialect of that name.
 pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {

@@ -4,6 +4,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`app`] | assembly: what is made from what, and the order of start and end |
+//! | [`edge`] | requests before they have a route: Origins, paths, the client library |
 //! | [`auth`] | from a token to an identity |
 //! | [`socket`] | connections and sessions; the only place that names socketioxide |
 //! | [`dialect`] | vocabularies: pure translation between client events and actions |
@@ -27,6 +28,7 @@ pub mod config;
 pub mod contract;
 pub mod control;
 pub mod dialect;
+pub mod edge;
 pub mod error;
 pub mod journal;
 pub mod limits;

@@ -6,6 +6,7 @@ use governor::clock::DefaultClock;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use parlance_proto::UserId;
+use parlance_proto::text::shown;
 use parlance_proto::v1::ErrorCode;
 use serde_json::value::RawValue;
 
@@ -100,7 +101,10 @@ impl Limits {
     /// # Errors
     /// Says which limit is broken.
     pub fn title(&self, title: &str) -> Result<(), ClientError> {
-        if title.trim().is_empty() {
+        no_nul("title", title)?;
+        // As persistence keeps it.
+        let title = shown(title);
+        if title.is_empty() {
             return Err(ClientError::invalid("title is empty"));
         }
         let most = self.settings.title_chars;
@@ -108,7 +112,7 @@ impl Limits {
             let message = format!("title is longer than {most} characters");
             return Err(ClientError::new(ErrorCode::TooLarge, message));
         }
-        no_nul("title", title)
+        Ok(())
     }
 
     /// The mark on a message: not empty, at most 64 bytes, storable.
@@ -268,6 +272,20 @@ pub(crate) mod tests {
         });
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
         assert_eq!(limits.metadata(Some(&raw(&deep))).unwrap_err().code, "invalid");
+    }
+
+    #[test]
+    fn a_title_counts_as_it_is_kept() {
+        let limits = small();
+        assert!(limits.title("\u{202E}12345\n").is_ok());
+        assert_eq!(limits.title("123456").unwrap_err().code, "too_large");
+        for empty in ["", " \t", "\u{200B}\u{2066}"] {
+            assert_eq!(
+                limits.title(empty).unwrap_err().message,
+                "title is empty",
+                "{empty:?}"
+            );
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Operations {
         let sessions = self.shared.sessions.all();
         let mut dialects: BTreeMap<&str, u64> = BTreeMap::new();
         for session in &sessions {
-            *dialects.entry(session.dialect.name()).or_default() += 1;
+            *dialects.entry(session.dialect().name()).or_default() += 1;
         }
         let polling = sessions
             .iter()
@@ -145,7 +145,7 @@ impl Operations {
         let shown = matching.iter().map(|session| UserSession {
             user_id: session.user.to_string(),
             session: session.id.number(),
-            dialect: session.dialect.name().to_owned(),
+            dialect: session.dialect().name().to_owned(),
             transport: session.transport().to_owned(),
             since_ms: millis(session),
             token_expires_at: session.expires_at(),
@@ -159,8 +159,8 @@ impl Operations {
             Ok(identity) => TokenVerdict {
                 valid: true,
                 reason: String::new(),
+                username: identity.username.unwrap_or_else(|| identity.user_id.to_string()),
                 user_id: identity.user_id.to_string(),
-                username: identity.username,
                 expires_at: identity.grant.expires_at,
                 issued_at: identity.grant.issued_at.unwrap_or_default(),
                 token_id: identity.grant.token_id.unwrap_or_default(),

@@ -18,6 +18,7 @@ mod participants;
 mod presence;
 mod spans;
 mod threads;
+mod users;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -66,6 +67,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(creation::routes())
         .merge(participants::routes())
         .merge(presence::routes())
+        .merge(users::routes())
         .merge(messages::routes())
         .merge(marks::routes())
         .merge(threads::routes())
@@ -118,7 +120,7 @@ fn parse<'a, T: Deserialize<'a>>(Body(body): &'a Body) -> Result<T, ClientError>
     if text.trim_start().starts_with('[') {
         return Err(ClientError::invalid("the body is not an object"));
     }
-    serde_json::from_str(text).map_err(|error| input::unreadable(&error))
+    input::read(text).map_err(|error| input::unreadable(&error))
 }
 
 /// Whether a route was called under `/api`, as the older front ends do.

@@ -11,6 +11,7 @@ pub mod sessions;
 pub mod tls;
 
 mod connect;
+mod connection;
 mod serve;
 
 pub use serve::send_message;
@@ -18,13 +19,23 @@ pub use serve::send_message;
 use std::time::Duration;
 
 use socketioxide::SocketIo;
+use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler as _;
 
 use crate::app::Shared;
 use crate::config::Socket;
+use crate::edge::refusals::Refused;
 use handshake::{Elsewhere, Engine};
 
-/// The engine with its one namespace. Sessions are served once clients connect.
+/// The namespace that clients connect to unless they name another.
+const MAIN: &str = "/";
+
+/// A namespace that is not served. `Display` is what the client reads in `connect_error`.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoNamespace(String);
+
+/// The engine with its namespaces. Sessions are served once clients connect.
 pub fn engine(settings: &Socket, shared: &Shared) -> Engine {
     let ms = Duration::from_millis;
     let (engine, io) = SocketIo::builder()
@@ -41,10 +52,39 @@ pub fn engine(settings: &Socket, shared: &Shared) -> Engine {
         // Allocated once per connection; larger events are read in several steps.
         .ws_read_buffer_size(1024)
         .build_with_inner_svc(Elsewhere);
-    let middleware = {
+    let served = shared.endpoints.namespaces();
+    for namespace in served {
         let shared = shared.clone();
-        async move |socket, auth| connect::authenticate(&shared, socket, auth).await
+        let middleware = async move |socket, auth| connect::authenticate(&shared, socket, auth).await;
+        io.ns(namespace.clone(), serve::begin.with(middleware));
+    }
+    let refuse = || {
+        let shared = shared.clone();
+        async move |socket: SocketRef, io: SocketIo| refuse_namespace(&shared, &socket, &io)
     };
-    io.ns("/", serve::begin.with(middleware));
+    if !served.iter().any(|namespace| namespace == MAIN) {
+        io.ns(MAIN, nobody.with(refuse()));
+    }
+    if let Err(error) = io.dyn_ns("/{*other}", nobody.with(refuse())) {
+        tracing::error!(%error, "other namespaces cannot be answered");
+    }
     engine
 }
+
+/// Names the namespaces that are served. The engine keeps each that was ever asked for, so this one goes again.
+fn refuse_namespace(shared: &Shared, socket: &SocketRef, io: &SocketIo) -> Result<(), NoNamespace> {
+    let namespace = socket.ns().to_owned();
+    shared.refusals.note(&Refused {
+        kind: "namespace",
+        value: Some(&namespace),
+        reason: "the namespace is not served",
+        setting: Some("socket.namespaces"),
+    });
+    if namespace != MAIN {
+        io.delete_ns(namespace);
+    }
+    Err(NoNamespace(shared.endpoints.no_namespace()))
+}
+
+/// Serves no session: none is let in.
+async fn nobody() {}

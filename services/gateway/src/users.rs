@@ -12,6 +12,7 @@ use futures::StreamExt;
 use parlance_bus::Bus;
 use parlance_proto::v1::{Membership, Message, MessageHidden, Position, User, UserNotice, user_notice};
 use parlance_proto::{ConversationId, UserId};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
@@ -138,43 +139,59 @@ impl Users {
         expected
     }
 
-    /// A session began. `since`: what its client has got, where it says so.
-    pub fn arrived(&self, session: Arc<Session>, since: Option<Arc<Since>>) {
-        let conversations: Conversations = {
+    /// A session began. `since`: what its client has got, where it says so. Returns the task that attaches it, where
+    /// there is something to attach it to.
+    pub fn arrived(&self, session: Arc<Session>, since: Option<Arc<Since>>) -> Option<JoinHandle<()>> {
+        let conversations = {
             let mut table = self.lock();
             let connected = table.entry(session.user.clone()).or_default();
             connected.sessions.push(Arc::clone(&session));
-            connected
-                .conversations
-                .iter()
-                .map(|(id, belonging)| (*id, *belonging))
-                .collect()
+            connected.conversations()
         };
+        self.begin(session, since, conversations)
+    }
+
+    /// A session that was attached to none of its conversations, or only to some, begins once more: its client speaks
+    /// another dialect than was taken for granted.
+    pub async fn arrives_again(&self, session: Arc<Session>) {
+        let delivers = session.dialect().backlog() == Backlog::AtConnect;
+        let _expected = self.expect(&session.user, delivers).await;
+        let conversations = self.lock().get(&session.user).map(Connected::conversations);
+        drop(self.begin(session, None, conversations.unwrap_or_default()));
+    }
+
+    /// Attaches a session that begins to its user's conversations, in the way of its dialect.
+    fn begin(
+        &self,
+        session: Arc<Session>,
+        since: Option<Arc<Since>>,
+        conversations: Conversations,
+    ) -> Option<JoinHandle<()>> {
         if conversations.is_empty() {
-            return;
+            return None;
         }
         let following = move |session: &Session, id: &ConversationId, belonging: &Belonging| {
             let named = since.as_ref().map(|since| since.0.get(id));
-            let delivers = named.is_none() && session.dialect.backlog() == Backlog::AtConnect;
+            let delivers = named.is_none() && session.dialect().backlog() == Backlog::AtConnect;
             let missed = match named {
                 Some(named) => named.cloned(),
                 None => delivers.then(|| belonging.undelivered()),
             };
             Following {
-                joined: session.dialect.joins_by_itself() || matches!(named, Some(Some(_))),
+                joined: session.dialect().joins_by_itself() || matches!(named, Some(Some(_))),
                 unread: Some(belonging.unread),
                 missed,
             }
         };
         let users = self.clone();
-        tokio::spawn(async move {
+        Some(tokio::spawn(async move {
             let session = [session];
             users.attach(&session, &conversations, following).await;
             let [session] = session;
-            if session.dialect.joins_by_itself() && session.seen_at_ms > 0 {
+            if session.dialect().joins_by_itself() && session.seen_at_ms > 0 {
                 users.rooms.tell_missed_receipts(&session, None).await;
             }
-        });
+        }))
     }
 
     /// A session ended.
@@ -384,6 +401,13 @@ impl Users {
     }
 }
 
+impl Connected {
+    fn conversations(&self) -> Conversations {
+        let each = self.conversations.iter();
+        each.map(|(id, belonging)| (*id, *belonging)).collect()
+    }
+}
+
 impl Belonging {
     /// What the user's clients never said that they got.
     fn undelivered(&self) -> Missed {
@@ -396,7 +420,7 @@ impl Belonging {
 
 /// For who is connected while a conversation is added: it is told what is sent until it is attached.
 fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging) -> Following {
-    let joined = session.dialect.joins_by_itself();
+    let joined = session.dialect().joins_by_itself();
     Following {
         joined,
         unread: Some(belonging.unread),

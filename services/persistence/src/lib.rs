@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod database;
+mod emoji;
 pub mod error;
 pub mod identity;
 pub mod ingest;

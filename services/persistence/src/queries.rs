@@ -176,13 +176,18 @@ impl Queries {
                 users::provision(&self.database, actor, provision.create).await?,
             ));
         }
+        if let query::Body::SetName(set) = body {
+            return Ok(reply::Body::User(
+                users::set_name(&self.database, viewer, set).await?,
+            ));
+        }
         if let query::Body::ReportPresence(report) = body {
             return Ok(reply::Body::PresenceReported(self.presence.report(report).await?));
         }
         let mut connection = self.database.reads.acquire().await?;
         let c = &mut *connection;
         Ok(match body {
-            query::Body::ProvisionUser(_) | query::Body::ReportPresence(_) => {
+            query::Body::ProvisionUser(_) | query::Body::SetName(_) | query::Body::ReportPresence(_) => {
                 return Err(needs_actor().into());
             }
             query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),

@@ -2,6 +2,7 @@
 //! form: the issuer signs what it likes.
 
 use parlance_proto::UserId;
+use parlance_proto::text::shown;
 use serde_json::{Map, Value};
 
 use super::{AuthError, Grant, Identity, JwtSettings};
@@ -12,6 +13,9 @@ pub(super) type Claims = Map<String, Value>;
 /// Longest username, and longest token id and dialect name that are kept, in characters.
 const MAX_NAME_CHARS: usize = 128;
 
+/// The largest whole number that JSON carries exactly everywhere.
+const MAX_SAFE_INTEGER: u64 = 9_007_199_254_740_991;
+
 /// What claims must say.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -21,7 +25,10 @@ pub(super) struct Rules {
     audience: Vec<String>,
     /// Seconds that clocks may differ.
     leeway: i64,
-    subject_claim: String,
+    /// Seconds that the start of a token may lie ahead beyond the leeway to be waited for.
+    wait: i64,
+    /// Claims that may hold the user id, the first that is present does.
+    subject_claims: Vec<String>,
     username_claims: Vec<String>,
     /// Tells services from people.
     service: Marker,
@@ -66,7 +73,8 @@ impl Rules {
             issuer: settings.issuer.clone(),
             audience: settings.audience.clone(),
             leeway: i64::try_from(settings.leeway_seconds).unwrap_or(0),
-            subject_claim: settings.subject_claim.clone(),
+            wait: i64::try_from(settings.not_before_wait_seconds).unwrap_or(0),
+            subject_claims: settings.subject_claims.clone(),
             username_claims: settings.username_claims.clone(),
             service: Marker::new(&settings.service_claim, &settings.service_value),
             agent: Marker::new(&settings.agent_claim, &settings.agent_value),
@@ -79,14 +87,17 @@ impl Rules {
         if now.saturating_sub(self.leeway) >= expires_at {
             return Err(AuthError::Expired);
         }
-        if seconds(claims, "nbf")?.is_some_and(|start| start > now.saturating_add(self.leeway)) {
-            return Err(AuthError::NotYetValid);
+        let start = seconds(claims, "nbf")?.unwrap_or(i64::MIN);
+        match start.saturating_sub(now.saturating_add(self.leeway)) {
+            ..=0 => {}
+            ahead if ahead <= self.wait => return Err(AuthError::Early(ahead.unsigned_abs())),
+            _ => return Err(AuthError::NotYetValid),
         }
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
         let user_id = self.subject(claims)?;
         Ok(Identity {
-            username: self.username(claims).unwrap_or_else(|| user_id.to_string()),
+            username: self.username(claims),
             user_id,
             grant: Grant {
                 expires_at,
@@ -127,25 +138,36 @@ impl Rules {
         }
     }
 
-    /// Whole numbers are taken too: many applications number their users.
+    /// The user id, from the first claim of the list that is present; a further one never replaces an unusable
+    /// one. Whole numbers are taken too: many applications number their users. Beyond what a double holds
+    /// exactly, two users could have one number.
     fn subject(&self, claims: &Claims) -> Result<UserId, AuthError> {
-        let invalid = || AuthError::InvalidClaim(self.subject_claim.clone());
-        let text = match claims.get(&self.subject_claim) {
-            None | Some(Value::Null) => return Err(missing(&self.subject_claim)),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
-            Some(_) => return Err(invalid()),
+        let present = self.subject_claims.iter().find_map(|claim| {
+            let value = claims.get(claim).filter(|value| !value.is_null())?;
+            Some((claim, value))
+        });
+        let Some((claim, value)) = present else {
+            return Err(AuthError::NoSubject(self.subject_claims.join(", ")));
+        };
+        let invalid = || AuthError::InvalidClaim(claim.clone());
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => {
+                let whole = number
+                    .as_i64()
+                    .filter(|whole| whole.unsigned_abs() <= MAX_SAFE_INTEGER);
+                whole.ok_or_else(invalid)?.to_string()
+            }
+            _ => return Err(invalid()),
         };
         UserId::parse(text).map_err(|_| invalid())
     }
 
-    /// The first claim that holds a usable name, without control characters (NUL among them, which
-    /// Postgres cannot store) and cut to the longest length.
+    /// The first claim that holds a name that can be seen, as it is shown and cut to the longest length.
     fn username(&self, claims: &Claims) -> Option<String> {
         self.username_claims.iter().find_map(|claim| {
-            let name = claims.get(claim)?.as_str()?;
-            let clean: String = name.chars().filter(|c| !c.is_control()).collect();
-            let cut: String = clean.trim().chars().take(MAX_NAME_CHARS).collect();
+            let name = shown(claims.get(claim)?.as_str()?);
+            let cut: String = name.chars().take(MAX_NAME_CHARS).collect();
             let cut = cut.trim_end();
             (!cut.is_empty()).then(|| cut.to_owned())
         })

@@ -36,10 +36,12 @@ pub struct JwtSettings {
     pub issuer: String,
     /// Accepted `aud`, one of which is required; empty for any.
     pub audience: Vec<String>,
-    /// Seconds that clocks may differ, 0 to 5.
+    /// Seconds that clocks may differ, 0 to 60.
     pub leeway_seconds: u64,
-    /// Claim that holds the user id.
-    pub subject_claim: String,
+    /// Seconds by which `nbf` may lie ahead, beyond the leeway, to be waited for; 0 to 60.
+    pub not_before_wait_seconds: u64,
+    /// Claims that may hold the user id, the first that is present does.
+    pub subject_claims: Vec<String>,
     /// Claims that may hold the name to show, the first that does wins.
     pub username_claims: Vec<String>,
     /// Seconds between two fetches of the JWK set, 10 to 86400.
@@ -63,9 +65,20 @@ pub(super) enum KeySource {
 
 impl Validate for JwtSettings {
     fn validate(&self) -> Result<(), Invalid> {
-        in_range("jwt.leeway_seconds", self.leeway_seconds, 0..=5)?;
+        in_range("jwt.leeway_seconds", self.leeway_seconds, 0..=60)?;
+        in_range(
+            "jwt.not_before_wait_seconds",
+            self.not_before_wait_seconds,
+            0..=60,
+        )?;
         in_range("jwt.jwks_refresh_seconds", self.jwks_refresh_seconds, 10..=86_400)?;
-        not_empty("jwt.subject_claim", &self.subject_claim, "the name of a claim")?;
+        const NAMES: &str = "the names of one or more claims, none of them empty";
+        if self.subject_claims.is_empty() {
+            return Err(Invalid::hidden("jwt.subject_claims", NAMES));
+        }
+        for claim in &self.subject_claims {
+            not_empty("jwt.subject_claims", claim, NAMES)?;
+        }
         for (claim, setting, value, allowed) in [
             (
                 &self.service_claim,

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use parlance_proto::ConversationId;
 use parlance_proto::v1::{ErrorCode, MessageType, Position, PresenceStatus};
-use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::{RefOr, Schema};
@@ -24,7 +24,7 @@ use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
     Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, JournalChange, MessageRef, Outbound,
-    SendAction, Speaker, encode, schema,
+    SendAction, Speaker, UserRef, encode, schema,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -153,7 +153,7 @@ struct StatusPayload {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = UsersPayload)]
 struct UsersPayload {
-    user_ids: Vec<String>,
+    user_ids: Vec<UserRef>,
 }
 
 /// What a client asks for that has been away.
@@ -168,10 +168,8 @@ pub struct SyncPayload {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = PositionPayload)]
 struct PositionPayload {
-    #[serde(default)]
     epoch: Option<String>,
-    #[serde(default)]
-    seq: u64,
+    seq: Option<u64>,
     receipts_version: Option<u64>,
 }
 
@@ -189,7 +187,7 @@ impl Positions {
         let positions = self.0.into_iter().map(|(id, position)| Position {
             conversation_id: id.0.to_string(),
             epoch: position.epoch.unwrap_or_default(),
-            seq: position.seq,
+            seq: position.seq.unwrap_or_default(),
             receipts_version: position.receipts_version,
         });
         Ok(positions.collect())
@@ -558,10 +556,11 @@ fn presence_status(name: &str) -> Result<PresenceStatus, ClientError> {
 
 fn decode_users(payload: UsersPayload, limits: &Limits) -> Result<Vec<String>, ClientError> {
     limits.watched(payload.user_ids.len())?;
-    for id in &payload.user_ids {
-        UserId::parse(id.as_str())?;
-    }
-    Ok(payload.user_ids)
+    Ok(payload
+        .user_ids
+        .into_iter()
+        .map(|UserRef(id)| id.to_string())
+        .collect())
 }
 
 /// The message types a client may send; `system` is for services.

@@ -97,7 +97,7 @@ pub fn object<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Result<T, Client
     if !is_object(payload) {
         return Err(ClientError::invalid("the payload is not an object"));
     }
-    serde_json::from_str(payload.get()).map_err(|error| input::unreadable(&error))
+    input::read(payload.get()).map_err(|error| input::unreadable(&error))
 }
 
 /// Whether a payload is an object; else it is a bare value.

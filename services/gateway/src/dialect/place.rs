@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use parlance_proto::v1::{ConversationKind, Message, Participant};
-use parlance_proto::{ConversationId, InvalidId, MessageId};
+use parlance_proto::{ConversationId, InvalidId, MessageId, UserId};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use uuid::Uuid;
@@ -65,6 +65,7 @@ pub fn message_number(message: &Message) -> i64 {
 /// An id as clients write it: UUID, number or numeric string.
 struct AnyId<'de> {
     text: Cow<'de, str>,
+    is_number: bool,
 }
 
 impl<'de> Deserialize<'de> for AnyId<'de> {
@@ -80,24 +81,28 @@ impl<'de> Deserialize<'de> for AnyId<'de> {
             fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Borrowed(text),
+                    is_number: false,
                 })
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Owned(text.to_owned()),
+                    is_number: false,
                 })
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Owned(number.to_string()),
+                    is_number: true,
                 })
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Owned(number.to_string()),
+                    is_number: true,
                 })
             }
 
@@ -105,6 +110,7 @@ impl<'de> Deserialize<'de> for AnyId<'de> {
                 // 5.0 is 5 in JavaScript; anything else is no id.
                 Ok(AnyId {
                     text: Cow::Owned(number.to_string()),
+                    is_number: true,
                 })
             }
         }
@@ -150,6 +156,23 @@ impl<'de> Deserialize<'de> for MessageRef {
     }
 }
 
+/// A user as clients name them: the id as text, or as a number where it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRef(pub UserId);
+
+impl<'de> Deserialize<'de> for UserRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let AnyId { text, is_number } = AnyId::deserialize(deserializer)?;
+        if is_number && text != "0" && number(&text).is_none() {
+            // Negative ones are how users without a number of their own are shown, beyond 2^53 others are meant.
+            return Err(de::Error::custom(
+                "a user id as number is whole, not negative and below 2^53",
+            ));
+        }
+        UserId::parse(text).map(Self).map_err(de::Error::custom)
+    }
+}
+
 /// A positive number below 2^53 in plain decimal.
 fn number(text: &str) -> Option<i64> {
     let number = text.parse::<i64>().ok()?;
@@ -189,6 +212,40 @@ mod tests {
             "\"x\"",
             "null",
             "[]",
+            "{}",
+        ] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_named_by_text_or_by_a_whole_number() {
+        let read = |json: &str| {
+            serde_json::from_str::<UserRef>(json)
+                .ok()
+                .map(|UserRef(id)| id.to_string())
+        };
+        for (json, id) in [
+            ("7", "7"),
+            ("7.0", "7"),
+            ("0", "0"),
+            ("\"7\"", "7"),
+            ("\"-7\"", "-7"),
+            ("9007199254740991", "9007199254740991"),
+            ("\"alice\"", "alice"),
+        ] {
+            assert_eq!(read(json).as_deref(), Some(id), "{json}");
+        }
+        for bad in [
+            "-7",
+            "1.5",
+            "9007199254740992",
+            "1e300",
+            "\"\"",
+            "\"a b\"",
+            "true",
+            "null",
+            "[7]",
             "{}",
         ] {
             assert_eq!(read(bad), None, "{bad}");

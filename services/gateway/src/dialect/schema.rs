@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use parlance_proto::ErrorCodeExt as _;
+use parlance_proto::ids::USER_ID_MAX_CHARS;
 use parlance_proto::v1::{
     Channel, ConversationKind, ConversationStatus, ErrorCode, MessageType, PresenceStatus, Role, SenderKind,
 };
@@ -13,7 +14,7 @@ use utoipa::openapi::{KnownFormat, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::place::SAFE_INTEGER;
-use super::{ConversationRef, MessageRef, native, shape};
+use super::{ConversationRef, MessageRef, UserRef, native, shape};
 
 /// A text that is one of these.
 pub fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Object {
@@ -183,6 +184,36 @@ impl PartialSchema for ConversationRef {
 impl ToSchema for ConversationRef {
     fn name() -> Cow<'static, str> {
         "ConversationId".into()
+    }
+}
+
+impl PartialSchema for UserRef {
+    fn schema() -> RefOr<Schema> {
+        let id = AnyOfBuilder::new()
+            .item(
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .min_length(Some(1))
+                    .max_length(Some(USER_ID_MAX_CHARS)),
+            )
+            .item(
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(0))
+                    .maximum(Some(SAFE_INTEGER)),
+            )
+            .description(Some(
+                "A user, by the subject of their tokens; where that is a number, as text or number.",
+            ))
+            .examples([json!("alice"), json!(7)])
+            .build();
+        Schema::from(id).into()
+    }
+}
+
+impl ToSchema for UserRef {
+    fn name() -> Cow<'static, str> {
+        "UserId".into()
     }
 }
 

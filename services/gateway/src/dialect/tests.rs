@@ -2,6 +2,7 @@
 
 use parlance_proto::UserId;
 use proptest::prelude::*;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::{DEFAULT, DIALECTS, Speaker, samples};
@@ -168,6 +169,50 @@ fn every_listed_event_is_known_and_no_other() {
         }
         assert_eq!(code("no:such event"), "unknown_event", "{}", dialect.name());
     }
+}
+
+#[test]
+fn an_event_that_only_one_dialect_understands_shows_it() {
+    const ID: &str = samples::DIRECT;
+    let user = UserId::parse("alice").unwrap();
+    let speaker = Speaker {
+        user: &user,
+        number: 11,
+    };
+    let shown = |assumed, event, payload: serde_json::Value| {
+        let payload = RawValue::from_string(payload.to_string()).unwrap();
+        super::shown_by(assumed, speaker, event, &payload, &small()).map(|dialect| dialect.name())
+    };
+    for (event, payload, dialect) in [
+        ("joinRoom", json!(7), Some("journal")),
+        ("chat:typing", json!({}), Some("encrypted")),
+        ("chat:join", json!(ID), Some("chats")),
+        ("join_conversation", json!(null), Some("inbox")),
+        ("receipt:read", json!({}), Some("native")),
+        // By its name of several dialects, by its fields of one.
+        (
+            "conversation:join",
+            json!({ "conversationId": ID }),
+            Some("threads"),
+        ),
+        ("conversation:join", json!({ "conversation_id": ID }), None),
+        (
+            "message:send",
+            json!({ "conversation_id": ID, "content": "hi" }),
+            None,
+        ),
+        ("message:send", json!({ "chatId": ID, "content": "hi" }), None),
+        ("no:such event", json!(null), None),
+    ] {
+        assert_eq!(
+            shown(DEFAULT, event, payload.clone()),
+            dialect,
+            "{event} {payload}"
+        );
+    }
+    let threads = super::by_name("threads").unwrap();
+    let join = json!({ "conversationId": ID });
+    assert_eq!(shown(threads, "conversation:join", join), None);
 }
 
 #[test]

@@ -123,14 +123,14 @@ impl Teller {
     async fn happened(&mut self, happened: Happened) {
         match happened {
             Happened::Arrived(session) => {
-                if session.dialect.shows_presence() && session.dialect.joins_by_itself() {
+                if session.dialect().shows_presence() && session.dialect().joins_by_itself() {
                     self.greeted.insert(session.id, (Instant::now(), HashSet::new()));
                 }
                 self.local.entry(session.user.clone()).or_default().push(session);
             }
             Happened::Gone(user, id) => self.gone(&user, id),
             Happened::Attached(session, conversation) => {
-                if session.dialect.shows_presence() && !session.closed.is_cancelled() {
+                if session.dialect().shows_presence() && !session.closed.is_cancelled() {
                     self.greeting(&session).conversations.insert(conversation);
                 }
             }
@@ -213,7 +213,7 @@ impl Teller {
             .filter(there)
             .filter_map(|id| self.local.get(&UserId::parse(id).ok()?))
             .flatten()
-            .filter(|session| session.dialect.shows_presence())
+            .filter(|session| session.dialect().shows_presence())
             .cloned()
             .collect();
         for session in sessions {
@@ -235,7 +235,7 @@ impl Teller {
         let before = before.unwrap_or(PresenceStatus::Unspecified);
         let mut frames = Frames::new(Outbound::Presence { seen, before });
         for session in self.concerned(&seen.user_id) {
-            for frame in frames.of(session.dialect) {
+            for frame in frames.of(session.dialect()) {
                 session.emit_ephemeral(frame);
             }
             // A greeting that comes later would say the same once more.
@@ -291,7 +291,7 @@ impl Teller {
         }
         for greeting in std::mem::take(&mut self.greetings).into_values() {
             let session = &greeting.session;
-            if !session.dialect.joins_by_itself() {
+            if !session.dialect().joins_by_itself() {
                 continue;
             }
             let mut others = self.others(&greeting);
@@ -301,7 +301,7 @@ impl Teller {
             for user in others {
                 if let Some(seen) = self.board.get(&user) {
                     let before = PresenceStatus::Unspecified;
-                    for frame in session.dialect.encode(Outbound::Presence { seen, before }) {
+                    for frame in session.dialect().encode(Outbound::Presence { seen, before }) {
                         session.emit_ephemeral(&frame);
                     }
                 }

@@ -7,8 +7,9 @@ use parlance_proto::v1::{Actor, ErrorCode, SenderKind};
 use parlance_proto::{ErrorCodeExt as _, UserId};
 
 use crate::app::Shared;
-use crate::auth::{AuthError, Identity};
+use crate::auth::{self, AuthError, Identity};
 use crate::commands::{actor, sender_kind};
+use crate::edge::refusals::Refused;
 use crate::error::ClientError;
 
 /// A verified and known user.
@@ -16,7 +17,7 @@ use crate::error::ClientError;
 pub struct Caller {
     /// From the token.
     pub user: UserId,
-    /// From the token.
+    /// As the user is shown.
     pub username: String,
     /// A person or an agent.
     pub kind: SenderKind,
@@ -38,9 +39,12 @@ impl FromRequestParts<Shared> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
         let identity = bearer(parts, shared).await?;
         shared.limits.admit(&identity.user_id)?;
-        let me = actor(&identity.user_id, &identity.username);
+        let me = actor(
+            &identity.user_id,
+            identity.username.as_deref().unwrap_or_default(),
+        );
         let known = shared.backend.provision(Some(me), shared.provision).await;
-        let user = known.map_err(|error| {
+        let known = known.map_err(|error| {
             if error.code == ErrorCode::NotFound.name() {
                 ClientError::new(ErrorCode::Unauthenticated, "unknown user")
             } else {
@@ -48,9 +52,9 @@ impl FromRequestParts<Shared> for Caller {
             }
         })?;
         Ok(Self {
-            kind: sender_kind(&identity, &user),
+            kind: sender_kind(\&identity, \&known),
             user: identity.user_id,
-            username: identity.username,
+            username: known.username,
         })
     }
 }
@@ -59,17 +63,25 @@ impl FromRequestParts<Shared> for Caller {
 pub(super) async fn bearer(parts: &Parts, shared: &Shared) -> Result<Identity, ClientError> {
     let header = parts.headers.get(header::AUTHORIZATION);
     let token = header
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
+        .and_then(|value| auth::bearer(value.to_str().ok()?))
         .ok_or_else(|| refusal(&AuthError::Missing))?;
     let identity = shared.auth.authenticate(token).await;
-    identity.map_err(|error| refusal(&error))
+    identity.map_err(|error| {
+        shared.refusals.note(&Refused {
+            kind: error.code(),
+            value: None,
+            reason: &error,
+            setting: error.setting(),
+        });
+        refusal(&error)
+    })
 }
 
 fn refusal(error: &AuthError) -> ClientError {
-    let code = match error {
-        AuthError::KeysUnavailable => ErrorCode::Unavailable,
-        _ => ErrorCode::Unauthenticated,
+    let code = if error.is_retryable() {
+        ErrorCode::Unavailable
+    } else {
+        ErrorCode::Unauthenticated
     };
     ClientError::new(code, error.to_string())
 }

@@ -22,7 +22,7 @@ use crate::backend::SYNC_EVENTS;
 use crate::dialect::ConversationRef;
 use crate::dialect::native::SyncPayload;
 use crate::dialect::native::json::{self, ConversationJson};
-use crate::dialect::{Answer, schema, union};
+use crate::dialect::{Answer, UserRef, schema, union};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -81,7 +81,7 @@ struct UpdateBody<'a> {
     metadata: Option<&'a RawValue>,
     /// Of a group: all who belong to it from now on, besides the caller.
     #[serde(alias = "participant_ids", alias = "participantIds")]
-    participants: Option<Vec<String>>,
+    participants: Option<Vec<UserRef>>,
 }
 
 #[derive(Serialize, ToSchema)]

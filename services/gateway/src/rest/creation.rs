@@ -16,9 +16,8 @@ use super::conversations::{self, channel};
 use super::{Asked, Body, Caller, asked, is_older, made, parse};
 use crate::app::Shared;
 use crate::commands::{Confirmed, new_id};
-use crate::dialect::Answer;
 use crate::dialect::native::json;
-use crate::dialect::schema;
+use crate::dialect::{Answer, UserRef, schema};
 use crate::error::ClientError;
 
 /// Users named in the title of a group that was given none.
@@ -35,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 #[schema(as = DirectCreation)]
 struct DirectBody {
     #[serde(alias = "userId")]
-    user_id: String,
+    user_id: UserRef,
     title: Option<String>,
 }
 
@@ -53,7 +52,7 @@ struct GroupBody {
     #[schema(pattern = "\\S")]
     title: String,
     #[serde(alias = "participantIds", alias = "participants")]
-    participant_ids: Vec<String>,
+    participant_ids: Vec<UserRef>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -61,7 +60,7 @@ struct GroupBody {
 struct CreateBody<'a> {
     /// May name nobody where the group is open.
     #[serde(default, alias = "participantIds", alias = "participants")]
-    participant_ids: Option<Vec<String>>,
+    participant_ids: Option<Vec<UserRef>>,
     /// The kind, or the channel of a group.
     #[serde(alias = "type")]
     #[schema(schema_with = maybe_kind)]
@@ -99,7 +98,7 @@ async fn create_direct(
 ) -> Result<Response, ClientError> {
     let query = asked(query)?;
     let body: DirectBody = parse(&body)?;
-    let other = UserId::parse(body.user_id)?;
+    let UserRef(other) = body.user_id;
     if other == caller.user {
         return Err(ClientError::invalid("user_id is the caller"));
     }
@@ -226,11 +225,10 @@ fn own_title(shared: &Shared, title: Option<String>) -> Result<String, ClientErr
 }
 
 /// Everyone named but the caller, once.
-fn others(shared: &Shared, caller: &Caller, ids: Vec<String>) -> Result<Vec<String>, ClientError> {
+fn others(shared: &Shared, caller: &Caller, ids: Vec<UserRef>) -> Result<Vec<String>, ClientError> {
     shared.limits.participants(ids.len())?;
     let mut others = Vec::new();
-    for id in ids {
-        let id = UserId::parse(id)?;
+    for UserRef(id) in ids {
         if id != caller.user && !others.contains(&id.to_string()) {
             others.push(id.to_string());
         }

@@ -1,11 +1,11 @@
 //! Routes for other backend services, on the internal port and only with a service's token. What they do is
-//! what the same service could do over NATS, and it takes the same way.
+//! what the same service could do over NATS, and it takes the same way; names of users are set here alone.
 //!
-//! Must not do anything by itself: a message goes to `chat.system.…`, anything else to `chat.control.…`.
+//! Must not do anything by itself: a message goes to `chat.system.…`, a name to persistence, anything else to `chat.control.…`.
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{post, put};
 use axum::{Json, Router};
 use http::StatusCode;
 use http::request::Parts;
@@ -21,10 +21,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::caller::bearer;
+use super::users::{self, NameBody};
 use super::{Body, Named, Names, no_route, parse};
 use crate::app::Shared;
 use crate::auth::Identity;
 use crate::control::Checked;
+use crate::dialect::UserRef;
 use crate::dialect::native::message_type;
 use crate::error::ClientError;
 
@@ -40,6 +42,7 @@ pub fn router(shared: &Shared, has_services: bool) -> Router {
         .route("/conversations/{id}/messages", post(to_conversation))
         .route("/users/{user_id}/messages", post(to_user))
         .route("/users/{user_id}/disconnect", post(disconnect))
+        .route("/users/{user_id}/name", put(rename))
         .route("/tokens/revoke", post(revoke))
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
@@ -96,7 +99,7 @@ struct RevokeBody {
     jti: Option<String>,
     #[serde(default)]
     expires_at: i64,
-    user_id: Option<String>,
+    user_id: Option<UserRef>,
     issued_before: Option<i64>,
 }
 
@@ -156,7 +159,7 @@ async fn send(
     };
     let message = SystemMessage {
         sender_id: service.user_id.to_string(),
-        sender_name: service.username.clone(),
+        sender_name: service.username.clone().unwrap_or_default(),
         sender_kind: sender_kind.into(),
         r#type: kind.into(),
         content: body.content,
@@ -175,6 +178,21 @@ async fn send(
         message_id: MessageId::of_service(conversation, &service.user_id, &id).to_string(),
     };
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
+}
+
+async fn rename(
+    _: Service,
+    State(shared): State<Shared>,
+    names: Names,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let user = names.user()?;
+    let NameBody { name } = parse(&body)?;
+    let named = shared
+        .backend
+        .set_name(None, &user, name, shared.provision)
+        .await?;
+    Ok(Json(users::user(&named)).into_response())
 }
 
 async fn disconnect(
@@ -207,7 +225,7 @@ async fn revoke(_: Service, State(shared): State<Shared>, body: Body) -> Result<
             user_id: Some(user_id),
             issued_before: Some(issued_before),
         } => control::Body::RevokeUserTokens(RevokeUserTokens {
-            user_id,
+            user_id: user_id.0.to_string(),
             issued_before,
         }),
         _ => {

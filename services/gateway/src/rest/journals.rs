@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, Participant, Role,
     UpdateConversation, command, edit_journal,
 };
-use parlance_proto::{ConversationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
@@ -20,10 +20,8 @@ use super::participants::{add_members, change_role, remove_member};
 use super::{Asked, Body, Caller, Named, Names, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::commands::new_id;
-use crate::dialect::Answer;
-use crate::dialect::ConversationRef;
-use crate::dialect::schema;
 use crate::dialect::shape::{role_name, time};
+use crate::dialect::{ConversationRef, UserRef, schema};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -58,7 +56,7 @@ struct UpdateBody {
 #[schema(as = JournalShare)]
 struct ShareBody {
     #[serde(alias = "userId")]
-    user_id: String,
+    user_id: UserRef,
     #[schema(schema_with = permission_schema)]
     permission: String,
 }
@@ -380,7 +378,7 @@ async fn versions(
     path = "/journals/{id}/collaborators",
     operation_id = "share_journal",
     tag = "journals",
-    summary = "Lets a user read or write a journal.",
+    summary = "Lets a user read or write a journal; a collaborator gets the permission named.",
     params(("id" = ConversationRef, Path, description = "The journal, by any form of its id.")),
     request_body = ShareBody,
     responses(
@@ -396,26 +394,15 @@ async fn share(
 ) -> Result<Response, ClientError> {
     let body: ShareBody = parse(&body)?;
     let role = permission(&body.permission)?;
-    let user = UserId::parse(body.user_id)?;
+    let UserRef(user) = body.user_id;
     let before = seen(&shared, &caller, id).await?;
     let present = before
         .participants
         .iter()
-        .find(|participant| participant.user_id == user.to_string());
-    let confirmed = match present {
-        Some(present) if present.role() != role => change_role(&shared, &caller, id, &user, role).await?,
-        _ => add_members(&shared, &caller, id, vec![user], role).await?,
-    };
-    let Answer::Conversation(_) = confirmed.answer else {
-        return Err(ClientError::internal());
-    };
-    answer(
-        &shared,
-        &caller,
-        id,
-        made(present.is_some() || confirmed.repeated),
-    )
-    .await
+        .any(|participant| participant.user_id == user.as_str());
+    let confirmed = add_members(&shared, &caller, id, vec![user], Some(role)).await?;
+    let repeated = present || confirmed.repeated;
+    answer(&shared, &caller, id, made(repeated)).await
 }
 
 #[utoipa::path(

@@ -15,10 +15,8 @@ use utoipa_axum::routes;
 use super::{Body, Caller, Named, Names, made, parse};
 use crate::app::Shared;
 use crate::commands::Confirmed;
-use crate::dialect::Answer;
-use crate::dialect::ConversationRef;
 use crate::dialect::native::json;
-use crate::dialect::schema;
+use crate::dialect::{Answer, ConversationRef, UserRef, schema};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -31,9 +29,9 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 #[schema(as = ParticipantAddition)]
 struct AddBody {
     #[serde(alias = "userId")]
-    user_id: Option<String>,
+    user_id: Option<UserRef>,
     #[serde(alias = "userIds", alias = "participant_ids", alias = "participantIds")]
-    user_ids: Option<Vec<String>>,
+    user_ids: Option<Vec<UserRef>>,
     #[schema(schema_with = maybe_role_schema)]
     role: Option<String>,
 }
@@ -45,18 +43,19 @@ struct RoleBody {
     role: String,
 }
 
-/// Adds users with a role; those that are there already stay as they are.
+/// Adds users. A role is given to those that are there already too; without one they keep theirs.
 pub(super) async fn add_members(
     shared: &Shared,
     caller: &Caller,
     id: ConversationId,
     users: Vec<UserId>,
-    role: Role,
+    role: Option<Role>,
 ) -> Result<Confirmed, ClientError> {
     let body = command::Body::AddMembers(AddMembers {
         user_ids: users.iter().map(ToString::to_string).collect(),
-        role: role.into(),
+        role: role.unwrap_or_default().into(),
         provision_users: shared.provision,
+        change_present: role.is_some(),
     });
     shared.commands.execute(caller.actor(), id, body).await
 }
@@ -95,12 +94,11 @@ pub(super) async fn set_members(
     shared: &Shared,
     caller: &Caller,
     id: ConversationId,
-    users: Vec<String>,
+    users: Vec<UserRef>,
 ) -> Result<(), ClientError> {
     shared.limits.participants(users.len())?;
     let mut wanted = vec![caller.user.clone()];
-    for user in users {
-        let user = UserId::parse(user)?;
+    for UserRef(user) in users {
         if !wanted.contains(&user) {
             wanted.push(user);
         }
@@ -163,12 +161,12 @@ fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientE
     path = "/conversations/{id}/participants",
     operation_id = "add_participants",
     tag = "participants",
-    summary = "Adds users; those that are there already stay as they are.",
+    summary = "Adds users. `role` is given to those that are there already too; without it they keep theirs.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = AddBody,
     responses(
-        (status = 201, description = "They were added.", body = json::ConversationJson<'_>),
-        (status = 200, description = "They had been added by this very request before.", body = json::ConversationJson<'_>),
+        (status = 201, description = "They were added, or have the role now.", body = json::ConversationJson<'_>),
+        (status = 200, description = "Nothing changed: they were participants already.", body = json::ConversationJson<'_>),
     ),
 )]
 async fn add(
@@ -184,13 +182,8 @@ async fn add(
         return Err(ClientError::invalid("neither user_id nor user_ids names anybody"));
     }
     shared.limits.participants(ids.len())?;
-    let users = ids.into_iter().map(UserId::parse).collect::<Result<_, _>>()?;
-    let role = body
-        .role
-        .as_deref()
-        .map(role)
-        .transpose()?
-        .unwrap_or(Role::Member);
+    let users = ids.into_iter().map(|UserRef(id)| id).collect();
+    let role = body.role.as_deref().map(role).transpose()?;
     let confirmed = add_members(&shared, &caller, id, users, role).await?;
     answer(made(confirmed.repeated), &confirmed)
 }

@@ -226,7 +226,7 @@ impl Room {
                 epoch: &self.epoch,
                 head_seq: self.head_seq,
             };
-            if !session.dialect.encode(void).is_empty() {
+            if !session.dialect().encode(void).is_empty() {
                 session.tell(void);
                 return;
             }
@@ -245,6 +245,7 @@ impl Room {
                 hold,
                 rooms: self.rooms.clone(),
                 place: self.place.clone(),
+                dialect: session.dialect(),
                 session,
                 missed,
                 through,

@@ -14,15 +14,20 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::socket::DisconnectReason;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::Connection;
 use super::inbound::{self, Queue, Waiting};
+use super::relay::query_value;
 use super::session::{Opening, Session};
 use crate::app::Shared;
-use crate::auth::{AuthError, Identity};
+use crate::auth::{self, AuthError, Identity};
 use crate::commands::{actor, now, sender_kind};
 use crate::dialect::native::Positions;
 use crate::dialect::{self, Backlog, Dialect};
+use crate::edge::refusals::Refused;
 use crate::users::{Expected, Since};
 
+/// For so long a token that is not valid yet is waited for here; longer and the client is sent away to come again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a connection takes to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -41,6 +46,8 @@ pub(super) struct Prepared {
     pub session: Arc<Session>,
     pub queue: Arc<Mutex<Option<Queue>>>,
     pub shared: Shared,
+    /// Whether its first telling event decides what it speaks.
+    pub learns: bool,
     /// Held until the session has arrived among the users.
     pub expected: Arc<Expected>,
     /// What the client says it has got.
@@ -49,6 +56,7 @@ pub(super) struct Prepared {
 
 /// What a session takes along into the table of users.
 struct Arrival {
+    learns: bool,
     expected: Expected,
     since: Option<Arc<Since>>,
 }
@@ -66,6 +74,11 @@ enum Cause {
     /// The token is missing or does not hold.
     #[error("unauthenticated: {0}")]
     Token(#[from] AuthError),
+    /// The token is in the query, where it is not looked for.
+    #[error(
+        "unauthenticated: no token was given: this server takes none from the query string; send it as auth.token"
+    )]
+    QueryToken,
     /// No user of that id.
     #[error("unauthenticated: unknown user")]
     UnknownUser,
@@ -79,6 +92,30 @@ enum Cause {
     /// again.
     #[error("unavailable: try again")]
     Temporary,
+}
+
+impl Cause {
+    /// For the limit of log lines.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(error) => error.code(),
+            Self::QueryToken => "query_token",
+            Self::UnknownUser => "unknown_user",
+            Self::Dialect => "dialect",
+            Self::Malformed => "malformed_auth",
+            Self::Temporary => "unavailable",
+        }
+    }
+
+    /// The setting that decides this.
+    fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Token(error) => error.setting(),
+            Self::QueryToken => Some("auth.query_token"),
+            Self::UnknownUser => Some("auth.provision"),
+            Self::Dialect | Self::Malformed | Self::Temporary => None,
+        }
+    }
 }
 
 impl Refusal {
@@ -111,7 +148,12 @@ pub(super) async fn authenticate(
             "unavailable"
         }
         Err(refusal) => {
-            tracing::info!(cause = %refusal.cause, "refused a connection");
+            shared.refusals.note(&Refused {
+                kind: refusal.cause.kind(),
+                value: None,
+                reason: &refusal.cause,
+                setting: refusal.cause.setting(),
+            });
             "refused"
         }
     };
@@ -128,7 +170,9 @@ async fn admit(
         .map_err(|_| Refusal::new(dialect::DEFAULT, Cause::Malformed))?
         .unwrap_or_default();
     let named = named_dialect(socket, &credentials);
-    let fallback = fallback_dialect(shared, socket);
+    let mapped = mapped_dialect(shared, socket);
+    // Both names were checked at start.
+    let fallback = dialect::by_name(mapped.unwrap_or(&shared.dialects.default)).unwrap_or(dialect::DEFAULT);
     let named = match named.as_deref() {
         Some(name) => Some(dialect::by_name(name).ok_or_else(|| Refusal::new(fallback, Cause::Dialect))?),
         None => None,
@@ -139,12 +183,16 @@ async fn admit(
         .map_err(refuse)?;
     let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
     let dialect = named.or(claimed).unwrap_or(fallback);
+    let learns = shared.dialects.learn && named.or(claimed).is_none() && mapped.is_none();
     let since = match credentials.since.take().map(|since| since.check(&shared.limits)) {
         Some(Ok(positions)) => Some(Arc::new(Since::new(positions))),
         Some(Err(_)) => return Err(refuse(Cause::Malformed)),
         None => None,
     };
-    let me = actor(&identity.user_id, &identity.username);
+    let me = actor(
+        &identity.user_id,
+        identity.username.as_deref().unwrap_or_default(),
+    );
     match shared.backend.provision(Some(me), shared.provision).await {
         Ok(user) => {
             let delivers = since.is_none() && dialect.backlog() == Backlog::AtConnect;
@@ -155,7 +203,11 @@ async fn admit(
                 identity,
                 &user,
                 dialect,
-                Arrival { expected, since },
+                Arrival {
+                    learns,
+                    expected,
+                    since,
+                },
             );
             Ok(())
         }
@@ -173,31 +225,38 @@ fn named_dialect(socket: &SocketRef, credentials: &Credentials) -> Option<String
     })
 }
 
-/// What is configured for the web page's origin, else for all.
-fn fallback_dialect(shared: &Shared, socket: &SocketRef) -> &'static dyn Dialect {
-    let origin = socket
-        .req_parts()
-        .headers
-        .get(header::ORIGIN)
-        .and_then(|origin| origin.to_str().ok());
-    let by_origin = origin.and_then(|origin| shared.dialects.origins.get(origin));
-    let name = by_origin.unwrap_or(&shared.dialects.default);
-    // Checked at start.
-    dialect::by_name(name).unwrap_or(dialect::DEFAULT)
+/// What is configured for the web page's origin.
+fn mapped_dialect<'a>(shared: &'a Shared, socket: &SocketRef) -> Option<&'a String> {
+    let origin = socket.req_parts().headers.get(header::ORIGIN)?;
+    shared.dialects.origins.get(origin.to_str().ok()?)
 }
 
 async fn identify(shared: &Shared, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Cause> {
-    let from_header = || {
-        let value = socket.req_parts().headers.get(header::AUTHORIZATION)?;
-        value.to_str().ok()?.strip_prefix("Bearer ")
-    };
+    let first = socket.req_parts();
+    let from_header = || auth::bearer(first.headers.get(header::AUTHORIZATION)?.to_str().ok()?);
     let Some(token) = token.or_else(from_header) else {
-        return Err(AuthError::Missing.into());
+        let in_query = |name| query_value(&first.uri, name).is_some();
+        return Err(if in_query("token=") || in_query("access_token=") {
+            Cause::QueryToken
+        } else {
+            AuthError::Missing.into()
+        });
     };
-    match shared.auth.authenticate(token).await {
-        Err(AuthError::KeysUnavailable) => Err(Cause::Temporary),
-        outcome => Ok(outcome?),
+    let mut outcome = shared.auth.authenticate(token).await;
+    // Closing the transport would take the sessions of other namespaces along.
+    if let Err(AuthError::Early(seconds)) = outcome
+        && (seconds <= LONGEST_WAIT.as_secs() || Connection::of(socket).is_occupied())
+    {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        outcome = shared.auth.authenticate(token).await;
     }
+    outcome.map_err(|error| {
+        if error.is_retryable() {
+            Cause::Temporary
+        } else {
+            error.into()
+        }
+    })
 }
 
 fn prepare(
@@ -219,7 +278,7 @@ fn prepare(
     let opening = Opening {
         kind,
         user: identity.user_id,
-        username: identity.username,
+        username: user.username.clone(),
         number: user.number,
         dialect,
         seen_at_ms: user.seen_at_ms,
@@ -249,6 +308,7 @@ fn prepare(
         session: Arc::new(session),
         queue: Arc::new(Mutex::new(Some(queue))),
         shared: shared.clone(),
+        learns: arrival.learns,
         expected: Arc::new(arrival.expected),
         since: arrival.since,
     });

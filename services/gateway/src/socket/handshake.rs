@@ -1,4 +1,4 @@
-//! What happens to a Socket.IO request before the engine sees it: admission, Origin, and memory.
+//! What happens to a Socket.IO request before the engine sees it: admission and memory.
 //!
 //! Everything temporary is refused here with an HTTP status, because stock clients retry after that;
 //! after a `connect_error` they do not.
@@ -20,6 +20,7 @@ use parlance_proto::v1::ErrorCode;
 use socketioxide::service::SocketIoService;
 use tower::Service;
 
+use super::connection::Connection;
 use super::listener::Peer;
 use super::relay::{self, Foreign, Named, Poll, query_value};
 use crate::app::Shared;
@@ -54,12 +55,6 @@ impl Handshake {
     }
 
     fn admit(&self, request: &Request<Body>) -> Result<(), ClientError> {
-        if !self.shared.origins.allows(request.headers()) {
-            return Err(ClientError::new(
-                ErrorCode::Forbidden,
-                "this Origin is not allowed",
-            ));
-        }
         if query_value(request.uri(), "sid=").is_some() {
             return Ok(());
         }
@@ -230,42 +225,12 @@ fn slim(mut request: Request<Body>) -> Request<Body> {
         }
     }
     *request.headers_mut() = headers;
-    if let Ok(uri) = Uri::try_from(request.uri().to_string()) {
+    // The engine knows one path, whichever led here.
+    let query = request.uri().query().unwrap_or_default();
+    if let Ok(uri) = Uri::try_from(format!("/socket.io/?{query}")) {
         *request.uri_mut() = uri;
     }
     request.extensions_mut().remove::<OriginalUri>();
+    request.extensions_mut().insert(Arc::<Connection>::default());
     request
-}
-
-/// Which web pages may connect. Requests without Origin are no web pages; they need a token anyway.
-#[derive(Debug, Clone)]
-pub struct Origins {
-    allowed: Vec<String>,
-}
-
-impl Origins {
-    /// `*` allows any.
-    pub fn new(allowed: Vec<String>) -> Self {
-        Self { allowed }
-    }
-
-    /// Whether this origin is listed.
-    pub fn lists(&self, origin: &str) -> bool {
-        self.allowed
-            .iter()
-            .any(|allowed| allowed == "*" || allowed == origin)
-    }
-
-    fn allows(&self, headers: &HeaderMap) -> bool {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value| HeaderValue::to_str(value).ok())
-        };
-        let Some(origin) = text(header::ORIGIN) else {
-            return !headers.contains_key(header::ORIGIN);
-        };
-        let own = origin.split_once("://").map(|(_, host)| host);
-        self.lists(origin) || (own.is_some() && own == text(header::HOST))
-    }
 }

@@ -4,8 +4,8 @@
 //! also drop unknown and malformed ones in silence. So one synchronous handler takes them all.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parlance_proto::v1::ErrorCode;
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use socketioxide::socket::Socket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::listener::Wire;
 use super::session::Ack;
 use super::sessions::Sessions;
 use crate::error::ClientError;
@@ -60,6 +61,8 @@ struct Load {
     events: AtomicUsize,
     bytes: AtomicUsize,
     arrivals: Arc<Arrivals>,
+    /// The connection that is not read from because too much waits here.
+    paused: Mutex<Option<Arc<Wire>>>,
 }
 
 /// The sending end, as the engine's handler for every event.
@@ -80,6 +83,7 @@ pub fn queue(limit: Waiting, sessions: Sessions) -> (Handler, Queue) {
         events: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
         arrivals: Arc::default(),
+        paused: Mutex::default(),
     });
     let handler = Handler {
         events: tx,
@@ -96,11 +100,7 @@ impl MessageHandler<LocalAdapter, Ordered> for Handler {
         let limit = self.load.limit;
         if events >= limit.events || bytes >= limit.bytes {
             let socket = SocketRef::from(Arc::clone(&socket));
-            match self.sessions.wire_of(&socket) {
-                Some(wire) => wire.pause(),
-                // Polling: the size of a request bounds what can come beyond the limit.
-                None => tracing::debug!("a polling client sends faster than it is served"),
-            }
+            self.load.pause(|| self.sessions.wire_of(&socket));
         }
         let sender = ack.and_then(|_| AckSender::from_message_parts(&socket, &mut packet, &ack).ok());
         let at = Instant::now();
@@ -137,19 +137,51 @@ impl Queue {
         self.load.arrivals.pop();
     }
 
-    /// An event is taken. True when the client may be read from again.
-    pub fn done(&self, inbound: &Inbound) -> bool {
+    /// An event is taken; the client may be read from again once enough are.
+    pub fn taken(&self, inbound: &Inbound) {
         let events = self.load.events.fetch_sub(1, Ordering::AcqRel) - 1;
         let size = inbound.packet.len();
         let bytes = self.load.bytes.fetch_sub(size, Ordering::AcqRel) - size;
         let limit = self.load.limit;
-        events <= limit.events / 2 && bytes <= limit.bytes / 2
+        if events <= limit.events / 2 && bytes <= limit.bytes / 2 {
+            self.load.resume();
+        }
     }
+}
+
+impl Load {
+    /// Stops reading from the client; other sessions of its connection wait too.
+    fn pause(&self, find: impl FnOnce() -> Option<Arc<Wire>>) {
+        let mut paused = lock(&self.paused);
+        if paused.is_some() {
+            return;
+        }
+        match find() {
+            Some(wire) => {
+                wire.pause();
+                *paused = Some(wire);
+            }
+            // Polling: the size of a request bounds what can come beyond the limit.
+            None => tracing::debug!("a polling client sends faster than it is served"),
+        }
+    }
+
+    fn resume(&self) {
+        if let Some(wire) = lock(&self.paused).take() {
+            wire.resume();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
         self.load.arrivals.clear();
+        // The connection may have other sessions, and this client may come again on it.
+        self.load.resume();
     }
 }
 

@@ -32,7 +32,8 @@ pub struct Accepting {
 #[derive(Debug)]
 pub struct Wire {
     killed: AtomicBool,
-    paused: AtomicBool,
+    /// Sessions that ask not to be read from.
+    paused: AtomicUsize,
     reader: AtomicWaker,
     written: AtomicU64,
     open: Arc<AtomicUsize>,
@@ -99,7 +100,7 @@ impl Accepting {
             stream,
             wire: Arc::new(Wire {
                 killed: AtomicBool::new(false),
-                paused: AtomicBool::new(false),
+                paused: AtomicUsize::new(0),
                 reader: AtomicWaker::new(),
                 written: AtomicU64::new(0),
                 open: Arc::clone(&self.open),
@@ -153,14 +154,14 @@ impl Wire {
         self.reader.wake();
     }
 
-    /// Stops reading, so that TCP slows the client down.
+    /// Stops reading, so that TCP slows the client down, until [`Wire::resume`] was called as often.
     pub fn pause(&self) {
-        self.paused.store(true, Ordering::Release);
+        self.paused.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Reads on.
+    /// Reads on, unless another session is still to be waited for.
     pub fn resume(&self) {
-        self.paused.store(false, Ordering::Release);
+        self.paused.fetch_sub(1, Ordering::AcqRel);
         self.reader.wake();
     }
 
@@ -219,7 +220,7 @@ impl AsyncRead for WireIo {
         if self.wire.killed.load(Ordering::Acquire) {
             return Poll::Ready(Ok(()));
         }
-        if self.wire.paused.load(Ordering::Acquire) {
+        if self.wire.paused.load(Ordering::Acquire) > 0 {
             return Poll::Pending;
         }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
@@ -314,6 +315,10 @@ mod tests {
             }
         });
         assert!(early.await.is_err(), "read while paused");
+        // Another session of the connection still wants it to wait.
+        wire.pause();
+        wire.resume();
+        assert!(wire.paused.load(Ordering::Acquire) > 0);
         wire.resume();
         assert_eq!(reader.await.unwrap().unwrap(), 1);
     }

@@ -12,12 +12,14 @@ use std::time::Instant;
 
 use parlance_proto::ConversationId;
 use socketioxide::extract::SocketRef;
+use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use super::connect::Prepared;
-use super::inbound::{Inbound, Queue};
+use super::inbound::{Event, Inbound, Queue};
 use super::session::{Request, Session};
 use crate::app::Shared;
+use crate::dialect::{self, Dialect};
 use crate::journal::{Arrivals, Shadow};
 use renewal::Expiry;
 
@@ -29,6 +31,10 @@ struct Serving {
     joined: HashSet<ConversationId>,
     /// Conversations whose participants were shown that this client looks.
     shown_in: HashSet<ConversationId>,
+    /// Whether the next event that only one dialect understands decides what the session speaks.
+    learns: bool,
+    /// Attaches the session to its user's conversations.
+    arrival: Option<JoinHandle<()>>,
     /// What the client may show of journals it follows or edits.
     journals: HashMap<ConversationId, Shadow>,
     /// When the events arrived that are not carried out yet.
@@ -43,6 +49,7 @@ pub(super) async fn begin(socket: SocketRef) {
         session,
         queue,
         shared,
+        learns,
         expected,
         since,
     }) = socket.extensions.remove::<Prepared>()
@@ -57,7 +64,7 @@ pub(super) async fn begin(socket: SocketRef) {
     tracing::debug!(user = %session.user, session = ?session.id, "connected");
     shared.sessions.insert(Arc::clone(&session));
     shared.presence.arrived(&session);
-    shared.users.arrived(Arc::clone(&session), since);
+    let arrival = shared.users.arrived(Arc::clone(&session), since);
     drop(expected);
     // Revoked between its check and now, when nobody could find it among the sessions.
     if session.is_revoked(shared.auth.revocations()) {
@@ -68,6 +75,8 @@ pub(super) async fn begin(socket: SocketRef) {
         session,
         joined: HashSet::new(),
         shown_in: HashSet::new(),
+        learns,
+        arrival,
         journals: HashMap::new(),
         arrivals: Arc::clone(queue.arrivals()),
         arrived: Instant::now(),
@@ -97,11 +106,7 @@ impl Serving {
                     None => return,
                 },
             };
-            if queue.done(&inbound)
-                && let Some(wire) = session.wire()
-            {
-                wire.resume();
-            }
+            queue.taken(&inbound);
             self.arrived = inbound.at.into_std();
             self.handle(inbound).await;
             queue.finished();
@@ -110,7 +115,6 @@ impl Serving {
     }
 
     async fn handle(&mut self, inbound: Inbound) {
-        let session = &self.session;
         let event = inbound.event();
         if let Ok(event) = &event
             && event.name == renewal::EVENT
@@ -118,18 +122,29 @@ impl Serving {
             let outcome = self.renew(event.payload).await;
             return self.renewed(outcome, inbound.ack);
         }
+        let admitted = match &event {
+            Ok(_) => self.shared.limits.admit(&self.session.user),
+            Err(_) => Ok(()),
+        };
+        if self.learns
+            && admitted.is_ok()
+            && let Ok(event) = &event
+        {
+            self.listen(event).await;
+        }
+        let session = &self.session;
         let decoded = event.and_then(|event| {
-            let known = session.dialect.inbound_events();
+            let known = session.dialect().inbound_events();
             let name = known
                 .iter()
                 .copied()
                 .find(|known| *known == event.name)
                 .unwrap_or("other");
             metrics::counter!("chat_gateway_events_total", "direction" => "in", "event" => name).increment(1);
-            self.shared.limits.admit(&session.user)?;
+            admitted?;
             let limits = &self.shared.limits;
             let decoded = session
-                .dialect
+                .dialect()
                 .decode(session.speaker(), event.name, event.payload, limits)?;
             Ok((name, decoded))
         });
@@ -141,7 +156,7 @@ impl Serving {
                     otel.kind = "server",
                     otel.status_code = tracing::field::Empty,
                     event = name,
-                    dialect = session.dialect.name(),
+                    dialect = session.dialect().name(),
                 );
                 self.perform(name, decoded, inbound).instrument(span).await;
             }
@@ -149,7 +164,7 @@ impl Serving {
                 let (name, tag) = match inbound.event() {
                     Ok(event) => (
                         event.name.to_owned(),
-                        session.dialect.tag(event.name, event.payload),
+                        session.dialect().tag(event.name, event.payload),
                     ),
                     Err(_) => (String::new(), None),
                 };
@@ -163,11 +178,48 @@ impl Serving {
         }
     }
 
+    /// Takes over the dialect that an event shows.
+    async fn listen(&mut self, event: &Event<'_>) {
+        let (session, limits) = (&self.session, &self.shared.limits);
+        let assumed = session.dialect();
+        if let Some(dialect) =
+            dialect::shown_by(assumed, session.speaker(), event.name, event.payload, limits)
+        {
+            self.learn(dialect).await;
+        }
+    }
+
+    /// The client has shown what it speaks. What that dialect does by itself at connect happens now.
+    async fn learn(&mut self, dialect: &'static dyn Dialect) {
+        self.learns = false;
+        let arrival = self.arrival.take();
+        let Self { shared, session, .. } = self;
+        if session.dialect().name() == dialect.name() {
+            return;
+        }
+        if let Some(arrival) = arrival {
+            // A session that is attached later would be told once more what it missed. It ends by itself.
+            drop(arrival.await);
+        }
+        tracing::debug!(user = %session.user, session = ?session.id, dialect = dialect.name(), "learned a dialect");
+        session.learn(dialect);
+        for conversation in session.conversations() {
+            // What the client joined by name it goes on to follow.
+            if !self.joined.contains(&conversation) {
+                session.detached(conversation);
+                shared.rooms.detach(conversation, session.id);
+            }
+        }
+        let (users, session) = (shared.users.clone(), Arc::clone(session));
+        tokio::spawn(async move { users.arrives_again(session).await });
+    }
+
     async fn end(mut self) {
         for conversation in std::mem::take(&mut self.shown_in) {
             self.show(conversation, false).await;
         }
         let Self { shared, session, .. } = self;
+        session.leave();
         shared.sessions.remove(&session);
         shared.users.gone(&session);
         shared.presence.gone(&session);

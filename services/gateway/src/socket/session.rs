@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use parlance_bus::faults;
@@ -16,6 +16,7 @@ use socketioxide::{SendError, SocketError, TransportType};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::{Connection, Occupancy};
 use super::listener::Wire;
 use super::sessions::Sessions;
 use crate::auth::{Grant, Revocations};
@@ -45,8 +46,6 @@ pub struct Session {
     pub number: i64,
     /// A person or an agent.
     pub kind: SenderKind,
-    /// Its vocabulary.
-    pub dialect: &'static dyn Dialect,
     /// When it began.
     pub since: SystemTime,
     /// What was committed up to then, in Unix milliseconds, earlier sessions of the user were told; 0 = there
@@ -56,10 +55,15 @@ pub struct Session {
     pub closed: CancellationToken,
     /// The turn to tell the client what it missed.
     pub replays: Semaphore,
+    /// The dialect it began with.
+    dialect: &'static dyn Dialect,
+    /// The dialect its first telling event was of.
+    learned: OnceLock<&'static dyn Dialect>,
     grant: Mutex<Grant>,
     socket: SocketRef,
     sessions: Sessions,
-    meter: Mutex<Meter>,
+    connection: Arc<Connection>,
+    occupancy: Mutex<Option<Occupancy>>,
     conversations: Mutex<HashSet<ConversationId>>,
     /// See [`Session::shown_at_ms`].
     shown_at_ms: AtomicI64,
@@ -80,15 +84,6 @@ pub struct Request<'a> {
     pub tag: Option<&'a str>,
 }
 
-/// What was handed to the engine against what the kernel took over.
-#[derive(Default)]
-struct Meter {
-    wire: Option<Arc<Wire>>,
-    /// Bytes written before the first one metered.
-    base: u64,
-    queued: u64,
-}
-
 /// What makes a session.
 pub struct Opening {
     /// See [`Session::user`].
@@ -99,7 +94,7 @@ pub struct Opening {
     pub number: i64,
     /// See [`Session::kind`].
     pub kind: SenderKind,
-    /// See [`Session::dialect`].
+    /// What it speaks until its client shows that it speaks another.
     pub dialect: &'static dyn Dialect,
     /// See [`Session::seen_at_ms`].
     pub seen_at_ms: i64,
@@ -135,26 +130,40 @@ impl Session {
             closed,
             doubtful,
         } = opening;
+        let connection = Connection::of(&socket);
         Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
             user,
             username,
             number,
             kind,
-            dialect,
             since,
             seen_at_ms,
             closed,
             replays: Semaphore::new(1),
+            dialect,
+            learned: OnceLock::new(),
             grant: Mutex::new(grant),
             socket,
             sessions,
-            meter: Mutex::default(),
+            occupancy: Mutex::new(Some(connection.occupy())),
+            connection,
             conversations: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
             doubtful,
             max_backlog_bytes,
         }
+    }
+
+    /// What its client speaks.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        self.learned.get().copied().unwrap_or(self.dialect)
+    }
+
+    /// Its client speaks this one, from now on and for good.
+    pub fn learn(&self, dialect: &'static dyn Dialect) {
+        // Learned once; a second time changes nothing.
+        let _ = self.learned.set(dialect);
     }
 
     /// When the token it stands on expires, in seconds since 1970.
@@ -270,7 +279,7 @@ impl Session {
         let Request { ack, event, tag } = request;
         let acked = ack.0.is_some();
         if let Some(sender) = ack.0 {
-            let payload = self.dialect.answer(outcome, place);
+            let payload = self.dialect().answer(outcome, place);
             if self.meter(payload.get().len() + 24) > self.max_backlog_bytes {
                 self.close_slow("backlog");
                 return;
@@ -300,7 +309,7 @@ impl Session {
 
     /// Tells the client something that is for it alone.
     pub fn tell(&self, outbound: Outbound<'_>) {
-        for frame in self.dialect.encode(outbound) {
+        for frame in self.dialect().encode(outbound) {
             self.emit(&frame);
         }
     }
@@ -315,7 +324,13 @@ impl Session {
         }
     }
 
-    /// Ends the session for good: stock clients do not reconnect, and others lose the connection soon.
+    /// The session has ended: its connection is left to those of other namespaces.
+    pub fn leave(&self) {
+        lock(&self.occupancy).take();
+    }
+
+    /// Ends the session for good: stock clients do not reconnect, and others lose the connection soon, unless it
+    /// has sessions of other namespaces.
     pub fn dismiss(self: &Arc<Self>) {
         // Fails only when the buffer is full, and then the transport goes at once.
         if self.socket.clone().disconnect().is_err() {
@@ -324,16 +339,24 @@ impl Session {
         }
         // Found now: it is not known any more once the session has ended.
         self.wire();
+        self.leave();
         let session = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(FAREWELL).await;
-            session.close_transport();
+            if !session.connection.is_occupied() {
+                session.close_transport();
+            }
         });
     }
 
     /// The WebSocket's connection; `None` while polling.
     pub fn wire(&self) -> Option<Arc<Wire>> {
-        lock(&self.meter).wire(self)
+        self.connection.wire(|| self.find_wire())
+    }
+
+    fn find_wire(&self) -> Option<Arc<Wire>> {
+        let is_upgraded = self.socket.transport_type() == TransportType::Websocket;
+        is_upgraded.then(|| self.sessions.wire_of(&self.socket)).flatten()
     }
 
     fn close_slow(&self, kind: &'static str) {
@@ -358,28 +381,9 @@ impl Session {
         }
     }
 
-    /// Adds a packet and returns the bytes that wait for the client; 0 while polling, where the number
-    /// of packets is the limit.
+    /// Adds a packet and returns the bytes that wait for the client, whatever namespace they are for.
     fn meter(&self, bytes: usize) -> u64 {
-        let mut meter = lock(&self.meter);
-        let Some(wire) = meter.wire(self) else {
-            return 0;
-        };
-        if bytes > 0 {
-            // A server's frame header takes 2, 4 or 10 bytes.
-            let header = match bytes {
-                0..=125 => 2,
-                126..=65_535 => 4,
-                _ => 10,
-            };
-            meter.queued += (bytes + header) as u64;
-        }
-        let taken = wire.written().saturating_sub(meter.base);
-        if taken > meter.queued {
-            // Heartbeats are not metered; forget them.
-            meter.base += taken - meter.queued;
-        }
-        meter.queued.saturating_sub(taken)
+        self.connection.meter(bytes, || self.find_wire())
     }
 }
 
@@ -391,16 +395,6 @@ impl Ack {
     /// `None` where the client asked for no answer.
     pub fn new(sender: Option<AckSender>) -> Self {
         Self(sender)
-    }
-}
-
-impl Meter {
-    fn wire(&mut self, session: &Session) -> Option<Arc<Wire>> {
-        if self.wire.is_none() && session.socket.transport_type() == TransportType::Websocket {
-            self.wire = session.sessions.wire_of(&session.socket);
-            self.base = self.wire.as_ref().map_or(0, |wire| wire.written());
-        }
-        self.wire.clone()
     }
 }
 

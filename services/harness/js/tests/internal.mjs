@@ -12,7 +12,7 @@ const base = process.env.PARLANCE_INTERNAL;
 const scope = 'chat parlance:internal';
 const shop = person('shop');
 const service = token(shop, { name: 'Shop', scope });
-const post = (jwt, path, body, at = base) => rest(jwt, 'POST', `//internal${path}`, body, { base: at });
+const post = (jwt, path, body, at = base, method = 'POST') => rest(jwt, method, `//internal${path}`, body, { base: at });
 
 test('only a service with a valid token is let in, and only on the internal port', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
@@ -22,10 +22,11 @@ test('only a service with a valid token is let in, and only on the internal port
     [`/conversations/${id}/messages`, { id: 'x', content: 'x' }],
     [`/users/${alice}/messages`, { id: 'x', content: 'x' }],
     [`/users/${alice}/disconnect`, { for_good: true }],
+    [`/users/${alice}/name`, { name: 'Mallory' }, 'PUT'],
     ['/tokens/revoke', { user_id: alice, issued_before: now() + 10 }],
     ['/no-such-route', {}],
   ];
-  for (const [path, body] of everything) {
+  for (const [path, body, method] of everything) {
     const known = path !== '/no-such-route';
     for (const [jwt, status, code] of [
       [undefined, 401, 'unauthenticated'],
@@ -36,14 +37,33 @@ test('only a service with a valid token is let in, and only on the internal port
       [token(shop, { scope, exp: now() - 60 }), 401, 'unauthenticated'],
       [token(shop, { scope }, { key: 'another key of sufficient length' }), 401, 'unauthenticated'],
     ]) {
-      if (known) assertProblem(await post(jwt, path, body), status, code);
+      if (known) assertProblem(await post(jwt, path, body, base, method), status, code);
     }
-    assertProblem(await post(service, path, body, client.url), 404, 'not_found');
+    assertProblem(await post(service, path, body, client.url, method), 404, 'not_found');
   }
   assertProblem(await post(service, '/no-such-route', {}), 404, 'not_found');
   assert.deepEqual(client.disconnects, []);
   const { body } = await client.rest('GET', `/conversations/${id}/messages`);
   assert.deepEqual(body.messages, []);
+});
+
+test('a service names users, also before they first connect', async () => {
+  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
+  const put = (user, body) => post(service, `/users/${user}/name`, body, base, 'PUT');
+  const named = await put(carol, { name: 'Carol\u202e C.' });
+  assert.deepEqual([named.status, named.body.user_id, named.body.username], [200, carol, 'Carol C.']);
+  const mine = (user) => token(user, { name: undefined });
+  const client = await connect(alice, 0, { jwt: mine(alice), auth: { token: mine(alice) } });
+  await put(alice, { name: 'Alice A.' });
+  const { body: group } = await rest(mine(bob), 'POST', '/api/v1/conversations/group', {
+    title: 'Named',
+    participant_ids: [alice, carol],
+  });
+  const names = Object.fromEntries(group.participants.map((one) => [one.user_id, one.username]));
+  assert.deepEqual(names, { [alice]: 'Alice A.', [bob]: bob, [carol]: 'Carol C.' });
+  client.close();
+  assertProblem(await put(alice, {}), 400, 'invalid');
+  assertProblem(await put('a b', { name: 'x' }), 400, 'invalid');
 });
 
 test('a message of a service is told like any other, once however often it is sent', async () => {

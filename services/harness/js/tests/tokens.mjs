@@ -29,7 +29,7 @@ const REFUSED = {
   'with changed claims': [`${head}.${token('admin').split('.')[1]}.${signature}`, /signature/],
   'without its signature': [`${head}.${body}.`, /signature|malformed/],
   'that has expired': [token(user, { exp: now() - 60 }), /expired/],
-  'that is not valid yet': [token(user, { nbf: now() + 60 }), /not valid yet/],
+  'that is not valid yet': [token(user, { nbf: now() + 3600 }), /not valid yet/],
   'without sub': [token(undefined), /sub/],
   'with an empty sub': [token(''), /sub/],
   'whose sub is a broken number': [token(user, { sub: 7.5 }), /sub/],
@@ -103,6 +103,57 @@ test('S1.r13: REST refuses every route without a token, also before reading a bo
 
 test('a token in the Authorization header of the handshake is accepted', async () => {
   await connect(user, 0, { auth: {}, extraHeaders: { authorization: `Bearer ${token(user)}` } });
+});
+
+test('a token is accepted with its scheme in front, in any case and spacing', async () => {
+  const jwt = token(user);
+  for (const before of ['Bearer ', 'bearer ', '  BEARER   ']) {
+    await connect(user, 0, { auth: { token: before + jwt } });
+    await connect(user, 0, { auth: {}, extraHeaders: { authorization: before + jwt } });
+    const headers = { authorization: before + jwt };
+    assert.equal((await rest(undefined, 'GET', '/conversations', undefined, { headers })).status, 200, before);
+  }
+});
+
+test('the user id is in whichever claim the application uses, as text or number', async () => {
+  const number = Math.floor(Math.random() * 2 ** 50);
+  const text = person('claimed');
+  for (const [claims, id] of [
+    [{ userId: text }, text],
+    [{ user_id: number }, String(number)],
+    [{ id: number + 1 }, String(number + 1)],
+    [{ uid: `${text}-uid` }, `${text}-uid`],
+    [{ _id: '65f0c0ffee65f0c0ffee65f0' }, '65f0c0ffee65f0c0ffee65f0'],
+  ]) {
+    const jwt = token(undefined, { name: 'Ada', ...claims });
+    const client = await connect(id, 0, { jwt });
+    const other = person('peer');
+    const conversation = await client.rest('POST', '/conversations/direct', { user_id: other });
+    assert.equal(conversation.status, 201, conversation.text);
+    assert.equal((await client.sends(conversation.body, 'hi')).sender.id, id);
+  }
+});
+
+test('a token that is valid in a moment is waited for, and the client never hears of a refusal', async () => {
+  const early = token(user, { nbf: now() + 5 });
+  const answer = await rest(early, 'GET', '/conversations');
+  assertProblem(answer, 503, 'unavailable');
+  assert.equal(answer.body.retry, true);
+  assert.ok(answer.headers.get('retry-after'));
+  await connect(user, 0, { jwt: early });
+  assert.equal((await rest(early, 'GET', '/conversations')).status, 200);
+});
+
+test('a token that is valid only later lets the stock client come again until it is', async () => {
+  const client = new Client(user, 0, { jwt: token(user, { nbf: now() + 10 }), reconnection: true });
+  const refusals = [];
+  client.socket.on('connect_error', (error) => refusals.push(error));
+  await eventually('connected', () => client.socket.connected, 25_000);
+  // What the server says in `connect_error` is not temporary: stock clients give up then.
+  assert.deepEqual(
+    refusals.filter((error) => error.type !== 'TransportError').map((error) => error.message),
+    [],
+  );
 });
 
 test('the leeway covers a clock that differs by a second', async () => {

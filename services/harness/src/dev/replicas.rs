@@ -11,6 +11,7 @@ use super::session::Session;
 use super::state::{Record, State, fingerprint};
 use crate::devstack::launch::Lifetime;
 use crate::devstack::ports;
+use crate::devstack::repository;
 use crate::devstack::service::{Kind, Service};
 use crate::environment;
 use crate::eventually::eventually;
@@ -32,6 +33,11 @@ const OWN: &[&str] = &[
     "PARLANCE_NATS_URL",
     "PARLANCE_JWT_SECRET",
 ];
+
+/// Pages that a developer serves on this machine may connect, on any port, unless the caller lists others.
+const LOCAL_PAGES: &str = "http://localhost:*,http://127.0.0.1:*,http://[::1]:*";
+/// Where the client library lies after `npm ci`.
+const CLIENT_LIBRARY: &str = "services/harness/js/node_modules/socket.io-client/dist";
 
 /// How many replicas, and where.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +70,9 @@ impl Connections {
         if !settings.iter().any(|(name, _)| name == "PARLANCE_TELEMETRY_LOG") {
             settings.push(("PARLANCE_TELEMETRY_LOG".into(), "info".into()));
         }
+        if kind == Kind::Gateway {
+            settings.extend(for_browsers(&settings));
+        }
         settings.push(("PARLANCE_NATS_URL".into(), self.nats_url.clone()));
         settings.push(match kind {
             Kind::Gateway => ("PARLANCE_JWT_SECRET".into(), self.secret.clone()),
@@ -71,6 +80,21 @@ impl Connections {
         });
         settings
     }
+}
+
+/// What lets a page of this machine use the stack, where the caller's own `settings` do not decide it.
+fn for_browsers(settings: &[(String, String)]) -> Vec<(String, String)> {
+    let is_set = |wanted: &str| settings.iter().any(|(name, _)| name == wanted);
+    let mut more = Vec::new();
+    if !is_set("PARLANCE_CORS_ORIGINS") {
+        more.push(("PARLANCE_CORS_ORIGINS".to_owned(), LOCAL_PAGES.to_owned()));
+    }
+    let folder = repository().join(CLIENT_LIBRARY);
+    if !is_set("PARLANCE_SOCKET_CLIENT_FOLDER") && folder.is_dir() {
+        let folder = folder.display().to_string();
+        more.push(("PARLANCE_SOCKET_CLIENT_FOLDER".to_owned(), folder));
+    }
+    more
 }
 
 /// Chooses the gateway ports, before anything is started.

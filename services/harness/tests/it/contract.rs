@@ -40,6 +40,24 @@ impl Checked {
             .collect()
     }
 
+    /// A body with every documented field that is absent set to `null`.
+    fn with_nulls(&self, operation: &Value, body: &Value) -> Value {
+        let mut schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        while let Some(reference) = schema["$ref"].as_str() {
+            schema = self
+                .document
+                .pointer(reference.trim_start_matches('#'))
+                .unwrap_or(&Value::Null);
+        }
+        let mut body = body.clone();
+        if let (Some(fields), Some(known)) = (body.as_object_mut(), schema["properties"].as_object()) {
+            for field in known.keys() {
+                fields.entry(field).or_insert(Value::Null);
+            }
+        }
+        body
+    }
+
     /// Calls a route, its variable parts filled in order, and holds request and answer against the document.
     async fn call(
         &mut self,
@@ -66,7 +84,8 @@ impl Checked {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         if let Some(body) = &body {
-            request = request.json(body);
+            // Absent fields are sent as null: it must be all the same.
+            request = request.json(&self.with_nulls(&operation, body));
         }
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
@@ -480,6 +499,14 @@ async fn the_contract_is_served_to_everyone_unless_switched_off() {
 }
 
 async fn presence(api: &mut Checked, alice: &str) {
+    api.ok(
+        alice,
+        "PATCH",
+        "/api/v1/users/me",
+        &[],
+        Some(json!({ "name": "Alice" })),
+    )
+    .await;
     api.ok(alice, "GET", "/api/v1/users/{user_id}/presence", &["bob"], None)
         .await;
     let (status, seen) = api

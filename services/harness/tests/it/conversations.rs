@@ -81,6 +81,12 @@ async fn the_whole_domain_is_served_over_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_come_from_tokens_and_from_users_and_titles_are_clean() {
+    let stack = replicas().await;
+    run(&stack, "names", Transport::Websocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_receipts_and_news_reach_everyone_who_should_know() {
     let stack = replicas().await;
     for transport in TRANSPORTS {

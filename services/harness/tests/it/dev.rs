@@ -165,6 +165,41 @@ fn up_starts_everything_once_and_heals_what_was_killed() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_this_machine_may_use_the_stack_and_others_may_not() {
+    let dev = Dev::new();
+    let text = dev.succeed(&["up", "--gateways", "1", "--persistence", "1"]);
+    let mut words = text.split_whitespace();
+    let gateway = words.find(|word| word.starts_with("http://127.0.0.1:")).unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |path: &str, origin: &str| {
+        let answer = http.get(format!("{gateway}{path}")).header("origin", origin);
+        let answer = answer.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let handshake = "/socket.io/?EIO=4&transport=polling";
+    for origin in [
+        "http://localhost:5173",
+        "http://localhost",
+        "http://127.0.0.1:3000",
+        "http://[::1]:8080",
+    ] {
+        assert_eq!(ask(handshake, origin).await.0, 200, "{origin}");
+    }
+    for (path, origin) in [
+        (handshake, "https://evil.example"),
+        ("/api/conversations", "http://localhost.evil.example:5173"),
+    ] {
+        let (status, body) = ask(path, origin).await;
+        assert_eq!(status, 403, "{origin}");
+        assert!(body.contains("PARLANCE_CORS_ORIGINS"), "{body}");
+    }
+    // The packages of services/harness/js are there for every test that uses the stock client.
+    let (status, script) = ask("/socket.io/socket.io.js", "http://localhost:5173").await;
+    assert_eq!(status, 200);
+    assert!(script.contains("Socket.IO v4"));
+}
+
 #[test]
 fn replicas_follow_what_is_asked_for() {
     let dev = Dev::new();

@@ -40,7 +40,7 @@ async fn all_front_ends_share_one_conversation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_gets_the_dialect_it_asks_for() {
-    spoken(&["seeds/selection"]).await;
+    spoken(&["seeds/selection", "seeds/learned"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,6 +58,7 @@ async fn reading_is_told_while_replicas_look_up_what_they_missed() {
 async fn the_origin_of_a_page_decides_its_dialect_and_whether_it_may_connect() {
     let stack = Stack::builder()
         .gateway_env("PARLANCE_DIALECT_DEFAULT", "threads")
+        .gateway_env("PARLANCE_DIALECT_LEARN", "false")
         .gateway_env(
             "PARLANCE_DIALECT_ORIGINS",
             "https://chats.example=chats,https://inbox.example:8443=inbox",

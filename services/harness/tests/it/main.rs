@@ -17,6 +17,7 @@ mod dev;
 mod devstack;
 mod dialects;
 mod director;
+mod edge;
 mod faults;
 mod frontends;
 mod handover;

@@ -152,6 +152,39 @@ fn bad_settings(folder: &std::path::Path) -> Vec<Case> {
             ["jwt.public_key_file", "missing.pem"],
         ),
         case(
+            Gateway,
+            [(
+                "PARLANCE_CORS_ORIGINS",
+                "https://a.example,https://a.example/chat",
+            )],
+            BAD_SETTINGS,
+            ["cors.origins", "https://a.example/chat", "without a path"],
+        ),
+        case(
+            Gateway,
+            [("PARLANCE_DIALECT_ORIGINS", "a.example=chats")],
+            BAD_SETTINGS,
+            ["dialect.origins", "a.example", "scheme and host"],
+        ),
+        case(
+            Gateway,
+            [("PARLANCE_SOCKET_PATH", "/socket.io,/docs")],
+            BAD_SETTINGS,
+            ["socket.path", "/docs"],
+        ),
+        case(
+            Gateway,
+            [("PARLANCE_SOCKET_NAMESPACES", "/,chat")],
+            BAD_SETTINGS,
+            ["socket.namespaces", "begins with /"],
+        ),
+        case(
+            Gateway,
+            [("PARLANCE_SOCKET_CLIENT_FOLDER", "/no/such/folder")],
+            BAD_SETTINGS,
+            ["socket.client_folder", "/no/such/folder", "socket.io-client"],
+        ),
+        case(
             Persistence,
             [("PARLANCE_INGEST_BATCH_MAX", "-1")],
             BAD_SETTINGS,

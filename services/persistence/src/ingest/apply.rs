@@ -36,6 +36,8 @@ struct Scene<'a> {
     journals_by_number: &'a HashMap<i64, ConversationId>,
     epoch: &'a str,
     now_ms: i64,
+    /// Changes the command has made so far.
+    changes_made: usize,
 }
 
 /// Applies all commands of a batch and tells what to write and to answer.
@@ -73,6 +75,7 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         journals_by_number,
         epoch: epoch.as_str(),
         now_ms: *now_ms,
+        changes_made: 0,
     };
     if let Some(done) = scene.conversation.changes.get(&work.id).cloned() {
         return repeat::repeat(&scene, &done);
@@ -133,11 +136,8 @@ impl Scene<'_> {
 
     /// Takes the next place in the sequence for a change by the actor.
     fn log(&mut self, kind: ChangeKind, target_seq: u64, payload: Vec<u8>) -> Change {
-        let id = if self.conversation.changes.contains_key(&self.work.id) {
-            self.work.second_id()
-        } else {
-            self.work.id
-        };
+        let id = self.work.change_id(self.changes_made);
+        self.changes_made += 1;
         let change = Change {
             seq: self.conversation.next_seq(),
             kind,

@@ -197,6 +197,8 @@ pub struct AddMembers {
     pub role: Role,
     /// Whether unknown users are created.
     pub provision: bool,
+    /// Whether those that are in it already get the role too; never without a role.
+    pub change_present: bool,
 }
 
 /// Change a journal's text.
@@ -242,9 +244,26 @@ impl Work {
         }
     }
 
-    /// The id under which a second change of the same command is logged.
-    pub fn second_id(&self) -> CommandId {
-        CommandId::from_uuid(Uuid::new_v5(&self.id.uuid(), b"second"))
+    /// The id under which the command's change of this index is logged: the first under its own.
+    pub fn change_id(&self, index: usize) -> CommandId {
+        match index {
+            0 => self.id,
+            1 => CommandId::from_uuid(Uuid::new_v5(&self.id.uuid(), b"second")),
+            _ => CommandId::from_uuid(Uuid::new_v5(
+                &self.id.uuid(),
+                format!("change:{index}").as_bytes(),
+            )),
+        }
+    }
+
+    /// The most changes it makes that are found again under [`Work::change_id`].
+    pub fn max_changes(&self) -> usize {
+        match &self.action {
+            Action::Create(_) | Action::Send(_) | Action::Receive(_) | Action::Hide(_) => 0,
+            Action::AddMembers(add) if add.change_present => add.users.len(),
+            Action::RemoveMember(_) => 2,
+            _ => 1,
+        }
     }
 
     /// Whether carrying it out needs to know all participants, not only the actor.
@@ -282,14 +301,6 @@ impl Work {
             Action::StartThread(start) => start.parent.into_iter().chain([start.thread]).collect(),
             _ => Vec::new(),
         }
-    }
-
-    /// Whether it makes a change that is found again under its id.
-    pub fn is_change(&self) -> bool {
-        !matches!(
-            self.action,
-            Action::Create(_) | Action::Send(_) | Action::Receive(_) | Action::Hide(_)
-        )
     }
 }
 

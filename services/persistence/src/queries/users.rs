@@ -1,5 +1,7 @@
 //! Making users known, and the sets of conversations they belong to.
 
+use parlance_proto::UserId;
+use parlance_proto::text::shown;
 use parlance_proto::v1::{self, ErrorCode};
 use sqlx::PgConnection;
 
@@ -7,6 +9,9 @@ use super::{QueryError, Viewer};
 use crate::database::Database;
 use crate::ingest::work::refuse;
 use crate::store::users as store;
+
+/// Longest name in characters.
+const NAME_MAX_CHARS: usize = 128;
 
 /// Finds or creates the actor. Writes only when something is new: connecting is frequent, renaming is not.
 pub(super) async fn provision(
@@ -20,26 +25,44 @@ pub(super) async fn provision(
     if username.contains('\0') {
         return Err(refuse("username holds a NUL character").into());
     }
+    let said = shown(username);
     let known = {
         let mut connection = database.reads.acquire().await?;
         store::find(&mut connection, user_id).await?
     };
-    let current = |user: &v1::User| username.is_empty() || user.username == *username;
-    let seen_at_ms = known.as_ref().map_or(0, |user| user.seen_at_ms);
+    let seen_at_ms = known.as_ref().map_or(0, |known| known.user.seen_at_ms);
     match known {
-        Some(user) if current(&user) => return Ok(user),
+        Some(known) if said.is_empty() || known.token_name == said => return Ok(known.user),
         None if !create => return Err(unknown().into()),
         _ => {}
     }
-    let name = if username.is_empty() { user_id } else { username };
     // Not on the connections for reads: their statement timeout must never meet a commit.
     let mut connection = database.writes.acquire().await?;
-    let user = store::upsert(&mut connection, user_id, name).await?;
+    let user = store::upsert(&mut connection, user_id, &said).await?;
     // Deleted: neither mode lets a deleted user in again.
     Ok(v1::User {
         seen_at_ms,
         ..user.ok_or_else(unknown)?
     })
+}
+
+/// Gives a user a name; on behalf of a user only their own.
+pub(super) async fn set_name(
+    database: &Database,
+    viewer: Viewer<'_>,
+    set: &v1::SetName,
+) -> Result<v1::User, QueryError> {
+    let user = UserId::parse(set.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
+    if viewer.is_some_and(|viewer| viewer != user.as_str()) {
+        return Err(unknown().into());
+    }
+    let name = shown(&set.name);
+    if name.chars().count() > NAME_MAX_CHARS {
+        return Err(refuse(format!("a name has at most {NAME_MAX_CHARS} characters")).into());
+    }
+    let mut connection = database.writes.acquire().await?;
+    let named = store::set_name(&mut connection, user.as_str(), &name, set.create).await?;
+    Ok(named.ok_or_else(unknown)?)
 }
 
 pub(super) async fn memberships(

@@ -1,15 +1,16 @@
 //! Marks on messages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{corrupt, from_millis, seq_from, seq_to};
+use crate::emoji::bare;
 use crate::ingest::state::Effects;
 
-/// Fills in the marks of messages, oldest first.
+/// Fills in the marks of messages, oldest first, each emoji in the form that came first.
 ///
 /// # Errors
 /// Of the database.
@@ -43,16 +44,25 @@ pub(super) async fn attach(
     .bind(seqs)
     .fetch_all(connection)
     .await?;
+    let mut forms: HashMap<(usize, String), String> = HashMap::new();
+    let mut seen: HashSet<(usize, String, String)> = HashSet::new();
     for (conversation, seq, user_id, emoji) in rows {
-        let place = places.get(&(conversation, seq_from(seq)?));
-        if let Some(message) = place.and_then(|&index| messages.get_mut(index)) {
+        let Some(&index) = places.get(&(conversation, seq_from(seq)?)) else {
+            continue;
+        };
+        // Before forms were told apart by their first one, a user could have set several.
+        let bare = bare(&emoji);
+        if seen.insert((index, user_id.clone(), bare.clone()))
+            && let Some(message) = messages.get_mut(index)
+        {
+            let emoji = forms.entry((index, bare)).or_insert(emoji).clone();
             message.reactions.push(v1::Reaction { user_id, emoji });
         }
     }
     Ok(())
 }
 
-/// Sets and takes away marks.
+/// Sets and takes away marks; an emoji goes in all of its forms.
 ///
 /// # Errors
 /// Of the database.
@@ -69,7 +79,7 @@ pub(super) async fn write(connection: &mut PgConnection, effects: &Effects) -> R
              USING unnest($1::uuid[], $2::int8[], $3::text[], $4::text[])
                    AS gone (conversation_id, message_seq, user_id, emoji)
              WHERE r.conversation_id = gone.conversation_id AND r.message_seq = gone.message_seq
-               AND r.user_id = gone.user_id AND r.emoji = gone.emoji",
+               AND r.user_id = gone.user_id AND replace(r.emoji, chr(65039), '') = replace(gone.emoji, chr(65039), '')",
         )
         .bind(gone.iter().map(|key| key.0.uuid()).collect::<Vec<_>>())
         .bind(gone.iter().map(|key| seq_to(key.1)).collect::<Vec<_>>())

@@ -19,6 +19,15 @@ struct UserRow {
     memberships_version: i64,
     seen_at: Option<DateTime<Utc>>,
     agent: bool,
+    token_name: String,
+}
+
+/// A living user, with what only provisioning must know.
+pub struct Known {
+    /// The user.
+    pub user: v1::User,
+    /// The name the user's tokens said last.
+    pub token_name: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -31,7 +40,7 @@ struct MembershipRow {
     delivered: Vec<i64>,
 }
 
-impl TryFrom<UserRow> for v1::User {
+impl TryFrom<UserRow> for Known {
     type Error = sqlx::Error;
 
     fn try_from(row: UserRow) -> Result<Self, sqlx::Error> {
@@ -42,15 +51,17 @@ impl TryFrom<UserRow> for v1::User {
             memberships_version,
             seen_at,
             agent,
+            token_name,
         } = row;
-        Ok(Self {
+        let user = v1::User {
             user_id,
             number,
             username,
             memberships_version: seq_from(memberships_version)?,
             seen_at_ms: seen_at.map_or(0, millis),
             agent,
-        })
+        };
+        Ok(Self { user, token_name })
     }
 }
 
@@ -59,9 +70,10 @@ impl TryFrom<UserRow> for v1::User {
 ///
 /// # Errors
 /// Of the database.
-pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<v1::User>, sqlx::Error> {
+pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Known>, sqlx::Error> {
     let row: Option<UserRow> = sqlx::query_as(
         "SELECT u.user_id, u.number, u.username, u.memberships_version, u.agent,
+                coalesce(u.token_name, u.username) AS token_name,
                 greatest(p.alive_at, (SELECT max(g.renewed_at) - interval '60 seconds' FROM sessions s JOIN gateways g ON g.instance = s.gateway
                                       WHERE s.user_id = u.user_id)) AS seen_at
          FROM users u LEFT JOIN presence p USING (user_id)
@@ -73,26 +85,56 @@ pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<v1::
     row.map(TryInto::try_into).transpose()
 }
 
-/// Creates the user if need be and gives them this name; `None` if they were deleted. Earlier sessions are left out.
+/// Creates the user if need be and gives them the name that a token says, if any; `None` if they were deleted. Earlier
+/// sessions are left out.
 ///
 /// # Errors
 /// Of the database.
 pub async fn upsert(
     connection: &mut PgConnection,
     id: &str,
-    username: &str,
+    said: &str,
 ) -> Result<Option<v1::User>, sqlx::Error> {
     let row: Option<UserRow> = sqlx::query_as(
-        "INSERT INTO users AS u (user_id, username) VALUES ($1, $2)
-         ON CONFLICT (user_id) DO UPDATE SET username = excluded.username, updated_at = now()
+        "INSERT INTO users AS u (user_id, username, token_name) VALUES ($1, coalesce(nullif($2, ''), $1), nullif($2, ''))
+         ON CONFLICT (user_id) DO UPDATE SET username = coalesce(nullif($2, ''), u.username),
+             token_name = coalesce(nullif($2, ''), u.token_name), updated_at = now()
          WHERE u.deleted_at IS NULL
-         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at",
+         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at,
+                   username AS token_name",
     )
     .bind(id)
-    .bind(username)
+    .bind(said)
     .fetch_optional(connection)
     .await?;
-    row.map(TryInto::try_into).transpose()
+    Ok(row.map(Known::try_from).transpose()?.map(|known| known.user))
+}
+
+/// Gives a user this name, or takes back the one that was given where it is empty. Creates the user if asked to; `None`
+/// where there is none. Earlier sessions are left out.
+///
+/// # Errors
+/// Of the database.
+pub async fn set_name(
+    connection: &mut PgConnection,
+    id: &str,
+    name: &str,
+    create: bool,
+) -> Result<Option<v1::User>, sqlx::Error> {
+    let row: Option<UserRow> = sqlx::query_as(
+        "INSERT INTO users AS u (user_id, username, token_name)
+         SELECT $1, coalesce(nullif($2, ''), $1), $1 WHERE $3 OR EXISTS (SELECT FROM users WHERE user_id = $1)
+         ON CONFLICT (user_id) DO UPDATE SET username = coalesce(nullif($2, ''), u.token_name, u.username),
+             token_name = coalesce(u.token_name, u.username), updated_at = now()
+         WHERE u.deleted_at IS NULL
+         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at, username AS token_name",
+    )
+    .bind(id)
+    .bind(name)
+    .bind(create)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(Known::try_from).transpose()?.map(|known| known.user))
 }
 
 /// Id and memberships_version of those users that live; nothing else is filled in.

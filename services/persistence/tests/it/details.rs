@@ -102,6 +102,7 @@ fn one_of_each(id: parlance_proto::ConversationId) -> Vec<v1::Command> {
                 user_ids: vec!["carol".into(), "dave".into()],
                 role: Role::Moderator.into(),
                 provision_users: true,
+                change_present: false,
             }),
         ),
         (

@@ -26,6 +26,7 @@ fn share(who: &str, id: ConversationId, with: &str, role: Role) -> v1::Command {
         user_ids: vec![with.into()],
         role: role.into(),
         provision_users: true,
+        change_present: false,
     };
     command(who, id, command::Body::AddMembers(add))
 }

@@ -35,6 +35,53 @@ fn list(id: ConversationId) -> v1::ListMessages {
 }
 
 #[tokio::test]
+async fn marks_stored_in_both_forms_of_an_emoji_are_one_and_go_together() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let (plain, coloured) = ("\u{2764}", "\u{2764}\u{FE0F}");
+        db.commit(&[
+            work(&creation("alice", id, &["bob"])),
+            work(&sending("alice", id, "m1", "hi")),
+            work(&react("bob", id, "#1", coloured, false)),
+            work(&react("alice", id, "#1", "👍", false)),
+        ])
+        .await;
+        // As it was stored when the two forms were two reactions.
+        sqlx::query(
+            "INSERT INTO reactions (conversation_id, message_seq, user_id, emoji, seq, at)
+             VALUES ($1, 1, 'bob', $2, 9, now()), ($1, 1, 'alice', $2, 9, now())",
+        )
+        .bind(id.uuid())
+        .bind(plain)
+        .execute(&db.database.writes)
+        .await
+        .unwrap();
+        let queries = queries(&db).await;
+        let shown = async || {
+            answered!(
+                ask(&queries, "bob", query::Body::ListMessages(list(id))).await,
+                Messages
+            )
+        };
+        let three = [("bob", coloured), ("alice", "👍"), ("alice", coloured)];
+        assert_eq!(marks(&shown().await.messages[0]), three);
+        let again = db.commit(&[work(&react("bob", id, "#1", plain, false))]).await;
+        assert!(again[0].repeated && again[0].events.is_empty());
+        db.commit(&[work(&react("bob", id, "#1", plain, true))]).await;
+        assert_eq!(
+            marks(&shown().await.messages[0]),
+            [("alice", "👍"), ("alice", plain)]
+        );
+        assert_eq!(
+            db.number("SELECT count(*) FROM reactions WHERE user_id = 'bob'")
+                .await,
+            0
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn marks_are_seen_wherever_the_message_is_and_go_with_it() {
     with_database(async |mut db| {
         let id = conversation();

@@ -401,12 +401,34 @@ async fn users_are_created_renamed_and_never_revived() {
         assert_eq!((made.username.as_str(), made.memberships_version), ("ALICE", 0));
         let again = answered!(ask(&queries, "alice", provision(false)).await, User);
         assert_eq!(made, again);
+        let rename = |name: &str| {
+            query::Body::SetName(v1::SetName {
+                user_id: "alice".into(),
+                name: name.into(),
+                create: false,
+            })
+        };
+        assert_eq!(
+            ask(&queries, "bob", rename("Mallory")).await.unwrap_err(),
+            ErrorCode::NotFound
+        );
+        let renamed = answered!(ask(&queries, "alice", rename("Al\u{202E}ly")).await, User);
+        assert_eq!((renamed.username.as_str(), renamed.number), ("Ally", made.number));
+        // The token says what it said before.
+        let again = answered!(ask(&queries, "alice", provision(true)).await, User);
+        assert_eq!(again, renamed);
+        let taken_back = answered!(ask(&queries, "", rename("\u{200B}")).await, User);
+        assert_eq!(taken_back, made);
         sqlx::query("UPDATE users SET deleted_at = now()")
             .execute(&db.database.writes)
             .await
             .unwrap();
         assert_eq!(
             ask(&queries, "alice", provision(true)).await.unwrap_err(),
+            ErrorCode::NotFound
+        );
+        assert_eq!(
+            ask(&queries, "", rename("Ally")).await.unwrap_err(),
             ErrorCode::NotFound
         );
         assert_eq!(

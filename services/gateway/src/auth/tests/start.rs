@@ -64,12 +64,21 @@ fn settings_that_cannot_work_are_named() {
         };
         assert_eq!(refused(&unknown), "jwt.algorithms");
     }
-    assert_eq!(refused(&|s| s.leeway_seconds = 6), "jwt.leeway_seconds");
+    assert_eq!(refused(&|s| s.leeway_seconds = 61), "jwt.leeway_seconds");
+    assert_eq!(
+        refused(&|s| s.not_before_wait_seconds = 61),
+        "jwt.not_before_wait_seconds"
+    );
     assert_eq!(
         refused(&|s| s.jwks_refresh_seconds = 1),
         "jwt.jwks_refresh_seconds"
     );
-    assert_eq!(refused(&|s| s.subject_claim = String::new()), "jwt.subject_claim");
+    for claims in [Vec::new(), vec!["sub".to_owned(), String::new()]] {
+        assert_eq!(
+            refused(&|s| s.subject_claims.clone_from(&claims)),
+            "jwt.subject_claims"
+        );
+    }
     assert_eq!(refused(&|s| s.audience = vec![String::new()]), "jwt.audience");
 }
 

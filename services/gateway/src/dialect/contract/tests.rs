@@ -6,7 +6,7 @@ use std::path::Path;
 use jsonschema::Validator;
 use parlance_proto::UserId;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::aliases::ALIASES;
 use super::{Contract, Shape};
@@ -222,6 +222,44 @@ fn every_further_name_of_a_field_is_read() {
         }
     }
     assert!(read.len() > 20, "{read:?}");
+}
+
+/// Front ends write `null` where they have nothing to say: under any name of a field it is as if it were absent.
+#[test]
+fn a_field_that_is_null_is_as_if_it_were_absent() {
+    let mut nulls = 0;
+    for dialect in DIALECTS {
+        let Contract { taken, .. } = dialect.contract();
+        for (case, fixture) in samples::fixtures(*dialect) {
+            let Ok(Value::Object(payload)) = serde_json::from_str(fixture.payload().get()) else {
+                continue;
+            };
+            let Some(taken) = taken.iter().find(|taken| taken.event == fixture.event) else {
+                continue;
+            };
+            let read = |payload: &Map<String, Value>| {
+                let text = RawValue::from_string(json!(payload).to_string()).unwrap();
+                decode(*dialect, &fixture.event, &text)
+            };
+            for name in fields_of(&taken.payload) {
+                let (mut absent, mut null) = (payload.clone(), payload.clone());
+                absent.remove(&name);
+                null.insert(name.clone(), Value::Null);
+                assert_eq!(read(&null), read(&absent), "{}/{case}: {name}", dialect.name());
+                nulls += 1;
+            }
+        }
+    }
+    assert!(nulls > 500, "{nulls}");
+}
+
+/// The names of all fields of a payload.
+fn fields_of(shape: &Shape) -> BTreeSet<String> {
+    let schemas = [&shape.schema].into_iter().chain(shape.parts.values());
+    schemas
+        .filter_map(|schema| schema["properties"].as_object())
+        .flat_map(|properties| properties.keys().cloned())
+        .collect()
 }
 
 #[test]

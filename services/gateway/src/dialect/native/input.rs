@@ -1,7 +1,11 @@
 //! What a client supplies, in any dialect and over REST: checked against every limit before anything else
 //! happens, and told what is wrong without having its content repeated.
 
+use std::fmt::{self, Formatter};
+
 use parlance_proto::ids;
+use serde::de::value::MapDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -49,6 +53,42 @@ impl MessageInput<'_> {
             reply_to: self.reply_to,
             thread: self.thread,
         })
+    }
+}
+
+/// Reads an object. A field that is `null` is as if it were absent.
+///
+/// # Errors
+/// It is no object, or a field is missing or of the wrong type.
+pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+    let Fields(fields) = serde_json::from_str(text)?;
+    T::deserialize(MapDeserializer::new(fields.into_iter()))
+}
+
+/// The fields of an object that are not `null`.
+struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    if value.get() != "null" {
+                        fields.push((name, value));
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 

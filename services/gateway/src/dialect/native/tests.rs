@@ -60,6 +60,22 @@ fn stored() -> Message {
 }
 
 #[test]
+fn users_are_named_by_numbers_too_and_parts_of_positions_may_be_null() {
+    let watched = decode("presence:subscribe", &json!({ "user_ids": [5, "bob"] }));
+    assert_eq!(
+        watched,
+        Ok(Action::WatchPresence(vec!["5".to_owned(), "bob".to_owned()]))
+    );
+    let position = json!({ "epoch": null, "seq": null, "receipts_version": null });
+    let synced = decode("sync", &json!({ "conversations": { CONVERSATION: position } }));
+    assert_eq!(
+        synced,
+        decode("sync", &json!({ "conversations": { CONVERSATION: {} } }))
+    );
+    assert!(synced.is_ok());
+}
+
+#[test]
 fn a_message_is_read_with_all_its_parts() {
     let payload = json!({
         "conversation_id": CONVERSATION, "client_msg_id": "m-1", "type": "image", "content": "hi",

@@ -162,7 +162,7 @@ impl Audience {
     /// Tells those who follow the conversation itself and have no word for what was told before.
     pub(super) fn tell_the_untold(&mut self, before: Outbound<'_>, outbound: Outbound<'_>) {
         self.tell(outbound, |session, joined| {
-            joined && session.dialect.encode(before).is_empty()
+            joined && session.dialect().encode(before).is_empty()
         });
     }
 
@@ -171,7 +171,7 @@ impl Audience {
     pub(super) fn resync(&self, outbound: Outbound<'_>) {
         let mut frames = Frames::new(outbound);
         for Listener { session, .. } in self.sessions.values().filter(|listener| listener.joined) {
-            let frames = frames.of(session.dialect);
+            let frames = frames.of(session.dialect());
             if frames.is_empty() {
                 session.close_transport();
             }
@@ -191,7 +191,7 @@ impl Audience {
         let mut frames = Frames::new(outbound);
         for listener in self.sessions.values() {
             if listener.joined && listener.waiting.is_none() && listener.session.user.as_str() != origin {
-                for frame in frames.of(listener.session.dialect) {
+                for frame in frames.of(listener.session.dialect()) {
                     listener.session.emit_ephemeral(frame);
                 }
             }
@@ -202,7 +202,7 @@ impl Audience {
         let mut frames = Frames::new(outbound);
         for listener in self.sessions.values_mut() {
             if whom(&listener.session, listener.joined) {
-                for frame in frames.of(listener.session.dialect) {
+                for frame in frames.of(listener.session.dialect()) {
                     listener.emit(frame);
                 }
             }
@@ -220,9 +220,9 @@ impl Audience {
                 .get(session.user.as_str())
                 .map_or(0, |unread| unread.count);
             let frames = made
-                .entry((session.dialect.name(), unread, joined))
+                .entry((session.dialect().name(), unread, joined))
                 .or_insert_with(|| {
-                    session.dialect.encode(Outbound::ListUpdated {
+                    session.dialect().encode(Outbound::ListUpdated {
                         place,
                         last,
                         unread,

@@ -12,7 +12,7 @@ use parlance_proto::v1::{ErrorCode, Event, event};
 use super::event::told;
 use super::{RETRY, Rooms};
 use crate::commands::actor;
-use crate::dialect::{Outbound, Place};
+use crate::dialect::{Dialect, Outbound, Place};
 use crate::rooms::Missed;
 use crate::socket::session::Session;
 
@@ -34,6 +34,8 @@ pub(super) struct Replay {
     pub hold: u64,
     /// The conversation as of the last event to be told.
     pub place: Place,
+    /// What the session speaks. Should it learn another, that one is told from the beginning.
+    pub dialect: &'static dyn Dialect,
     pub session: Arc<Session>,
     pub missed: Missed,
     /// The last seq to be told.
@@ -73,7 +75,7 @@ impl Replay {
                 }
             };
             if page.resync {
-                self.session.tell(Outbound::Resync {
+                self.emit(Outbound::Resync {
                     place: &self.place,
                     epoch: &page.epoch,
                     head_seq: page.head_seq,
@@ -92,7 +94,7 @@ impl Replay {
                     if self.matters(event)
                         && let Some(outbound) = told(&self.place, event)
                     {
-                        self.session.tell(outbound);
+                        self.emit(outbound);
                         self.session.shown(event.at_ms);
                     }
                 }
@@ -110,7 +112,7 @@ impl Replay {
         // Without an answer the next one that is told carries the whole state.
         if let Ok(receipts) = self.rooms.backend.receipts(Some(me), self.place.id, after).await {
             for receipt in &receipts.receipts {
-                self.session.tell(Outbound::Receipt(&self.place, receipt));
+                self.emit(Outbound::Receipt(&self.place, receipt));
             }
         }
     }
@@ -132,8 +134,16 @@ impl Replay {
         }
     }
 
+    fn emit(&self, outbound: Outbound<'_>) {
+        for frame in self.dialect.encode(outbound) {
+            self.session.emit(&frame);
+        }
+    }
+
     fn is_wanted(&self) -> bool {
-        !self.session.closed.is_cancelled() && self.session.is_attached(self.place.id)
+        !self.session.closed.is_cancelled()
+            && self.session.is_attached(self.place.id)
+            && self.session.dialect().name() == self.dialect.name()
     }
 
     /// Waits until the client has read most of what it was told.

@@ -144,7 +144,7 @@ impl Serving {
         // What follows live begins after this seq, whatever the database has reached meanwhile.
         joined.head_seq = attached.head_seq;
         joined.epoch = attached.epoch;
-        if self.session.dialect.shows_who_looks() && self.shown_in.insert(id) {
+        if self.session.dialect().shows_who_looks() && self.shown_in.insert(id) {
             self.show(id, true).await;
         }
         self.show_presence(&mut joined).await;
@@ -155,7 +155,7 @@ impl Serving {
     fn missed(&self, joining: &Conversation, id: ConversationId) -> Option<Missed> {
         let first = !self.joined.contains(&id);
         let returns = self.session.seen_at_ms > 0;
-        (first && returns && self.session.dialect.backlog() == Backlog::AtJoin).then(|| Missed {
+        (first && returns && self.session.dialect().backlog() == Backlog::AtJoin).then(|| Missed {
             after: joining.delivered_seq,
             since_ms: self.session.seen_at_ms,
             ..Missed::default()
@@ -166,10 +166,10 @@ impl Serving {
     /// afterwards is told.
     async fn show_presence(&self, joined: &mut Conversation) {
         let (session, presence) = (&self.session, &self.shared.presence);
-        if !session.dialect.shows_presence() {
+        if !session.dialect().shows_presence() {
             return;
         }
-        if session.dialect.joins_by_itself() {
+        if session.dialect().joins_by_itself() {
             if let Ok(id) = joined.id.parse() {
                 presence.greet(Arc::clone(session), id);
             }

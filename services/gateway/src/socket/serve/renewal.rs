@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Serving;
-use crate::auth::AuthError;
 use crate::commands::{actor, now};
 use crate::dialect::native::json::time;
 use crate::error::ClientError;
@@ -69,7 +68,7 @@ impl Expiry {
             return true;
         }
         self.noticed = true;
-        if let Some(frame) = session.dialect.expiring(self.expires_at.saturating_mul(1000)) {
+        if let Some(frame) = session.dialect().expiring(self.expires_at.saturating_mul(1000)) {
             session.emit(&frame);
         }
         self.arm();
@@ -105,9 +104,10 @@ impl Serving {
         let RefreshPayload { token } = serde_json::from_str(payload.get())
             .map_err(|_| ClientError::invalid("token is missing or no text"))?;
         let identity = shared.auth.authenticate(&token).await.map_err(|error| {
-            let code = match error {
-                AuthError::KeysUnavailable => ErrorCode::Unavailable,
-                _ => ErrorCode::Unauthenticated,
+            let code = if error.is_retryable() {
+                ErrorCode::Unavailable
+            } else {
+                ErrorCode::Unauthenticated
             };
             ClientError::new(code, error.to_string())
         })?;
@@ -117,7 +117,10 @@ impl Serving {
                 "the token is another user's",
             ));
         }
-        let me = actor(&identity.user_id, &identity.username);
+        let me = actor(
+            &identity.user_id,
+            identity.username.as_deref().unwrap_or_default(),
+        );
         let known = shared.backend.provision(Some(me), shared.provision).await;
         known.map_err(|error| {
             if error.code == ErrorCode::NotFound.name() {

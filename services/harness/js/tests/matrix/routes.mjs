@@ -60,6 +60,7 @@ row(
 );
 row('GET /users/{user_id}/presence', '', 'yyyy...', (where) => [`/users/${where.host}/presence`], effects.nothing);
 row('GET /presence', '', 'yyyyyyy', (where) => [`/presence?user_ids=${where.host}`], effects.seen, { outsiders: 'ok' });
+row('PATCH /users/me', '', 'yyyyyyy', () => ['/users/me', { name: '' }], effects.nothing, { outsiders: 'ok' });
 row(`GET ${C}/messages`, '', 'yyyyyyy', over(at('/messages')), (was, is, where, answer) => {
   effects.nothing(was, is);
   assert.deepEqual(

@@ -69,6 +69,7 @@ pub(super) fn create(
             journals_by_number,
             epoch,
             now_ms: *now_ms,
+            changes_made: 0,
         };
         if let Outcome::Journal { event, .. } = journal::commit(&mut scene, first) {
             told.extend(event);

@@ -21,15 +21,18 @@ pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1
         Role::Unspecified => Role::Member,
         role => role,
     };
-    scene.check(Right::Add(role))?;
-    let new: Vec<&UserId> = add
+    let (present, new): (Vec<&UserId>, Vec<&UserId>) = add
         .users
         .iter()
-        .filter(|user| !scene.conversation.members.contains_key(user))
+        .partition(|user| scene.conversation.members.contains_key(user));
+    let changing: Vec<&UserId> = present
+        .into_iter()
+        .filter(|user| add.change_present && scene.conversation.members[*user].role != role)
         .collect();
-    if new.is_empty() {
-        return Ok(outcome(scene, true, Vec::new(), Told::Nobody, Vec::new()));
+    if !new.is_empty() || changing.is_empty() {
+        scene.check(Right::Add(role))?;
     }
+    may_change(scene, &changing, role)?;
     let unknown = know(
         scene.users,
         scene.deleted_users,
@@ -37,12 +40,30 @@ pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1
         add.provision,
     )?;
     scene.effects.new_users.extend(unknown);
+    let mut events = Vec::new();
+    if !new.is_empty() {
+        events.extend(admit(scene, &new, role));
+    }
+    for user in &changing {
+        events.extend(give_role(scene, user, role));
+    }
+    let added = if journal || new.is_empty() {
+        Told::Nobody
+    } else {
+        Told::These(new.iter().copied().cloned().collect())
+    };
+    let unchanged = new.is_empty() && changing.is_empty();
+    Ok(outcome(scene, unchanged, events, added, Vec::new()))
+}
+
+/// Makes users members that are known and are none.
+fn admit(scene: &mut Scene<'_>, new: &[&UserId], role: Role) -> Option<v1::Event> {
     let payload = v1::MembersAdded {
         members: new.iter().map(|user| participant(user, role)).collect(),
         actor_id: scene.actor().to_string(),
     };
     let change = scene.log(ChangeKind::MembersAdded, 0, payload.encode_to_vec());
-    for &user in &new {
+    for &user in new {
         let person = scene.users.get(user).cloned().unwrap_or_else(|| unnamed(user));
         scene
             .conversation
@@ -53,13 +74,7 @@ pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1
         scene.effects.roles.remove(&key);
         scene.effects.joined.insert(key, (role, change.seq));
     }
-    let events = scene.event(&change, Parts::default()).into_iter().collect();
-    let added = if journal {
-        Told::Nobody
-    } else {
-        Told::These(new.into_iter().cloned().collect())
-    };
-    Ok(outcome(scene, false, events, added, Vec::new()))
+    scene.event(&change, Parts::default())
 }
 
 pub(super) fn remove(scene: &mut Scene<'_>, user: &UserId) -> Result<Outcome, v1::Error> {
@@ -115,20 +130,31 @@ pub(super) fn change_role(scene: &mut Scene<'_>, user: &UserId, role: Role) -> R
     if before == role {
         return Ok(outcome(scene, true, Vec::new(), Told::Nobody, Vec::new()));
     }
-    if before == Role::Owner {
+    may_change(scene, &[user], role)?;
+    let events = give_role(scene, user, role).into_iter().collect();
+    Ok(outcome(scene, false, events, Told::Nobody, Vec::new()))
+}
+
+/// Refuses to give these members another role where the actor may not, or where nobody would lead afterwards.
+fn may_change(scene: &Scene<'_>, users: &[&UserId], role: Role) -> Result<(), v1::Error> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    scene.check(Right::GiveRole(role))?;
+    let members = &scene.conversation.members;
+    let has = |user: &UserId, role: Role| members.get(user).is_some_and(|member| member.role == role);
+    if users.iter().any(|user| has(user, Role::Owner)) {
         return Err(refuse("a journal's owner stays its owner"));
     }
-    let admins = scene
-        .conversation
-        .members
+    let changed_admins = users.iter().filter(|user| has(user, Role::Admin)).count();
+    let admins = members
         .values()
         .filter(|member| member.role == Role::Admin)
         .count();
-    if before == Role::Admin && admins == 1 {
+    if role != Role::Admin && changed_admins > 0 && changed_admins == admins {
         return Err(refuse("a group needs an admin: make somebody else admin first"));
     }
-    let events = give_role(scene, user, role).into_iter().collect();
-    Ok(outcome(scene, false, events, Told::Nobody, Vec::new()))
+    Ok(())
 }
 
 fn give_role(scene: &mut Scene<'_>, user: &UserId, role: Role) -> Option<v1::Event> {

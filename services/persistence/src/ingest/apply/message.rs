@@ -157,6 +157,8 @@ fn open_journal(scene: &Scene<'_>, send: &Send) -> Vec<v1::Command> {
                 user_ids: users.to_vec(),
                 role: v1::Role::Viewer.into(),
                 provision_users: false,
+                // A share opens a journal; it never takes away what a user may do with it.
+                change_present: false,
             })),
         })
         .collect()

@@ -7,6 +7,7 @@ use prost::Message as _;
 
 use super::message::quiet;
 use super::{Scene, no_message};
+use crate::emoji::is_same;
 use crate::ingest::state::{ChangeKind, Outcome};
 use crate::ingest::tell::Parts;
 use crate::ingest::work::{React, refuse};
@@ -27,9 +28,12 @@ pub(super) fn react(scene: &mut Scene<'_>, react: &React) -> Result<Outcome, v1:
     if message.deleted_at_ms.is_some() {
         return Err(no_message());
     }
+    // The form of the emoji that came first, so that all who mean it are counted together.
+    let same = |mark: &&v1::Reaction| is_same(&mark.emoji, &react.emoji);
+    let form = message.reactions.iter().find(same).map(|mark| &mark.emoji);
     let mark = v1::Reaction {
         user_id: scene.actor().to_string(),
-        emoji: react.emoji.clone(),
+        emoji: form.unwrap_or(&react.emoji).clone(),
     };
     let place = message.reactions.iter().position(|other| *other == mark);
     if place.is_some() != react.remove {
@@ -37,7 +41,7 @@ pub(super) fn react(scene: &mut Scene<'_>, react: &React) -> Result<Outcome, v1:
     }
     if !react.remove {
         let emoji: BTreeSet<&str> = message.reactions.iter().map(|mark| mark.emoji.as_str()).collect();
-        if emoji.len() >= MAX_EMOJI && !emoji.contains(react.emoji.as_str()) {
+        if emoji.len() >= MAX_EMOJI && !emoji.contains(mark.emoji.as_str()) {
             return Err(refuse(format!("a message takes {MAX_EMOJI} different emoji")));
         }
         if message.reactions.len() >= MAX_MARKS {
@@ -52,12 +56,7 @@ pub(super) fn react(scene: &mut Scene<'_>, react: &React) -> Result<Outcome, v1:
         removed: react.remove,
     };
     let change = scene.log(ChangeKind::Reaction, message_seq, payload.encode_to_vec());
-    let key = (
-        scene.id(),
-        message_seq,
-        scene.actor().clone(),
-        react.emoji.clone(),
-    );
+    let key = (scene.id(), message_seq, scene.actor().clone(), mark.emoji.clone());
     scene
         .effects
         .reactions

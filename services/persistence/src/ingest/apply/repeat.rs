@@ -51,7 +51,7 @@ pub(super) fn repeat(scene: &Scene<'_>, done: &Change) -> Result<Outcome, v1::Er
             })
         }
         (Action::Update(_), ChangeKind::Updated)
-        | (Action::AddMembers(_), ChangeKind::MembersAdded)
+        | (Action::AddMembers(_), ChangeKind::MembersAdded | ChangeKind::RoleChanged)
         | (Action::RemoveMember(_), ChangeKind::MemberRemoved)
         | (Action::ChangeRole(..), ChangeKind::RoleChanged)
         | (Action::DeleteConversation, ChangeKind::ConversationDeleted) => Ok(of_conversation(scene, done)),
@@ -83,7 +83,7 @@ fn of_message(scene: &Scene<'_>, done: &Change, name: MessageName) -> Result<Out
 
 fn of_conversation(scene: &Scene<'_>, done: &Change) -> Outcome {
     let bare = scene.bare();
-    let tell = |change: &Change| {
+    let event = |change: &Change| {
         scene.event(
             change,
             Parts {
@@ -92,14 +92,9 @@ fn of_conversation(scene: &Scene<'_>, done: &Change) -> Outcome {
             },
         )
     };
-    let mut events: Vec<v1::Event> = tell(done).into_iter().collect();
-    events.extend(
-        scene
-            .conversation
-            .changes
-            .get(&scene.work.second_id())
-            .and_then(tell),
-    );
+    let made = (0..scene.work.max_changes())
+        .map_while(|index| scene.conversation.changes.get(&scene.work.change_id(index)));
+    let events = made.filter_map(event).collect();
     let journal = scene.conversation.kind == v1::ConversationKind::Journal;
     let added = match done.kind {
         ChangeKind::MembersAdded if !journal => Told::These(members_of(&done.payload)),

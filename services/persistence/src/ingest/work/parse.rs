@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use parlance_proto::text::shown;
 use parlance_proto::v1::{
     self, Channel, Command, ConversationKind, ConversationStatus, MessageType, Role, SenderKind, command,
     edit_journal,
@@ -15,6 +16,7 @@ use super::{
     Action, Actor, AddMembers, Create, EditJournal, JournalName, MAX_USERS, React, Receive, Send,
     StartThread, Update, Work, needs_title, refuse,
 };
+use crate::emoji::bare;
 
 /// Longest title in characters.
 const TITLE_MAX_CHARS: usize = 200;
@@ -79,11 +81,9 @@ impl Actor {
             kind => kind,
         };
         let id = UserId::parse(actor.user_id).map_err(invalid)?;
-        let username = storable(actor.username, "username")?;
-        let username = if username.is_empty() {
-            id.to_string()
-        } else {
-            username
+        let username = match &*shown(&storable(actor.username, "username")?) {
+            "" => id.to_string(),
+            name => name.to_owned(),
         };
         Ok(Self { id, username, kind })
     }
@@ -244,7 +244,7 @@ impl React {
             return Err(refuse(format!("an emoji has 1 to {EMOJI_MAX_BYTES} bytes")));
         }
         let unseen = emoji.chars().any(|c| c.is_whitespace() || c.is_control());
-        if unseen || emoji.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if unseen || bare(&emoji).bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(refuse("that is not an emoji"));
         }
         Ok(Self {
@@ -310,6 +310,7 @@ impl AddMembers {
             users,
             role,
             provision: add.provision_users,
+            change_present: add.change_present && role != Role::Unspecified,
         })
     }
 }
@@ -352,12 +353,13 @@ fn uuid(text: &str, field: &str) -> Result<Uuid, v1::Error> {
 }
 
 fn title(text: String) -> Result<String, v1::Error> {
-    if text.chars().count() > TITLE_MAX_CHARS {
+    let title = shown(&storable(text, "title")?).into_owned();
+    if title.chars().count() > TITLE_MAX_CHARS {
         return Err(refuse(format!(
             "a title has at most {TITLE_MAX_CHARS} characters"
         )));
     }
-    storable(text, "title")
+    Ok(title)
 }
 
 /// Postgres cannot store NUL in text.

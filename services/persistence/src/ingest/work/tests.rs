@@ -131,7 +131,17 @@ fn an_emoji_is_something_to_see_and_short() {
     {
         assert!(react(good).is_ok(), "{good}");
     }
-    for bad in ["", "ok", "1", " ", "👍 ", "\u{7}", &"😂".repeat(17)] {
+    for bad in [
+        "",
+        "ok",
+        "1",
+        "1\u{FE0F}",
+        "\u{FE0F}",
+        " ",
+        "👍 ",
+        "\u{7}",
+        &"😂".repeat(17),
+    ] {
         assert!(react(bad).is_err(), "{bad:?}");
     }
 }
@@ -169,6 +179,38 @@ fn a_shared_journal_is_named_in_either_casing_and_by_any_form_of_its_id() {
         r#"{"journalId":1.5}"#,
     ] {
         assert!(share(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn names_and_titles_hold_nothing_that_reorders_text_and_invisible_names_are_the_id() {
+    for (name, expected) in [
+        ("\u{202E}ecilA", "ecilA"),
+        ("Alice\n", "Alice"),
+        ("\u{200B}", "alice"),
+        ("", "alice"),
+    ] {
+        let command = Command {
+            id: "0190a6e0-0000-7000-8000-000000000001".into(),
+            actor: Some(v1::Actor {
+                user_id: "alice".into(),
+                username: name.into(),
+                kind: 0,
+            }),
+            conversation_id: "0190a6e0-0000-7000-8000-000000000002".into(),
+            body: Some(command::Body::UpdateConversation(v1::UpdateConversation {
+                title: Some(format!("Tea {name}")),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let work = Work::parse(command).unwrap();
+        assert_eq!(work.actor.username, expected, "{name:?}");
+        let Action::Update(update) = work.action else {
+            panic!("{name:?}");
+        };
+        let title = update.title.unwrap();
+        assert!(!title.contains(['\u{202E}', '\n']), "{title:?}");
     }
 }
 

@@ -187,11 +187,9 @@ pub(super) async fn changes(
     loaded: &mut Loaded,
 ) -> Result<(), sqlx::Error> {
     let mut asked: Vec<(Uuid, Uuid)> = Vec::new();
-    for work in works.iter().filter(|work| work.is_change()) {
-        asked.push((work.conversation.uuid(), work.id.uuid()));
-        if matches!(work.action, Action::RemoveMember(_)) {
-            asked.push((work.conversation.uuid(), work.second_id().uuid()));
-        }
+    for work in works {
+        let ids = (0..work.max_changes()).map(|index| work.change_id(index).uuid());
+        asked.extend(ids.map(|id| (work.conversation.uuid(), id)));
     }
     if asked.is_empty() {
         return Ok(());

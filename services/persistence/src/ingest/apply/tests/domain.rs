@@ -56,8 +56,8 @@ fn any_action() -> impl Strategy<Value = Action> {
             channel: None,
             metadata_json: None,
         })),
-        2 => (prop::collection::btree_set(who(), 1..4), role()).prop_map(|(users, role)| {
-            Action::AddMembers(AddMembers { users, role, provision: true })
+        3 => (prop::collection::btree_set(who(), 1..4), role(), any::<bool>()).prop_map(|(users, role, change_present)| {
+            Action::AddMembers(AddMembers { users, role, provision: true, change_present })
         }),
         2 => who().prop_map(Action::RemoveMember),
         2 => (who(), role()).prop_map(|(user, role)| Action::ChangeRole(user, role)),
@@ -198,6 +198,128 @@ fn the_last_admin_is_followed_by_a_moderator_or_else_by_whoever_is_there_longest
         .map(|((_, user), role)| (user.as_str(), *role))
         .collect();
     assert_eq!(roles, [("bob", Role::Admin), ("carol", Role::Admin)]);
+}
+
+fn add(command: u128, who: &str, users: &[&str], role: Role, change_present: bool) -> Work {
+    let add = AddMembers {
+        users: users.iter().map(|id| user(id)).collect(),
+        role,
+        provision: true,
+        change_present,
+    };
+    work(command, who, Action::AddMembers(add))
+}
+
+fn role_of(state: &Loaded, who: &str) -> Option<Role> {
+    state.conversations[&group()]
+        .members
+        .get(&user(who))
+        .map(|member| member.role)
+}
+
+#[test]
+fn an_addition_with_a_role_gives_it_to_those_that_are_members_already() {
+    let mut state = loaded();
+    let works = [
+        add(
+            10,
+            "alice",
+            &["bob", "carol", "dave", "erin"],
+            Role::Moderator,
+            true,
+        ),
+        add(11, "alice", &["bob"], Role::Moderator, true),
+        add(12, "alice", &["bob"], Role::Member, false),
+    ];
+    let effects = apply(&mut state, &works);
+    let kinds = |outcome: &Outcome| {
+        let (events, repeated) = events_of(outcome);
+        let kinds: Vec<&str> = events.into_iter().map(kind_of).collect();
+        (kinds, repeated)
+    };
+    assert_eq!(
+        effects.outcomes.iter().map(kinds).collect::<Vec<_>>(),
+        [
+            (vec!["added", "role", "role"], false),
+            (vec![], true),
+            (vec![], true)
+        ]
+    );
+    for who in ["bob", "carol", "dave", "erin"] {
+        assert_eq!(role_of(&state, who), Some(Role::Moderator), "{who}");
+    }
+    let again = apply(&mut state, &works[..1]);
+    assert_eq!(kinds(&again.outcomes[0]), (vec!["added", "role", "role"], true));
+    assert!(again.new_changes.is_empty());
+}
+
+#[test]
+fn an_addition_changes_no_role_that_a_role_change_may_not() {
+    let mut state = loaded();
+    let codes_of_all = codes(&apply(
+        &mut state,
+        &[
+            work(10, "alice", Action::ChangeRole(user("bob"), Role::Moderator)),
+            // A moderator may add members, but neither promotes nor demotes; then nobody is added either.
+            add(11, "bob", &["carol", "dave"], Role::Moderator, true),
+            add(12, "bob", &["alice", "dave"], Role::Member, true),
+            add(13, "bob", &["carol", "dave"], Role::Member, true),
+            // Nobody would lead.
+            add(14, "alice", &["alice", "erin"], Role::Member, true),
+            add(15, "mallory", &["carol"], Role::Admin, true),
+        ],
+    ));
+    let forbidden = Some(ErrorCode::Forbidden);
+    assert_eq!(
+        codes_of_all,
+        [
+            None,
+            forbidden,
+            forbidden,
+            None,
+            Some(ErrorCode::Invalid),
+            Some(ErrorCode::NotFound)
+        ]
+    );
+    assert_eq!(role_of(&state, "alice"), Some(Role::Admin));
+    assert_eq!(role_of(&state, "carol"), Some(Role::Member));
+    assert_eq!(role_of(&state, "dave"), Some(Role::Member));
+    assert_eq!(role_of(&state, "erin"), None);
+}
+
+#[test]
+fn an_emoji_with_and_without_its_selector_is_one_reaction() {
+    let mut state = loaded();
+    let react = |command, who: &str, emoji: &str, remove| {
+        let react = React {
+            message: name(1),
+            emoji: emoji.into(),
+            remove,
+        };
+        work(command, who, Action::React(react))
+    };
+    let (plain, coloured) = ("\u{2764}", "\u{2764}\u{FE0F}");
+    let works = [
+        send(10, "bob", 1),
+        react(11, "bob", coloured, false),
+        react(12, "carol", plain, false),
+        react(13, "bob", plain, false),
+        react(14, "bob", plain, true),
+        react(15, "alice", plain, false),
+    ];
+    let effects = apply(&mut state, &works);
+    let repeated: Vec<bool> = effects
+        .outcomes
+        .iter()
+        .map(|outcome| events_of(outcome).1)
+        .collect();
+    assert_eq!(repeated, [false, false, false, true, false, false]);
+    let marks = &state.conversations[&group()].messages[&message_id(1)].reactions;
+    let marks: Vec<(&str, &str)> = marks
+        .iter()
+        .map(|mark| (mark.user_id.as_str(), mark.emoji.as_str()))
+        .collect();
+    assert_eq!(marks, [("carol", coloured), ("alice", coloured)]);
 }
 
 #[test]
