@@ -60,7 +60,11 @@ export class ChatsPage extends Page {
     const counts = chat_id !== this.state.open && sender.id !== this.me;
     this.set(({ rows }) => ({
       rows: raised(
-        changed(rows, (row) => row.id === chat_id, ({ unread }) => ({ preview: content, unread: unread + (counts ? 1 : 0) })),
+        changed(
+          rows,
+          (row) => row.id === chat_id,
+          ({ unread }) => ({ preview: content, unread: unread + (counts ? 1 : 0) }),
+        ),
         (row) => row.id === chat_id,
       ),
     }));

@@ -72,10 +72,10 @@ export class EncryptedPage extends Page {
   /** Shows it at once, then as what the server made of it; a refusal takes it away and is shown. */
   async send(text) {
     const tempId = `temp-${Date.now()}-${Math.random()}`;
-    const conversation_id = this.state.open;
+    const { open: conversationId } = this.state;
     const contentEncrypted = encrypt(text);
-    this.add({ id: tempId, conversation_id, sender_id: this.me, content_encrypted: contentEncrypted, created_at: new Date() });
-    const response = await this.socket.emitWithAck('chat:message_send', { conversationId: conversation_id, contentEncrypted });
+    this.add({ id: tempId, sender_id: this.me, content_encrypted: contentEncrypted, created_at: new Date() });
+    const response = await this.socket.emitWithAck('chat:message_send', { conversationId, contentEncrypted });
     delete this.messagesById[tempId];
     if (response.success) {
       this.messagesById[response.message.id] = response.message;
@@ -106,7 +106,7 @@ export class EncryptedPage extends Page {
       const { sender_id, content_encrypted } = this.messagesById[id];
       const mine = sender_id === this.me;
       const pending = id.startsWith('temp-');
-      return { id, text: decrypt(content_encrypted), mine, from: sender_id, pending, read: this.ticks(id) === 'read', ticks: this.ticks(id) };
+      return { id, text: decrypt(content_encrypted), mine, from: sender_id, pending, ticks: this.ticks(id) };
     });
     this.set({ bubbles });
   }

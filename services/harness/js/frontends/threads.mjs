@@ -91,7 +91,8 @@ export class ThreadsPage extends Page {
   }
 
   bubble({ _id, senderId, senderType, content }) {
-    return { id: _id, text: content, mine: senderId === this.me, from: senderId, agent: senderType === 'agent', pending: false };
+    const [mine, agent] = [senderId === this.me, senderType === 'agent'];
+    return { id: _id, text: content, mine, from: senderId, agent, pending: false };
   }
 
   typing(isTyping) {

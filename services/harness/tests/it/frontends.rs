@@ -1,6 +1,10 @@
 //! The five front ends as a person sees them: pages rebuilt from their documents, checked by what they draw.
 
+use std::path::Path;
+use std::time::Duration;
+
 use parlance_harness::Stack;
+use tokio::process::Command;
 
 use crate::director::directed_over;
 use crate::spec::{Transport, run_with};
@@ -62,5 +66,41 @@ async fn a_killed_gateway_is_not_seen_by_any_front_end() {
             Ok(text) => println!("{text}"),
             Err(text) => panic!("over {}:\n{text}", transport.name()),
         }
+    }
+}
+
+/// Longest run of one snippet.
+const SNIPPET_LIMIT: Duration = Duration::from_secs(60);
+
+/// A stack of `make up` differs from this one by its address and its secret only.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_snippet_of_the_readme_runs_as_pasted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let blocks = readme.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
+    let snippets: Vec<_> = blocks.filter(|block| block.contains("socket.io-client")).collect();
+    assert_eq!(snippets.len(), 5, "one snippet for each front end");
+    let stack = Stack::builder().gateways(1).start().await.unwrap();
+    for snippet in snippets {
+        let here = snippet.replace("http://localhost:4004", stack.gateway(0).base_url());
+        let mut command = Command::new("bash");
+        let run = command
+            .args(["-ec", &here])
+            .current_dir(&root)
+            .env("PARLANCE_JWT_SECRET", stack.jwt_secret());
+        let output = tokio::time::timeout(SNIPPET_LIMIT, run.kill_on_drop(true).output());
+        let output = output
+            .await
+            .unwrap_or_else(|_| panic!("has not ended: {snippet}"))
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "{snippet}\n{out}\n{err}");
+        // What it prints is a message that was stored.
+        let shown = out.contains("Hello!") || out.contains("SGVsbG8h");
+        assert!(shown && err.is_empty(), "{snippet}\n{out}\n{err}");
     }
 }
