@@ -34,6 +34,7 @@ use crate::limits::Limits;
 use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
 use crate::rooms::Rooms;
+use crate::served::Served;
 use crate::socket::handshake::Handshake;
 use crate::socket::listener::{Accepting, Peer};
 use crate::socket::relay::Relay;
@@ -56,6 +57,8 @@ pub struct Shared(Arc<Parts>);
 pub struct Parts {
     /// NATS.
     pub bus: Bus,
+    /// What users were served.
+    pub served: Served,
     /// Persistence.
     pub backend: Backend,
     /// The way in.
@@ -118,6 +121,8 @@ pub struct Dialects {
     pub default: String,
     /// By the web page's origin.
     pub origins: OriginMap<String>,
+    /// Whether the first event may show the dialect of a client that nothing names one for.
+    pub learn: bool,
 }
 
 impl std::ops::Deref for Shared {
@@ -273,8 +278,16 @@ fn share(
     auth.revocations().await_reading();
     let backend = Backend::new(bus.clone());
     let linger = Duration::from_millis(settings.rooms.linger_ms);
-    let rooms = Rooms::new(bus.clone(), backend.clone(), linger, news.clone());
+    let served = Served::new(backend.clone());
+    let rooms = Rooms::new(
+        bus.clone(),
+        backend.clone(),
+        served.clone(),
+        linger,
+        news.clone(),
+    );
     Ok(Shared(Arc::new(Parts {
+        served,
         commands: Commands::new(
             bus.clone(),
             rooms.clone(),
@@ -296,6 +309,7 @@ fn share(
         dialects: Dialects {
             default: settings.dialect.default.clone(),
             origins: settings.dialect.by_origin()?,
+            learn: settings.dialect.learn,
         },
         provision: settings.auth.provision == "jit",
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
@@ -391,6 +405,7 @@ fn spawn_presence(
     let (watch, stop) = (reporter.clone(), lifecycle.hard());
     lifecycle.spawn_background("presence watch", done(async move { watch.watch(stop).await }));
     lifecycle.spawn("presence", reporter.run(stopped.clone()));
+    lifecycle.spawn("served", shared.served.clone().run(stopped.clone()));
     let teller = Teller::new(
         shared.rooms.clone(),
         backend,

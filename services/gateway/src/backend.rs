@@ -8,12 +8,13 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetMessage,
-    GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
+    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetListState,
+    GetMessage, GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
     ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts,
-    ListPresenceChanges, ListReceipts, ListThreads, Membership, Message, MessagePage, MissedReceipts, Ping,
-    Position, PresenceReported, Presences, ProvisionUser, Query, Receipts, Reply, ReportPresence, Resolve,
-    Resolved, Room, SetName, Sync, Threads, User, query, reply,
+    ListPresenceChanges, ListReceipts, ListRemovals, ListState, ListThreads, Membership, Message,
+    MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, Receipts,
+    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedReported, SetName, Sync,
+    Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
@@ -242,6 +243,24 @@ impl Backend {
     }
 
     ask! {
+        /// The conversations the actor belongs to no more: since then, and of those named.
+        removals(actor, since_ms: i64, conversation_ids: Vec<String>) -> Removals / Removals,
+        query::Body::ListRemovals(ListRemovals { since_ms, conversation_ids })
+    }
+
+    ask! {
+        /// What lists of conversations show of one, to these users.
+        list_state(actor, id: ConversationId, user_ids: Vec<String>) -> ListState / ListState,
+        query::Body::GetListState(GetListState { conversation_id: id.to_string(), user_ids })
+    }
+
+    ask! {
+        /// Reports what sessions here got.
+        report_served(actor, report: ReportServed) -> ServedReported / ServedReported,
+        query::Body::ReportServed(report)
+    }
+
+    ask! {
         /// How users are seen; for an actor only those who share a conversation with them.
         presence(actor, user_ids: Vec<String>) -> Presences / Presences,
         query::Body::GetPresence(GetPresence { user_ids })
@@ -251,6 +270,37 @@ impl Backend {
         /// Changes of presence since a moment of the database's clock.
         presence_changes(actor, since_us: i64) -> Presences / Presences,
         query::Body::ListPresenceChanges(ListPresenceChanges { since_us })
+    }
+
+    /// A page of history. A reply holds what fits the bus; a page that is asked for without a cursor is asked on for
+    /// until it is full or history ends, because whoever counts its rows would skip what a short page leaves out.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn history(&self, actor: Actor, mut request: ListMessages) -> Result<MessagePage, ClientError> {
+        let is_counted = request.before.is_none() && request.after.is_none();
+        let mut page = self.messages(Some(actor.clone()), request.clone()).await?;
+        while is_counted && page.next != 0 {
+            let missing = request.limit.saturating_sub(count(&page.messages));
+            if missing == 0 {
+                break;
+            }
+            request.before = Some(page.next);
+            request.offset = 0;
+            let earlier = ListMessages {
+                limit: missing,
+                ..request.clone()
+            };
+            let mut earlier = self.messages(Some(actor.clone()), earlier).await?;
+            if earlier.messages.is_empty() {
+                page.next = 0;
+                break;
+            }
+            page.next = earlier.next;
+            earlier.messages.append(&mut page.messages);
+            page.messages = earlier.messages;
+        }
+        Ok(page)
     }
 
     /// Catch-up of many conversations.
@@ -316,6 +366,10 @@ impl Backend {
         }
         asked.select_next_some().await
     }
+}
+
+fn count<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
 fn unexpected() -> ClientError {

@@ -14,6 +14,7 @@ pub mod journal;
 pub mod native;
 pub mod payload;
 pub mod place;
+pub mod representation;
 #[cfg(test)]
 mod samples;
 pub mod schema;
@@ -22,6 +23,7 @@ pub mod shape;
 mod tests;
 pub mod threads;
 pub mod union;
+pub mod wide;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -36,6 +38,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use place::{Place, UserRef};
+pub use representation::Representation;
 
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -335,10 +338,16 @@ pub enum Answer {
 /// When a client is told what it missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backlog {
-    /// Of every conversation, as soon as it is connected: whatever was not marked as delivered.
+    /// Of every conversation, as soon as it is connected: whatever was not marked as delivered. Comes again until it
+    /// is, because such a client knows what it has.
+    UntilMarked,
+    /// Of every conversation, as soon as it is connected: what the user was not served yet, neither by an event of any
+    /// session nor by a page of history. Comes once.
     AtConnect,
-    /// Of a conversation when it joins: what was sent since the user was last seen, and not marked as
-    /// delivered. A user who was never here before reads the history.
+    /// The same without what a list of conversations has counted as unread, which such a client would count twice.
+    Uncounted,
+    /// Of a conversation when it joins: what the user was not served yet. Who opens one for the first time reads the
+    /// history.
     AtJoin,
 }
 
@@ -362,7 +371,7 @@ impl Frame {
 }
 
 /// A vocabulary.
-pub trait Dialect: Send + Sync + std::fmt::Debug {
+pub trait Dialect: Representation {
     /// Its name in handshakes, configuration and metrics.
     fn name(&self) -> &'static str;
 
@@ -375,6 +384,12 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
     /// Whether a client follows all of its user's conversations without joining them.
     fn joins_by_itself(&self) -> bool {
         false
+    }
+
+    /// Whether the session that sent a message is emitted it like all others of its user, beside the acknowledgement
+    /// with the message.
+    fn echoes(&self) -> bool {
+        true
     }
 
     /// When a client is told, unasked, what was sent while it was away.
@@ -444,6 +459,12 @@ pub static DIALECTS: &[&dyn Dialect] = &[
     &threads::Threads,
     &inbox::Inbox,
 ];
+
+/// The names of all dialects, for people.
+pub fn names() -> String {
+    let names: Vec<_> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
+    names.join(", ")
+}
 
 /// What a client speaks that is taken to speak `assumed`, if this event shows it: only one dialect takes events of that
 /// name; or `assumed` does not understand this one, and exactly one of the others does.

@@ -30,10 +30,6 @@ pub struct ClientError {
     #[serde(skip)]
     #[schema(required)]
     existing: Option<(&'static str, serde_json::Value)>,
-    /// The class some front ends tell failures apart by.
-    #[serde(skip)]
-    #[schema(required)]
-    name: Option<&'static str>,
 }
 
 /// A failure over HTTP: RFC 9457 with our code.
@@ -53,12 +49,12 @@ pub struct Problem<'a> {
     code: &'static str,
     /// Whether the same request may succeed later.
     retry: bool,
-    /// The class some front ends tell failures apart by; on the routes that promise it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'static str>,
-    /// The same.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'static str>,
+    /// The same as `detail`.
+    message: &'a str,
+    /// The class some front ends tell failures apart by.
+    error: &'static str,
+    /// The same as `error`.
+    name: &'static str,
     /// What a conflict is with, under its name.
     #[serde(flatten)]
     #[schema(ignore)]
@@ -74,7 +70,6 @@ impl ClientError {
             retry: code.retry(),
             status: code.http_status(),
             existing: None,
-            name: None,
         }
     }
 
@@ -85,24 +80,30 @@ impl ClientError {
         self
     }
 
-    /// Adds the class of the failure to the body of the answer, and its status where the class has another.
-    #[must_use]
-    pub fn named(self, name: &'static str) -> Self {
-        let (code, status) = match name {
-            "ForbiddenError" => (ErrorCode::Forbidden.name(), ErrorCode::Forbidden.http_status()),
-            _ => (self.code, self.status),
-        };
-        Self {
-            code,
-            status,
-            name: Some(name),
-            ..self
+    /// The class some front ends tell failures apart by.
+    pub fn class(&self) -> &'static str {
+        match self.code {
+            "invalid" | "too_large" | "unprocessable" | "unknown_event" => "ValidationError",
+            "unauthenticated" => "UnauthorizedError",
+            "forbidden" => "ForbiddenError",
+            "not_found" => "NotFoundError",
+            "conflict" => "ConflictError",
+            "rate_limited" => "RateLimitError",
+            "unavailable" | "unknown" => "ServiceUnavailableError",
+            _ => "InternalError",
         }
     }
 
-    /// Whether the body tells the class.
-    pub fn is_named(&self) -> bool {
-        self.name.is_some()
+    /// The failure as it must look to the front end of ciphertext: what is not a caller's own conversation is
+    /// forbidden, whether there is one or not.
+    #[must_use]
+    pub fn forbidding(self) -> Self {
+        if self == Self::no_conversation() {
+            let message = "there is no such conversation, or you are not a participant of it";
+            Self::new(ErrorCode::Forbidden, message)
+        } else {
+            self
+        }
     }
 
     /// A payload that is not as documented.
@@ -203,8 +204,9 @@ impl IntoResponse for ClientError {
             detail: &self.message,
             code: self.code,
             retry: self.retry,
-            error: self.name,
-            name: self.name,
+            message: &self.message,
+            error: self.class(),
+            name: self.class(),
             existing: self.existing.iter().cloned().collect(),
         };
         let mut response = (status, axum::Json(body)).into_response();

@@ -39,6 +39,7 @@ pub mod repair;
 pub mod resolver;
 pub mod rest;
 pub mod rooms;
+pub mod served;
 mod signals;
 pub mod socket;
 pub mod users;

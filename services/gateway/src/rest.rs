@@ -1,7 +1,7 @@
 //! HTTP routes. Every route is served under `/api/v1` and `/api`.
 //!
-//! A handler reads its request, asks [`crate::backend`] or sends a command through [`crate::commands`],
-//! and writes the answer with [`crate::dialect::native::json`], or as `encrypted` says.
+//! A handler reads its request, asks [`crate::backend`] or sends a command through [`crate::commands`], and writes
+//! messages, conversations and threads as the [`Caller`]'s representation does.
 
 mod caller;
 mod conversations;
@@ -23,7 +23,7 @@ mod users;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request};
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::from_fn;
 use futures::StreamExt as _;
 use http::{StatusCode, Uri};
 use parlance_proto::v1::ErrorCode;
@@ -37,7 +37,7 @@ use crate::app::Shared;
 use crate::dialect::native::input;
 use crate::error::ClientError;
 
-pub use caller::Caller;
+pub use caller::{Caller, DIALECT};
 use names::{Named, NamedMessage, Names};
 
 /// Room for a message at its limits, doubled for JSON escapes.
@@ -52,8 +52,9 @@ pub fn router(shared: Shared, health: Health) -> Router {
         .method_not_allowed_fallback(async || ClientError::no_method());
     Router::new()
         .nest("/api/v1", routes.clone())
-        .nest("/api", routes.layer(map_response(named::by_status)))
+        .nest("/api", routes)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(named::by_representation))
         .layer(from_fn(spans::traced))
         .with_state(shared.clone())
         .fallback(no_route)

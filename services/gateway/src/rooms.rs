@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::Bus;
-use parlance_proto::v1::{self, Head};
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::ConversationId;
+use parlance_proto::v1::{self, Head, ListState};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
@@ -23,6 +23,7 @@ use crate::dialect::{Answer, Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::History;
 use crate::presence::{Happened, News};
+use crate::served::Served;
 use crate::socket::session::{Session, SessionId};
 pub use members::Members;
 
@@ -35,6 +36,7 @@ const ON_ITS_WAY_MS: i64 = 5_000;
 pub struct Rooms {
     bus: Bus,
     backend: Backend,
+    served: Served,
     linger: Duration,
     table: Arc<Mutex<HashMap<ConversationId, Handle>>>,
     members: Members,
@@ -43,7 +45,7 @@ pub struct Rooms {
 }
 
 /// How a session takes part in a conversation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Following {
     /// Whether the client follows the conversation itself, or only its place in a list.
     pub joined: bool,
@@ -62,10 +64,8 @@ pub struct Missed {
     pub epoch: String,
     /// Receipts with a higher version; `None` for no receipts.
     pub receipts_after: Option<u64>,
-    /// Only what happened after this, in Unix milliseconds; 0 for everything.
-    pub since_ms: i64,
-    /// The client says itself how far it is: it gets all of that, its own messages too. Else `after` is what
-    /// was marked as delivered, and what makes no difference any more is left out.
+    /// The client has everything up to there itself: it gets all of the rest, its own messages too. Else `after` is
+    /// what its user was served or marked, and what makes no difference any more is left out.
     pub exact: bool,
 }
 
@@ -116,18 +116,30 @@ enum Request {
     Detach(SessionId),
     /// The session was told what it had missed while it was held like this.
     CaughtUp(SessionId, u64),
-    /// What a user has not read was counted anew.
-    Counted(UserId, Unread),
+    /// What lists show was looked up anew.
+    Listed(ListState),
     /// The database is at least this far.
     Check { epoch: String, head: Head },
 }
 
+impl Following {
+    /// What a session begins with, and what its client asks for at the same time, in one.
+    pub fn and(self, asked: Self) -> Self {
+        Self {
+            joined: self.joined || asked.joined,
+            unread: asked.unread.or(self.unread),
+            missed: self.missed.or(asked.missed),
+        }
+    }
+}
+
 impl Rooms {
     /// An empty table.
-    pub fn new(bus: Bus, backend: Backend, linger: Duration, news: News) -> Self {
+    pub fn new(bus: Bus, backend: Backend, served: Served, linger: Duration, news: News) -> Self {
         Self {
             bus,
             backend,
+            served,
             linger,
             table: Arc::default(),
             members: Members::new(news),
@@ -147,12 +159,14 @@ impl Rooms {
     ) -> Result<Attached, ClientError> {
         let known = session.is_attached(conversation);
         let (reply, answer) = oneshot::channel();
-        let request = Request::Attach {
-            session: Arc::clone(&session),
-            following,
-            reply,
-        };
-        self.send_or_open(conversation, request);
+        session.begin(conversation, following, |following| {
+            let request = Request::Attach {
+                session: Arc::clone(&session),
+                following,
+                reply,
+            };
+            self.send_or_open(conversation, request);
+        });
         // The room ends without an answer only with the process.
         let attached = answer.await.unwrap_or_else(|_| Err(ClientError::internal()))?;
         if !known {
@@ -215,9 +229,9 @@ impl Rooms {
         self.send(conversation, Request::CaughtUp(session, hold));
     }
 
-    /// What a user has not read was counted anew.
-    fn counted(&self, conversation: ConversationId, user: UserId, unread: Unread) {
-        self.send(conversation, Request::Counted(user, unread));
+    /// What lists show of a conversation was looked up anew.
+    fn listed(&self, conversation: ConversationId, state: ListState) {
+        self.send(conversation, Request::Listed(state));
     }
 
     /// The conversation as its room knows it; `None` where nobody here follows it.

@@ -4,20 +4,22 @@
 //! One subscription serves them all, because notices are as rare as changes of membership, while a
 //! subscription and a task for each user would double what an idle connection costs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use parlance_bus::Bus;
-use parlance_proto::v1::{Membership, Message, MessageHidden, Position, User, UserNotice, user_notice};
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::v1::{
+    ErrorCode, Membership, Message, MessageHidden, Position, User, UserNotice, user_notice,
+};
+use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::commands::actor;
-use crate::dialect::{Backlog, Outbound};
+use crate::dialect::{Backlog, Outbound, Place};
 use crate::rooms::{Following, Missed, Rooms, Unread};
 use crate::socket::session::Session;
 
@@ -58,6 +60,10 @@ struct Belonging {
     unread: Unread,
     /// Latest seq that was marked as delivered; those who come later were delivered what was before them.
     delivered_seq: u64,
+    /// Latest seq that the user was served.
+    served_seq: u64,
+    /// Latest seq up to which a list counted what is unread.
+    listed_seq: u64,
 }
 
 /// Conversations of a user.
@@ -67,6 +73,13 @@ type Conversations = Vec<(ConversationId, Belonging)>;
 pub struct Since(HashMap<ConversationId, Missed>);
 
 impl Since {
+    /// The conversations that are named and are none of these.
+    fn without(&self, conversations: &[(ConversationId, Belonging)]) -> Vec<String> {
+        let known: HashSet<_> = conversations.iter().map(|(id, _)| id).collect();
+        let others = self.0.keys().filter(|id| !known.contains(id));
+        others.map(ToString::to_string).collect()
+    }
+
     /// These positions; those that name no conversation are left out.
     pub fn new(positions: Vec<Position>) -> Self {
         let missed = positions.into_iter().filter_map(|position| {
@@ -75,7 +88,6 @@ impl Since {
                 after: position.seq,
                 epoch: position.epoch,
                 receipts_after: position.receipts_version,
-                since_ms: 0,
                 exact: true,
             };
             Some((id, missed))
@@ -154,7 +166,7 @@ impl Users {
     /// A session that was attached to none of its conversations, or only to some, begins once more: its client speaks
     /// another dialect than was taken for granted.
     pub async fn arrives_again(&self, session: Arc<Session>) {
-        let delivers = session.dialect().backlog() == Backlog::AtConnect;
+        let delivers = session.dialect().backlog() != Backlog::AtJoin;
         let _expected = self.expect(&session.user, delivers).await;
         let conversations = self.lock().get(&session.user).map(Connected::conversations);
         drop(self.begin(session, None, conversations.unwrap_or_default()));
@@ -167,31 +179,61 @@ impl Users {
         since: Option<Arc<Since>>,
         conversations: Conversations,
     ) -> Option<JoinHandle<()>> {
-        if conversations.is_empty() {
+        let left = since
+            .as_ref()
+            .map_or_else(Vec::new, |since| since.without(&conversations));
+        if conversations.is_empty() && left.is_empty() && session.seen_at_ms == 0 {
             return None;
         }
-        let following = move |session: &Session, id: &ConversationId, belonging: &Belonging| {
+        let opening = |(id, belonging): &(ConversationId, Belonging)| {
             let named = since.as_ref().map(|since| since.0.get(id));
-            let delivers = named.is_none() && session.dialect().backlog() == Backlog::AtConnect;
             let missed = match named {
                 Some(named) => named.cloned(),
-                None => delivers.then(|| belonging.undelivered()),
+                None => belonging.missed(session.dialect().backlog()),
             };
-            Following {
+            let following = Following {
                 joined: session.dialect().joins_by_itself() || matches!(named, Some(Some(_))),
                 unread: Some(belonging.unread),
                 missed,
-            }
+            };
+            (*id, following)
         };
+        session.opens(conversations.iter().map(opening).collect());
         let users = self.clone();
         Some(tokio::spawn(async move {
+            users.emit_removals(&session, left).await;
             let session = [session];
-            users.attach(&session, &conversations, following).await;
+            // Whatever it was attached to by its client meanwhile stays as it is.
+            users
+                .attach(&session, &conversations, |_, _, _| Following::default())
+                .await;
             let [session] = session;
             if session.dialect().joins_by_itself() && session.seen_at_ms > 0 {
                 users.rooms.tell_missed_receipts(&session, None).await;
             }
         }))
+    }
+
+    /// Emits that the user was removed from conversations, or that they were deleted, since the user was last seen; and
+    /// which of those that the client names.
+    async fn emit_removals(&self, session: &Session, named: Vec<String>) {
+        if named.is_empty() && session.seen_at_ms == 0 {
+            return;
+        }
+        let me = actor(&session.user, &session.username);
+        let removals = match self.backend.removals(Some(me), session.seen_at_ms, named).await {
+            Ok(removals) => removals.removals,
+            Err(error) => {
+                // A list that is read again, or a sync, shows it too.
+                tracing::debug!(code = error.code, "removals are not emitted");
+                return;
+            }
+        };
+        for removal in removals {
+            if let Ok(id) = removal.conversation_id.parse() {
+                session.tell(Outbound::ConversationRemoved(&Place::unknown(id, removal.number)));
+            }
+        }
     }
 
     /// A session ended.
@@ -271,6 +313,8 @@ impl Users {
                         head_seq: added.head_seq,
                     },
                     delivered_seq: added.head_seq,
+                    served_seq: added.head_seq,
+                    listed_seq: 0,
                 };
                 match connected.conversations.insert(id, belonging) {
                     Some(_) => Step::Nothing,
@@ -345,13 +389,20 @@ impl Users {
         let counts = membership.unread.iter().zip(&membership.head_seqs);
         let belongings = counts
             .zip(&membership.delivered_seqs)
-            .map(|((count, head_seq), delivered_seq)| Belonging {
-                unread: Unread {
-                    count: *count,
-                    head_seq: *head_seq,
+            // A replica of the version before says nothing of these.
+            .zip(membership.served_seqs.iter().chain(std::iter::repeat(&0)))
+            .zip(membership.listed_seqs.iter().chain(std::iter::repeat(&0)))
+            .map(
+                |((((count, head_seq), delivered_seq), served_seq), listed_seq)| Belonging {
+                    unread: Unread {
+                        count: *count,
+                        head_seq: *head_seq,
+                    },
+                    delivered_seq: *delivered_seq,
+                    served_seq: *served_seq,
+                    listed_seq: *listed_seq,
                 },
-                delivered_seq: *delivered_seq,
-            });
+            );
         let ids = membership
             .conversation_ids
             .iter()
@@ -388,8 +439,13 @@ impl Users {
             .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, following, session)| {
                 let rooms = rooms.clone();
                 async move {
-                    if let Err(error) = rooms.attach(id, session, following).await {
-                        tracing::debug!(conversation = %id, code = error.code, "not attached");
+                    let Err(error) = rooms.attach(id, Arc::clone(&session), following).await else {
+                        return;
+                    };
+                    tracing::debug!(conversation = %id, code = error.code, "not attached");
+                    if error.code != ErrorCode::NotFound.name() {
+                        // A client that is not told of one of its conversations must come again.
+                        session.close_transport();
                     }
                 }
             })
@@ -409,12 +465,18 @@ impl Connected {
 }
 
 impl Belonging {
-    /// What the user's clients never said that they got.
-    fn undelivered(&self) -> Missed {
-        Missed {
-            after: self.delivered_seq,
+    /// What a client is emitted of the past when it connects.
+    fn missed(&self, backlog: Backlog) -> Option<Missed> {
+        let after = match backlog {
+            Backlog::UntilMarked => self.delivered_seq,
+            Backlog::AtConnect => self.delivered_seq.max(self.served_seq),
+            Backlog::Uncounted => self.delivered_seq.max(self.served_seq).max(self.listed_seq),
+            Backlog::AtJoin => return None,
+        };
+        Some(Missed {
+            after,
             ..Missed::default()
-        }
+        })
     }
 }
 
@@ -424,7 +486,7 @@ fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging
     Following {
         joined,
         unread: Some(belonging.unread),
-        missed: joined.then(|| belonging.undelivered()),
+        missed: belonging.missed(session.dialect().backlog()).filter(|_| joined),
     }
 }
 

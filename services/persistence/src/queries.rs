@@ -9,6 +9,7 @@ mod page;
 mod presence;
 mod resolve;
 mod rooms;
+mod served;
 mod threads;
 mod users;
 
@@ -184,22 +185,35 @@ impl Queries {
         if let query::Body::ReportPresence(report) = body {
             return Ok(reply::Body::PresenceReported(self.presence.report(report).await?));
         }
+        if let query::Body::ReportServed(report) = body {
+            served::report(&self.database, report).await?;
+            return Ok(reply::Body::ServedReported(v1::ServedReported {}));
+        }
         let mut connection = self.database.reads.acquire().await?;
         let c = &mut *connection;
         Ok(match body {
-            query::Body::ProvisionUser(_) | query::Body::SetName(_) | query::Body::ReportPresence(_) => {
+            query::Body::ProvisionUser(_)
+            | query::Body::SetName(_)
+            | query::Body::ReportPresence(_)
+            | query::Body::ReportServed(_) => {
                 return Err(needs_actor().into());
             }
             query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),
             query::Body::ListPresenceChanges(q) => reply::Body::Presences(presence::changes(c, q).await?),
             query::Body::ListConversations(q) => {
-                reply::Body::Conversations(conversations::list(c, required(viewer)?, q).await?)
+                let viewer = required(viewer)?;
+                let page = conversations::list(c, viewer, q).await?;
+                served::list(&self.database, viewer, &page).await?;
+                reply::Body::Conversations(page)
             }
             query::Body::GetConversation(q) => {
                 reply::Body::Conversation(conversations::get(c, required(viewer)?, &q.conversation_id).await?)
             }
             query::Body::ListMessages(q) => {
-                reply::Body::Messages(messages::list(c, required(viewer)?, q).await?)
+                let viewer = required(viewer)?;
+                let page = messages::list(c, viewer, q).await?;
+                served::page(&self.database, c, viewer, q, &page).await?;
+                reply::Body::Messages(page)
             }
             query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
             query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
@@ -212,6 +226,10 @@ impl Queries {
             query::Body::ListMissedReceipts(q) => {
                 reply::Body::MissedReceipts(rooms::missed_receipts(c, required(viewer)?, q).await?)
             }
+            query::Body::ListRemovals(q) => {
+                reply::Body::Removals(users::removals(c, required(viewer)?, q).await?)
+            }
+            query::Body::GetListState(q) => reply::Body::ListState(rooms::list_state(c, q).await?),
             query::Body::Resolve(q) => reply::Body::Resolved(resolve::resolve(c, q).await?),
             query::Body::GetMessage(q) => reply::Body::Message(messages::get(c, required(viewer)?, q).await?),
             query::Body::ListEdits(q) => reply::Body::Edits(messages::edits(c, required(viewer)?, q).await?),

@@ -21,6 +21,7 @@ pub mod pushes;
 pub mod reactions;
 pub mod receipts;
 pub mod resolve;
+pub mod served;
 pub mod sessions;
 pub mod threads;
 pub mod users;

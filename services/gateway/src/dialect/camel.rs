@@ -42,17 +42,27 @@ struct RoleJson<'a> {
     role: &'static str,
 }
 
+/// A thread.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CamelThread)]
-struct ThreadJson<'a> {
+pub struct ThreadJson<'a> {
     id: &'a str,
+    #[schema(required)]
+    title: Option<&'a str>,
+    #[serde(flatten)]
+    fields: ThreadFields<'a>,
+}
+
+/// What a thread has besides its id and title.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = CamelThreadFields)]
+pub struct ThreadFields<'a> {
     #[serde(rename = "_id")]
     mongo_id: &'a str,
     thread_id: &'a str,
     conversation_id: &'a str,
-    #[schema(required)]
-    title: Option<&'a str>,
     #[schema(required)]
     root_message_id: Option<&'a str>,
     #[schema(required)]
@@ -219,20 +229,28 @@ pub fn role(place: &Place, member: &Participant) -> impl Serialize {
 }
 
 /// A thread that was begun.
-pub fn thread_created(thread: &Thread) -> impl Serialize {
+pub fn thread_created(created: &Thread) -> impl Serialize {
     ThreadCreatedJson {
-        thread: thread_json(thread),
-        fields: thread_json(thread),
+        thread: thread(created),
+        fields: thread(created),
     }
 }
 
-fn thread_json(thread: &Thread) -> ThreadJson<'_> {
+/// A thread.
+pub fn thread(thread: &Thread) -> ThreadJson<'_> {
     ThreadJson {
         id: &thread.id,
+        title: Some(&*thread.title).filter(|title| !title.is_empty()),
+        fields: thread_fields(thread),
+    }
+}
+
+/// A thread without its id and title.
+pub fn thread_fields(thread: &Thread) -> ThreadFields<'_> {
+    ThreadFields {
         mongo_id: &thread.id,
         thread_id: &thread.id,
         conversation_id: &thread.conversation_id,
-        title: Some(&*thread.title).filter(|title| !title.is_empty()),
         root_message_id: thread.root_message_id.as_deref(),
         parent_thread_id: thread.parent_thread_id.as_deref(),
         created_by: &thread.created_by,
@@ -259,10 +277,10 @@ pub fn conversation_changed(conversation: &Conversation) -> impl Serialize {
 }
 
 /// A conversation that is new to this user.
-pub fn conversation(conversation: &Conversation) -> impl Serialize {
+pub fn conversation(conversation: &Conversation, style: union::Style) -> impl Serialize {
     ConversationEventJson {
         conversation_id: &conversation.id,
-        conversation: union::conversation(conversation),
+        conversation: union::conversation(conversation, style),
     }
 }
 
@@ -274,7 +292,7 @@ pub fn named(place: &Place) -> impl Serialize {
 }
 
 /// The ack of an event. Their documents ask for none, so it says success under both usual names.
-pub fn answer(outcome: Result<&Answer, &ClientError>) -> Box<RawValue> {
+pub fn answer(outcome: Result<&Answer, &ClientError>, style: union::Style) -> Box<RawValue> {
     let mut answered = Answered {
         ok: outcome.is_ok(),
         success: outcome.is_ok(),
@@ -283,9 +301,9 @@ pub fn answer(outcome: Result<&Answer, &ClientError>) -> Box<RawValue> {
     match outcome {
         Ok(Answer::Message(message)) => answered.message = Some(union::message(message)),
         Ok(Answer::Conversation(conversation)) => {
-            answered.conversation = Some(union::conversation(conversation));
+            answered.conversation = Some(union::conversation(conversation, style));
         }
-        Ok(Answer::Thread(thread)) => answered.thread = Some(thread_json(thread)),
+        Ok(Answer::Thread(created)) => answered.thread = Some(thread(created)),
         Ok(Answer::Receipt(receipt)) => answered.unread = Some(receipt.unread),
         // Nothing these front ends can ask for is answered with a journal or a page.
         Ok(Answer::Done | Answer::Journal(_) | Answer::Pages(_) | Answer::Presence(_)) => {}

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
 use super::{
-    Action, Answer, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, shape, union,
+    Action, Answer, Backlog, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, shape, union,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -146,6 +146,10 @@ impl Dialect for Chats {
         true
     }
 
+    fn backlog(&self) -> Backlog {
+        Backlog::Uncounted
+    }
+
     fn shows_presence(&self) -> bool {
         true
     }
@@ -249,7 +253,7 @@ impl Dialect for Chats {
     }
 
     fn answer(&self, outcome: Result<&Answer, &ClientError>, _place: Option<&Place>) -> Box<RawValue> {
-        camel::answer(outcome)
+        camel::answer(outcome, union::Style::Chats)
     }
 }
 
@@ -271,7 +275,7 @@ fn user_status<'a>(seen: &'a Presence, status: &'static str) -> UserStatusJson<'
 fn chat(conversation: &Conversation) -> ChatJson<'_> {
     ChatJson {
         chat_id: conversation.id.clone(),
-        chat: Some(union::conversation(conversation)),
+        chat: Some(union::conversation(conversation, union::Style::Chats)),
         participants: None,
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::error::ClientError;
 use crate::limits::Limits;
 
-pub use json::{MessageJson, error_name, message};
+pub use json::{MessageJson, message};
 
 /// See the module.
 #[derive(Debug)]
@@ -73,6 +73,10 @@ impl Dialect for Encrypted {
 
     fn joins_by_itself(&self) -> bool {
         true
+    }
+
+    fn echoes(&self) -> bool {
+        false
     }
 
     fn shows_presence(&self) -> bool {

@@ -23,7 +23,9 @@ pub struct Inbox;
 #[schema(as = InboxConversationUpdated)]
 struct ConversationUpdatedJson<'a> {
     conversation_id: String,
-    last_message: union::MessageJson<'a>,
+    /// What a list shows of it.
+    last_message: &'a str,
+    message: union::MessageJson<'a>,
     #[schema(format = DateTime)]
     timestamp: String,
     unread: u64,
@@ -198,9 +200,10 @@ impl Dialect for Inbox {
             Outbound::ListUpdated {
                 place, last, unread, ..
             } => Frame::new("conversation_updated", &conversation_updated(place, last, unread)),
-            Outbound::ConversationAdded(conversation) => {
-                Frame::new("conversation_created", &camel::conversation(conversation))
-            }
+            Outbound::ConversationAdded(conversation) => Frame::new(
+                "conversation_created",
+                &camel::conversation(conversation, union::Style::Inbox),
+            ),
             Outbound::ConversationChanged(_, conversation) => {
                 Frame::new("conversation_changed", &camel::conversation_changed(conversation))
             }
@@ -232,7 +235,7 @@ impl Dialect for Inbox {
     }
 
     fn answer(&self, outcome: Result<&Answer, &ClientError>, _place: Option<&Place>) -> Box<RawValue> {
-        camel::answer(outcome)
+        camel::answer(outcome, union::Style::Inbox)
     }
 }
 
@@ -266,7 +269,8 @@ fn messages_read<'a>(place: &Place, receipt: &'a ReceiptUpdated) -> MessagesRead
 fn conversation_updated<'a>(place: &Place, last: &'a Message, unread: u64) -> ConversationUpdatedJson<'a> {
     ConversationUpdatedJson {
         conversation_id: place.id.to_string(),
-        last_message: union::message(last),
+        last_message: union::preview(last),
+        message: union::message(last),
         timestamp: shape::time(last.created_at_ms),
         unread,
     }

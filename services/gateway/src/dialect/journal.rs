@@ -51,7 +51,7 @@ struct ContentPayload {
 /// The message table's columns, and what it lacks for messages of other front ends.
 #[derive(Serialize, ToSchema)]
 #[schema(as = JournalMessage)]
-struct MessageJson<'a> {
+pub struct MessageJson<'a> {
     message_id: i64,
     conversation_id: i64,
     sender_id: i64,
@@ -106,9 +106,10 @@ struct JournalJson<'a> {
     version: u64,
 }
 
+/// A conversation.
 #[derive(Serialize, ToSchema)]
 #[schema(as = JournalConversation)]
-struct ConversationJson<'a> {
+pub struct ConversationJson<'a> {
     conversation_id: i64,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -389,7 +390,8 @@ fn content(payload: &RawValue, limits: &Limits) -> Result<String, ClientError> {
     Ok(content)
 }
 
-fn message<'a>(message: &'a Message, place: Option<&Place>) -> MessageJson<'a> {
+/// Writes a message; who gets it and has read it, where its place is at hand.
+pub fn message<'a>(message: &'a Message, place: Option<&Place>) -> MessageJson<'a> {
     let (sender, sender_name) = shape::sender(message);
     let sender_number = message.sender.as_ref().map_or(0, |sender| sender.number);
     let (content, metadata) = shape::readable(message);
@@ -445,7 +447,8 @@ fn journal_json(edited: &JournalEdited) -> JournalJson<'_> {
     }
 }
 
-fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
+/// Writes a conversation.
+pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
     let direct = conversation.kind() != ConversationKind::Group;
     let mut pair: Vec<i64> = conversation.participants.iter().map(participant_number).collect();
     pair.sort_unstable();

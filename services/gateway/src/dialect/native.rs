@@ -298,7 +298,7 @@ impl Dialect for Native {
     }
 
     fn backlog(&self) -> Backlog {
-        Backlog::AtConnect
+        Backlog::UntilMarked
     }
 
     fn shows_presence(&self) -> bool {
@@ -400,9 +400,9 @@ impl Dialect for Native {
             }
             // A client that follows the conversation itself has the message already.
             Outbound::ListUpdated { joined: true, .. } | Outbound::RoomPresence(..) => return Vec::new(),
-            Outbound::ListUpdated { last, unread, .. } => {
-                Frame::new("conversation:updated", &json::list_updated(last, unread))
-            }
+            Outbound::ListUpdated {
+                place, last, unread, ..
+            } => Frame::new("conversation:updated", &json::list_updated(place, last, unread)),
             Outbound::JournalEdited(edited) => Frame::new("journal:updated", &json::journal(edited)),
             Outbound::Presence { seen, .. } => Frame::new("presence:changed", &presence::json(seen)),
             Outbound::Resync {

@@ -32,6 +32,18 @@ pub struct Place {
 }
 
 impl Place {
+    /// A conversation of which nothing but its names is known.
+    pub fn unknown(id: ConversationId, number: i64) -> Self {
+        Self {
+            id,
+            number,
+            kind: ConversationKind::Unspecified,
+            title: String::new(),
+            participants: Vec::new(),
+            head_seq: 0,
+        }
+    }
+
     /// The other participant of a direct conversation.
     pub fn other_than(&self, user: &str) -> Option<&Participant> {
         let direct = self.kind == ConversationKind::Direct;

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use parlance_proto::UserId;
-use parlance_proto::v1::{Event, EventPage, MessageCreated, Presence, PresenceStatus, event};
+use parlance_proto::v1::{
+    Conversation, Event, EventPage, Message, MessageCreated, Presence, PresenceStatus, event,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -45,6 +47,21 @@ pub struct Fixture {
 /// The direct conversation.
 pub fn direct() -> &'static Place {
     &SAMPLES.direct
+}
+
+/// A message in the direct conversation.
+pub fn text() -> &'static Message {
+    &SAMPLES.text
+}
+
+/// Ciphertext in the direct conversation.
+pub fn ciphertext() -> &'static Message {
+    &SAMPLES.ciphertext
+}
+
+/// The direct conversation as one of its participants sees it.
+pub fn conversation() -> &'static Conversation {
+    &SAMPLES.direct_conversation
 }
 
 /// Everything the server may tell, by name.

@@ -1,6 +1,6 @@
 //! The threads dialect: conversations joined by hand, `message:*` with camelCase fields, threads.
 
-use parlance_proto::v1::ErrorCode;
+use parlance_proto::v1::{ErrorCode, Message};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -46,6 +46,26 @@ struct EditPayload {
     message_id: MessageRef,
     #[schema(min_length = 1)]
     content: String,
+}
+
+/// What a list shows of a conversation: a client merges it into what it has.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsListUpdated)]
+struct ListUpdatedJson<'a> {
+    conversation_id: String,
+    conversation: ListedJson<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ThreadsListed)]
+struct ListedJson<'a> {
+    id: String,
+    #[serde(rename = "_id")]
+    mongo_id: String,
+    last_message: union::MessageJson<'a>,
+    unread: u64,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -201,28 +221,44 @@ impl Dialect for Threads {
             Outbound::ConversationChanged(_, conversation) => {
                 one("conversation:updated", &camel::conversation_changed(conversation))
             }
-            Outbound::ConversationAdded(conversation) => {
-                one("conversation:created", &camel::conversation(conversation))
-            }
+            Outbound::ConversationAdded(conversation) => one(
+                "conversation:created",
+                &camel::conversation(conversation, union::Style::Threads),
+            ),
             Outbound::ConversationRemoved(place) => one("conversation:removed", &camel::named(place)),
             Outbound::Failed {
                 event, tag, error, ..
             } => failed(event, tag, error),
-            // The front end has no lists that live, no journals, and no way to be told to begin anew.
-            Outbound::ListUpdated { .. }
-            | Outbound::JournalEdited(_)
-            | Outbound::Presence { .. }
-            | Outbound::Resync { .. } => Vec::new(),
+            // A client that follows the conversation itself has the message already.
+            Outbound::ListUpdated { joined: true, .. } => Vec::new(),
+            Outbound::ListUpdated {
+                place, last, unread, ..
+            } => one("conversation:updated", &list_updated(place, last, unread)),
+            // The front end has no journals, and no way to be told to begin anew.
+            Outbound::JournalEdited(_) | Outbound::Presence { .. } | Outbound::Resync { .. } => Vec::new(),
         }
     }
 
     fn answer(&self, outcome: Result<&Answer, &ClientError>, _place: Option<&Place>) -> Box<RawValue> {
-        camel::answer(outcome)
+        camel::answer(outcome, union::Style::Threads)
     }
 
     fn refusal(&self, _reason: &str) -> String {
         // The front end compares the text.
         "Authentication failed".to_owned()
+    }
+}
+
+fn list_updated<'a>(place: &Place, last: &'a Message, unread: u64) -> ListUpdatedJson<'a> {
+    let id = place.id.to_string();
+    ListUpdatedJson {
+        conversation_id: id.clone(),
+        conversation: ListedJson {
+            id: id.clone(),
+            mongo_id: id,
+            last_message: union::message(last),
+            unread,
+        },
     }
 }
 
@@ -341,8 +377,8 @@ fn told(contract: Contract) -> Contract {
         )
         .tells(
             "conversation:updated",
-            "Title, channel, status or metadata changed.",
-            camel::conversation_changed_shape(),
+            "Title, channel, status or metadata changed; or, where it is not joined, its latest message or what is unread.",
+            camel::conversation_changed_shape().or(Shape::of::<ListUpdatedJson<'_>>()),
         )
         .tells(
             "conversation:removed",

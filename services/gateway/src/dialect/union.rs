@@ -143,11 +143,21 @@ pub struct ConversationJson<'a> {
     status: &'static str,
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
-    participants: Vec<ParticipantJson<'a>>,
+    participants: Participants<'a>,
+    /// The participants as objects, where `participants` holds only their ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    members: Option<Vec<ParticipantJson<'a>>>,
     unread: u64,
     #[serde(rename = "lastMessage")]
     #[schema(required)]
-    last_message: Option<MessageJson<'a>>,
+    last_message: Option<LastMessage<'a>>,
+    /// The last message, where `lastMessage` is only its text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<MessageJson<'a>>,
+    /// When the conversation last moved in its list, where rows are dated by this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    timestamp: Option<String>,
     #[schema(format = DateTime)]
     created_at: String,
     #[serde(rename = "createdAt")]
@@ -158,6 +168,43 @@ pub struct ConversationJson<'a> {
     #[serde(rename = "updatedAt")]
     #[schema(format = DateTime)]
     updated_at_camel: String,
+}
+
+/// What the front ends that share this form read differently in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Participants and the last message are objects.
+    Chats,
+    /// Participants are ids; the objects stand in `members`.
+    Threads,
+    /// The last message is its text, a preview; the object stands in `message`, the time in `timestamp`.
+    Inbox,
+}
+
+/// Ids, or objects.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = UnionParticipants)]
+pub enum Participants<'a> {
+    /// Ids of users.
+    Ids(Vec<&'a str>),
+    /// Users with name and role.
+    Objects(Vec<ParticipantJson<'a>>),
+}
+
+/// A message, or its text.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = UnionLastMessage)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "short-lived; boxing would cost an allocation for each conversation"
+)]
+pub enum LastMessage<'a> {
+    /// What a list shows of it.
+    Preview(&'a str),
+    /// All of it.
+    Message(MessageJson<'a>),
 }
 
 /// A participant.
@@ -247,10 +294,23 @@ pub fn read<'a>(place: &Place, message: &'a str, user: &'a str, at_ms: i64) -> R
     }
 }
 
+/// What a list shows of a message: its text, nothing of ciphertext.
+pub fn preview(message: &Message) -> &str {
+    if message.encrypted { "" } else { &message.content }
+}
+
+/// When a conversation last moved in its list.
+pub fn moved_at(conversation: &Conversation) -> String {
+    let last = conversation.last_message.as_ref();
+    time(last.map_or(conversation.updated_at_ms, |message| message.created_at_ms))
+}
+
 /// Writes a conversation.
-pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
+pub fn conversation(conversation: &Conversation, style: Style) -> ConversationJson<'_> {
     let created_at = time(conversation.created_at_ms);
     let updated_at = time(conversation.updated_at_ms);
+    let last = conversation.last_message.as_ref();
+    let objects = || participants(&conversation.participants);
     ConversationJson {
         id: &conversation.id,
         document_id: &conversation.id,
@@ -259,14 +319,35 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         channel: shape::channel_name(conversation.channel()),
         status: shape::status_name(conversation.status()),
         metadata: shape::metadata(&conversation.metadata_json),
-        participants: participants(&conversation.participants),
+        participants: if style == Style::Threads {
+            Participants::Ids(ids(&conversation.participants))
+        } else {
+            Participants::Objects(objects())
+        },
+        members: (style == Style::Threads).then(objects),
         unread: conversation.unread,
-        last_message: conversation.last_message.as_ref().map(message),
+        last_message: last.map(|last| {
+            if style == Style::Inbox {
+                LastMessage::Preview(preview(last))
+            } else {
+                LastMessage::Message(message(last))
+            }
+        }),
+        message: last.filter(|_| style == Style::Inbox).map(message),
+        timestamp: (style == Style::Inbox).then(|| moved_at(conversation)),
         created_at: created_at.clone(),
         created_at_camel: created_at,
         updated_at: updated_at.clone(),
         updated_at_camel: updated_at,
     }
+}
+
+/// Writes the ids of participants.
+pub fn ids(participants: &[Participant]) -> Vec<&str> {
+    participants
+        .iter()
+        .map(|participant| &*participant.user_id)
+        .collect()
 }
 
 /// Writes participants.

@@ -1,16 +1,25 @@
-//! Who calls a route: the same tokens as on sockets, from the Authorization header only.
+//! Who calls a route, and in which dialect: the same tokens as on sockets, from the Authorization header only.
 
-use axum::extract::FromRequestParts;
-use http::header;
+use axum::Json;
+use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
-use parlance_proto::v1::{Actor, ErrorCode, SenderKind};
-use parlance_proto::{ErrorCodeExt as _, UserId};
+use http::{HeaderMap, HeaderName, header};
+use parlance_proto::v1::{Actor, Conversation, ErrorCode, Message, SenderKind, Thread};
+use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
+use serde_json::value::RawValue;
 
+use super::named::Chosen;
 use crate::app::Shared;
 use crate::auth::{self, AuthError, Identity};
 use crate::commands::{actor, sender_kind};
+use crate::dialect::representation::{Current, Older};
+use crate::dialect::{self, Dialect, Place, Representation};
 use crate::edge::refusals::Refused;
 use crate::error::ClientError;
+use crate::socket::relay::query_value;
+
+/// The header that names the dialect of a request.
+pub const DIALECT: HeaderName = HeaderName::from_static("x-parlance-dialect");
 
 /// A verified and known user.
 #[derive(Debug, Clone)]
@@ -21,6 +30,8 @@ pub struct Caller {
     pub username: String,
     /// A person or an agent.
     pub kind: SenderKind,
+    /// How the caller reads what it is answered with.
+    pub representation: &'static dyn Representation,
 }
 
 impl Caller {
@@ -31,6 +42,50 @@ impl Caller {
             ..actor(&self.user, &self.username)
         }
     }
+
+    /// A message as the caller reads it.
+    pub fn message(&self, message: &Message, place: Option<&Place>) -> Json<Box<RawValue>> {
+        Json(self.representation.message(message, place))
+    }
+
+    /// A conversation as the caller reads it.
+    pub fn conversation(&self, conversation: &Conversation) -> Json<Box<RawValue>> {
+        Json(self.representation.conversation(conversation))
+    }
+
+    /// A thread as the caller reads it.
+    pub fn thread(&self, thread: &Thread) -> Json<Box<RawValue>> {
+        Json(self.representation.thread(thread))
+    }
+
+    /// The conversation of messages with everyone's receipts, where the caller reads them.
+    ///
+    /// # Errors
+    /// It cannot be asked for now.
+    pub async fn place(&self, shared: &Shared, id: ConversationId) -> Result<Option<Place>, ClientError> {
+        if self.representation.shows_receipts() {
+            place(shared, self, id).await.map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// A conversation with everyone's receipts.
+pub(super) async fn place(
+    shared: &Shared,
+    caller: &Caller,
+    id: ConversationId,
+) -> Result<Place, ClientError> {
+    let room = shared.backend.room(Some(caller.actor()), id).await?;
+    Ok(Place {
+        id,
+        number: room.number,
+        kind: room.kind(),
+        title: room.title,
+        participants: room.members,
+        head_seq: room.head_seq,
+    })
 }
 
 impl FromRequestParts<Shared> for Caller {
@@ -39,6 +94,11 @@ impl FromRequestParts<Shared> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
         let identity = bearer(parts, shared).await?;
         shared.limits.admit(&identity.user_id)?;
+        let representation = representation(parts, shared, &identity)?;
+        if let Some(Chosen(chosen)) = parts.extensions.get() {
+            // Set once: nothing but this extractor does.
+            chosen.set(representation).ok();
+        }
         let me = actor(
             &identity.user_id,
             identity.username.as_deref().unwrap_or_default(),
@@ -52,11 +112,44 @@ impl FromRequestParts<Shared> for Caller {
             }
         })?;
         Ok(Self {
-            kind: sender_kind(\&identity, \&known),
+            kind: sender_kind(&identity, &known),
+            representation,
             user: identity.user_id,
             username: known.username,
         })
     }
+}
+
+/// By the query, the header, the token's claim, the page's origin or the default, as on sockets; else by the prefix.
+fn representation(
+    parts: &Parts,
+    shared: &Shared,
+    identity: &Identity,
+) -> Result<&'static dyn Representation, ClientError> {
+    let by_header = || parts.headers.get(DIALECT)?.to_str().ok();
+    if let Some(name) = query_value(&parts.uri, "dialect=").or_else(by_header) {
+        let message = || format!("dialect is none of {}", dialect::names());
+        let dialect = dialect::by_name(name).ok_or_else(|| ClientError::invalid(message()))?;
+        return Ok(dialect);
+    }
+    let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
+    if let Some(dialect) = claimed.or_else(|| mapped(&parts.headers, shared)) {
+        return Ok(dialect);
+    }
+    let default = dialect::by_name(&shared.dialects.default);
+    // `native` is everyone's default as long as nothing else is configured, so it names nothing.
+    if let Some(dialect) = default.filter(|dialect| dialect.name() != dialect::DEFAULT.name()) {
+        return Ok(dialect);
+    }
+    let path = parts.extensions.get::<OriginalUri>();
+    let is_current = path.is_some_and(|OriginalUri(uri)| uri.path().starts_with("/api/v1/"));
+    Ok(if is_current { &Current } else { &Older })
+}
+
+/// The dialect that is configured for the page's origin.
+fn mapped(headers: &HeaderMap, shared: &Shared) -> Option<&'static dyn Dialect> {
+    let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
+    dialect::by_name(shared.dialects.origins.get(origin)?)
 }
 
 /// Who the token in the Authorization header speaks for.

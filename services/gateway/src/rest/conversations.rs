@@ -5,8 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use parlance_proto::v1::{
-    Channel, Conversation, ConversationStatus, DeleteConversation, ListConversations, UpdateConversation,
-    command,
+    Channel, ConversationStatus, DeleteConversation, ListConversations, UpdateConversation, command,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,8 +20,9 @@ use crate::app::Shared;
 use crate::backend::SYNC_EVENTS;
 use crate::dialect::ConversationRef;
 use crate::dialect::native::SyncPayload;
-use crate::dialect::native::json::{self, ConversationJson};
-use crate::dialect::{Answer, UserRef, schema, union};
+use crate::dialect::native::json;
+use crate::dialect::representation::AnyConversation;
+use crate::dialect::{Answer, UserRef, schema};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -86,21 +86,11 @@ struct UpdateBody<'a> {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ConversationList)]
-pub(super) struct ConversationList<'a> {
-    conversations: Vec<ListedJson<'a>>,
+pub(super) struct ConversationList {
+    #[schema(value_type = Vec<AnyConversation<'_>>)]
+    conversations: Vec<Box<RawValue>>,
     #[schema(required)]
     next: Option<String>,
-}
-
-/// A conversation with its latest message in the form of each of two front ends.
-#[derive(Serialize, ToSchema)]
-#[schema(as = ListedConversation)]
-pub(super) struct ListedJson<'a> {
-    #[serde(flatten)]
-    conversation: ConversationJson<'a>,
-    #[serde(rename = "lastMessage")]
-    #[schema(required)]
-    last_message: Option<union::MessageJson<'a>>,
 }
 
 /// The channel of that name.
@@ -133,13 +123,6 @@ fn status(name: &str) -> Result<ConversationStatus, ClientError> {
     }
 }
 
-fn listed(conversation: &Conversation) -> ListedJson<'_> {
-    ListedJson {
-        conversation: json::conversation(conversation),
-        last_message: conversation.last_message.as_ref().map(union::message),
-    }
-}
-
 #[utoipa::path(
     get,
     path = "/conversations",
@@ -148,7 +131,7 @@ fn listed(conversation: &Conversation) -> ListedJson<'_> {
     summary = "Lists the conversations of the caller, the latest first.",
     params(ListQuery, FilterQuery),
     responses(
-        (status = 200, description = "A page; `next` is the cursor of the next one.", body = ConversationList<'_>),
+        (status = 200, description = "A page; `next` is the cursor of the next one.", body = ConversationList),
     ),
 )]
 pub(super) async fn list(
@@ -171,7 +154,11 @@ pub(super) async fn list(
     };
     let page = shared.backend.conversations(Some(caller.actor()), wanted).await?;
     let list = ConversationList {
-        conversations: page.conversations.iter().map(listed).collect(),
+        conversations: page
+            .conversations
+            .iter()
+            .map(|conversation| caller.representation.conversation(conversation))
+            .collect(),
         next: Some(page.next.clone()).filter(|next| !next.is_empty()),
     };
     Ok(Json(list).into_response())
@@ -185,7 +172,7 @@ pub(super) async fn list(
     summary = "Reads a conversation.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     responses(
-        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn read(
@@ -194,7 +181,7 @@ async fn read(
     Named(id): Named,
 ) -> Result<Response, ClientError> {
     let conversation = shared.backend.conversation(Some(caller.actor()), id).await?;
-    Ok(Json(json::conversation(&conversation)).into_response())
+    Ok(caller.conversation(&conversation).into_response())
 }
 
 #[utoipa::path(
@@ -206,7 +193,7 @@ async fn read(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = UpdateBody<'_>,
     responses(
-        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn replace(
@@ -227,7 +214,7 @@ async fn replace(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = UpdateBody<'_>,
     responses(
-        (status = 200, description = "The conversation.", body = ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn update(
@@ -257,7 +244,7 @@ async fn update(
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    Ok(Json(json::conversation(conversation)).into_response())
+    Ok(caller.conversation(conversation).into_response())
 }
 
 #[utoipa::path(

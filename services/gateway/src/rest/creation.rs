@@ -1,6 +1,5 @@
 //! New conversations, on the routes of several front ends.
 
-use axum::Json;
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
 use parlance_proto::v1::{Channel, ConversationKind, CreateConversation, ErrorCode, command};
@@ -16,7 +15,7 @@ use super::conversations::{self, channel};
 use super::{Asked, Body, Caller, asked, is_older, made, parse};
 use crate::app::Shared;
 use crate::commands::{Confirmed, new_id};
-use crate::dialect::native::json;
+use crate::dialect::representation::AnyConversation;
 use crate::dialect::{Answer, UserRef, schema};
 use crate::error::ClientError;
 
@@ -72,7 +71,7 @@ struct CreateBody<'a> {
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
     /// Every participant may change title, status, channel and metadata, and add and remove members. The default
-    /// under `/api` where `type` does not say `group`.
+    /// of dialects without roles where `type` does not say `group`.
     open: Option<bool>,
 }
 
@@ -85,8 +84,8 @@ struct CreateBody<'a> {
     params(DirectQuery),
     request_body = DirectBody,
     responses(
-        (status = 201, description = "It was made now.", body = json::ConversationJson<'_>),
-        (status = 200, description = "It was there.", body = json::ConversationJson<'_>),
+        (status = 201, description = "It was made now.", body = AnyConversation<'_>),
+        (status = 200, description = "It was there.", body = AnyConversation<'_>),
     ),
 )]
 async fn create_direct(
@@ -111,7 +110,7 @@ async fn create_direct(
     let confirmed = execute(&shared, &caller, create).await?;
     // The older route promises a conflict where both users have a conversation already.
     let conflict = confirmed.repeated && !query.ensure && is_older(&uri);
-    created(&confirmed, conflict)
+    created(&caller, &confirmed, conflict)
 }
 
 #[utoipa::path(
@@ -122,7 +121,7 @@ async fn create_direct(
     summary = "Creates a group.",
     request_body = GroupBody,
     responses(
-        (status = 201, description = "It was made.", body = json::ConversationJson<'_>),
+        (status = 201, description = "It was made.", body = AnyConversation<'_>),
     ),
 )]
 async fn create_group(
@@ -141,7 +140,7 @@ async fn create_group(
     if create.participant_ids.is_empty() {
         return Err(nobody());
     }
-    created(&execute(&shared, &caller, create).await?, false)
+    created(&caller, &execute(&shared, &caller, create).await?, false)
 }
 
 /// A direct conversation only where the kind says so: cases of a support desk share their people.
@@ -153,13 +152,12 @@ async fn create_group(
     summary = "Creates a group, or with `type: direct` the one direct conversation with a user.",
     request_body = CreateBody<'_>,
     responses(
-        (status = 201, description = "It was made now.", body = json::ConversationJson<'_>),
-        (status = 200, description = "The direct conversation of these users, which was there.", body = json::ConversationJson<'_>),
+        (status = 201, description = "It was made now.", body = AnyConversation<'_>),
+        (status = 200, description = "The direct conversation of these users, which was there.", body = AnyConversation<'_>),
     ),
 )]
 async fn create(
     State(shared): State<Shared>,
-    OriginalUri(uri): OriginalUri,
     caller: Caller,
     body: Body,
 ) -> Result<Response, ClientError> {
@@ -177,7 +175,7 @@ async fn create(
     {
         return Err(ClientError::invalid("type and channel name two channels"));
     }
-    let open = body.open.unwrap_or(kind.is_none() && is_older(&uri));
+    let open = body.open.unwrap_or(kind.is_none() && caller.representation.is_without_roles());
     let kind = kind.unwrap_or(ConversationKind::Group);
     if kind == ConversationKind::Direct && participant_ids.len() != 1 {
         let message = "a direct conversation has exactly one other participant";
@@ -200,7 +198,7 @@ async fn create(
         open,
         ..CreateConversation::default()
     };
-    created(&execute(&shared, &caller, create).await?, false)
+    created(&caller, &execute(&shared, &caller, create).await?, false)
 }
 
 fn no_kind() -> ClientError {
@@ -252,14 +250,14 @@ async fn execute(
     shared.commands.execute(caller.actor(), id, body).await
 }
 
-fn created(confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
+fn created(caller: &Caller, confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    let json = json::conversation(conversation);
+    let json = caller.conversation(conversation);
     if conflict {
         let error = ClientError::new(ErrorCode::Conflict, "Conversation already exists");
-        return Ok(error.with_existing("conversation", &json).into_response());
+        return Ok(error.with_existing("conversation", &json.0).into_response());
     }
-    Ok((made(confirmed.repeated), Json(json)).into_response())
+    Ok((made(confirmed.repeated), json).into_response())
 }

@@ -6,26 +6,26 @@ use axum::extract::State;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use parlance_proto::ConversationId;
 use parlance_proto::v1::Message;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::caller::place;
 use super::marks::{
     DeleteQuery, EmojiBody, EmojiQuery, StatusBody, delete_message, edit_message, emoji, mark_message,
     react_to,
 };
-use super::messages::{ListQuery, deliver, next};
+use super::messages::{ListQuery, MessageList, deliver, written};
 use super::{Asked, Body, Caller, Named, Names, asked, made, named, parse};
 use crate::app::Shared;
-use crate::dialect::encrypted::{MessageJson, message};
 use crate::dialect::native::input::MessageInput;
 use crate::dialect::place::thread_id;
-use crate::dialect::{ConversationRef, MessageRef, Place};
+use crate::dialect::representation::AnyMessage;
+use crate::dialect::{ConversationRef, MessageRef};
 use crate::error::ClientError;
 use crate::resolver::Found;
 
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(history, edit, delete))
         .routes(routes!(status))
         .routes(routes!(react, take_back))
-        .route_layer(map_response(named::by_class))
+        .route_layer(map_response(named::forbidding))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -69,31 +69,10 @@ struct EditBody {
     content_encrypted: String,
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = EncryptedMessageList)]
-struct HistoryJson<'a> {
-    messages: Vec<MessageJson<'a>>,
-    #[schema(required)]
-    next: Option<u64>,
-}
-
 /// The message a path names, whatever conversation it is in.
 async fn found(shared: &Shared, names: &Names) -> Result<Found, ClientError> {
     let asked = MessageRef::parse(names.text("id"))?;
     shared.resolver.message(None, asked).await
-}
-
-/// The conversation with everyone's receipts.
-async fn place(shared: &Shared, caller: &Caller, id: ConversationId) -> Result<Place, ClientError> {
-    let room = shared.backend.room(Some(caller.actor()), id).await?;
-    Ok(Place {
-        id,
-        number: room.number,
-        kind: room.kind(),
-        title: room.title,
-        participants: room.members,
-        head_seq: room.head_seq,
-    })
 }
 
 /// A message that was changed. That the change is made does not depend on whether its statuses can be told.
@@ -102,7 +81,8 @@ async fn answer(shared: &Shared, caller: &Caller, code: StatusCode, changed: &Me
         Ok(id) => place(shared, caller, id).await.ok(),
         Err(_) => None,
     };
-    (code, Json(message(changed, place.as_ref()))).into_response()
+    let message = caller.representation.ciphertext(changed, place.as_ref());
+    (code, Json(message)).into_response()
 }
 
 #[utoipa::path(
@@ -113,8 +93,8 @@ async fn answer(shared: &Shared, caller: &Caller, code: StatusCode, changed: &Me
     summary = "Sends ciphertext; as plain `content`, a readable message.",
     request_body = SendBody<'_>,
     responses(
-        (status = 201, description = "It was sent now.", body = MessageJson<'_>),
-        (status = 200, description = "It had been sent before.", body = MessageJson<'_>),
+        (status = 201, description = "It was sent now.", body = AnyMessage<'_>),
+        (status = 200, description = "It had been sent before.", body = AnyMessage<'_>),
     ),
 )]
 async fn send(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
@@ -143,7 +123,7 @@ async fn send(State(shared): State<Shared>, caller: Caller, body: Body) -> Resul
     summary = "Reads messages of the conversation that the path names, with their statuses.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ListQuery),
     responses(
-        (status = 200, description = "A page; `next` is the next bound.", body = HistoryJson<'_>),
+        (status = 200, description = "A page; `next` is the next bound.", body = MessageList),
     ),
 )]
 async fn history(
@@ -152,17 +132,12 @@ async fn history(
     Named(id): Named,
     query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
-    let request = asked(query)?.request(id, None)?;
-    let page = shared.backend.messages(Some(caller.actor()), request).await?;
+    let request = asked(query)?.request(&caller, id, None)?;
+    let page = shared.backend.history(caller.actor(), request).await?;
     let place = place(&shared, &caller, id).await?;
-    let history = HistoryJson {
-        messages: page
-            .messages
-            .iter()
-            .map(|sent| message(sent, Some(&place)))
-            .collect(),
-        next: next(&page),
-    };
+    let history = written(&page, |message| {
+        caller.representation.ciphertext(message, Some(&place))
+    });
     Ok(Json(history).into_response())
 }
 
@@ -175,7 +150,7 @@ async fn history(
     params(("id" = MessageRef, Path, description = "The message, by any form of its id.")),
     request_body = EditBody,
     responses(
-        (status = 200, description = "The message.", body = MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn edit(
@@ -199,7 +174,7 @@ async fn edit(
     summary = "Deletes the message that the path names, for all or for the caller.",
     params(("id" = MessageRef, Path, description = "The message, by any form of its id."), DeleteQuery),
     responses(
-        (status = 200, description = "The message as it is left for all.", body = MessageJson<'_>),
+        (status = 200, description = "The message as it is left for all.", body = AnyMessage<'_>),
         (status = 204, description = "It is hidden from the caller."),
     ),
 )]
@@ -228,7 +203,7 @@ async fn delete(
     params(("id" = MessageRef, Path, description = "The message, by any form of its id.")),
     request_body = StatusBody,
     responses(
-        (status = 200, description = "The message.", body = MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn status(
@@ -256,7 +231,7 @@ async fn status(
     params(("id" = MessageRef, Path, description = "The message, by any form of its id.")),
     request_body = EmojiBody,
     responses(
-        (status = 200, description = "The message.", body = MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn react(
@@ -281,7 +256,7 @@ async fn react(
     params(("id" = MessageRef, Path, description = "The message, by any form of its id."), EmojiQuery),
     request_body = Option<EmojiBody>,
     responses(
-        (status = 200, description = "The message.", body = MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn take_back(

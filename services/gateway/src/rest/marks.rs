@@ -14,9 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::messages::answer;
 use super::{Asked, Body, Caller, Named, NamedMessage, asked, parse};
 use crate::app::Shared;
 use crate::dialect::native::{for_me, json};
+use crate::dialect::representation::AnyMessage;
 use crate::dialect::{Answer, ConversationRef, MessageRef, schema};
 use crate::error::ClientError;
 use crate::resolver::Found;
@@ -209,7 +211,7 @@ pub(super) fn emoji(body: &Body, query: EmojiQuery) -> Result<String, ClientErro
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
     request_body = EditBody,
     responses(
-        (status = 200, description = "The message.", body = json::MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn edit(
@@ -220,7 +222,7 @@ async fn edit(
 ) -> Result<Response, ClientError> {
     let body: EditBody = parse(&body)?;
     let message = edit_message(&shared, &caller, found, body.content).await?;
-    Ok(Json(json::message(&message)).into_response())
+    answer(&shared, &caller, &message).await
 }
 
 #[utoipa::path(
@@ -231,7 +233,7 @@ async fn edit(
     summary = "Deletes a message for all, or hides it from the caller.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id."), DeleteQuery),
     responses(
-        (status = 200, description = "The message as it is left for all.", body = json::MessageJson<'_>),
+        (status = 200, description = "The message as it is left for all.", body = AnyMessage<'_>),
         (status = 204, description = "It is hidden from the caller."),
     ),
 )]
@@ -246,7 +248,7 @@ async fn delete(
     if for_me {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(Json(json::message(&message)).into_response())
+    answer(&shared, &caller, &message).await
 }
 
 #[utoipa::path(
@@ -258,7 +260,7 @@ async fn delete(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
     request_body = EmojiBody,
     responses(
-        (status = 200, description = "The message.", body = json::MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn react(
@@ -269,7 +271,7 @@ async fn react(
 ) -> Result<Response, ClientError> {
     let body: EmojiBody = parse(&body)?;
     let message = react_to(&shared, &caller, found, body.emoji, false).await?;
-    Ok(Json(json::message(&message)).into_response())
+    answer(&shared, &caller, &message).await
 }
 
 #[utoipa::path(
@@ -281,7 +283,7 @@ async fn react(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id."), EmojiQuery),
     request_body = Option<EmojiBody>,
     responses(
-        (status = 200, description = "The message.", body = json::MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn take_back(
@@ -293,7 +295,7 @@ async fn take_back(
 ) -> Result<Response, ClientError> {
     let emoji = emoji(&body, asked(query)?)?;
     let message = react_to(&shared, &caller, found, emoji, true).await?;
-    Ok(Json(json::message(&message)).into_response())
+    answer(&shared, &caller, &message).await
 }
 
 #[utoipa::path(

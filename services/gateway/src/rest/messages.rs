@@ -1,7 +1,7 @@
 //! Messages of a conversation: send and read.
 
 use axum::Json;
-use axum::extract::{OriginalUri, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{ListMessages, Message, MessagePage, command};
@@ -12,11 +12,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{Asked, Body, Caller, Named, NamedMessage, asked, is_older, made, page_size, parse};
+use super::{Asked, Body, Caller, Named, NamedMessage, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::dialect::native::input::MessageInput;
-use crate::dialect::native::json::{self, MessageJson};
 use crate::dialect::place::thread_id;
+use crate::dialect::representation::AnyMessage;
+use crate::dialect::shape::time;
 use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
 use crate::socket::send_message;
@@ -68,15 +69,18 @@ pub(super) struct ListQuery {
     /// Those of this thread; also as `threadId`.
     #[serde(alias = "threadId")]
     thread_id: Option<Uuid>,
-    /// Without the messages of threads, where no thread is named; also as `mainLine`. The default under `/api`.
+    /// Without the messages of threads, where no thread is named; also as `mainLine`. The default of dialects
+    /// that read threads beside it.
     #[serde(alias = "mainLine")]
     main_line: Option<bool>,
 }
 
+/// A page of messages as the caller reads them.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MessageList)]
-struct MessageList<'a> {
-    messages: Vec<MessageJson<'a>>,
+pub(super) struct MessageList {
+    #[schema(value_type = Vec<AnyMessage<'static>>)]
+    messages: Vec<Box<RawValue>>,
     #[schema(required)]
     next: Option<u64>,
 }
@@ -114,6 +118,7 @@ impl ListQuery {
     /// The same question to persistence, of that thread where the path names one.
     pub(super) fn request(
         self,
+        caller: &Caller,
         id: ConversationId,
         thread: Option<Uuid>,
     ) -> Result<ListMessages, ClientError> {
@@ -127,6 +132,7 @@ impl ListQuery {
                 .map_or_else(String::new, |id| id.to_string()),
             offset: self.offset,
             main_line: self.main_line.unwrap_or_default(),
+            without_deleted: !caller.representation.keeps_tombstones(),
         })
     }
 }
@@ -148,9 +154,39 @@ pub(super) async fn deliver(
     }
 }
 
-/// The next bound of a page, where there is more.
-pub(super) fn next(page: &MessagePage) -> Option<u64> {
-    Some(page.next).filter(|next| *next != 0)
+/// A message as the caller reads it. That it was sent or changed does not depend on whether its receipts are at hand.
+pub(super) async fn answer(
+    shared: &Shared,
+    caller: &Caller,
+    message: &Message,
+) -> Result<Response, ClientError> {
+    let place = match message.conversation_id.parse() {
+        Ok(id) => caller.place(shared, id).await.ok().flatten(),
+        Err(_) => None,
+    };
+    Ok(caller.message(message, place.as_ref()).into_response())
+}
+
+/// A page of history as the caller reads it.
+pub(super) async fn page(
+    shared: &Shared,
+    caller: &Caller,
+    id: ConversationId,
+    request: ListMessages,
+) -> Result<MessageList, ClientError> {
+    let page = shared.backend.history(caller.actor(), request).await?;
+    let place = caller.place(shared, id).await?;
+    Ok(written(&page, |message| {
+        caller.representation.message(message, place.as_ref())
+    }))
+}
+
+/// A page with its messages written like that.
+pub(super) fn written(page: &MessagePage, write: impl Fn(&Message) -> Box<RawValue>) -> MessageList {
+    MessageList {
+        messages: page.messages.iter().map(write).collect(),
+        next: Some(page.next).filter(|next| *next != 0),
+    }
 }
 
 #[utoipa::path(
@@ -162,8 +198,8 @@ pub(super) fn next(page: &MessagePage) -> Option<u64> {
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = SendBody<'_>,
     responses(
-        (status = 201, description = "It was sent now.", body = MessageJson<'_>),
-        (status = 200, description = "It had been sent before.", body = MessageJson<'_>),
+        (status = 201, description = "It was sent now.", body = AnyMessage<'_>),
+        (status = 200, description = "It had been sent before.", body = AnyMessage<'_>),
     ),
 )]
 async fn send(
@@ -174,7 +210,7 @@ async fn send(
 ) -> Result<Response, ClientError> {
     let body: SendBody = parse(&body)?;
     let (message, repeated) = deliver(&shared, &caller, id, body.input(None)).await?;
-    Ok((made(repeated), Json(json::message(&message))).into_response())
+    Ok((made(repeated), answer(&shared, &caller, &message).await?).into_response())
 }
 
 #[utoipa::path(
@@ -185,26 +221,21 @@ async fn send(
     summary = "Reads messages of a conversation: the latest, or those around a seq.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ListQuery),
     responses(
-        (status = 200, description = "A page; `next` is the next bound.", body = MessageList<'_>),
+        (status = 200, description = "A page; `next` is the next bound.", body = MessageList),
     ),
 )]
 async fn list(
     State(shared): State<Shared>,
-    OriginalUri(uri): OriginalUri,
     caller: Caller,
     Named(id): Named,
     query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
     let mut query = asked(query)?;
-    // The front end with threads shows each beside the main line.
-    query.main_line.get_or_insert(is_older(&uri));
-    let request = query.request(id, None)?;
-    let page = shared.backend.messages(Some(caller.actor()), request).await?;
-    let list = MessageList {
-        messages: page.messages.iter().map(json::message).collect(),
-        next: next(&page),
-    };
-    Ok(Json(list).into_response())
+    query
+        .main_line
+        .get_or_insert(caller.representation.separates_threads());
+    let request = query.request(&caller, id, None)?;
+    Ok(Json(page(&shared, &caller, id, request).await?).into_response())
 }
 
 #[utoipa::path(
@@ -215,7 +246,7 @@ async fn list(
     summary = "Reads a message.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
     responses(
-        (status = 200, description = "The message.", body = MessageJson<'_>),
+        (status = 200, description = "The message.", body = AnyMessage<'_>),
     ),
 )]
 async fn read(
@@ -227,7 +258,7 @@ async fn read(
         .backend
         .message(Some(caller.actor()), found.conversation, found.message)
         .await?;
-    Ok(Json(json::message(&message)).into_response())
+    answer(&shared, &caller, &message).await
 }
 
 #[utoipa::path(
@@ -252,7 +283,7 @@ async fn edits(
         .await?;
     let edits = earlier.edits.iter().map(|edit| EditJson {
         content: &edit.content,
-        at: json::time(edit.at_ms),
+        at: time(edit.at_ms),
     });
     let list = EditList {
         edits: edits.collect(),

@@ -1,33 +1,33 @@
-//! Names of failures beside their codes, for the front ends of the older routes.
+//! Failures as front ends that know no foreign conversation want them: forbidden instead of not found.
 
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use crate::dialect::encrypted::error_name;
+use crate::dialect::Representation;
 use crate::error::ClientError;
 
-/// Names a failure after its status.
-pub(super) async fn by_status(response: Response) -> Response {
-    rename(response, |error| {
-        let forbidden = *error == ClientError::no_conversation();
-        if forbidden {
-            "NotFoundError"
-        } else {
-            error_name(error)
-        }
-    })
-}
+/// How the caller of a request reads what it is answered with, once that is known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Chosen(pub(super) Arc<OnceLock<&'static dyn Representation>>);
 
-/// Names a failure; who is not in a conversation is forbidden to do anything in it.
-pub(super) async fn by_class(response: Response) -> Response {
-    rename(response, error_name)
-}
-
-fn rename(mut response: Response, name: impl FnOnce(&ClientError) -> &'static str) -> Response {
-    match response.extensions_mut().remove::<ClientError>() {
-        Some(error) if !error.is_named() => {
-            let name = name(&error);
-            error.named(name).into_response()
-        }
+/// Answers a request with failures as its caller's representation has them.
+pub(super) async fn by_representation(mut request: Request, next: Next) -> Response {
+    let chosen = Chosen::default();
+    request.extensions_mut().insert(chosen.clone());
+    let response = next.run(request).await;
+    match chosen.0.get() {
+        Some(representation) if representation.forbids_non_members() => forbidding(response).await,
         _ => response,
+    }
+}
+
+/// What a non-member asks for is forbidden.
+pub(super) async fn forbidding(mut response: Response) -> Response {
+    match response.extensions_mut().remove::<ClientError>() {
+        Some(error) => error.forbidding().into_response(),
+        None => response,
     }
 }

@@ -1,6 +1,5 @@
 //! Who belongs to a conversation, and as what.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -15,7 +14,7 @@ use utoipa_axum::routes;
 use super::{Body, Caller, Named, Names, made, parse};
 use crate::app::Shared;
 use crate::commands::Confirmed;
-use crate::dialect::native::json;
+use crate::dialect::representation::AnyConversation;
 use crate::dialect::{Answer, ConversationRef, UserRef, schema};
 use crate::error::ClientError;
 
@@ -124,7 +123,7 @@ pub(super) async fn set_members(
     // More than a page of members cannot be compared.
     shared.limits.participants(present.len())?;
     if !missing.is_empty() {
-        add_members(shared, caller, id, missing, Role::Member).await?;
+        add_members(shared, caller, id, missing, None).await?;
     }
     for user in surplus {
         remove_member(shared, caller, id, user).await?;
@@ -149,11 +148,11 @@ fn role(name: &str) -> Result<Role, ClientError> {
     }
 }
 
-fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientError> {
+fn answer(caller: &Caller, status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientError> {
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    Ok((status, Json(json::conversation(conversation))).into_response())
+    Ok((status, caller.conversation(conversation)).into_response())
 }
 
 #[utoipa::path(
@@ -165,8 +164,8 @@ fn answer(status: StatusCode, confirmed: &Confirmed) -> Result<Response, ClientE
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = AddBody,
     responses(
-        (status = 201, description = "They were added, or have the role now.", body = json::ConversationJson<'_>),
-        (status = 200, description = "Nothing changed: they were participants already.", body = json::ConversationJson<'_>),
+        (status = 201, description = "They were added, or have the role now.", body = AnyConversation<'_>),
+        (status = 200, description = "Nothing changed: they were participants already.", body = AnyConversation<'_>),
     ),
 )]
 async fn add(
@@ -185,7 +184,7 @@ async fn add(
     let users = ids.into_iter().map(|UserRef(id)| id).collect();
     let role = body.role.as_deref().map(role).transpose()?;
     let confirmed = add_members(&shared, &caller, id, users, role).await?;
-    answer(made(confirmed.repeated), &confirmed)
+    answer(&caller, made(confirmed.repeated), &confirmed)
 }
 
 #[utoipa::path(
@@ -197,7 +196,7 @@ async fn add(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("user_id" = String, Path, description = "The user.")),
     request_body = RoleBody,
     responses(
-        (status = 200, description = "The conversation.", body = json::ConversationJson<'_>),
+        (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn change(
@@ -210,7 +209,7 @@ async fn change(
     let body: RoleBody = parse(&body)?;
     let role = role(&body.role)?;
     let confirmed = change_role(&shared, &caller, id, &names.user()?, role).await?;
-    answer(StatusCode::OK, &confirmed)
+    answer(&caller, StatusCode::OK, &confirmed)
 }
 
 #[utoipa::path(

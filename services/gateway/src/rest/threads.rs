@@ -5,18 +5,19 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parlance_proto::v1::{CreateThread, command};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::messages::{ListQuery, SendBody, deliver, next};
+use super::messages::{ListQuery, MessageList, SendBody, answer, deliver, page};
 use super::names::no_thread;
 use super::{Asked, Body, Caller, Named, Names, asked, made, parse};
 use crate::app::Shared;
 use crate::commands::new_id;
-use crate::dialect::native::json::{self, MessageJson, ThreadJson};
 use crate::dialect::place::thread_id;
+use crate::dialect::representation::{AnyMessage, AnyThread, united};
 use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
 
@@ -39,19 +40,20 @@ struct CreateBody {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ThreadList)]
-struct ThreadList<'a> {
-    threads: Vec<ThreadJson<'a>>,
+struct ThreadList {
+    #[schema(value_type = Vec<AnyThread<'static>>)]
+    threads: Vec<Box<RawValue>>,
 }
 
 /// A thread with a page of its messages.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
 #[schema(as = ThreadWithMessages)]
+#[expect(dead_code, reason = "only its schema is used")]
 struct ReadJson<'a> {
     #[serde(flatten)]
-    thread: ThreadJson<'a>,
-    messages: Vec<MessageJson<'a>>,
-    #[schema(required)]
-    next: Option<u64>,
+    thread: AnyThread<'a>,
+    #[serde(flatten)]
+    page: MessageList,
 }
 
 #[utoipa::path(
@@ -63,8 +65,8 @@ struct ReadJson<'a> {
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     request_body = CreateBody,
     responses(
-        (status = 201, description = "It was begun.", body = ThreadJson<'_>),
-        (status = 200, description = "It had been begun by this very request before.", body = ThreadJson<'_>),
+        (status = 201, description = "It was begun.", body = AnyThread<'_>),
+        (status = 200, description = "It had been begun by this very request before.", body = AnyThread<'_>),
     ),
 )]
 async fn create(
@@ -95,7 +97,7 @@ async fn create(
     let Answer::Thread(thread) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    Ok((made(confirmed.repeated), Json(json::thread(thread))).into_response())
+    Ok((made(confirmed.repeated), caller.thread(thread)).into_response())
 }
 
 #[utoipa::path(
@@ -106,7 +108,7 @@ async fn create(
     summary = "Lists the threads of a conversation.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     responses(
-        (status = 200, description = "All threads.", body = ThreadList<'_>),
+        (status = 200, description = "All threads.", body = ThreadList),
     ),
 )]
 async fn list(
@@ -119,7 +121,11 @@ async fn list(
         .threads(Some(caller.actor()), id, String::new())
         .await?;
     let list = ThreadList {
-        threads: found.threads.iter().map(json::thread).collect(),
+        threads: found
+            .threads
+            .iter()
+            .map(|thread| caller.representation.thread(thread))
+            .collect(),
     };
     Ok(Json(list).into_response())
 }
@@ -143,18 +149,14 @@ async fn read(
     query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
     let thread = names.thread()?;
-    let request = asked(query)?.request(id, Some(thread))?;
+    let request = asked(query)?.request(&caller, id, Some(thread))?;
     let found = shared
         .backend
         .threads(Some(caller.actor()), id, thread.to_string())
         .await?;
     let thread = found.threads.first().ok_or_else(no_thread)?;
-    let page = shared.backend.messages(Some(caller.actor()), request).await?;
-    let read = ReadJson {
-        thread: json::thread(thread),
-        messages: page.messages.iter().map(json::message).collect(),
-        next: next(&page),
-    };
+    let page = page(&shared, &caller, id, request).await?;
+    let read = united(&caller.representation.thread(thread), &page);
     Ok(Json(read).into_response())
 }
 
@@ -167,8 +169,8 @@ async fn read(
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("tid" = Uuid, Path, description = "The thread.")),
     request_body = SendBody<'_>,
     responses(
-        (status = 201, description = "It was sent now.", body = MessageJson<'_>),
-        (status = 200, description = "It had been sent before.", body = MessageJson<'_>),
+        (status = 201, description = "It was sent now.", body = AnyMessage<'_>),
+        (status = 200, description = "It had been sent before.", body = AnyMessage<'_>),
     ),
 )]
 async fn send(
@@ -181,5 +183,5 @@ async fn send(
     let thread = names.thread()?;
     let body: SendBody = parse(&body)?;
     let (message, repeated) = deliver(&shared, &caller, id, body.input(Some(thread))).await?;
-    Ok((made(repeated), Json(json::message(&message))).into_response())
+    Ok((made(repeated), answer(&shared, &caller, &message).await?).into_response())
 }

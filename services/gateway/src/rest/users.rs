@@ -22,7 +22,6 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 #[schema(as = UserName)]
 pub(super) struct NameBody {
     /// Shown to others; without anything to see, what the user's tokens say counts again.
-    #[serde(alias = "username")]
     #[schema(max_length = 128)]
     pub(super) name: String,
 }

@@ -7,7 +7,9 @@
 mod audience;
 mod event;
 mod journal;
+mod lists;
 mod replay;
+mod typing;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,9 +18,9 @@ use std::time::Duration;
 
 use parlance_bus::{Subscription, faults};
 use parlance_proto::v1::{
-    self, Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
+    Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
 };
-use parlance_proto::{ConversationId, ErrorCodeExt as _};
+use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -28,10 +30,18 @@ use crate::dialect::{Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::History;
 use crate::socket::session::Session;
-use audience::Audience;
+use audience::{Audience, Stretch};
+use lists::Lists;
+use typing::Typists;
 
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(250);
+/// Pause between two reports of what users were served.
+const SERVED: Duration = Duration::from_millis(100);
+/// The same while clients have not got it yet.
+const SERVED_LATER: Duration = Duration::from_millis(50);
+/// Sessions that are reported at that pace; more are reported as much later.
+const SERVED_AT_ONCE: usize = 50;
 /// Interest spreads between the servers of a NATS cluster with delay, so a young room looks once more.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Events fetched at once when repairing.
@@ -51,6 +61,11 @@ pub(super) struct Room {
     /// Of journals.
     journal: Option<Arc<History>>,
     audience: Audience,
+    lists: Lists,
+    typing: Typists,
+    /// When what users were served is to be reported.
+    report_at: Option<Instant>,
+    reported_at: Option<Instant>,
 }
 
 type Queue = mpsc::UnboundedReceiver<Request>;
@@ -71,16 +86,13 @@ impl Room {
             head_seq: 0,
             receipts_version: 0,
             read_back: 0..0,
-            place: Place {
-                id: conversation,
-                number: 0,
-                kind: v1::ConversationKind::Unspecified,
-                title: String::new(),
-                participants: Vec::new(),
-                head_seq: 0,
-            },
+            place: Place::unknown(conversation, 0),
             journal: None,
             audience: Audience::default(),
+            lists: Lists::default(),
+            typing: Typists::default(),
+            report_at: None,
+            reported_at: None,
         }
     }
 
@@ -156,6 +168,8 @@ impl Room {
                     looked = true;
                     self.catch_up().await;
                 }
+                () = at(self.report_at) => self.report_served(),
+                () = at(self.typing.next_end()) => self.end_typing(),
                 () = at(closing) => {
                     if self.rooms.close(self.conversation, queue) {
                         return;
@@ -180,10 +194,21 @@ impl Room {
                 // Whoever asked has gone; the session detaches by itself.
                 drop(reply.send(outcome));
             }
-            Request::Leave(id) => self.audience.leave(id),
-            Request::Detach(id) => self.audience.detach(id),
-            Request::CaughtUp(id, hold) => self.audience.release(id, hold),
-            Request::Counted(user, unread) => self.audience.set_unread(user.as_str(), unread),
+            Request::Leave(id) => {
+                let served = self.audience.leave(id, self.head_seq);
+                self.report(served);
+            }
+            Request::Detach(id) => {
+                let served = self.audience.detach(id);
+                self.report(served);
+            }
+            Request::CaughtUp(id, hold) => {
+                self.report_soon(Duration::ZERO);
+                if let Some(stretch) = self.audience.release(id, hold, self.head_seq) {
+                    self.start_replay(stretch);
+                }
+            }
+            Request::Listed(state) => self.listed(state),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
     }
@@ -196,28 +221,30 @@ impl Room {
                 return Err(ClientError::no_conversation());
             }
         }
-        let missed = following.missed.clone();
-        let present_from = self
+        let missed = following.missed.as_ref();
+        if missed.is_some_and(|missed| missed.after > self.head_seq) {
+            // It comes from a replica that is ahead of this one.
+            self.catch_up().await;
+        }
+        let missed = self
             .audience
             .attach(Arc::clone(&session), following, self.head_seq);
         session.attached(self.conversation);
-        if let Some(missed) = missed {
-            self.replay(session, missed, present_from).await;
-        }
+        let head_seq = match missed {
+            Some(missed) => self.replay(&session, missed),
+            None => self.head_seq,
+        };
+        self.report_soon(Duration::ZERO);
         Ok(Attached {
-            head_seq: self.head_seq,
+            head_seq,
             epoch: self.epoch.clone(),
             journal: self.journal.clone(),
         })
     }
 
-    /// Has a session told what it missed, and what happens meanwhile after that. Who does not say how far it is
-    /// missed nothing of the time it was connected, whether it had joined then or not.
-    async fn replay(&mut self, session: Arc<Session>, mut missed: Missed, present_from: u64) {
-        if missed.after > self.head_seq {
-            // It comes from a replica that is ahead of this one.
-            self.catch_up().await;
-        }
+    /// Has a session told what it missed, and what happens meanwhile after that. Returns the seq after which it is
+    /// told everything.
+    fn replay(&mut self, session: &Session, mut missed: Missed) -> u64 {
         let other_life = !missed.epoch.is_empty() && missed.epoch != self.epoch;
         let too_far = self.head_seq.saturating_sub(missed.after) > replay::MOST_EXACT;
         if missed.exact && (other_life || missed.after > self.head_seq || too_far) {
@@ -228,29 +255,62 @@ impl Room {
             };
             if !session.dialect().encode(void).is_empty() {
                 session.tell(void);
-                return;
+                return self.head_seq;
             }
             // Without a word for it, it is shown the latest instead.
             missed = Missed::default();
         }
-        let through = if missed.exact { self.head_seq } else { present_from };
-        let behind = through.saturating_sub(missed.after);
+        let goes_on_after = if missed.exact { missed.after } else { self.head_seq };
         let receipts = missed
             .receipts_after
             .is_some_and(|version| version < self.receipts_version);
-        if (behind > 0 || receipts)
-            && let Some(hold) = self.audience.hold(session.id)
+        if (missed.after < self.head_seq || receipts)
+            && let Some(stretch) = self.audience.hold(session.id, missed, self.head_seq)
         {
-            let replay = replay::Replay {
-                hold,
-                rooms: self.rooms.clone(),
-                place: self.place.clone(),
-                dialect: session.dialect(),
-                session,
-                missed,
-                through,
-            };
-            tokio::spawn(replay.run());
+            self.start_replay(stretch);
+        }
+        goes_on_after
+    }
+
+    fn start_replay(&self, stretch: Stretch) {
+        let replay = replay::Replay {
+            rooms: self.rooms.clone(),
+            place: self.place.clone(),
+            dialect: stretch.session.dialect(),
+            stretch,
+        };
+        tokio::spawn(replay.run());
+    }
+
+    /// Users were served this by a session that follows no more.
+    fn report(&self, served: Option<(UserId, u64)>) {
+        if let Some((user, seq)) = served {
+            self.rooms.served.reached(self.conversation, user, seq);
+        }
+    }
+
+    /// Reports what users were served: at once after a pause, else so much after the report before; the more sessions,
+    /// the more rarely. `earliest` is how long it takes at least.
+    fn report_soon(&mut self, earliest: Duration) {
+        if self.report_at.is_some() {
+            return;
+        }
+        let many = u32::try_from(self.audience.len() / SERVED_AT_ONCE).unwrap_or(u32::MAX);
+        let interval = SERVED.saturating_mul(many.saturating_add(1));
+        let soonest = Instant::now() + earliest;
+        let next = self.reported_at.map_or(soonest, |at| at + interval);
+        self.report_at = Some(next.max(soonest));
+    }
+
+    fn report_served(&mut self) {
+        self.report_at = None;
+        self.reported_at = Some(Instant::now());
+        let (served, more) = self.audience.served();
+        for (user, seq) in served {
+            self.rooms.served.reached(self.conversation, user, seq);
+        }
+        if more {
+            self.report_soon(SERVED_LATER);
         }
     }
 
@@ -360,9 +420,12 @@ impl Room {
         reached >= target
     }
 
-    fn pass_on(&self, ephemeral: &Ephemeral) {
+    fn pass_on(&mut self, ephemeral: &Ephemeral) {
         let (outbound, origin) = match &ephemeral.body {
-            Some(ephemeral::Body::Typing(typing)) => (Outbound::Typing(&self.place, typing), &typing.user_id),
+            Some(ephemeral::Body::Typing(typing)) => {
+                self.typing.saw(typing, Instant::now());
+                (Outbound::Typing(&self.place, typing), &typing.user_id)
+            }
             Some(ephemeral::Body::RoomPresence(presence)) => {
                 (Outbound::RoomPresence(&self.place, presence), &presence.user_id)
             }

@@ -83,7 +83,7 @@ enum Cause {
     #[error("unauthenticated: unknown user")]
     UnknownUser,
     /// No dialect of that name.
-    #[error("invalid: unknown dialect")]
+    #[error("invalid: dialect is none of {}", dialect::names())]
     Dialect,
     /// The `auth` of the handshake is not an object with text fields.
     #[error("invalid: malformed auth")]
@@ -195,7 +195,7 @@ async fn admit(
     );
     match shared.backend.provision(Some(me), shared.provision).await {
         Ok(user) => {
-            let delivers = since.is_none() && dialect.backlog() == Backlog::AtConnect;
+            let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
             let expected = shared.users.expect(&identity.user_id, delivers).await;
             prepare(
                 shared,

@@ -102,6 +102,10 @@ impl Handshake {
             self.shared.sessions.close_polling(engine_id);
             return Box::pin(async { Ok(relay::unknown_session()) });
         }
+        let is_poll = poll.is_some();
+        if is_poll {
+            self.shared.sessions.polls(&engine_id);
+        }
         let peer = request.extensions().get::<ConnectInfo<Peer>>().cloned();
         let answer = self.engine.call(slim(request));
         let shared = self.shared.clone();
@@ -109,6 +113,9 @@ impl Handshake {
             let response = answer.await?.map(Body::new);
             if response.status() == StatusCode::OK {
                 shared.relay.answered(&engine_id, poll);
+                if is_poll {
+                    shared.sessions.answered(&engine_id);
+                }
             }
             // A polling session that now has a WebSocket is reached through that from here on.
             if response.status() == StatusCode::SWITCHING_PROTOCOLS

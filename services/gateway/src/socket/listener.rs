@@ -34,6 +34,7 @@ pub struct Wire {
     killed: AtomicBool,
     /// Sessions that ask not to be read from.
     paused: AtomicUsize,
+    blocked: AtomicBool,
     reader: AtomicWaker,
     written: AtomicU64,
     open: Arc<AtomicUsize>,
@@ -101,6 +102,7 @@ impl Accepting {
             wire: Arc::new(Wire {
                 killed: AtomicBool::new(false),
                 paused: AtomicUsize::new(0),
+                blocked: AtomicBool::new(false),
                 reader: AtomicWaker::new(),
                 written: AtomicU64::new(0),
                 open: Arc::clone(&self.open),
@@ -175,6 +177,11 @@ impl Wire {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether a write waits for the kernel: the client, or the way to it, takes no more for now.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
     /// Bytes the kernel has taken over so far, before they were encrypted.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
@@ -195,6 +202,7 @@ impl WireIo {
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        self.wire.blocked.store(result.is_pending(), Ordering::Relaxed);
         if result.is_ready() {
             self.stalled = None;
             return result;

@@ -35,6 +35,8 @@ struct Serving {
     learns: bool,
     /// Attaches the session to its user's conversations.
     arrival: Option<JoinHandle<()>>,
+    /// Conversations in which the client's user began to type.
+    typing_in: HashSet<ConversationId>,
     /// What the client may show of journals it follows or edits.
     journals: HashMap<ConversationId, Shadow>,
     /// When the events arrived that are not carried out yet.
@@ -77,6 +79,7 @@ pub(super) async fn begin(socket: SocketRef) {
         shown_in: HashSet::new(),
         learns,
         arrival,
+        typing_in: HashSet::new(),
         journals: HashMap::new(),
         arrivals: Arc::clone(queue.arrivals()),
         arrived: Instant::now(),
@@ -215,6 +218,9 @@ impl Serving {
     }
 
     async fn end(mut self) {
+        for conversation in std::mem::take(&mut self.typing_in) {
+            self.shows_typing(conversation, false).await;
+        }
         for conversation in std::mem::take(&mut self.shown_in) {
             self.show(conversation, false).await;
         }

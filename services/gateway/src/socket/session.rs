@@ -2,10 +2,10 @@
 //!
 //! Must not know the bus or decide who may see what.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parlance_bus::faults;
 use parlance_proto::v1::SenderKind;
@@ -22,6 +22,7 @@ use super::sessions::Sessions;
 use crate::auth::{Grant, Revocations};
 use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker, encode};
 use crate::error::ClientError;
+use crate::rooms::Following;
 
 /// Names a session towards others; unlike `socket.id` it is no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,10 +66,27 @@ pub struct Session {
     connection: Arc<Connection>,
     occupancy: Mutex<Option<Occupancy>>,
     conversations: Mutex<HashSet<ConversationId>>,
+    /// See [`Session::begin`].
+    openings: Mutex<HashMap<ConversationId, Following>>,
     /// See [`Session::shown_at_ms`].
     shown_at_ms: AtomicI64,
+    /// See [`Session::is_cut`].
+    cut: AtomicBool,
+    /// See [`Session::sends`].
+    sent: Mutex<VecDeque<String>>,
     doubtful: Arc<AtomicBool>,
     max_backlog_bytes: u64,
+}
+
+/// What a client has got of what was emitted to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Everything.
+    All,
+    /// What was emitted before.
+    Before(Instant),
+    /// Not known.
+    Nothing,
 }
 
 /// Where the answer to an event goes.
@@ -113,6 +131,9 @@ const NOTICED_WITHIN_MS: i64 = 60_000;
 /// How long a client may take to leave by itself after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Own messages remembered until their events come.
+const SENT: usize = 64;
+
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Session {
@@ -149,7 +170,10 @@ impl Session {
             occupancy: Mutex::new(Some(connection.occupy())),
             connection,
             conversations: Mutex::default(),
+            openings: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
+            cut: AtomicBool::default(),
+            sent: Mutex::default(),
             doubtful,
             max_backlog_bytes,
         }
@@ -183,6 +207,23 @@ impl Session {
     /// Whether the token it stands on is on the list.
     pub fn is_revoked(&self, revocations: &Revocations) -> bool {
         revocations.includes(&self.user, &lock(&self.grant))
+    }
+
+    /// What the session begins with in each conversation of its user.
+    pub fn opens(&self, openings: HashMap<ConversationId, Following>) {
+        *lock(&self.openings) = openings;
+    }
+
+    /// Attaches the session to a conversation by `attach`. What it begins with there is part of the first such
+    /// request, even where its client joins before the server gets to it: else the backlog and what is live would
+    /// not meet.
+    pub fn begin(&self, conversation: ConversationId, asked: Following, attach: impl FnOnce(Following)) {
+        // Held meanwhile: a second request must not get ahead of the first.
+        let mut openings = lock(&self.openings);
+        attach(match openings.remove(&conversation) {
+            Some(opening) => opening.and(asked),
+            None => asked,
+        });
     }
 
     /// The session is told about this conversation from now on.
@@ -219,6 +260,38 @@ impl Session {
         } else {
             shown
         }
+    }
+
+    /// Whether something was emitted that the engine did not take: nothing after that counts as received.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed) || self.closed.is_cancelled()
+    }
+
+    /// What the client has surely got of what was emitted: over a WebSocket what the kernel took, while polling what
+    /// was emitted before an answer after which it asked again.
+    pub fn received(&self) -> Received {
+        match self.wire() {
+            Some(wire) if wire.is_blocked() => Received::Nothing,
+            Some(_) => Received::All,
+            None => self
+                .sessions
+                .polled_until(&self.engine_id())
+                .map_or(Received::Nothing, Received::Before),
+        }
+    }
+
+    /// The client sends this message and is answered with it.
+    pub fn sends(&self, message_id: &str) {
+        let mut sent = lock(&self.sent);
+        if sent.len() == SENT {
+            sent.pop_front();
+        }
+        sent.push_back(message_id.to_owned());
+    }
+
+    /// Whether this client sent a message and does without its event.
+    pub fn has_sent(&self, message_id: &str) -> bool {
+        lock(&self.sent).iter().any(|sent| sent == message_id)
     }
 
     /// As dialects see it.
@@ -317,6 +390,7 @@ impl Session {
     /// Ends the connection as if the client had gone; stock clients reconnect and catch up.
     pub fn close_transport(&self) {
         self.doubtful.store(true, Ordering::Relaxed);
+        self.cut.store(true, Ordering::Relaxed);
         let engine_id = self.engine_id();
         match self.wire() {
             Some(wire) => wire.kill(),
@@ -374,7 +448,7 @@ impl Session {
     fn failed(&self, error: &SendError) {
         match error {
             SendError::Socket(SocketError::InternalChannelFull) => self.close_slow("packets"),
-            SendError::Socket(SocketError::Closed) => {}
+            SendError::Socket(SocketError::Closed) => self.cut.store(true, Ordering::Relaxed),
             SendError::Serialize(error) => {
                 tracing::error!(%error, "a packet cannot be encoded");
             }
@@ -392,6 +466,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ack {
+    /// Whether the client asked for an answer.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// `None` where the client asked for no answer.
     pub fn new(sender: Option<AckSender>) -> Self {
         Self(sender)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -26,8 +27,22 @@ struct Inner {
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
     /// may be left and entered again.
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
+    /// How far polling clients are, by engine id.
+    polls: Mutex<HashMap<String, Polls>>,
     engine: OnceLock<Engine>,
 }
+
+/// The polls of one client.
+#[derive(Clone, Copy)]
+struct Polls {
+    /// When the latest answer was made.
+    answered_at: Instant,
+    /// When that answer was made which the client surely got, because it asked again.
+    received: Option<Instant>,
+}
+
+/// How long a client that does not poll any more is remembered.
+const POLLS: Duration = Duration::from_secs(120);
 
 impl Sessions {
     /// Tells where polling sessions can be closed.
@@ -57,8 +72,32 @@ impl Sessions {
         lock(&self.inner.upgraded).insert(engine_id.to_owned(), Arc::downgrade(wire));
     }
 
+    /// A client polls: it got the answer before.
+    pub(super) fn polls(&self, engine_id: &str) {
+        if let Some(polls) = lock(&self.inner.polls).get_mut(engine_id) {
+            polls.received = Some(polls.answered_at);
+        }
+    }
+
+    /// A poll was answered.
+    pub(super) fn answered(&self, engine_id: &str) {
+        let mut polls = lock(&self.inner.polls);
+        let received = polls.get(engine_id).and_then(|polls| polls.received);
+        let answered = Polls {
+            answered_at: Instant::now(),
+            received,
+        };
+        polls.insert(engine_id.to_owned(), answered);
+    }
+
+    /// Until when a polling client surely got what was emitted.
+    pub(super) fn polled_until(&self, engine_id: &str) -> Option<Instant> {
+        lock(&self.inner.polls).get(engine_id)?.received
+    }
+
     /// Forgets connections that have ended.
     pub fn tidy(&self) {
+        lock(&self.inner.polls).retain(|_, polls| polls.answered_at.elapsed() < POLLS);
         lock(&self.inner.upgraded).retain(|_, wire| wire.strong_count() > 0);
     }
 

@@ -96,6 +96,22 @@ async fn changes_receipts_and_news_reach_everyone_who_should_know() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_falls_between_the_backlog_and_the_join() {
+    let stack = replicas().await;
+    for transport in [Transport::Websocket, Transport::Polling] {
+        run(&stack, "joining", transport).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_only_append_see_nothing_twice_and_nothing_missing() {
+    let stack = replicas().await;
+    for transport in [Transport::Websocket, Transport::Polling] {
+        run(&stack, "served", transport).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_gets_what_was_missed_once_and_in_order() {
     let stack = replicas().await;
     for transport in [Transport::Websocket, Transport::Polling] {

@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, ConversationKind};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::page::{MAX_BYTES, cut};
 use super::{QueryError, Viewer, head};
 use crate::ingest::work::refuse;
 use crate::store::conversations::{Head, heads};
 use crate::store::events::{self as store, Stretch};
-use crate::store::receipts;
+use crate::store::{receipts, users};
 
 /// Events of one page when the asker says nothing, and at most.
 const DEFAULT_EVENTS: u32 = 100;
@@ -63,7 +64,30 @@ pub(super) async fn sync(
     let mut pages = pages(connection, Some(viewer), &asked, limit(query.limit)).await?;
     receipts(connection, &same, &mut pages).await?;
     pages.extend(other.iter().map(|(head, _)| blank(head, true)));
+    pages.extend(removed(connection, viewer, &ids, &heads).await?);
     Ok(v1::SyncPages { pages })
+}
+
+/// Of those asked for, the conversations that the viewer belongs to no more.
+async fn removed(
+    connection: &mut PgConnection,
+    viewer: &str,
+    asked: &[ConversationId],
+    heads: &HashMap<ConversationId, &Head>,
+) -> Result<Vec<v1::EventPage>, QueryError> {
+    let others = asked.iter().filter(|id| !heads.contains_key(id));
+    let others: Vec<Uuid> = others.map(|id| id.uuid()).collect();
+    if others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let removals = users::removals(connection, viewer, None, &others, MAX_POSITIONS as i64).await?;
+    let page = |removal: v1::Removal| v1::EventPage {
+        conversation_id: removal.conversation_id,
+        complete: true,
+        removed: true,
+        ..v1::EventPage::default()
+    };
+    Ok(removals.into_iter().map(page).collect())
 }
 
 /// The events after each of these seqs in their order, in all no more than `limit` and what one message takes.
@@ -158,6 +182,7 @@ fn blank(head: &Head, resync: bool) -> v1::EventPage {
         resync,
         receipts: Vec::new(),
         receipts_version: None,
+        removed: false,
     }
 }
 

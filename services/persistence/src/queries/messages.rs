@@ -41,16 +41,17 @@ pub(super) async fn list(
         main_line: query.main_line,
         window,
         offset: query.offset,
+        without_deleted: query.without_deleted,
     };
     let mut messages = store::window(connection, stretch, i64::from(limit) + 1).await?;
     if let (Window::After(_), Some(before)) = (window, query.before) {
         messages.retain(|message| message.seq < before);
     }
-    Ok(page(
-        messages,
-        window,
-        usize::try_from(limit).unwrap_or(usize::MAX),
-    ))
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(v1::MessagePage {
+        head_seq: head.seq,
+        ..page(messages, window, limit)
+    })
 }
 
 pub(super) async fn get(
@@ -122,7 +123,11 @@ fn page(mut messages: Vec<v1::Message>, window: Window, limit: usize) -> v1::Mes
         }
     };
     let next = next.map_or(0, |message| message.seq);
-    v1::MessagePage { messages, next }
+    v1::MessagePage {
+        messages,
+        next,
+        head_seq: 0,
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
 use crate::store::{conversations, epoch, journals, participants, receipts as store, users};
 
+/// Users in one question about a list.
+const MAX_USERS: usize = 2_000;
+
 pub(super) async fn get(
     connection: &mut PgConnection,
     viewer: Viewer<'_>,
@@ -76,6 +79,24 @@ pub(super) async fn heads(
         epoch: epoch::current(connection).await?,
         heads,
         users: users::versions(connection, &asked).await?,
+    })
+}
+
+/// What lists show of a conversation: its latest message, and each user's count.
+pub(super) async fn list_state(
+    connection: &mut PgConnection,
+    query: &v1::GetListState,
+) -> Result<v1::ListState, QueryError> {
+    if query.user_ids.len() > MAX_USERS {
+        return Err(refuse(format!("more than {MAX_USERS} users")).into());
+    }
+    // The head first: what the rest is ahead of it is counted once more, and never left out.
+    let head = head(connection, None, &query.conversation_id).await?;
+    let unread = store::unread(connection, head.id, &query.user_ids).await?;
+    Ok(v1::ListState {
+        head_seq: head.seq,
+        last_message: conversations::last_message(connection, head.id).await?,
+        unread,
     })
 }
 

@@ -1,9 +1,10 @@
 //! Making users known, and the sets of conversations they belong to.
 
-use parlance_proto::UserId;
 use parlance_proto::text::shown;
 use parlance_proto::v1::{self, ErrorCode};
+use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{QueryError, Viewer};
 use crate::database::Database;
@@ -12,6 +13,10 @@ use crate::store::users as store;
 
 /// Longest name in characters.
 const NAME_MAX_CHARS: usize = 128;
+/// Conversations named in one question.
+const MAX_CONVERSATIONS: usize = 1_000;
+/// Ended memberships in one answer.
+const MAX_REMOVALS: i64 = 100;
 
 /// Finds or creates the actor. Writes only when something is new: connecting is frequent, renaming is not.
 pub(super) async fn provision(
@@ -78,6 +83,25 @@ pub(super) async fn memberships(
         .collect();
     Ok(v1::Memberships {
         memberships: store::memberships(connection, &asked).await?,
+    })
+}
+
+/// The conversations the viewer belongs to no more.
+pub(super) async fn removals(
+    connection: &mut PgConnection,
+    viewer: &str,
+    query: &v1::ListRemovals,
+) -> Result<v1::Removals, QueryError> {
+    if query.conversation_ids.len() > MAX_CONVERSATIONS {
+        return Err(refuse(format!("more than {MAX_CONVERSATIONS} conversations")).into());
+    }
+    let named = query.conversation_ids.iter();
+    let named: Vec<Uuid> = named
+        .filter_map(|id| Some(id.parse::<ConversationId>().ok()?.uuid()))
+        .collect();
+    let since_ms = Some(query.since_ms).filter(|since| *since > 0);
+    Ok(v1::Removals {
+        removals: store::removals(connection, viewer, since_ms, &named, MAX_REMOVALS).await?,
     })
 }
 

@@ -11,15 +11,19 @@ use uuid::Uuid;
 use super::receipts::unread_messages;
 use super::{messages, metadata_from, millis, participants, seq_from};
 
-/// The seq of the latest message of `c` that `p` did not hide; 0 for none.
+/// The seq of the latest message of `c` that is neither deleted nor hidden by `p`; 0 for none.
 macro_rules! last_message {
     () => {
         "CASE WHEN NOT EXISTS (SELECT FROM hidden_messages h
                                WHERE h.conversation_id = c.conversation_id AND h.user_id = p.user_id
                                  AND h.message_seq = c.last_message_seq)
+               AND NOT EXISTS (SELECT FROM messages d
+                               WHERE d.conversation_id = c.conversation_id AND d.seq = c.last_message_seq
+                                 AND d.deleted_at IS NOT NULL)
               THEN c.last_message_seq
               ELSE coalesce((SELECT m.seq FROM messages m
                              WHERE m.conversation_id = c.conversation_id AND m.seq > c.history_from
+                               AND m.deleted_at IS NULL
                                AND NOT EXISTS (SELECT FROM hidden_messages h
                                                WHERE h.conversation_id = c.conversation_id
                                                  AND h.user_id = p.user_id AND h.message_seq = m.seq)
@@ -48,6 +52,7 @@ struct ViewRow {
     metadata: String,
     delivered_seq: i64,
     open: bool,
+    served_seq: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -129,7 +134,9 @@ pub async fn views(
                 ",
         last_message!(),
         " AS last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
-                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open
+                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open,
+                (SELECT s.seq FROM served s WHERE s.conversation_id = p.conversation_id AND s.user_id = p.user_id)
+                AS served_seq
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
          CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
                              AND x.user_id = asked.user_id LIMIT 1) AS p
@@ -209,6 +216,7 @@ fn view(
         metadata,
         delivered_seq,
         open,
+        served_seq,
     } = row;
     let conversation = v1::Conversation {
         id: conversation_id.to_string(),
@@ -230,8 +238,31 @@ fn view(
         content: None,
         delivered_seq: seq_from(delivered_seq)?,
         open,
+        served_seq: served_seq.map(seq_from).transpose()?,
     };
     Ok((viewer, (ConversationId::from_uuid(conversation_id), conversation)))
+}
+
+/// The latest message of a conversation that is not deleted.
+///
+/// # Errors
+/// [`sqlx::Error`] if a query fails.
+pub async fn last_message(
+    connection: &mut PgConnection,
+    id: ConversationId,
+) -> Result<Option<v1::Message>, sqlx::Error> {
+    let seq: Option<i64> = sqlx::query_scalar(
+        "SELECT m.seq FROM messages m JOIN conversations c USING (conversation_id)
+         WHERE m.conversation_id = $1 AND m.seq > c.history_from AND m.deleted_at IS NULL
+         ORDER BY m.seq DESC LIMIT 1",
+    )
+    .bind(id.uuid())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(seq) = seq else {
+        return Ok(None);
+    };
+    Ok(messages::by_seq(connection, &[(id.uuid(), seq)]).await?.pop())
 }
 
 /// Conversations without participants, unread and last message.

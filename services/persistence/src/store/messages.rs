@@ -185,6 +185,8 @@ pub struct Stretch<'a> {
     pub window: Window,
     /// How many of the nearest to leave out.
     pub offset: u32,
+    /// Leaves out tombstones.
+    pub without_deleted: bool,
 }
 
 /// A window in one direction, in one thread or all.
@@ -198,7 +200,8 @@ macro_rules! window_sql {
               WHERE m.conversation_id = $1 AND m.seq > $2 AND ",
             $side,
             $thread,
-            " AND NOT EXISTS (SELECT FROM hidden_messages h
+            " AND (NOT $9 OR m.deleted_at IS NULL)
+              AND NOT EXISTS (SELECT FROM hidden_messages h
                               WHERE h.conversation_id = m.conversation_id AND h.user_id = $4 AND h.message_seq = m.seq)
               ORDER BY m.seq ",
             $order,
@@ -245,6 +248,7 @@ pub async fn window(
         .bind(i64::from(stretch.offset))
         .bind(stretch.thread)
         .bind(stretch.main_line)
+        .bind(stretch.without_deleted)
         .fetch_all(&mut *connection)
         .await?;
     let mut messages = whole(connection, rows).await?;

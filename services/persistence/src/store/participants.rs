@@ -89,7 +89,7 @@ pub(super) async fn write(connection: &mut PgConnection, effects: &Effects) -> R
     if !effects.left.is_empty() {
         let left = &effects.left;
         sqlx::query(
-            "UPDATE participants p SET left_seq = new.left_seq
+            "UPDATE participants p SET left_seq = new.left_seq, left_at = now()
              FROM unnest($1::uuid[], $2::text[], $3::int8[]) AS new (conversation_id, user_id, left_seq)
              WHERE p.conversation_id = new.conversation_id AND p.user_id = new.user_id",
         )

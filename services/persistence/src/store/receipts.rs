@@ -308,6 +308,36 @@ async fn store(
     Ok(())
 }
 
+/// What of a conversation these of its participants have not read.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn unread(
+    connection: &mut PgConnection,
+    conversation: ConversationId,
+    users: &[String],
+) -> Result<Vec<v1::UnreadCount>, sqlx::Error> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(concat!(
+        "SELECT p.user_id, n.unread FROM unnest($2::text[]) AS asked (user_id)
+         CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = $1
+                             AND x.user_id = asked.user_id LIMIT 1) AS p
+         CROSS JOIN ",
+        unread_messages!(),
+        " WHERE p.left_seq IS NULL"
+    ))
+    .bind(conversation.uuid())
+    .bind(users)
+    .fetch_all(connection)
+    .await?;
+    let count = |(user_id, unread)| {
+        Ok(v1::UnreadCount {
+            user_id,
+            unread: seq_from(unread)?,
+        })
+    };
+    rows.into_iter().map(count).collect()
+}
+
 /// Receipts of current participants that changed after a version of their conversation, oldest change first,
 /// at most [`MAX_AFTER`] of each.
 ///

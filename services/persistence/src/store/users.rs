@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::receipts::unread_messages;
-use super::{millis, seq_from};
+use super::{from_millis, millis, seq_from};
 use crate::ingest::tell::Unnamed;
 
 #[derive(sqlx::FromRow)]
@@ -38,6 +38,8 @@ struct MembershipRow {
     unread: Vec<i64>,
     heads: Vec<i64>,
     delivered: Vec<i64>,
+    served: Vec<i64>,
+    listed: Vec<i64>,
 }
 
 impl TryFrom<UserRow> for Known {
@@ -196,14 +198,18 @@ pub async fn memberships(
 ) -> Result<Vec<v1::Membership>, sqlx::Error> {
     // One statement, one snapshot: the set is exactly the version's.
     let rows: Vec<MembershipRow> = sqlx::query_as(concat!(
-        "SELECT u.user_id, u.memberships_version, m.conversations, m.unread, m.heads, m.delivered
+        "SELECT u.user_id, u.memberships_version, m.conversations, m.unread, m.heads, m.delivered, m.served, m.listed
          FROM users u
          CROSS JOIN LATERAL
               (SELECT coalesce(array_agg(c.conversation_id ORDER BY c.conversation_id), '{}') AS conversations,
                       coalesce(array_agg(n.unread ORDER BY c.conversation_id), '{}') AS unread,
                       coalesce(array_agg(c.head_seq ORDER BY c.conversation_id), '{}') AS heads,
-                      coalesce(array_agg(p.delivered_seq ORDER BY c.conversation_id), '{}') AS delivered
-               FROM participants p JOIN conversations c USING (conversation_id) CROSS JOIN ",
+                      coalesce(array_agg(p.delivered_seq ORDER BY c.conversation_id), '{}') AS delivered,
+                      coalesce(array_agg(coalesce(s.seq, 0) ORDER BY c.conversation_id), '{}') AS served,
+                      coalesce(array_agg(coalesce(s.listed_seq, 0) ORDER BY c.conversation_id), '{}') AS listed
+               FROM participants p JOIN conversations c USING (conversation_id)
+               LEFT JOIN served s ON s.conversation_id = p.conversation_id AND s.user_id = p.user_id
+               CROSS JOIN ",
         unread_messages!(),
         " WHERE p.user_id = u.user_id AND p.left_seq IS NULL AND c.kind <> 3) AS m
          WHERE u.user_id = ANY($1) AND u.deleted_at IS NULL"
@@ -220,6 +226,8 @@ pub async fn memberships(
                  unread,
                  heads,
                  delivered,
+                 served,
+                 listed,
              }| {
                 Ok(v1::Membership {
                     user_id,
@@ -228,8 +236,40 @@ pub async fn memberships(
                     unread: unread.into_iter().map(seq_from).collect::<Result<_, _>>()?,
                     head_seqs: heads.into_iter().map(seq_from).collect::<Result<_, _>>()?,
                     delivered_seqs: delivered.into_iter().map(seq_from).collect::<Result<_, _>>()?,
+                    served_seqs: served.into_iter().map(seq_from).collect::<Result<_, _>>()?,
+                    listed_seqs: listed.into_iter().map(seq_from).collect::<Result<_, _>>()?,
                 })
             },
         )
         .collect()
+}
+
+/// Memberships of a user that ended since, or at any time in these conversations: the latest, at most `max`.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn removals(
+    connection: &mut PgConnection,
+    user: &str,
+    since_ms: Option<i64>,
+    conversations: &[Uuid],
+    max: i64,
+) -> Result<Vec<v1::Removal>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT p.conversation_id, c.number FROM participants p JOIN conversations c USING (conversation_id)
+         WHERE p.user_id = $1 AND p.left_seq IS NOT NULL AND c.kind <> 3
+           AND (p.left_at >= $2 OR p.conversation_id = ANY($3))
+         ORDER BY p.left_at DESC NULLS LAST LIMIT $4",
+    )
+    .bind(user)
+    .bind(since_ms.map(from_millis))
+    .bind(conversations)
+    .bind(max)
+    .fetch_all(connection)
+    .await?;
+    let removal = |(id, number): (Uuid, i64)| v1::Removal {
+        conversation_id: id.to_string(),
+        number,
+    };
+    Ok(rows.into_iter().map(removal).collect())
 }

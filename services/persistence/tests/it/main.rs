@@ -15,6 +15,7 @@ mod presence;
 mod pushes;
 mod queries;
 mod receipts;
+mod served;
 mod service;
 mod startup;
 mod works;

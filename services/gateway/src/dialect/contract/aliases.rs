@@ -78,7 +78,6 @@ pub(super) const ALIASES: &[(&str, &str, &[&str])] = &[
     ("ThreadsReactPayload", "messageId", &["message_id"]),
     ("ThreadsSwitchThreadPayload", "threadId", &["thread_id"]),
     ("TypingParts", "isTyping", &["is_typing"]),
-    ("UserName", "name", &["username"]),
     ("Whereabouts", "chatId", &["chat_id"]),
     ("Whereabouts", "conversationId", &["conversation_id"]),
 ];

@@ -12,9 +12,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::dialect::contract::{Contract, Shape};
-use crate::dialect::native::json as native;
 use crate::dialect::shape::{self, metadata, role_name, time, type_name};
-use crate::dialect::{Answer, Place, camel, encode, payload};
+use crate::dialect::{Answer, Place, camel, encode, payload, wide};
 use crate::error::ClientError;
 
 /// A message.
@@ -158,7 +157,7 @@ pub struct ConversationEventJson<'a> {
     #[serde(rename = "conversationId")]
     conversation_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    conversation: Option<native::ConversationJson<'a>>,
+    conversation: Option<wide::ConversationJson<'a>>,
     /// All there are now, where they changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     participants: Option<Vec<ParticipantJson<'a>>>,
@@ -188,6 +187,8 @@ struct FailedJson<'a> {
 pub struct FailedEventJson<'a> {
     #[serde(flatten)]
     failed: FailedJson<'a>,
+    /// What went wrong, as text that can be shown.
+    error: &'a str,
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = crate::dialect::schema::tag)]
@@ -200,8 +201,15 @@ struct AnswerJson<'a> {
     success: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<MessageJson<'a>>,
+    /// What went wrong, as text that can be shown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<FailedJson<'a>>,
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::dialect::schema::error_code)]
+    code: Option<&'static str>,
+    /// The whole failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<FailedJson<'a>>,
 }
 
 /// All events.
@@ -304,9 +312,11 @@ fn told(contract: Contract) -> Contract {
 
 fn ack(fields: &[&str]) -> Shape {
     let answer = || Shape::of::<AnswerJson<'_>>();
-    answer()
-        .answering("success", true, fields)
-        .or(answer().answering("success", false, &["error"]))
+    answer().answering("success", true, fields).or(answer().answering(
+        "success",
+        false,
+        &["error", "code", "details"],
+    ))
 }
 
 /// A message, with how far it has come to each recipient where they are known.
@@ -406,7 +416,7 @@ pub fn typing<'a>(place: &Place, typing: &'a Typing) -> TypingJson<'a> {
 pub fn conversation(conversation: &Conversation) -> ConversationEventJson<'_> {
     ConversationEventJson {
         conversation_id: conversation.id.clone(),
-        conversation: Some(native::conversation(conversation)),
+        conversation: Some(wide::conversation(conversation, wide::Style::Encrypted)),
         participants: None,
     }
 }
@@ -443,6 +453,7 @@ pub fn removed(place: &Place) -> ConversationEventJson<'static> {
 pub fn failed_event<'a>(event: &'a str, tag: Option<&str>, error: &'a ClientError) -> FailedEventJson<'a> {
     FailedEventJson {
         failed: failed(error),
+        error: &error.message,
         event,
         temp_id: tag.map(payload::tag),
     }
@@ -466,7 +477,11 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> 
             | Answer::Pages(_)
             | Answer::Presence(_),
         ) => {}
-        Err(error) => answer.error = Some(failed(error)),
+        Err(error) => {
+            answer.error = Some(&error.message);
+            answer.code = Some(error.code);
+            answer.details = Some(failed(error));
+        }
     }
     encode(&answer)
 }
@@ -478,18 +493,12 @@ fn failed(error: &ClientError) -> FailedJson<'_> {
     }
 }
 
-/// The class of a failure as this front end tells them apart. Who is not in a conversation is not told whether
-/// there is one: both are forbidden.
-pub fn error_name(error: &ClientError) -> &'static str {
-    match error.code {
-        "not_found" if *error == ClientError::no_conversation() => "ForbiddenError",
-        "invalid" | "too_large" | "unprocessable" | "unknown_event" => "ValidationError",
-        "unauthenticated" => "UnauthorizedError",
-        "forbidden" => "ForbiddenError",
-        "not_found" => "NotFoundError",
-        "conflict" => "ConflictError",
-        "rate_limited" => "RateLimitError",
-        "unavailable" | "unknown" => "ServiceUnavailableError",
-        _ => "InternalError",
+/// The class of a failure as this front end tells them apart. A non-member does not learn whether there is a
+/// conversation: both are forbidden.
+fn error_name(error: &ClientError) -> &'static str {
+    if *error == ClientError::no_conversation() {
+        "ForbiddenError"
+    } else {
+        error.class()
     }
 }

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::presence;
+use crate::dialect::Place;
 pub use log::{EventJson, EventPageJson, SyncJson, event_page, sync};
 
 /// A message as clients see it.
@@ -51,16 +52,18 @@ pub struct MessageJson<'a> {
     reactions: Vec<ReactionJson<'a>>,
 }
 
+/// Who sent a message.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sender)]
-pub(super) struct SenderJson<'a> {
+pub struct SenderJson<'a> {
     id: &'a str,
     username: &'a str,
 }
 
+/// One user's mark.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Reaction)]
-pub(super) struct ReactionJson<'a> {
+pub struct ReactionJson<'a> {
     user_id: &'a str,
     emoji: &'a str,
 }
@@ -94,9 +97,10 @@ pub struct ConversationJson<'a> {
     created_by: &'a str,
 }
 
+/// A participant as clients see one.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Participant)]
-pub(super) struct ParticipantJson<'a> {
+pub struct ParticipantJson<'a> {
     user_id: &'a str,
     username: &'a str,
     #[schema(schema_with = crate::dialect::schema::role)]
@@ -314,7 +318,7 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
             ConversationKind::Direct | ConversationKind::Unspecified => "direct",
         },
         title: Some(conversation.title.as_str()).filter(|title| !title.is_empty()),
-        participants: conversation.participants.iter().map(participant).collect(),
+        participants: participants(&conversation.participants),
         head_seq: conversation.head_seq,
         epoch: &conversation.epoch,
         unread: conversation.unread,
@@ -326,6 +330,11 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         metadata: metadata(&conversation.metadata_json),
         created_by: &conversation.created_by,
     }
+}
+
+/// Writes participants.
+pub fn participants(participants: &[Participant]) -> Vec<ParticipantJson<'_>> {
+    participants.iter().map(participant).collect()
 }
 
 fn participant(participant: &Participant) -> ParticipantJson<'_> {
@@ -485,10 +494,10 @@ pub fn typing(conversation: ConversationId, typing: &Typing) -> impl Serialize {
 }
 
 /// Writes the latest message of a conversation for a list of conversations.
-pub fn list_updated(last: &Message, unread: u64) -> impl Serialize {
+pub fn list_updated(place: &Place, last: &Message, unread: u64) -> impl Serialize {
     ListUpdatedJson {
         conversation_id: &last.conversation_id,
-        head_seq: last.seq,
+        head_seq: place.head_seq,
         updated_at: time(last.created_at_ms),
         unread,
         last_message: message(last),

@@ -2,19 +2,23 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parlance_bus::faults;
 use parlance_proto::v1::Message;
 use parlance_proto::{ConversationId, UserId};
 
+use crate::dialect::Backlog;
 use crate::dialect::{Frame, Outbound, Place};
 use crate::rooms::frames::Frames;
-use crate::rooms::{Following, Unread};
-use crate::socket::session::{Session, SessionId};
+use crate::rooms::{Following, Missed, Unread};
+use crate::socket::session::{Received, Session, SessionId};
 
 /// Bytes that may wait for a session in one room while it is told what it missed; it comes back and is told all
 /// in one if there are more.
 const MAX_WAITING: usize = 1 << 20;
+/// Emissions remembered, to know what a polling client has got.
+const EMISSIONS: usize = 256;
 /// Messages remembered, so that a count made a moment ago can be brought up to date.
 const RECENT: usize = 64;
 
@@ -25,15 +29,33 @@ type Joined = bool;
 struct Listener {
     session: Arc<Session>,
     joined: Joined,
-    /// The head when it was attached.
-    present_from: u64,
+    /// The seq after which it goes on: up to there its client has got everything, or will from the replay under
+    /// way. `None` where it has begun nothing here yet.
+    position: Option<u64>,
+    /// The seq up to which its user is known to be served.
+    reported: u64,
+    /// When a replay to it ended.
+    replayed_at: Option<Instant>,
     /// While it is told what it missed: what comes after that.
     waiting: Option<Waiting>,
+}
+
+/// Events to be replayed to a session.
+pub(super) struct Stretch {
+    pub session: Arc<Session>,
+    /// From where on.
+    pub missed: Missed,
+    /// The last seq.
+    pub through: u64,
+    /// What releases the session when they are.
+    pub hold: u64,
 }
 
 #[derive(Default)]
 struct Waiting {
     hold: u64,
+    /// What is to be replayed after that, up to which seq.
+    next: Option<(Missed, u64)>,
     frames: Vec<Frame>,
     bytes: usize,
 }
@@ -47,15 +69,25 @@ pub(super) struct Audience {
     unread: HashMap<String, Unread>,
     /// The latest messages: seq and sender.
     recent: VecDeque<(u64, String)>,
+    emissions: Emissions,
 }
+
+/// When the latest events were emitted, with their seqs.
+#[derive(Default)]
+struct Emissions(VecDeque<(Instant, u64)>);
 
 impl Audience {
     pub(super) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    /// Returns the head when the session was attached first.
-    pub(super) fn attach(&mut self, session: Arc<Session>, following: Following, head_seq: u64) -> u64 {
+    /// Attaches a session at this head. Returns what must be replayed to it, from where its client ends.
+    pub(super) fn attach(
+        &mut self,
+        session: Arc<Session>,
+        following: Following,
+        head_seq: u64,
+    ) -> Option<Missed> {
         if let Some(unread) = following.unread
             && !self.unread.contains_key(session.user.as_str())
         {
@@ -64,18 +96,20 @@ impl Audience {
         let listener = self.sessions.entry(session.id).or_insert(Listener {
             session,
             joined: false,
-            present_from: head_seq,
+            position: None,
+            reported: 0,
+            replayed_at: None,
             waiting: None,
         });
-        listener.joined |= following.joined;
-        listener.present_from
+        listener.attach(&following, head_seq)
     }
 
-    /// Keeps back what the session would be told, until it is released with the number returned. `None` where
-    /// that is so already.
-    pub(super) fn hold(&mut self, id: SessionId) -> Option<u64> {
+    /// Keeps back what the session would be told until it was replayed what is returned; where a replay is under
+    /// way, this one comes after it.
+    pub(super) fn hold(&mut self, id: SessionId, missed: Missed, through: u64) -> Option<Stretch> {
         let listener = self.sessions.get_mut(&id)?;
-        if listener.waiting.is_some() {
+        if let Some(waiting) = &mut listener.waiting {
+            waiting.next = Some((missed, through));
             return None;
         }
         self.holds += 1;
@@ -83,21 +117,33 @@ impl Audience {
             hold: self.holds,
             ..Waiting::default()
         });
-        Some(self.holds)
+        Some(Stretch {
+            session: Arc::clone(&listener.session),
+            missed,
+            through,
+            hold: self.holds,
+        })
     }
 
-    /// Tells the session what was kept back, and everything else from now on.
-    pub(super) fn release(&mut self, id: SessionId, hold: u64) {
-        let listener = self.sessions.get_mut(&id);
-        let held = |listener: &&mut Listener| {
-            listener
-                .waiting
-                .as_ref()
-                .is_some_and(|waiting| waiting.hold == hold)
-        };
-        if let Some(listener) = listener.filter(held) {
+    /// Tells the session what was kept back, and everything else from now on; unless there is more to replay, which
+    /// is returned.
+    pub(super) fn release(&mut self, id: SessionId, hold: u64, head_seq: u64) -> Option<Stretch> {
+        let listener = self.sessions.get_mut(&id)?;
+        let waiting = listener.waiting.as_mut().filter(|waiting| waiting.hold == hold)?;
+        let Some((missed, through)) = waiting.next.take() else {
             listener.release();
-        }
+            listener.emitted(head_seq);
+            listener.replayed_at = Some(Instant::now());
+            return None;
+        };
+        self.holds += 1;
+        waiting.hold = self.holds;
+        Some(Stretch {
+            session: Arc::clone(&listener.session),
+            missed,
+            through,
+            hold: self.holds,
+        })
     }
 
     /// Whoever has a session here.
@@ -106,21 +152,46 @@ impl Audience {
         sessions.map(|listener| listener.session.user.clone()).collect()
     }
 
-    pub(super) fn leave(&mut self, id: SessionId) {
-        if let Some(listener) = self.sessions.get_mut(&id) {
-            listener.joined = false;
-        }
+    /// The session follows only the conversation's place in a list any more. Clients that only append go on from
+    /// here when they join again; others ask for what they want.
+    /// Returns what its user was served by it and is not reported.
+    pub(super) fn leave(&mut self, id: SessionId, head_seq: u64) -> Option<(UserId, u64)> {
+        let listener = self.sessions.get_mut(&id).filter(|listener| listener.joined)?;
+        let served = listener.served(&self.emissions);
+        listener.joined = false;
+        let appends = listener.session.dialect().backlog() == Backlog::AtJoin;
+        listener.position = appends.then_some(head_seq);
+        served
     }
 
-    pub(super) fn detach(&mut self, id: SessionId) {
-        if let Some(Listener { session: gone, .. }) = self.sessions.remove(&id)
-            && !self
-                .sessions
-                .values()
-                .any(|listener| listener.session.user == gone.user)
+    /// The session has ended. Returns what its user was served by it and is not reported.
+    pub(super) fn detach(&mut self, id: SessionId) -> Option<(UserId, u64)> {
+        let mut gone = self.sessions.remove(&id)?;
+        let user = gone.session.user.clone();
+        if !self
+            .sessions
+            .values()
+            .any(|listener| listener.session.user == user)
         {
-            self.unread.remove(gone.user.as_str());
+            self.unread.remove(user.as_str());
         }
+        gone.served(&self.emissions)
+    }
+
+    /// What users were served and is not reported; and whether there is more that their clients may not have got yet.
+    pub(super) fn served(&mut self) -> (Vec<(UserId, u64)>, bool) {
+        let mut served = Vec::new();
+        let mut more = false;
+        for listener in self.sessions.values_mut().filter(|listener| listener.is_ahead()) {
+            served.extend(listener.served(&self.emissions));
+            more |= listener.is_ahead() && !listener.session.is_cut();
+        }
+        (served, more)
+    }
+
+    /// How many sessions are attached.
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
     }
 
     pub(super) fn detach_all(&mut self, conversation: ConversationId) {
@@ -150,13 +221,26 @@ impl Audience {
         self.tell(outbound, |_, joined| joined);
     }
 
-    /// Those who follow the conversation itself were told of an event that was committed then.
-    pub(super) fn shown(&self, at_ms: i64) {
-        for listener in self.sessions.values() {
+    /// Those who follow the conversation itself were emitted the event of this seq, which was committed then.
+    pub(super) fn emitted(&mut self, seq: u64, at_ms: i64) {
+        self.emissions.push(Instant::now(), seq);
+        for listener in self.sessions.values_mut() {
             if listener.joined && listener.waiting.is_none() {
                 listener.session.shown(at_ms);
+                listener.emitted(seq);
             }
         }
+    }
+
+    /// Tells those who follow the conversation itself of a message; not the client that sent it, where its dialect
+    /// answers with the message instead.
+    pub(super) fn tell_created(&mut self, place: &Place, message: &Message) {
+        let sender = message.sender.as_ref().map_or("", |sender| sender.id.as_str());
+        self.tell(Outbound::MessageCreated(place, message), |session, joined| {
+            let knows =
+                !session.dialect().echoes() && session.user.as_str() == sender && session.has_sent(&message.id);
+            joined && !knows
+        });
     }
 
     /// Tells those who follow the conversation itself and have no word for what was told before.
@@ -209,11 +293,14 @@ impl Audience {
         }
     }
 
-    /// Tells everyone's list of the latest message; sessions of equal needs share the encoding.
-    pub(super) fn update_lists(&mut self, place: &Place, last: &Message) {
+    /// Tells the lists of these users of the latest message; sessions of equal needs share the encoding.
+    pub(super) fn update_lists(&mut self, place: &Place, last: &Message, whose: impl Fn(&str) -> bool) {
         let mut made: HashMap<(&'static str, u64, Joined), Vec<Frame>> = HashMap::new();
         for listener in self.sessions.values_mut() {
             let Listener { session, joined, .. } = listener;
+            if !whose(session.user.as_str()) {
+                continue;
+            }
             let joined = *joined;
             let unread = self
                 .unread
@@ -249,11 +336,11 @@ impl Audience {
         }
     }
 
-    /// Takes over a count made elsewhere, and adds what came after it. One that is older than what is
-    /// remembered is left: the next one is not.
-    pub(super) fn set_unread(&mut self, user: &str, counted: Unread) {
+    /// Takes over a count made elsewhere, and adds what came after it; whether that changed the count. One that is
+    /// older than what is remembered is left: the next one is not.
+    pub(super) fn set_unread(&mut self, user: &str, counted: Unread) -> bool {
         let Some(known) = self.unread.get_mut(user) else {
-            return;
+            return false;
         };
         let missed = self.recent.len() == RECENT
             && self
@@ -261,33 +348,98 @@ impl Audience {
                 .front()
                 .is_some_and(|(oldest, _)| *oldest > counted.head_seq + 1);
         if missed {
-            return;
+            return false;
         }
         let later = self
             .recent
             .iter()
             .filter(|(seq, sender)| *seq > counted.head_seq && sender != user);
-        known.count = counted.count + later.count() as u64;
+        let count = counted.count + later.count() as u64;
         known.head_seq = known.head_seq.max(counted.head_seq);
+        count != std::mem::replace(&mut known.count, count)
     }
 
-    /// Attached users who have something unread, with the names they go by.
-    pub(super) fn with_unread(&self) -> Vec<(UserId, String)> {
-        let mut users: Vec<(UserId, String)> = Vec::new();
-        for Listener { session, .. } in self.sessions.values() {
-            let some = self
-                .unread
-                .get(session.user.as_str())
-                .is_some_and(|unread| unread.count > 0);
-            if some && !users.iter().any(|(user, _)| *user == session.user) {
-                users.push((session.user.clone(), session.username.clone()));
-            }
+    /// Attached users who have something unread.
+    pub(super) fn with_unread(&self) -> Vec<String> {
+        let unread = self.unread.iter().filter(|(_, unread)| unread.count > 0);
+        unread.map(|(user, _)| user.clone()).collect()
+    }
+}
+
+impl Emissions {
+    fn push(&mut self, at: Instant, seq: u64) {
+        if self.0.len() == EMISSIONS {
+            self.0.pop_front();
         }
-        users
+        self.0.push_back((at, seq));
+    }
+
+    /// The latest seq that was surely emitted before; any where none is remembered.
+    fn before(&self, at: Instant) -> u64 {
+        let earlier = self.0.iter().rev().find(|(emitted_at, _)| *emitted_at < at);
+        let oldest = self.0.front().map(|(_, seq)| seq.saturating_sub(1));
+        earlier.map(|(_, seq)| *seq).or(oldest).unwrap_or(u64::MAX)
     }
 }
 
 impl Listener {
+    /// Follows as is asked for. Returns what must be replayed: nothing to a session that has joined already.
+    fn attach(&mut self, following: &Following, head_seq: u64) -> Option<Missed> {
+        if self.joined {
+            return None;
+        }
+        self.joined = following.joined;
+        let missed = following.missed.clone();
+        if !following.joined && missed.is_none() {
+            return None;
+        }
+        let ended = self.position.replace(head_seq);
+        // What the client has got before is no news to anyone.
+        self.reported = missed.as_ref().map_or(0, |missed| missed.after);
+        match (ended, missed) {
+            (Some(ended), Some(missed)) => Some(Missed {
+                after: missed.after.max(ended),
+                ..missed
+            }),
+            // It joins after its backlog, or after it had left.
+            (Some(ended), None) => Some(Missed {
+                after: ended,
+                exact: self.session.dialect().backlog() != Backlog::AtJoin,
+                ..Missed::default()
+            }),
+            (None, missed) => missed,
+        }
+    }
+
+    /// Everything up to this seq was emitted, unless the connection broke before.
+    fn emitted(&mut self, seq: u64) {
+        if self.joined && !self.session.is_cut() {
+            self.position = Some(seq);
+        }
+    }
+
+    /// Whether it got more than is reported.
+    fn is_ahead(&self) -> bool {
+        self.waiting.is_none() && self.position.is_some_and(|position| position > self.reported)
+    }
+
+    /// What its user was served and is not reported: what its client has got.
+    fn served(&mut self, emissions: &Emissions) -> Option<(UserId, u64)> {
+        let position = self.position.filter(|_| self.is_ahead())?;
+        let got = match self.session.received() {
+            Received::All => position,
+            Received::Before(at) if self.replayed_at.is_none_or(|replayed_at| replayed_at < at) => {
+                position.min(emissions.before(at))
+            }
+            Received::Before(_) | Received::Nothing => return None,
+        };
+        if got <= self.reported {
+            return None;
+        }
+        self.reported = got;
+        Some((self.session.user.clone(), got))
+    }
+
     fn emit(&mut self, frame: &Frame) {
         let Some(waiting) = &mut self.waiting else {
             self.session.emit(frame);
@@ -305,5 +457,29 @@ impl Listener {
         for frame in self.waiting.take().unwrap_or_default().frames {
             self.session.emit(&frame);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_polling_client_has_got_what_was_emitted_before_the_answer_it_followed_up() {
+        let (mut emissions, start) = (Emissions::default(), Instant::now());
+        let after = |millis| start + Duration::from_millis(millis);
+        assert_eq!(emissions.before(start), u64::MAX);
+        for seq in 5..=7 {
+            emissions.push(after(seq * 10), seq);
+        }
+        assert_eq!(emissions.before(after(50)), 4);
+        assert_eq!(emissions.before(after(51)), 5);
+        assert_eq!(emissions.before(after(100)), 7);
+        for seq in 8..=300 {
+            emissions.push(after(seq * 10), seq);
+        }
+        assert_eq!(emissions.before(after(60)), 44);
     }
 }

@@ -7,7 +7,7 @@ use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, even
 use tracing::Span;
 
 use super::Room;
-use crate::commands::{actor, now};
+use crate::commands::now;
 use crate::dialect::{Outbound, Place};
 use crate::rooms::Unread;
 
@@ -70,7 +70,15 @@ impl Room {
             })) => {
                 self.audience
                     .tell_joined(Outbound::MessageDeleted(&self.place, message));
-                self.recount();
+                self.lists.deleted(message);
+                self.look_up_lists();
+            }
+            Some(event::Body::MessageEdited(v1::MessageEdited {
+                message: Some(message),
+            })) => {
+                self.audience
+                    .tell_joined(Outbound::MessageEdited(&self.place, message));
+                self.edited(message);
             }
             Some(event::Body::ConversationUpdated(v1::ConversationUpdated {
                 conversation: Some(conversation),
@@ -110,15 +118,16 @@ impl Room {
                 }
             }
         }
-        self.audience.shown(event.at_ms);
+        self.audience.emitted(event.seq, event.at_ms);
+        self.report_soon(Duration::ZERO);
     }
 
     fn created(&mut self, message: &Message) {
         let sender = message.sender.as_ref().map_or("", |sender| sender.id.as_str());
         self.audience.count_unread(sender, message.seq);
-        self.audience
-            .tell_joined(Outbound::MessageCreated(&self.place, message));
-        self.audience.update_lists(&self.place, message);
+        self.audience.tell_created(&self.place, message);
+        self.audience.update_lists(&self.place, message, |_| true);
+        self.lists.created(message);
         let age = now().timestamp_millis() - message.created_at_ms;
         let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
         metrics::histogram!("chat_message_delivery_seconds").record(age);
@@ -166,8 +175,11 @@ impl Room {
             count: receipt.unread,
             head_seq: receipt.head_seq,
         };
-        self.audience.set_unread(&receipt.user_id, unread);
+        let counts = self.audience.set_unread(&receipt.user_id, unread);
         self.audience.tell_joined(Outbound::Receipt(&self.place, receipt));
+        if counts {
+            self.counted(&receipt.user_id);
+        }
     }
 
     /// A receipt whose state was told already when it was read back: who is told of messages instead of states
@@ -183,27 +195,5 @@ impl Room {
             Outbound::Receipt(&self.place, &state),
             Outbound::Receipt(&self.place, receipt),
         );
-    }
-
-    /// Whether a deleted message had been read is not known here, so those concerned are counted anew:
-    /// beside the room, because whoever answers slowly must not hold up what comes next.
-    fn recount(&self) {
-        let users = self.audience.with_unread();
-        if users.is_empty() {
-            return;
-        }
-        let (rooms, conversation) = (self.rooms.clone(), self.conversation);
-        tokio::spawn(async move {
-            for (user, name) in users {
-                let me = actor(&user, &name);
-                if let Ok(seen) = rooms.backend.conversation(Some(me), conversation).await {
-                    let unread = Unread {
-                        count: seen.unread,
-                        head_seq: seen.head_seq,
-                    };
-                    rooms.counted(conversation, user, unread);
-                }
-            }
-        });
     }
 }

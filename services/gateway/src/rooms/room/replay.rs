@@ -9,12 +9,11 @@ use std::time::Duration;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{ErrorCode, Event, event};
 
+use super::audience::Stretch;
 use super::event::told;
 use super::{RETRY, Rooms};
 use crate::commands::actor;
 use crate::dialect::{Dialect, Outbound, Place};
-use crate::rooms::Missed;
-use crate::socket::session::Session;
 
 /// Events behind which a client that knows its position does better to read anew.
 pub(super) const MOST_EXACT: u64 = 10_000;
@@ -30,41 +29,37 @@ const BREATH: Duration = Duration::from_millis(20);
 /// One session's way to the present.
 pub(super) struct Replay {
     pub rooms: Rooms,
-    /// What releases the session.
-    pub hold: u64,
     /// The conversation as of the last event to be told.
     pub place: Place,
     /// What the session speaks. Should it learn another, that one is told from the beginning.
     pub dialect: &'static dyn Dialect,
-    pub session: Arc<Session>,
-    pub missed: Missed,
-    /// The last seq to be told.
-    pub through: u64,
+    pub stretch: Stretch,
 }
 
 impl Replay {
     pub(super) async fn run(mut self) {
         // One conversation after the other, or many together would be too much for a slow client.
-        let session = Arc::clone(&self.session);
+        let session = Arc::clone(&self.stretch.session);
         let turn = session.replays.acquire().await;
-        if !self.missed.exact {
-            let oldest = self.through.saturating_sub(MOST_UNDELIVERED);
-            self.missed.after = self.missed.after.max(oldest);
+        if !self.stretch.missed.exact {
+            let oldest = self.stretch.through.saturating_sub(MOST_UNDELIVERED);
+            self.stretch.missed.after = self.stretch.missed.after.max(oldest);
         }
         self.events().await;
         self.receipts().await;
         drop(turn);
-        self.rooms.caught_up(self.place.id, self.session.id, self.hold);
+        self.rooms
+            .caught_up(self.place.id, self.stretch.session.id, self.stretch.hold);
     }
 
     async fn events(&mut self) {
-        while self.missed.after < self.through && self.is_wanted() {
-            let me = actor(&self.session.user, &self.session.username);
+        while self.stretch.missed.after < self.stretch.through && self.is_wanted() {
+            let me = actor(&self.stretch.session.user, &self.stretch.session.username);
             let id = self.place.id;
             let page = match self
                 .rooms
                 .backend
-                .events(Some(me), id, self.missed.after, PAGE)
+                .events(Some(me), id, self.stretch.missed.after, PAGE)
                 .await
             {
                 Ok(page) => page,
@@ -95,20 +90,20 @@ impl Replay {
                         && let Some(outbound) = told(&self.place, event)
                     {
                         self.emit(outbound);
-                        self.session.shown(event.at_ms);
+                        self.stretch.session.shown(event.at_ms);
                     }
                 }
                 self.breathe().await;
             }
-            self.missed.after = last;
+            self.stretch.missed.after = last;
         }
     }
 
     async fn receipts(&self) {
-        let Some(after) = self.missed.receipts_after.filter(|_| self.is_wanted()) else {
+        let Some(after) = self.stretch.missed.receipts_after.filter(|_| self.is_wanted()) else {
             return;
         };
-        let me = actor(&self.session.user, &self.session.username);
+        let me = actor(&self.stretch.session.user, &self.stretch.session.username);
         // Without an answer the next one that is told carries the whole state.
         if let Ok(receipts) = self.rooms.backend.receipts(Some(me), self.place.id, after).await {
             for receipt in &receipts.receipts {
@@ -119,15 +114,14 @@ impl Replay {
 
     /// Whether the event still makes a difference to this client.
     fn matters(&self, event: &Event) -> bool {
-        let shown_before = self.missed.since_ms > 0 && event.at_ms <= self.missed.since_ms;
-        if event.seq > self.through || shown_before {
+        if event.seq > self.stretch.through {
             return false;
         }
         match &event.body {
-            Some(event::Body::MessageCreated(body)) if !self.missed.exact => {
+            Some(event::Body::MessageCreated(body)) if !self.stretch.missed.exact => {
                 body.message.as_ref().is_some_and(|message| {
                     let sender = message.sender.as_ref().map_or("", |sender| &sender.id);
-                    sender != self.session.user.as_str() && message.deleted_at_ms.is_none()
+                    sender != self.stretch.session.user.as_str() && message.deleted_at_ms.is_none()
                 })
             }
             _ => true,
@@ -136,24 +130,25 @@ impl Replay {
 
     fn emit(&self, outbound: Outbound<'_>) {
         for frame in self.dialect.encode(outbound) {
-            self.session.emit(&frame);
+            self.stretch.session.emit(&frame);
         }
     }
 
     fn is_wanted(&self) -> bool {
-        !self.session.closed.is_cancelled()
-            && self.session.is_attached(self.place.id)
-            && self.session.dialect().name() == self.dialect.name()
+        let session = &self.stretch.session;
+        !session.closed.is_cancelled()
+            && session.is_attached(self.place.id)
+            && session.dialect().name() == self.dialect.name()
     }
 
     /// Waits until the client has read most of what it was told.
     async fn breathe(&self) {
         tokio::task::yield_now().await;
-        if self.session.wire().is_none() {
+        if self.stretch.session.wire().is_none() {
             // Polling: how much it has read is not known.
             tokio::time::sleep(BREATH).await;
         }
-        while self.session.is_behind() && self.is_wanted() {
+        while self.stretch.session.is_behind() && self.is_wanted() {
             tokio::time::sleep(BREATH).await;
         }
     }

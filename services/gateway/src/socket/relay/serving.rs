@@ -195,9 +195,16 @@ impl Relay {
             sessions.close_polling(head.session);
             return unknown_session();
         }
+        let is_poll = poll.is_some();
+        if is_poll {
+            sessions.polls(&head.session);
+        }
         let Ok(response) = engine.oneshot(request).await;
         if response.status() == StatusCode::OK {
             self.answered(&head.session, poll);
+            if is_poll {
+                sessions.answered(&head.session);
+            }
         }
         response.map(Body::new)
     }

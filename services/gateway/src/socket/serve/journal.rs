@@ -99,8 +99,7 @@ impl Serving {
     async fn follow_journal(&self, id: ConversationId, joined: bool) -> Result<Arc<History>, ClientError> {
         let following = Following {
             joined,
-            unread: None,
-            missed: None,
+            ..Following::default()
         };
         let session = Arc::clone(&self.session);
         let attached = self.shared.rooms.attach(id, session, following).await?;

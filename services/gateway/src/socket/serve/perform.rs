@@ -44,6 +44,12 @@ impl Serving {
                 {
                     me.user_id = claimed;
                 }
+                if let command::Body::SendMessage(message) = &body
+                    && inbound.ack.is_wanted()
+                    && !self.session.dialect().echoes()
+                {
+                    self.session.sends(&message.message_id);
+                }
                 let waiter = Waiter::Socket {
                     session: Arc::clone(&self.session),
                     ack: inbound.ack,
@@ -131,13 +137,12 @@ impl Serving {
                 count: joined.unread,
                 head_seq: joined.head_seq,
             }),
-            missed: self.missed(&joined, id),
+            missed: self.missed(&joined),
         };
         let session = Arc::clone(&self.session);
-        let returns = following.missed.is_some();
+        let is_back = self.session.seen_at_ms > 0 && self.session.dialect().backlog() == Backlog::AtJoin;
         let attached = self.shared.rooms.attach(id, session, following).await?;
-        self.joined.insert(id);
-        if returns {
+        if self.joined.insert(id) && is_back {
             let (rooms, session) = (self.shared.rooms.clone(), Arc::clone(&self.session));
             tokio::spawn(async move { rooms.tell_missed_receipts(&session, Some(id)).await });
         }
@@ -151,13 +156,12 @@ impl Serving {
         Ok(Answer::Conversation(joined))
     }
 
-    /// What the client is told of the past when it joins for the first time on this connection.
-    fn missed(&self, joining: &Conversation, id: ConversationId) -> Option<Missed> {
-        let first = !self.joined.contains(&id);
-        let returns = self.session.seen_at_ms > 0;
-        (first && returns && self.session.dialect().backlog() == Backlog::AtJoin).then(|| Missed {
-            after: joining.delivered_seq,
-            since_ms: self.session.seen_at_ms,
+    /// What the client is emitted of the past when it joins: what its user was not served, unless they never opened
+    /// the conversation.
+    fn missed(&self, joining: &Conversation) -> Option<Missed> {
+        let served = joining.served_seq?;
+        (self.session.dialect().backlog() == Backlog::AtJoin).then(|| Missed {
+            after: served.max(joining.delivered_seq),
             ..Missed::default()
         })
     }
@@ -201,6 +205,9 @@ impl Serving {
 
     async fn leave(&mut self, id: ConversationId) {
         self.shared.rooms.leave(id, self.session.id);
+        if self.typing_in.contains(&id) {
+            self.shows_typing(id, false).await;
+        }
         if self.shown_in.remove(&id) {
             self.show(id, false).await;
         }
@@ -217,9 +224,20 @@ impl Serving {
         self.whisper(id, presence).await;
     }
 
-    async fn typing(&self, id: ConversationId, is_typing: bool) -> Result<Answer, ClientError> {
+    async fn typing(&mut self, id: ConversationId, is_typing: bool) -> Result<Answer, ClientError> {
         if !self.session.is_attached(id) {
             return Err(ClientError::no_conversation());
+        }
+        self.shows_typing(id, is_typing).await;
+        Ok(Answer::Done)
+    }
+
+    /// Shows the others that this client's user begins to type, or ends to.
+    pub(super) async fn shows_typing(&mut self, id: ConversationId, is_typing: bool) {
+        if is_typing {
+            self.typing_in.insert(id);
+        } else {
+            self.typing_in.remove(&id);
         }
         let typing = ephemeral::Body::Typing(Typing {
             user_id: self.session.user.to_string(),
@@ -229,7 +247,6 @@ impl Serving {
             at_ms: now().timestamp_millis(),
         });
         self.whisper(id, typing).await;
-        Ok(Answer::Done)
     }
 
     async fn whisper(&self, id: ConversationId, body: ephemeral::Body) {

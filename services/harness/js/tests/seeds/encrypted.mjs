@@ -115,7 +115,7 @@ test('S1.c6 S1.s4: the others see who types', async () => {
   );
 });
 
-test('S1.b4 S1.b5: what came while away is pushed at the next connect, in order, and what is marked never again', async () => {
+test('S1.b4 S1.b5: what came while away is pushed at the next connect, in order and once, marked or not', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const writer = await speak('encrypted', alice, 0);
@@ -133,7 +133,7 @@ test('S1.b4 S1.b5: what came while away is pushed at the next connect, in order,
   first.close();
   await sends(conversation, writer, 'four');
   const second = await speak('encrypted', bob, 0);
-  assert.deepEqual(await contents(second, 'four'), ['three', 'four']);
+  assert.deepEqual(await contents(second, 'four'), ['four']);
   const four = second.all('chat:message_received').find((message) => message.content_encrypted === 'four');
   await agreed(second, 'chat:message_read', { messageId: four.id });
   second.close();

@@ -59,6 +59,10 @@ pub struct EventPageJson<'a> {
     next: Option<u64>,
     complete: bool,
     resync: bool,
+    /// The conversation was deleted, or one belongs to it no more; only then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    removed: bool,
     /// Where receipts were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipts: Option<Vec<ReadStateJson<'a>>>,
@@ -85,6 +89,7 @@ pub fn event_page(page: &EventPage) -> EventPageJson<'_> {
         next: next.filter(|_| !page.complete),
         complete: page.complete,
         resync: page.resync,
+        removed: page.removed,
         receipts: None,
         receipts_version: None,
     }
