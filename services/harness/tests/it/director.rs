@@ -30,12 +30,24 @@ pub async fn directed_with(
     points: &str,
     variables: &[(&str, String)],
 ) -> Result<String, String> {
+    directed_over(stack, name, Transport::Websocket, pattern, points, variables).await
+}
+
+/// [`directed_with`] over any transport.
+pub async fn directed_over(
+    stack: &Stack,
+    name: &str,
+    transport: Transport,
+    pattern: &str,
+    points: &str,
+    variables: &[(&str, String)],
+) -> Result<String, String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut variables = variables.to_vec();
     variables.push(("PARLANCE_DIRECTOR", port.to_string()));
     tokio::select! {
-        outcome = outcome(stack, name, Transport::Websocket, &variables, pattern) => outcome,
+        outcome = outcome(stack, name, transport, &variables, pattern) => outcome,
         () = direct(stack, &listener, points) => unreachable!("a director works until it is dropped"),
     }
 }

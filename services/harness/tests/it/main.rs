@@ -19,6 +19,7 @@ mod dialects;
 mod director;
 mod edge;
 mod faults;
+mod frontends;
 mod handover;
 mod healthcheck;
 mod journals;
