@@ -62,9 +62,13 @@ pub fn message_number(message: &Message) -> i64 {
     MessageId::number(message.conversation_number, message.seq).unwrap_or_default()
 }
 
+/// What ids may be, for people.
+const ID: &str = "a UUID, or a number from 1 to 9007199254740991";
+
 /// An id as clients write it: UUID, number or numeric string.
 struct AnyId<'de> {
     text: Cow<'de, str>,
+    is_number: bool,
 }
 
 impl<'de> Deserialize<'de> for AnyId<'de> {
@@ -74,30 +78,34 @@ impl<'de> Deserialize<'de> for AnyId<'de> {
             type Value = AnyId<'de>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an id as UUID, number or numeric string")
+                f.write_str(ID)
             }
 
             fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Borrowed(text),
+                    is_number: false,
                 })
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Owned(text.to_owned()),
+                    is_number: false,
                 })
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Owned(number.to_string()),
+                    is_number: true,
                 })
             }
 
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
                 Ok(AnyId {
                     text: Cow::Owned(number.to_string()),
+                    is_number: true,
                 })
             }
 
@@ -105,10 +113,26 @@ impl<'de> Deserialize<'de> for AnyId<'de> {
                 // 5.0 is 5 in JavaScript; anything else is no id.
                 Ok(AnyId {
                     text: Cow::Owned(number.to_string()),
+                    is_number: true,
                 })
             }
         }
         deserializer.deserialize_any(AnyIdVisitor)
+    }
+}
+
+impl AnyId<'_> {
+    fn read<T, E: de::Error>(&self, parse: impl Fn(&str) -> Result<T, InvalidId>) -> Result<T, E> {
+        let there = de::Unexpected::Other(if self.is_number { "integer" } else { "text" });
+        parse(&self.text).map_err(|_| E::invalid_value(there, &ID))
+    }
+}
+
+/// An id that is none of the forms there are.
+fn no_id(kind: &'static str) -> InvalidId {
+    InvalidId {
+        kind,
+        problem: "is neither a UUID nor a number from 1 to 9007199254740991",
     }
 }
 
@@ -120,7 +144,7 @@ impl ConversationRef {
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         match number(text) {
             Some(number) => Ok(Self::Number(number)),
-            None => text.parse().map(Self::Id),
+            None => text.parse().map(Self::Id).map_err(|_| no_id("conversation id")),
         }
     }
 }
@@ -133,20 +157,20 @@ impl MessageRef {
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         match number(text) {
             Some(number) => Ok(Self::Number(number)),
-            None => text.parse().map(Self::Id),
+            None => text.parse().map(Self::Id).map_err(|_| no_id("message id")),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for ConversationRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&AnyId::deserialize(deserializer)?.text).map_err(de::Error::custom)
+        AnyId::deserialize(deserializer)?.read(Self::parse)
     }
 }
 
 impl<'de> Deserialize<'de> for MessageRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&AnyId::deserialize(deserializer)?.text).map_err(de::Error::custom)
+        AnyId::deserialize(deserializer)?.read(Self::parse)
     }
 }
 
@@ -159,8 +183,8 @@ fn number(text: &str) -> Option<i64> {
 /// A thread id in a payload.
 pub fn thread_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
     let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
-    let parse =
-        |text: Cow<'_, str>| Uuid::try_parse(&text).map_err(|_| de::Error::custom("thread id is not a UUID"));
+    let none = || de::Error::invalid_value(de::Unexpected::Other("text"), &"a UUID");
+    let parse = |text: Cow<'_, str>| Uuid::try_parse(&text).map_err(|_| none());
     text.map(parse).transpose()
 }
 

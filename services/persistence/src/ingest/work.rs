@@ -147,6 +147,8 @@ pub struct Receive {
     pub messages: Vec<MessageName>,
     /// Not read.
     pub delivered_only: bool,
+    /// And everything before these.
+    pub through: bool,
 }
 
 /// Mark a message, or take the mark back.

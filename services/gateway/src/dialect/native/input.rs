@@ -51,29 +51,3 @@ impl MessageInput<'_> {
         })
     }
 }
-
-/// A payload or body that is not the documented JSON. Says what and where, never repeats values.
-pub fn unreadable(error: &serde_json::Error) -> ClientError {
-    if error.is_data() {
-        // "missing field `x` at line …" and "invalid type: …, expected …": the first may be told, the
-        // second repeats a value unless cut down to what was expected.
-        let text = error.to_string();
-        if let Some(field) = text
-            .strip_prefix("missing field `")
-            .and_then(|t| t.split('`').next())
-        {
-            return ClientError::invalid(format!("{field} is missing"));
-        }
-        let place = text
-            .rsplit_once(" at line")
-            .map_or(text.as_str(), |(before, _)| before);
-        if let Some((_, expected)) = place.rsplit_once("expected ") {
-            return ClientError::invalid(format!("a field is of the wrong type: expected {expected}"));
-        }
-        if place.len() < 80 {
-            return ClientError::invalid(place);
-        }
-        return ClientError::invalid("a field has a wrong value");
-    }
-    ClientError::invalid("not valid JSON, nested too deeply, or a number or character out of range")
-}
