@@ -14,7 +14,7 @@ use parlance_proto::v1::{
     ListPresenceChanges, ListReceipts, ListRemovals, ListState, ListThreads, Membership, Message,
     MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, Receipts,
     Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedReported, SetName, Sync,
-    Threads, User, query, reply,
+    Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
@@ -213,9 +213,9 @@ impl Backend {
     }
 
     ask! {
-        /// All threads of a conversation, or one.
-        threads(actor, id: ConversationId, thread: String) -> Threads / Threads,
-        query::Body::ListThreads(ListThreads { conversation_id: id.to_string(), thread_id: thread })
+        /// A page of a conversation's threads, or one.
+        threads(actor, request: ListThreads) -> Threads / Threads,
+        query::Body::ListThreads(request)
     }
 
     ask! {
@@ -231,9 +231,9 @@ impl Backend {
     }
 
     ask! {
-        /// Earlier contents of a message.
-        edits(actor, id: ConversationId, message: String) -> Edits / Edits,
-        query::Body::ListEdits(ListEdits { conversation_id: id.to_string(), message_id: message })
+        /// A page of earlier contents of a message.
+        edits(actor, request: ListEdits) -> Edits / Edits,
+        query::Body::ListEdits(request)
     }
 
     ask! {
@@ -301,6 +301,59 @@ impl Backend {
             page.messages = earlier.messages;
         }
         Ok(page)
+    }
+
+    /// One thread.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn thread(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        thread: String,
+    ) -> Result<Thread, ClientError> {
+        let request = ListThreads {
+            conversation_id: id.to_string(),
+            thread_id: thread,
+            ..ListThreads::default()
+        };
+        let mut found = self.threads(Some(actor), request).await?;
+        found.threads.pop().ok_or_else(unexpected)
+    }
+
+    /// Threads as many as are asked for, over as many replies as that takes.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn all_threads(&self, actor: Actor, mut request: ListThreads) -> Result<Threads, ClientError> {
+        let wanted = request.limit;
+        let mut all = self.threads(Some(actor.clone()), request.clone()).await?;
+        while all.next != 0 && count(&all.threads) < wanted {
+            request.after = all.next;
+            request.limit = wanted - count(&all.threads);
+            let more = self.threads(Some(actor.clone()), request.clone()).await?;
+            all.threads.extend(more.threads);
+            all.next = more.next;
+        }
+        Ok(all)
+    }
+
+    /// Earlier contents as many as are asked for, over as many replies as that takes.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn all_edits(&self, actor: Actor, mut request: ListEdits) -> Result<Edits, ClientError> {
+        let wanted = request.limit;
+        let mut all = self.edits(Some(actor.clone()), request.clone()).await?;
+        while all.next != 0 && count(&all.edits) < wanted {
+            request.after = all.next;
+            request.limit = wanted - count(&all.edits);
+            let more = self.edits(Some(actor.clone()), request.clone()).await?;
+            all.edits.extend(more.edits);
+            all.next = more.next;
+        }
+        Ok(all)
     }
 
     /// Catch-up of many conversations.

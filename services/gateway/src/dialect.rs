@@ -9,6 +9,7 @@ pub mod camel;
 pub mod chats;
 pub mod contract;
 pub mod encrypted;
+pub mod fields;
 pub mod inbox;
 pub mod journal;
 pub mod native;
@@ -107,6 +108,8 @@ pub enum Action {
         messages: Vec<MessageRef>,
         /// They came, but were not looked at.
         delivered_only: bool,
+        /// Everything before the latest of these messages too.
+        through: bool,
     },
     /// Put a mark on a message or take it back.
     React {

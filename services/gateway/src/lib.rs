@@ -33,6 +33,7 @@ pub mod error;
 pub mod journal;
 pub mod limits;
 pub mod measures;
+pub mod metadata;
 pub mod operations;
 pub mod presence;
 pub mod repair;

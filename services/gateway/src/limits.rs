@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::config;
 use crate::error::ClientError;
+use crate::metadata::as_stored;
 
 /// The configured limits and the running allowances of users.
 pub struct Limits {
@@ -76,7 +77,7 @@ impl Limits {
         self.fits("update", update.len(), most + most / 8)
     }
 
-    /// The metadata of a message: a JSON object that Postgres can hold. Returns it as text.
+    /// The metadata of a message: a JSON object that Postgres can hold. Returns it as text, in the order Postgres keeps.
     ///
     /// # Errors
     /// Says which limit is broken.
@@ -93,7 +94,7 @@ impl Limits {
         if holds_nul(&value) {
             return Err(ClientError::invalid("metadata holds a NUL character"));
         }
-        Ok(raw.to_owned())
+        Ok(as_stored(raw).into_owned())
     }
 
     /// The title of a group.

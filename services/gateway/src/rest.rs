@@ -20,21 +20,25 @@ mod spans;
 mod threads;
 mod users;
 
+use std::convert::Infallible;
+
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request};
 use axum::middleware::from_fn;
 use futures::StreamExt as _;
+use http::request::Parts;
 use http::{StatusCode, Uri};
 use parlance_proto::v1::ErrorCode;
 use parlance_runtime::health::Health;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::Shared;
-use crate::dialect::native::input;
+use crate::dialect::fields;
 use crate::error::ClientError;
 
 pub use caller::{Caller, DIALECT};
@@ -117,11 +121,29 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 /// Reads a JSON body; the error never repeats content.
 fn parse<'a, T: Deserialize<'a>>(Body(body): &'a Body) -> Result<T, ClientError> {
     let text = std::str::from_utf8(body).map_err(|_| ClientError::invalid("the body is not UTF-8"))?;
-    // serde would take a list of the fields' values for the object.
-    if text.trim_start().starts_with('[') {
-        return Err(ClientError::invalid("the body is not an object"));
+    fields::object("the body", text)
+}
+
+/// A page of a list that is read from its oldest item on.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct AfterQuery {
+    /// At most so many; more than 100 count as 100. All of a short list by default.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+    /// The `next` of the page before; 0 for the first.
+    #[serde(default)]
+    after: u64,
+}
+
+impl AfterQuery {
+    /// How many are wanted, `most` where nothing says so.
+    fn limit(&self, most: u32) -> Result<u32, ClientError> {
+        match self.limit {
+            None => Ok(most),
+            limit => page_size(limit),
+        }
     }
-    input::read(text).map_err(|error| input::unreadable(&error))
 }
 
 /// Whether a route was called under `/api`, as the older front ends do.
@@ -133,19 +155,30 @@ fn is_older(uri: &Uri) -> bool {
 fn page_size(asked: Option<u32>) -> Result<u32, ClientError> {
     match asked {
         None => Ok(50),
-        Some(0) => Err(ClientError::invalid("limit is 0")),
+        Some(0) => Err(ClientError::invalid("limit is 0; it must be 1 or more")),
         Some(limit) => Ok(limit.min(100)),
     }
 }
 
 /// What a query string asks for; a missing one asks for nothing.
-fn asked<T: DeserializeOwned>(query: Asked<T>) -> Result<T, ClientError> {
-    let Query(asked) = query.map_err(|_| ClientError::invalid("the query string is malformed"))?;
-    Ok(asked)
+struct Asked<T>(Result<T, ClientError>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        Ok(Self(match pairs {
+            Ok(Query(pairs)) => fields::query(&pairs),
+            Err(_) => Err(ClientError::invalid("the query string is not UTF-8")),
+        }))
+    }
 }
 
-/// A query string as it comes.
-type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+/// Takes an answer to that out, or how it failed.
+fn asked<T>(Asked(asked): Asked<T>) -> Result<T, ClientError> {
+    asked
+}
 
 /// The status of something that was made now, or had been before.
 fn made(repeated: bool) -> StatusCode {

@@ -270,9 +270,10 @@ export function assertProblem(answer, status, code) {
   assert.deepEqual(
     Object.keys(answer.body)
       .sort()
-      .filter((key) => !['conversation', 'error', 'name'].includes(key)),
-    ['code', 'detail', 'retry', 'status', 'title', 'type'],
+      .filter((key) => !['conversation'].includes(key)),
+    ['code', 'detail', 'error', 'message', 'name', 'retry', 'status', 'title', 'type'],
   );
+  assert.equal(answer.body.message, answer.body.detail);
   assert.equal(answer.body.status, status);
 }
 

@@ -11,11 +11,16 @@ use crate::error::Problem;
 use crate::rest;
 
 const DESCRIPTION: &str = "The routes of a gateway. Everything under `/api/v1` is served under `/api` as well, \
-for front ends of older routes: there a failure also names its class (`error`, `name`), and \
+for front ends of older routes: there \
 `POST /api/conversations/direct` without `ensure` answers 409 with the conversation that exists. An unknown route is \
 404, a known one with another method 405.\n\nIds are accepted as UUID, number or numeric text. Bodies are JSON whatever \
 their content type says; unknown fields are ignored. Outcomes are three: a 2xx is stored; a failure with a code other than \
-`unknown` surely is not; after 504 `unknown`, repeat with the same `client_msg_id`.";
+`unknown` surely is not; after 504 `unknown`, repeat with the same `client_msg_id`.\n\nMessages, conversations and threads \
+are written as the caller's dialect has them: the one named by `?dialect=`, else by the header `X-Parlance-Dialect`, by the \
+token's claim, by the page's origin, or the configured default. Where none of these names one, `/api` answers a form \
+that serves the front ends of ciphertext and of threads, and `/api/v1` the native one with what a list of conversations needs. \
+No text may hold NUL characters. A field may be given under several of its names, if the values are the same; `null` is as \
+if a field were absent.";
 
 const TAGS: &[(&str, &str)] = &[
     ("conversations", "Direct and group conversations."),
@@ -25,10 +30,7 @@ const TAGS: &[(&str, &str)] = &[
     ("receipts", "What was delivered and read."),
     ("threads", "Threads of a conversation."),
     ("journals", "Documents that several users write."),
-    (
-        "encrypted",
-        "Messages as ciphertext with delivery statuses; failures name their class.",
-    ),
+    ("encrypted", "Messages as ciphertext with delivery statuses."),
     ("probes", "For orchestrators and people."),
     ("documentation", "This contract."),
 ];
@@ -119,7 +121,7 @@ fn refuse(path: &str, method: &str, operation: &mut Value) {
         codes.push(ErrorCode::NotFound);
     }
     // The encrypted front end is not told whether there is a conversation.
-    if method != "get" || path.starts_with("/api/v1/messages") {
+    if method != "get" || path.contains('{') {
         codes.push(ErrorCode::Forbidden);
     }
     if method != "get" {

@@ -176,7 +176,7 @@ impl Dialect for Chats {
                     tag: payload::temp_id(payload),
                 });
             }
-            "message:read" => payload::reading(payload, limits)?.action()?,
+            "message:read" => read(payload, limits)?,
             "typing:start" => typing(true)?,
             "typing:stop" => typing(false)?,
             _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
@@ -286,6 +286,15 @@ fn named<'a>(place: &Place, participants: Option<Vec<union::ParticipantJson<'a>>
         chat: None,
         participants,
     }
+}
+
+/// A chat is read up to a message: its unread count is what came later.
+fn read(payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
+    let mut action = payload::reading(payload, limits)?.action()?;
+    if let Action::Receipt { through, .. } = &mut action {
+        *through = true;
+    }
+    Ok(action)
 }
 
 #[cfg(test)]

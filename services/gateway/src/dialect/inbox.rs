@@ -246,6 +246,7 @@ fn mark_as_read(payload: &RawValue, limits: &Limits) -> Result<Action, ClientErr
         up_to_seq: Some(EVERYTHING),
         messages: Vec::new(),
         delivered_only: false,
+        through: false,
     };
     if !payload::is_object(payload) {
         return payload::conversation(payload).map(everything_in);

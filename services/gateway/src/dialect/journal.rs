@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
-use super::native::input::unreadable;
 use super::native::json::{time, type_name};
 use super::place::{Place, message_number, user_number};
 use super::{
@@ -380,7 +379,7 @@ fn journal(payload: &RawValue) -> Result<ConversationRef, ClientError> {
     if payload::is_object(payload) {
         return Ok(payload::object::<JournalPayload>(payload)?.journal_id);
     }
-    serde_json::from_str(payload.get()).map_err(|error| unreadable(&error))
+    payload::bare(payload)
 }
 
 /// The whole text of a journal; unlike a message's it may become empty.

@@ -509,6 +509,7 @@ fn decode_receipt(
         up_to_seq: payload.up_to_seq,
         messages: payload.message_ids,
         delivered_only,
+        through: false,
     })
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::native::input;
 use super::place::thread_id;
-use super::{Action, ConversationRef, MessageRef, SendAction};
+use super::{Action, ConversationRef, MessageRef, SendAction, fields};
 use crate::error::ClientError;
 use crate::limits::Limits;
 
@@ -93,11 +93,7 @@ struct Tagged<'a> {
 /// # Errors
 /// It is none, or a field is missing or of the wrong type.
 pub fn object<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Result<T, ClientError> {
-    // Without this an array would do, field by field.
-    if !is_object(payload) {
-        return Err(ClientError::invalid("the payload is not an object"));
-    }
-    input::read(payload.get()).map_err(|error| input::unreadable(&error))
+    fields::object("the payload", payload.get())
 }
 
 /// Whether a payload is an object; else it is a bare value.
@@ -111,9 +107,17 @@ pub fn is_object(payload: &RawValue) -> bool {
 /// It names none, or two.
 pub fn conversation(payload: &RawValue) -> Result<ConversationRef, ClientError> {
     if !is_object(payload) {
-        return serde_json::from_str(payload.get()).map_err(|error| input::unreadable(&error));
+        return bare(payload);
     }
     conversation_if_named(payload)?.ok_or_else(|| ClientError::invalid("conversationId is missing"))
+}
+
+/// A payload that is an id itself.
+///
+/// # Errors
+/// It is none.
+pub fn bare<'a, T: Deserialize<'a>>(payload: &'a RawValue) -> Result<T, ClientError> {
+    fields::value("the payload", payload.get())
 }
 
 /// The conversation an object names, where a message in it can tell too.
@@ -201,6 +205,7 @@ impl Reading {
             up_to_seq: self.up_to_seq,
             messages,
             delivered_only: false,
+            through: false,
         })
     }
 }

@@ -74,6 +74,9 @@ pub fn message_number(message: &Message) -> i64 {
     MessageId::number(message.conversation_number, message.seq).unwrap_or_default()
 }
 
+/// What ids may be, for people.
+const ID: &str = "a UUID, or a number from 1 to 9007199254740991";
+
 /// An id as clients write it: UUID, number or numeric string.
 struct AnyId<'de> {
     text: Cow<'de, str>,
@@ -87,7 +90,7 @@ impl<'de> Deserialize<'de> for AnyId<'de> {
             type Value = AnyId<'de>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an id as UUID, number or numeric string")
+                f.write_str(ID)
             }
 
             fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
@@ -130,6 +133,21 @@ impl<'de> Deserialize<'de> for AnyId<'de> {
     }
 }
 
+impl AnyId<'_> {
+    fn read<T, E: de::Error>(&self, parse: impl Fn(&str) -> Result<T, InvalidId>) -> Result<T, E> {
+        let there = de::Unexpected::Other(if self.is_number { "integer" } else { "text" });
+        parse(&self.text).map_err(|_| E::invalid_value(there, &ID))
+    }
+}
+
+/// An id that is none of the forms there are.
+fn no_id(kind: &'static str) -> InvalidId {
+    InvalidId {
+        kind,
+        problem: "is neither a UUID nor a number from 1 to 9007199254740991",
+    }
+}
+
 impl ConversationRef {
     /// Reads a conversation id in any of its forms.
     ///
@@ -138,7 +156,7 @@ impl ConversationRef {
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         match number(text) {
             Some(number) => Ok(Self::Number(number)),
-            None => text.parse().map(Self::Id),
+            None => text.parse().map(Self::Id).map_err(|_| no_id("conversation id")),
         }
     }
 }
@@ -151,20 +169,20 @@ impl MessageRef {
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         match number(text) {
             Some(number) => Ok(Self::Number(number)),
-            None => text.parse().map(Self::Id),
+            None => text.parse().map(Self::Id).map_err(|_| no_id("message id")),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for ConversationRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&AnyId::deserialize(deserializer)?.text).map_err(de::Error::custom)
+        AnyId::deserialize(deserializer)?.read(Self::parse)
     }
 }
 
 impl<'de> Deserialize<'de> for MessageRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&AnyId::deserialize(deserializer)?.text).map_err(de::Error::custom)
+        AnyId::deserialize(deserializer)?.read(Self::parse)
     }
 }
 
@@ -194,8 +212,8 @@ fn number(text: &str) -> Option<i64> {
 /// A thread id in a payload.
 pub fn thread_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
     let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
-    let parse =
-        |text: Cow<'_, str>| Uuid::try_parse(&text).map_err(|_| de::Error::custom("thread id is not a UUID"));
+    let none = || de::Error::invalid_value(de::Unexpected::Other("text"), &"a UUID");
+    let parse = |text: Cow<'_, str>| Uuid::try_parse(&text).map_err(|_| none());
     text.map(parse).transpose()
 }
 

@@ -66,7 +66,8 @@ pub(super) struct EmojiQuery {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Reacting)]
 pub(super) struct EmojiBody {
-    #[schema(min_length = 1)]
+    /// Any text of 1 to 64 bytes without NUL characters.
+    #[schema(min_length = 1, max_length = 64)]
     pub(super) emoji: String,
 }
 
@@ -190,6 +191,7 @@ pub(super) async fn mark_message(
         up_to_seq: 0,
         message_ids: vec![found.message],
         delivered_only,
+        through: false,
     };
     mark(shared, caller, found.conversation, read).await
 }
@@ -357,6 +359,7 @@ async fn read(
         up_to_seq: body.up_to_seq.unwrap_or_default(),
         message_ids,
         delivered_only: false,
+        through: false,
     };
     let receipt = mark(&shared, &caller, id, read).await?;
     Ok(Json(json::receipt(id, &receipt)).into_response())

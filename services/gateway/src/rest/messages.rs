@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{ListMessages, Message, MessagePage, command};
+use parlance_proto::v1::{ListEdits, ListMessages, Message, MessagePage, command};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{Asked, Body, Caller, Named, NamedMessage, asked, made, page_size, parse};
+use super::{AfterQuery, Asked, Body, Caller, Named, NamedMessage, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::dialect::native::input::MessageInput;
 use crate::dialect::place::thread_id;
@@ -21,6 +21,9 @@ use crate::dialect::shape::time;
 use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
 use crate::socket::send_message;
+
+/// Earlier contents in one answer where the caller does not say how many: some MB where each is as large as may be.
+const MOST_EDITS: u32 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -63,11 +66,12 @@ pub(super) struct ListQuery {
     before: Option<u64>,
     /// Those after this seq.
     after: Option<u64>,
-    /// Skips that many of the latest.
+    /// Skips that many of the latest; page with `before` instead where there are more.
     #[serde(default)]
+    #[param(maximum = 100_000)]
     offset: u32,
     /// Those of this thread; also as `threadId`.
-    #[serde(alias = "threadId")]
+    #[serde(alias = "threadId", default, deserialize_with = "thread_id")]
     thread_id: Option<Uuid>,
     /// Without the messages of threads, where no thread is named; also as `mainLine`. The default of dialects
     /// that read threads beside it.
@@ -89,6 +93,8 @@ pub(super) struct MessageList {
 #[schema(as = EditList)]
 struct EditList<'a> {
     edits: Vec<EditJson<'a>>,
+    #[schema(required)]
+    next: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -266,27 +272,33 @@ async fn read(
     path = "/conversations/{id}/messages/{mid}/edits",
     operation_id = "list_edits",
     tag = "messages",
-    summary = "Reads what a message said before it was changed.",
-    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    summary = "Reads what a message said before it was changed, the oldest first.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id."), AfterQuery),
     responses(
-        (status = 200, description = "Earlier contents.", body = EditList<'_>),
+        (status = 200, description = "A page; `next` is the `after` of the next one.", body = EditList<'_>),
     ),
 )]
 async fn edits(
     State(shared): State<Shared>,
     caller: Caller,
     NamedMessage(found): NamedMessage,
+    query: Asked<AfterQuery>,
 ) -> Result<Response, ClientError> {
-    let earlier = shared
-        .backend
-        .edits(Some(caller.actor()), found.conversation, found.message)
-        .await?;
+    let query = asked(query)?;
+    let request = ListEdits {
+        conversation_id: found.conversation.to_string(),
+        message_id: found.message,
+        limit: query.limit(MOST_EDITS)?,
+        after: query.after,
+    };
+    let earlier = shared.backend.all_edits(caller.actor(), request).await?;
     let edits = earlier.edits.iter().map(|edit| EditJson {
         content: &edit.content,
         at: time(edit.at_ms),
     });
     let list = EditList {
         edits: edits.collect(),
+        next: Some(earlier.next).filter(|next| *next != 0),
     };
     Ok(Json(list).into_response())
 }

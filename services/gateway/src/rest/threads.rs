@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use parlance_proto::v1::{CreateThread, command};
+use parlance_proto::v1::{CreateThread, ListThreads, command};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -12,14 +12,16 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::messages::{ListQuery, MessageList, SendBody, answer, deliver, page};
-use super::names::no_thread;
-use super::{Asked, Body, Caller, Named, Names, asked, made, parse};
+use super::{AfterQuery, Asked, Body, Caller, Named, Names, asked, made, parse};
 use crate::app::Shared;
 use crate::commands::new_id;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::{AnyMessage, AnyThread, united};
 use crate::dialect::{Answer, ConversationRef, MessageRef};
 use crate::error::ClientError;
+
+/// Threads in one answer where the caller does not say how many.
+const MOST: u32 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -43,6 +45,8 @@ struct CreateBody {
 struct ThreadList {
     #[schema(value_type = Vec<AnyThread<'static>>)]
     threads: Vec<Box<RawValue>>,
+    #[schema(required)]
+    next: Option<u64>,
 }
 
 /// A thread with a page of its messages.
@@ -105,27 +109,33 @@ async fn create(
     path = "/conversations/{id}/threads",
     operation_id = "list_threads",
     tag = "threads",
-    summary = "Lists the threads of a conversation.",
-    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
+    summary = "Lists the threads of a conversation, the oldest first.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), AfterQuery),
     responses(
-        (status = 200, description = "All threads.", body = ThreadList),
+        (status = 200, description = "A page; `next` is the `after` of the next one.", body = ThreadList),
     ),
 )]
 async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Named(id): Named,
+    query: Asked<AfterQuery>,
 ) -> Result<Response, ClientError> {
-    let found = shared
-        .backend
-        .threads(Some(caller.actor()), id, String::new())
-        .await?;
+    let query = asked(query)?;
+    let request = ListThreads {
+        conversation_id: id.to_string(),
+        limit: query.limit(MOST)?,
+        after: query.after,
+        ..ListThreads::default()
+    };
+    let found = shared.backend.all_threads(caller.actor(), request).await?;
     let list = ThreadList {
         threads: found
             .threads
             .iter()
             .map(|thread| caller.representation.thread(thread))
             .collect(),
+        next: Some(found.next).filter(|next| *next != 0),
     };
     Ok(Json(list).into_response())
 }
@@ -150,13 +160,12 @@ async fn read(
 ) -> Result<Response, ClientError> {
     let thread = names.thread()?;
     let request = asked(query)?.request(&caller, id, Some(thread))?;
-    let found = shared
+    let thread = shared
         .backend
-        .threads(Some(caller.actor()), id, thread.to_string())
+        .thread(caller.actor(), id, thread.to_string())
         .await?;
-    let thread = found.threads.first().ok_or_else(no_thread)?;
     let page = page(&shared, &caller, id, request).await?;
-    let read = united(&caller.representation.thread(thread), &page);
+    let read = united(&caller.representation.thread(&thread), &page);
     Ok(Json(read).into_response())
 }
 

@@ -75,6 +75,12 @@ async fn rest_is_as_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rest_speaks_the_dialect_of_its_caller() {
+    let stack = replicas().await;
+    run(&stack, "representations", Transport::Websocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_whole_domain_is_served_over_rest() {
     let stack = replicas().await;
     run(&stack, "domain", Transport::Websocket).await;

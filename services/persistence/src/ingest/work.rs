@@ -149,6 +149,8 @@ pub struct Receive {
     pub messages: Vec<MessageName>,
     /// Not read.
     pub delivered_only: bool,
+    /// And everything before these.
+    pub through: bool,
 }
 
 /// Mark a message, or take the mark back.

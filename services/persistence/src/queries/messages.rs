@@ -4,7 +4,7 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::page::{MAX_BYTES, fitting, limit};
+use super::page::{MAX_BYTES, cut_page, fitting, limit};
 use super::{QueryError, head};
 use crate::ingest::apply::no_message;
 use crate::ingest::work::{MessageName, refuse};
@@ -70,11 +70,17 @@ pub(super) async fn edits(
 ) -> Result<v1::Edits, QueryError> {
     let head = head(connection, Some(viewer), &query.conversation_id).await?;
     let message = find(connection, viewer, &head, &query.message_id).await?;
-    let mut edits = earlier::of(connection, head.id, message.seq).await?;
-    // What does not fit is the oldest.
-    let fitting = fitting(edits.iter().rev(), MAX_BYTES);
-    edits.drain(..edits.len() - fitting);
-    Ok(v1::Edits { edits })
+    let limit = limit(query.limit);
+    let found = earlier::of(
+        connection,
+        head.id,
+        message.seq,
+        query.after,
+        i64::from(limit) + 1,
+    );
+    let (seqs, mut edits): (Vec<_>, Vec<_>) = found.await?.into_iter().unzip();
+    let next = cut_page(&seqs, &mut edits, limit);
+    Ok(v1::Edits { edits, next })
 }
 
 /// The message somebody means, if they may see it.

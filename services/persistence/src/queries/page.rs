@@ -35,6 +35,17 @@ pub(super) fn fitting<'a, T: prost::Message + 'a>(
     count
 }
 
+/// Cuts items in their order to what fits a page, and tells the cursor of the next one: the seq of the last item that
+/// is left, or 0 where nothing was cut off.
+pub(super) fn cut_page<T: prost::Message>(seqs: &[u64], items: &mut Vec<T>, limit: u32) -> u64 {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let kept = fitting(items.iter().take(most), MAX_BYTES);
+    let is_last = kept == items.len();
+    items.truncate(kept);
+    let last = kept.checked_sub(1).filter(|_| !is_last);
+    last.and_then(|last| seqs.get(last)).copied().unwrap_or_default()
+}
+
 /// Cuts off what does not fit the bytes that are left, and takes those away that are used: all of them where
 /// something was cut off, so that what comes after does not overtake it. Whether nothing was.
 pub(super) fn cut<T: prost::Message>(items: &mut Vec<T>, left: &mut usize) -> bool {
@@ -64,6 +75,27 @@ mod tests {
     #[test]
     fn limits_are_kept_within_bounds() {
         assert_eq!((limit(0), limit(7), limit(u32::MAX)), (50, 7, 100));
+    }
+
+    #[test]
+    fn the_cursor_of_a_page_is_the_seq_of_its_last_item_where_there_is_more() {
+        let items = |count: usize, bytes: usize| {
+            vec![
+                Message {
+                    content: "x".repeat(bytes),
+                    ..Message::default()
+                };
+                count
+            ]
+        };
+        let page = |mut items: Vec<Message>, limit| {
+            let next = cut_page(&[3, 5, 9], &mut items, limit);
+            (items.len(), next)
+        };
+        assert_eq!(page(items(3, 1), 3), (3, 0));
+        assert_eq!(page(items(3, 1), 2), (2, 5));
+        assert_eq!(page(items(3, 400 * 1024), 3), (1, 3));
+        assert_eq!(page(Vec::new(), 3), (0, 0));
     }
 
     #[test]

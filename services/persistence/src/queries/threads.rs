@@ -4,11 +4,11 @@ use parlance_proto::v1::{self, ErrorCode};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::page::{MAX_BYTES, fitting};
+use super::page::{cut_page, limit};
 use super::{QueryError, head};
 use crate::store::threads as store;
 
-/// Oldest first. Where they do not all fit one answer, the latest are left out.
+/// Oldest first, from a cursor on.
 pub(super) async fn list(
     connection: &mut PgConnection,
     viewer: &str,
@@ -16,9 +16,12 @@ pub(super) async fn list(
 ) -> Result<v1::Threads, QueryError> {
     let head = head(connection, Some(viewer), &query.conversation_id).await?;
     if query.thread_id.is_empty() {
-        let mut threads = store::of(connection, head.id, head.history_from).await?;
-        threads.truncate(fitting(&threads, MAX_BYTES));
-        return Ok(v1::Threads { threads });
+        let limit = limit(query.limit);
+        let after = query.after.max(head.history_from);
+        let placed = store::of(connection, head.id, after, i64::from(limit) + 1).await?;
+        let (seqs, mut threads): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
+        let next = cut_page(&seqs, &mut threads, limit);
+        return Ok(v1::Threads { threads, next });
     }
     let no_thread = || v1::Error::with(ErrorCode::NotFound, "no such thread");
     let id = Uuid::try_parse(&query.thread_id).map_err(|_| no_thread())?;
@@ -28,5 +31,6 @@ pub(super) async fn list(
         .ok_or_else(no_thread)?;
     Ok(v1::Threads {
         threads: vec![thread],
+        next: 0,
     })
 }

@@ -5,10 +5,11 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1;
 use sqlx::PgConnection;
 
-use super::{from_millis, millis, seq_to};
+use super::{from_millis, millis, seq_from, seq_to};
 use crate::ingest::state::Effects;
 
-/// The earlier contents of a message, oldest first.
+/// At most `limit` earlier contents of a message that were replaced after a seq, oldest first, with the seqs of the
+/// edits that replaced them.
 ///
 /// # Errors
 /// Of the database.
@@ -16,21 +17,25 @@ pub async fn of(
     connection: &mut PgConnection,
     conversation: ConversationId,
     message_seq: u64,
-) -> Result<Vec<v1::Edit>, sqlx::Error> {
-    let rows: Vec<(String, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT content, at FROM message_edits WHERE conversation_id = $1 AND message_seq = $2 ORDER BY edit_seq",
+    after: u64,
+    limit: i64,
+) -> Result<Vec<(u64, v1::Edit)>, sqlx::Error> {
+    let rows: Vec<(i64, String, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT edit_seq, content, at FROM message_edits
+         WHERE conversation_id = $1 AND message_seq = $2 AND edit_seq > $3 ORDER BY edit_seq LIMIT $4",
     )
     .bind(conversation.uuid())
     .bind(seq_to(message_seq))
+    .bind(seq_to(after))
+    .bind(limit)
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(content, at)| v1::Edit {
-            content,
-            at_ms: millis(at),
+    rows.into_iter()
+        .map(|(seq, content, at)| {
+            let at_ms = millis(at);
+            Ok((seq_from(seq)?, v1::Edit { content, at_ms }))
         })
-        .collect())
+        .collect()
 }
 
 /// Keeps what was replaced, and empties what belongs to deleted messages.

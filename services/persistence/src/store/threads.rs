@@ -89,7 +89,7 @@ pub async fn by_id(
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// All threads of a conversation made after a seq, oldest first.
+/// At most `limit` threads of a conversation made after a seq, oldest first, with the seqs of their making.
 ///
 /// # Errors
 /// Of the database.
@@ -97,21 +97,21 @@ pub async fn of(
     connection: &mut PgConnection,
     conversation: ConversationId,
     after: u64,
-) -> Result<Vec<v1::Thread>, sqlx::Error> {
+    limit: i64,
+) -> Result<Vec<Placed>, sqlx::Error> {
     let rows: Vec<ThreadRow> = sqlx::query_as(concat!(
         "SELECT ",
         thread_columns!(),
         " FROM threads t
           LEFT JOIN messages r ON r.conversation_id = t.conversation_id AND r.seq = t.root_seq
-          WHERE t.conversation_id = $1 AND t.seq > $2 ORDER BY t.seq"
+          WHERE t.conversation_id = $1 AND t.seq > $2 ORDER BY t.seq LIMIT $3"
     ))
     .bind(conversation.uuid())
     .bind(seq_to(after))
+    .bind(limit)
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| Placed::try_from(row).map(|placed| placed.1))
-        .collect()
+    rows.into_iter().map(Placed::try_from).collect()
 }
 
 /// Inserts new threads and moves the counters of others.

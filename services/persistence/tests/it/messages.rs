@@ -208,6 +208,7 @@ async fn threads_count_what_is_said_in_them_and_keep_it_apart() {
             let list = v1::ListThreads {
                 conversation_id: id.to_string(),
                 thread_id: thread.into(),
+                ..Default::default()
             };
             ask(&queries, who, query::Body::ListThreads(list)).await
         };
@@ -270,6 +271,7 @@ async fn earlier_contents_are_kept_until_the_message_is_deleted() {
             let edits = v1::ListEdits {
                 conversation_id: id.to_string(),
                 message_id: message(&sent[1]).id,
+                ..Default::default()
             };
             ask(&queries, who, query::Body::ListEdits(edits))
         };
@@ -358,6 +360,7 @@ fn mark(id: ConversationId, up_to_seq: u64, message_ids: &[&str], delivered_only
         up_to_seq,
         message_ids: message_ids.iter().map(|&id| id.to_owned()).collect(),
         delivered_only,
+        through: false,
     };
     command("bob", id, command::Body::MarkRead(mark))
 }

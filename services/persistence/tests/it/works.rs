@@ -121,6 +121,7 @@ pub(crate) fn read(who: &str, id: ConversationId, up_to_seq: u64, message_ids: &
             up_to_seq,
             message_ids,
             delivered_only: false,
+            through: false,
         }),
     )
 }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 /// Schema, field, further names.
-pub(super) const ALIASES: &[(&str, &str, &[&str])] = &[
+pub const ALIASES: &[(&str, &str, &[&str])] = &[
     ("ConversationCreation", "kind", &["type"]),
     (
         "ConversationCreation",

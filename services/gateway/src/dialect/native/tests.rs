@@ -123,14 +123,18 @@ fn a_malformed_payload_is_named_without_repeating_it() {
         (
             "message:send",
             json!({"conversation_id": "secret", "content": "x"}),
-            "conversation id is not a UUID",
+            "conversation_id is text; it must be a UUID, or a number from 1 to",
         ),
         (
             "message:send",
             json!({"conversation_id": CONVERSATION, "content": 5}),
-            "wrong type",
+            "content is a number; it must be text",
         ),
-        ("message:send", json!(["secret"]), ""),
+        (
+            "message:send",
+            json!(["secret"]),
+            "the payload is a list; it must be an object",
+        ),
         (
             "message:send",
             json!({"conversation_id": CONVERSATION, "content": "x", "type": "system"}),
@@ -149,7 +153,7 @@ fn a_malformed_payload_is_named_without_repeating_it() {
         (
             "typing",
             json!({"conversation_id": CONVERSATION, "is_typing": "secret"}),
-            "wrong type",
+            "is_typing is text; it must be true or false",
         ),
     ];
     for (event, payload, part) in cases {

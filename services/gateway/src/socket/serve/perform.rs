@@ -95,11 +95,15 @@ impl Serving {
                 let id = resolver.conversation(conversation).await?;
                 Outcome::Now(self.typing(id, is_typing).await)
             }
-            Action::SwitchThread { conversation, .. } => {
+            Action::SwitchThread { conversation, thread } => {
                 let id = resolver.conversation(conversation).await?;
-                // A client's own view; only whether it may look is ours to say.
-                let seen = self.shared.backend.conversation(Some(self.actor()), id).await;
-                Outcome::Now(seen.map(|_| Answer::Done))
+                // A client's own view; only whether there is such a thing to look at is ours to say.
+                let (backend, me) = (&self.shared.backend, self.actor());
+                match thread {
+                    Some(thread) => drop(backend.thread(me, id, thread.to_string()).await?),
+                    None => drop(backend.conversation(Some(me), id).await?),
+                }
+                Outcome::Now(Ok(Answer::Done))
             }
             Action::Sync(positions) => Outcome::Now(self.sync(positions).await),
             Action::Presence { status } => {
@@ -342,12 +346,14 @@ async fn command(resolver: &Resolver, user: &UserId, action: Action) -> Result<O
             up_to_seq,
             messages,
             delivered_only,
+            through,
         } => {
             let (id, message_ids) = places(resolver, conversation, &messages).await?;
             let body = command::Body::MarkRead(MarkRead {
                 up_to_seq: up_to_seq.unwrap_or_default(),
                 message_ids,
                 delivered_only,
+                through,
             });
             Outcome::Command(id, body)
         }

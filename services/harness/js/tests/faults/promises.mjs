@@ -214,7 +214,7 @@ test('a message is unread once, however often it is sent', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await directConversation(alice, bob);
   const [one, list] = await Promise.all([connect(alice, 0), speak('inbox', bob, 1)]);
-  const told = (message) => list.all('conversation_updated', ({ lastMessage }) => lastMessage.id === message.id)[0];
+  const told = (message) => list.all('conversation_updated', (update) => update.message.id === message.id)[0];
   const first = await eventually('the list follows the conversation', async () => {
     const message = await one.sends(conversation, 'hello');
     return eventually('told', () => told(message), 500);

@@ -18,7 +18,11 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
     if receive.up_to == 0 && seqs.is_empty() {
         return Err(refuse("none of message_ids is a message of this conversation"));
     }
-    let up_to = receive.up_to.min(scene.conversation.head_seq);
+    let latest = seqs.iter().copied().max().filter(|_| receive.through);
+    let up_to = receive
+        .up_to
+        .max(latest.unwrap_or_default())
+        .min(scene.conversation.head_seq);
     let key = (scene.work.conversation, scene.work.actor.id.clone());
     let Some(member) = scene.conversation.members.get_mut(&key.1) else {
         return Err(super::no_conversation());

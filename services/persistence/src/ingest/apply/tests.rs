@@ -82,6 +82,7 @@ fn read(command: u128, who: &str, up_to: u64, messages: &[u128]) -> Work {
         up_to,
         messages: messages.iter().map(|&id| name(id)).collect(),
         delivered_only: false,
+        through: false,
     };
     work(command, who, Action::Receive(receive))
 }

@@ -217,6 +217,7 @@ impl Receive {
             up_to_seq,
             message_ids,
             delivered_only,
+            through,
         } = read;
         if up_to_seq == 0 && message_ids.is_empty() {
             return Err(refuse("up_to_seq or message_ids must be given"));
@@ -229,6 +230,7 @@ impl Receive {
             up_to: up_to_seq,
             messages,
             delivered_only,
+            through,
         })
     }
 }

@@ -62,7 +62,7 @@ fn any_action() -> impl Strategy<Value = Action> {
         2 => who().prop_map(Action::RemoveMember),
         2 => (who(), role()).prop_map(|(user, role)| Action::ChangeRole(user, role)),
         2 => (0u64..30, 1u64..30, any::<bool>()).prop_map(|(up_to, seq, delivered_only)| {
-            Action::Receive(Receive { up_to, messages: vec![MessageName::Seq(seq)], delivered_only })
+            Action::Receive(Receive { up_to, messages: vec![MessageName::Seq(seq)], delivered_only, through: false })
         }),
     ]
 }
