@@ -202,9 +202,9 @@ impl Room {
                 let served = self.audience.detach(id);
                 self.report(served);
             }
-            Request::CaughtUp(id, hold) => {
+            Request::CaughtUp(id, hold, told_at) => {
                 self.report_soon(Duration::ZERO);
-                if let Some(stretch) = self.audience.release(id, hold, self.head_seq) {
+                if let Some(stretch) = self.audience.release(id, hold, told_at, self.head_seq) {
                     self.start_replay(stretch);
                 }
             }
@@ -277,6 +277,7 @@ impl Room {
             rooms: self.rooms.clone(),
             place: self.place.clone(),
             stretch,
+            told_at: None,
         };
         tokio::spawn(replay.run());
     }
