@@ -10,7 +10,7 @@ mod room;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlance_bus::Bus;
 use parlance_proto::ConversationId;
@@ -114,8 +114,8 @@ enum Request {
     Leave(SessionId),
     /// The session is gone.
     Detach(SessionId),
-    /// The session was told what it had missed while it was held like this.
-    CaughtUp(SessionId, u64),
+    /// The session was told what it had missed while it was held like this; when the last of it began to be.
+    CaughtUp(SessionId, u64, Option<Instant>),
     /// What lists show was looked up anew.
     Listed(ListState),
     /// The database is at least this far.
@@ -225,8 +225,14 @@ impl Rooms {
     }
 
     /// The session was told what it had missed.
-    fn caught_up(&self, conversation: ConversationId, session: SessionId, hold: u64) {
-        self.send(conversation, Request::CaughtUp(session, hold));
+    fn caught_up(
+        &self,
+        conversation: ConversationId,
+        session: SessionId,
+        hold: u64,
+        told_at: Option<Instant>,
+    ) {
+        self.send(conversation, Request::CaughtUp(session, hold, told_at));
     }
 
     /// What lists show of a conversation was looked up anew.

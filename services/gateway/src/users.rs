@@ -21,6 +21,7 @@ use crate::backend::Backend;
 use crate::commands::actor;
 use crate::dialect::{Backlog, Outbound, Place};
 use crate::rooms::{Following, Missed, Rooms, Unread};
+use crate::served::SETTLES;
 use crate::socket::session::Session;
 
 /// Rooms opened at once for one user.
@@ -149,6 +150,22 @@ impl Users {
             self.reload(user, loaded).await;
         }
         expected
+    }
+
+    /// Loads once more what the user was served, where a session of theirs that has just ended may have got what is not
+    /// known of yet.
+    pub async fn settle(&self, user: &UserId) {
+        let is_behind = |belonging: &Belonging| {
+            belonging.served_seq.max(belonging.delivered_seq) < belonging.unread.head_seq
+        };
+        let behind = self
+            .lock()
+            .get(user)
+            .is_some_and(|connected| connected.conversations.values().any(is_behind));
+        if behind {
+            tokio::time::sleep(SETTLES).await;
+            self.reload(user, true).await;
+        }
     }
 
     /// A session began. `since`: what its client has got, where it says so. Returns the task that attaches it, where

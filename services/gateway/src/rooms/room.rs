@@ -202,9 +202,9 @@ impl Room {
                 let served = self.audience.detach(id);
                 self.report(served);
             }
-            Request::CaughtUp(id, hold) => {
+            Request::CaughtUp(id, hold, told_at) => {
                 self.report_soon(Duration::ZERO);
-                if let Some(stretch) = self.audience.release(id, hold, self.head_seq) {
+                if let Some(stretch) = self.audience.release(id, hold, told_at, self.head_seq) {
                     self.start_replay(stretch);
                 }
             }
@@ -278,6 +278,7 @@ impl Room {
             place: self.place.clone(),
             dialect: stretch.session.dialect(),
             stretch,
+            told_at: None,
         };
         tokio::spawn(replay.run());
     }

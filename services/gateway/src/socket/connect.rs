@@ -28,6 +28,8 @@ use crate::users::{Expected, Since};
 
 /// For so long a token that is not valid yet is waited for here; longer and the client is sent away to come again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Who was seen within this time may have a session that has not ended yet, or has just ended.
+const SEEN_LATELY_MS: i64 = 75_000;
 /// How long a connection takes to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -197,6 +199,10 @@ async fn admit(
         Ok(user) => {
             let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
             let expected = shared.users.expect(&identity.user_id, delivers).await;
+            let seen_ms_ago = now().timestamp_millis() - user.seen_at_ms;
+            if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
+                shared.users.settle(&identity.user_id).await;
+            }
             prepare(
                 shared,
                 socket,

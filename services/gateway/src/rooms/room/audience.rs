@@ -72,7 +72,7 @@ pub(super) struct Audience {
     emissions: Emissions,
 }
 
-/// When the latest events were emitted, with their seqs.
+/// When the latest events began to be emitted, with their seqs.
 #[derive(Default)]
 struct Emissions(VecDeque<(Instant, u64)>);
 
@@ -127,13 +127,25 @@ impl Audience {
 
     /// Tells the session what was kept back, and everything else from now on; unless there is more to replay, which
     /// is returned.
-    pub(super) fn release(&mut self, id: SessionId, hold: u64, head_seq: u64) -> Option<Stretch> {
+    /// `told_at` is when the last of the replay began to be emitted.
+    pub(super) fn release(
+        &mut self,
+        id: SessionId,
+        hold: u64,
+        told_at: Option<Instant>,
+        head_seq: u64,
+    ) -> Option<Stretch> {
         let listener = self.sessions.get_mut(&id)?;
         let waiting = listener.waiting.as_mut().filter(|waiting| waiting.hold == hold)?;
         let Some((missed, through)) = waiting.next.take() else {
+            // Before it is emitted: a poll may be answered with it at once.
+            listener.replayed_at = if waiting.frames.is_empty() {
+                told_at
+            } else {
+                Some(Instant::now())
+            };
             listener.release();
             listener.emitted(head_seq);
-            listener.replayed_at = Some(Instant::now());
             return None;
         };
         self.holds += 1;
@@ -221,9 +233,10 @@ impl Audience {
         self.tell(outbound, |_, joined| joined);
     }
 
-    /// Those who follow the conversation itself were emitted the event of this seq, which was committed then.
-    pub(super) fn emitted(&mut self, seq: u64, at_ms: i64) {
-        self.emissions.push(Instant::now(), seq);
+    /// Those who follow the conversation itself were emitted the event of this seq, which was committed at that time;
+    /// `begun_at` is when the first of them began to be.
+    pub(super) fn emitted(&mut self, seq: u64, at_ms: i64, begun_at: Instant) {
+        self.emissions.push(begun_at, seq);
         for listener in self.sessions.values_mut() {
             if listener.joined && listener.waiting.is_none() {
                 listener.session.shown(at_ms);

@@ -1,6 +1,6 @@
 //! What one committed event means for the room and for those who follow it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlance_bus::{faults, trace};
 use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, event};
@@ -58,6 +58,8 @@ impl Room {
             }
             return;
         }
+        // A poll may be answered with it before all are served.
+        let begun_at = Instant::now();
         self.move_to(event.seq, self.receipts_version);
         match &event.body {
             Some(event::Body::MessageCreated(v1::MessageCreated {
@@ -118,7 +120,7 @@ impl Room {
                 }
             }
         }
-        self.audience.emitted(event.seq, event.at_ms);
+        self.audience.emitted(event.seq, event.at_ms, begun_at);
         self.report_soon(Duration::ZERO);
     }
 

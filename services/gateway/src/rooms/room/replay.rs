@@ -4,7 +4,7 @@
 //! told. Must not tell anything beyond the seq it was given: that comes live.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{ErrorCode, Event, event};
@@ -34,6 +34,8 @@ pub(super) struct Replay {
     /// What the session speaks. Should it learn another, that one is told from the beginning.
     pub dialect: &'static dyn Dialect,
     pub stretch: Stretch,
+    /// When the latest of it began to be told.
+    pub told_at: Option<Instant>,
 }
 
 impl Replay {
@@ -48,8 +50,12 @@ impl Replay {
         self.events().await;
         self.receipts().await;
         drop(turn);
-        self.rooms
-            .caught_up(self.place.id, self.stretch.session.id, self.stretch.hold);
+        self.rooms.caught_up(
+            self.place.id,
+            self.stretch.session.id,
+            self.stretch.hold,
+            self.told_at,
+        );
     }
 
     async fn events(&mut self) {
@@ -84,6 +90,7 @@ impl Replay {
                 if !self.is_wanted() {
                     return;
                 }
+                self.told_at = Some(Instant::now());
                 for event in events {
                     self.place.head_seq = event.seq;
                     if self.matters(event)

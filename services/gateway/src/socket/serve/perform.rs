@@ -16,8 +16,12 @@ use crate::dialect::{Action, Answer, Backlog, ConversationRef, Decoded, MessageR
 use crate::error::ClientError;
 use crate::resolver::Resolver;
 use crate::rooms::{Following, Missed, Unread};
+use crate::served::SETTLES;
 use crate::socket::inbound::Inbound;
 use crate::socket::session::Request;
+
+/// How long ago a change was made that other sessions may just have got.
+const RECENT_MS: i64 = 1_000;
 
 /// What an action comes to.
 #[expect(
@@ -135,6 +139,15 @@ impl Serving {
 
     async fn join(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
         let mut joined = self.shared.backend.conversation(Some(self.actor()), id).await?;
+        if self
+            .missed(&joined)
+            .is_some_and(|missed| missed.after < joined.head_seq)
+            && now().timestamp_millis() - joined.updated_at_ms < RECENT_MS
+        {
+            // Another session may have got it a moment ago.
+            tokio::time::sleep(SETTLES).await;
+            joined = self.shared.backend.conversation(Some(self.actor()), id).await?;
+        }
         let following = Following {
             joined: true,
             unread: Some(Unread {
