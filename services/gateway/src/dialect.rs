@@ -432,6 +432,12 @@ pub trait Dialect: Representation {
         None
     }
 
+    /// Writes a message for the client that sent it and calls it `tag`, as JSON.
+    fn echo(&self, place: &Place, message: &Message, tag: &str) -> Vec<Frame> {
+        let _ = tag;
+        self.encode(Outbound::MessageCreated(place, message))
+    }
+
     /// Writes what the server tells; nothing where the vocabulary has no word for it.
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame>;
 

@@ -1,6 +1,6 @@
 //! The chats dialect: `message:*` and `typing:*` in chats that are followed without joining them.
 
-use parlance_proto::v1::{Conversation, ErrorCode, Presence, Typing};
+use parlance_proto::v1::{Conversation, ErrorCode, Message, Presence, Typing};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -186,6 +186,10 @@ impl Dialect for Chats {
 
     fn tag(&self, event: &str, payload: &RawValue) -> Option<String> {
         (event == "message:send").then(|| payload::temp_id(payload))?
+    }
+
+    fn echo(&self, _place: &Place, message: &Message, tag: &str) -> Vec<Frame> {
+        vec![Frame::new("message:new", &union::echo(message, tag))]
     }
 
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {

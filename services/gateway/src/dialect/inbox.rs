@@ -173,6 +173,10 @@ impl Dialect for Inbox {
         (event == "send_message").then(|| payload::temp_id(payload))?
     }
 
+    fn echo(&self, _place: &Place, message: &Message, tag: &str) -> Vec<Frame> {
+        vec![Frame::new("new_message", &union::echo(message, tag))]
+    }
+
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {
         let frame = match outbound {
             Outbound::MessageCreated(_, message) => Frame::new("new_message", &union::message(message)),

@@ -179,6 +179,10 @@ impl Dialect for Threads {
         (event == "message:send").then(|| payload::temp_id(payload))?
     }
 
+    fn echo(&self, _place: &Place, message: &Message, tag: &str) -> Vec<Frame> {
+        vec![Frame::new("message:new", &union::echo(message, tag))]
+    }
+
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {
         match outbound {
             Outbound::MessageCreated(_, message) => one("message:new", &union::message(message)),

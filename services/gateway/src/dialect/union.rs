@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Place;
+use super::{Place, payload};
 use super::shape::{self, time};
 
 /// A message. Both front ends call the event `message:new` and look for different keys.
@@ -47,6 +47,10 @@ pub struct MessageJson<'a> {
     #[serde(rename = "clientMsgId")]
     #[schema(required)]
     client_msg_id: Option<&'a str>,
+    /// What the client calls it that sent it; to that client alone.
+    #[serde(rename = "tempId", skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::dialect::schema::tag)]
+    temp_id: Option<Box<RawValue>>,
     reactions: Vec<ReactionJson<'a>>,
     #[schema(format = DateTime)]
     created_at: String,
@@ -246,6 +250,7 @@ pub fn message(message: &Message) -> MessageJson<'_> {
         thread_id: message.thread_id.as_deref(),
         reply_to: message.reply_to.as_deref(),
         client_msg_id: message.client_msg_id.as_deref(),
+        temp_id: None,
         reactions: reactions(&message.reactions),
         created_at: created_at.clone(),
         created_at_camel: created_at,
@@ -253,6 +258,14 @@ pub fn message(message: &Message) -> MessageJson<'_> {
         edited_at_camel: edited_at,
         deleted_at: deleted_at.clone(),
         deleted_at_camel: deleted_at,
+    }
+}
+
+/// Writes a message for the client that sent it.
+pub fn echo<'a>(message: &'a Message, tag: &str) -> MessageJson<'a> {
+    MessageJson {
+        temp_id: Some(payload::tag(tag)),
+        ..self::message(message)
     }
 }
 

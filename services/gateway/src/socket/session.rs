@@ -74,7 +74,7 @@ pub struct Session {
     /// See [`Session::is_cut`].
     cut: AtomicBool,
     /// See [`Session::sends`].
-    sent: Mutex<VecDeque<String>>,
+    sent: Mutex<VecDeque<Sent>>,
     doubtful: Arc<AtomicBool>,
     max_backlog_bytes: u64,
 }
@@ -92,6 +92,17 @@ pub enum Received {
 
 /// Where the answer to an event goes.
 pub struct Ack(Option<AckSender>);
+
+/// A message that a client sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// The message's id.
+    pub message_id: String,
+    /// What the client calls it, as JSON.
+    pub tag: Option<String>,
+    /// The client asked for an acknowledgement, which carries the message.
+    pub is_acked: bool,
+}
 
 /// An event that is to be answered.
 pub struct Request<'a> {
@@ -291,18 +302,19 @@ impl Session {
         }
     }
 
-    /// The client sends this message and is answered with it.
-    pub fn sends(&self, message_id: &str) {
-        let mut sent = lock(&self.sent);
-        if sent.len() == SENT {
-            sent.pop_front();
+    /// The client sends a message whose event is of interest to it alone in another form than to others.
+    pub fn sends(&self, sent: Sent) {
+        let mut all = lock(&self.sent);
+        if all.len() == SENT {
+            all.pop_front();
         }
-        sent.push_back(message_id.to_owned());
+        all.push_back(sent);
     }
 
-    /// Whether this client sent a message and does without its event.
-    pub fn has_sent(&self, message_id: &str) -> bool {
-        lock(&self.sent).iter().any(|sent| sent == message_id)
+    /// The message of this id, if this client sent it lately.
+    pub fn sent(&self, message_id: &str) -> Option<Sent> {
+        let all = lock(&self.sent);
+        all.iter().find(|sent| sent.message_id == message_id).cloned()
     }
 
     /// As dialects see it.

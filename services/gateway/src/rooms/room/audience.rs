@@ -12,7 +12,7 @@ use crate::dialect::Backlog;
 use crate::dialect::{Frame, Outbound, Place};
 use crate::rooms::frames::Frames;
 use crate::rooms::{Following, Missed, Unread};
-use crate::socket::session::{Received, Session, SessionId};
+use crate::socket::session::{Received, Sent, Session, SessionId};
 
 /// Bytes that may wait for a session in one room while it is told what it missed; it comes back and is told all
 /// in one if there are more.
@@ -245,15 +245,29 @@ impl Audience {
         }
     }
 
-    /// Tells those who follow the conversation itself of a message; not the client that sent it, where its dialect
-    /// answers with the message instead.
-    pub(super) fn tell_created(&mut self, place: &Place, message: &Message) {
+    /// Emits a message to those who follow the conversation itself. The client that sent it gets its own name for the
+    /// message with it, or nothing where its dialect acknowledges with the message instead.
+    pub(super) fn emit_created(&mut self, place: &Place, message: &Message) {
         let sender = message.sender.as_ref().map_or("", |sender| sender.id.as_str());
-        self.tell(Outbound::MessageCreated(place, message), |session, joined| {
-            let knows =
-                !session.dialect().echoes() && session.user.as_str() == sender && session.has_sent(&message.id);
-            joined && !knows
-        });
+        let mut frames = Frames::new(Outbound::MessageCreated(place, message));
+        for listener in self.sessions.values_mut().filter(|listener| listener.joined) {
+            let session = &listener.session;
+            let dialect = session.dialect();
+            let own = (session.user.as_str() == sender).then(|| session.sent(&message.id));
+            match own.flatten() {
+                Some(sent) if sent.is_acked && !dialect.echoes() => {}
+                Some(Sent { tag: Some(tag), .. }) => {
+                    for frame in dialect.echo(place, message, &tag) {
+                        listener.emit(&frame);
+                    }
+                }
+                _ => {
+                    for frame in frames.of(dialect) {
+                        listener.emit(frame);
+                    }
+                }
+            }
+        }
     }
 
     /// Tells those who follow the conversation itself and have no word for what was told before.

@@ -127,7 +127,7 @@ impl Room {
     fn created(&mut self, message: &Message) {
         let sender = message.sender.as_ref().map_or("", |sender| sender.id.as_str());
         self.audience.count_unread(sender, message.seq);
-        self.audience.tell_created(&self.place, message);
+        self.audience.emit_created(&self.place, message);
         self.audience.update_lists(&self.place, message, |_| true);
         self.lists.created(message);
         let age = now().timestamp_millis() - message.created_at_ms;

@@ -18,7 +18,7 @@ use crate::resolver::Resolver;
 use crate::rooms::{Following, Missed, Unread};
 use crate::served::SETTLES;
 use crate::socket::inbound::Inbound;
-use crate::socket::session::Request;
+use crate::socket::session::{Request, Sent};
 
 /// How long ago a change was made that other sessions may just have got.
 const RECENT_MS: i64 = 1_000;
@@ -48,11 +48,12 @@ impl Serving {
                 {
                     me.user_id = claimed;
                 }
-                if let command::Body::SendMessage(message) = &body
-                    && inbound.ack.is_wanted()
-                    && !self.session.dialect().echoes()
-                {
-                    self.session.sends(&message.message_id);
+                if let command::Body::SendMessage(message) = &body {
+                    self.session.sends(Sent {
+                        message_id: message.message_id.clone(),
+                        tag: tag.clone(),
+                        is_acked: inbound.ack.is_wanted(),
+                    });
                 }
                 let waiter = Waiter::Socket {
                     session: Arc::clone(&self.session),
