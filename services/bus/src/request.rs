@@ -170,6 +170,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
     match body {
         query::Body::ProvisionUser(_) => "provision_user",
         query::Body::SetName(_) => "set_name",
+        query::Body::SetAgent(_) => "set_agent",
         query::Body::ListConversations(_) => "list_conversations",
         query::Body::GetConversation(_) => "get_conversation",
         query::Body::ListMessages(_) => "list_messages",

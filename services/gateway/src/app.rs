@@ -279,13 +279,7 @@ fn share(
     let backend = Backend::new(bus.clone());
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let served = Served::new(backend.clone());
-    let rooms = Rooms::new(
-        bus.clone(),
-        backend.clone(),
-        served.clone(),
-        linger,
-        news.clone(),
-    );
+    let rooms = Rooms::new(bus.clone(), backend.clone(), served.clone(), linger, news.clone());
     Ok(Shared(Arc::new(Parts {
         served,
         commands: Commands::new(

@@ -13,8 +13,8 @@ use parlance_proto::v1::{
     ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts,
     ListPresenceChanges, ListReceipts, ListRemovals, ListState, ListThreads, Membership, Message,
     MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, Receipts,
-    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedReported, SetName, Sync,
-    Thread, Threads, User, query, reply,
+    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedReported, SetAgent,
+    SetName, Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
@@ -150,6 +150,12 @@ impl Backend {
         /// Gives a user a name.
         set_name(actor, user: &UserId, name: String, create: bool) -> User / User,
         query::Body::SetName(SetName { user_id: user.to_string(), name, create })
+    }
+
+    ask! {
+        /// Marks a user as an agent, or as a person.
+        set_agent(actor, user: &UserId, agent: bool, create: bool) -> User / User,
+        query::Body::SetAgent(SetAgent { user_id: user.to_string(), agent, create })
     }
 
     ask! {

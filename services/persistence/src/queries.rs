@@ -182,6 +182,11 @@ impl Queries {
                 users::set_name(&self.database, viewer, set).await?,
             ));
         }
+        if let query::Body::SetAgent(set) = body {
+            return Ok(reply::Body::User(
+                users::set_agent(&self.database, viewer, set).await?,
+            ));
+        }
         if let query::Body::ReportPresence(report) = body {
             return Ok(reply::Body::PresenceReported(self.presence.report(report).await?));
         }
@@ -194,6 +199,7 @@ impl Queries {
         Ok(match body {
             query::Body::ProvisionUser(_)
             | query::Body::SetName(_)
+            | query::Body::SetAgent(_)
             | query::Body::ReportPresence(_)
             | query::Body::ReportServed(_) => {
                 return Err(needs_actor().into());

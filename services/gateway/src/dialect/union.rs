@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Place, payload};
 use super::shape::{self, time};
+use super::{Place, payload};
 
 /// A message. Both front ends call the event `message:new` and look for different keys.
 #[derive(Debug, Serialize, ToSchema)]

@@ -156,11 +156,7 @@ async fn create_group(
         (status = 200, description = "The direct conversation of these users, which was there.", body = AnyConversation<'_>),
     ),
 )]
-async fn create(
-    State(shared): State<Shared>,
-    caller: Caller,
-    body: Body,
-) -> Result<Response, ClientError> {
+async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: CreateBody = parse(&body)?;
     let participant_ids = others(&shared, &caller, body.participant_ids.unwrap_or_default())?;
     let (kind, named_channel) = match body.kind.as_deref() {
@@ -175,7 +171,9 @@ async fn create(
     {
         return Err(ClientError::invalid("type and channel name two channels"));
     }
-    let open = body.open.unwrap_or(kind.is_none() && caller.representation.is_without_roles());
+    let open = body
+        .open
+        .unwrap_or(kind.is_none() && caller.representation.is_without_roles());
     let kind = kind.unwrap_or(ConversationKind::Group);
     if kind == ConversationKind::Direct && participant_ids.len() != 1 {
         let message = "a direct conversation has exactly one other participant";

@@ -1,7 +1,8 @@
 //! Routes for other backend services, on the internal port and only with a service's token. What they do is
-//! what the same service could do over NATS, and it takes the same way; names of users are set here alone.
+//! what the same service could do over NATS, and it takes the same way; what users are called and
+//! whether they are agents is set here alone.
 //!
-//! Must not do anything by itself: a message goes to `chat.system.…`, a name to persistence, anything else to `chat.control.…`.
+//! Must not do anything by itself: a message goes to `chat.system.…`, a user's name or mark to persistence, anything else to `chat.control.…`.
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
@@ -43,6 +44,7 @@ pub fn router(shared: &Shared, has_services: bool) -> Router {
         .route("/users/{user_id}/messages", post(to_user))
         .route("/users/{user_id}/disconnect", post(disconnect))
         .route("/users/{user_id}/name", put(rename))
+        .route("/users/{user_id}/agent", put(mark_agent))
         .route("/tokens/revoke", post(revoke))
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
@@ -193,6 +195,27 @@ async fn rename(
         .set_name(None, &user, name, shared.provision)
         .await?;
     Ok(Json(users::user(&named)).into_response())
+}
+
+/// Whether a user is an agent.
+#[derive(Deserialize)]
+struct AgentBody {
+    agent: bool,
+}
+
+async fn mark_agent(
+    _: Service,
+    State(shared): State<Shared>,
+    names: Names,
+    body: Body,
+) -> Result<Response, ClientError> {
+    let user = names.user()?;
+    let AgentBody { agent } = parse(&body)?;
+    let marked = shared
+        .backend
+        .set_agent(None, &user, agent, shared.provision)
+        .await?;
+    Ok(Json(users::user(&marked)).into_response())
 }
 
 async fn disconnect(

@@ -23,6 +23,7 @@ test('only a service with a valid token is let in, and only on the internal port
     [`/users/${alice}/messages`, { id: 'x', content: 'x' }],
     [`/users/${alice}/disconnect`, { for_good: true }],
     [`/users/${alice}/name`, { name: 'Mallory' }, 'PUT'],
+    [`/users/${alice}/agent`, { agent: true }, 'PUT'],
     ['/tokens/revoke', { user_id: alice, issued_before: now() + 10 }],
     ['/no-such-route', {}],
   ];
@@ -64,6 +65,22 @@ test('a service names users, also before they first connect', async () => {
   client.close();
   assertProblem(await put(alice, {}), 400, 'invalid');
   assertProblem(await put('a b', { name: 'x' }), 400, 'invalid');
+});
+
+test('a service marks agents, whatever their tokens say', async () => {
+  const [alice, robot] = ['alice', 'robot'].map(person);
+  const conversation = await direct(alice, robot);
+  const senderType = async () => {
+    const path = `/api/conversations/${conversation.id}/messages?dialect=threads`;
+    return (await rest(token(robot), 'POST', path, { content: 'hello' })).body.senderType;
+  };
+  assert.equal(await senderType(), 'user');
+  for (const agent of [true, false]) {
+    const { status } = await post(service, `/users/${robot}/agent`, { agent }, base, 'PUT');
+    assert.equal(status, 200);
+    assert.equal(await senderType(), agent ? 'agent' : 'user');
+  }
+  assertProblem(await post(service, `/users/${robot}/agent`, { agent: 'yes' }, base, 'PUT'), 400, 'invalid');
 });
 
 test('a message of a service is told like any other, once however often it is sent', async () => {

@@ -79,7 +79,9 @@ async fn every_snippet_of_the_readme_runs_as_pasted() {
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let blocks = readme.split("```sh\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
-    let snippets: Vec<_> = blocks.filter(|block| block.contains("socket.io-client")).collect();
+    let snippets: Vec<_> = blocks
+        .filter(|block| block.contains("socket.io-client"))
+        .collect();
     assert_eq!(snippets.len(), 5, "one snippet for each front end");
     let stack = Stack::builder().gateways(1).start().await.unwrap();
     for snippet in snippets {

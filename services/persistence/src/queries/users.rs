@@ -70,6 +70,21 @@ pub(super) async fn set_name(
     Ok(named.ok_or_else(unknown)?)
 }
 
+/// Marks a user as an agent, or as a person; only services may.
+pub(super) async fn set_agent(
+    database: &Database,
+    viewer: Viewer<'_>,
+    set: &v1::SetAgent,
+) -> Result<v1::User, QueryError> {
+    let user = UserId::parse(set.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
+    if viewer.is_some() {
+        return Err(unknown().into());
+    }
+    let mut connection = database.writes.acquire().await?;
+    let marked = store::set_agent(&mut connection, user.as_str(), set.agent, set.create).await?;
+    Ok(marked.ok_or_else(unknown)?)
+}
+
 pub(super) async fn memberships(
     connection: &mut PgConnection,
     viewer: Viewer<'_>,

@@ -139,6 +139,32 @@ pub async fn set_name(
     Ok(row.map(Known::try_from).transpose()?.map(|known| known.user))
 }
 
+/// Marks a user as an agent, or as a person. Creates the user if asked to; `None` where there is none. Earlier sessions
+/// are left out.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn set_agent(
+    connection: &mut PgConnection,
+    id: &str,
+    agent: bool,
+    create: bool,
+) -> Result<Option<v1::User>, sqlx::Error> {
+    let row: Option<UserRow> = sqlx::query_as(
+        "INSERT INTO users AS u (user_id, username, agent)
+         SELECT $1, $1, $2 WHERE $3 OR EXISTS (SELECT FROM users WHERE user_id = $1)
+         ON CONFLICT (user_id) DO UPDATE SET agent = $2, updated_at = now()
+         WHERE u.deleted_at IS NULL
+         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at, username AS token_name",
+    )
+    .bind(id)
+    .bind(agent)
+    .bind(create)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(Known::try_from).transpose()?.map(|known| known.user))
+}
+
 /// Id and memberships_version of those users that live; nothing else is filled in.
 ///
 /// # Errors

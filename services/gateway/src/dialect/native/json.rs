@@ -95,6 +95,8 @@ pub struct ConversationJson<'a> {
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     created_by: &'a str,
+    /// Every participant of the group manages it: title, status, channel, metadata and members.
+    open: bool,
 }
 
 /// A participant as clients see one.
@@ -329,6 +331,7 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         status: status_name(conversation.status()),
         metadata: metadata(&conversation.metadata_json),
         created_by: &conversation.created_by,
+        open: conversation.open,
     }
 }
 
