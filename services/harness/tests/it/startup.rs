@@ -152,6 +152,25 @@ fn bad_settings(folder: &std::path::Path) -> Vec<Case> {
             ["jwt.public_key_file", "missing.pem"],
         ),
         case(
+            Persistence,
+            [("PARLANCE_INGEST_BATCH_MAX", "-1")],
+            BAD_SETTINGS,
+            ["ingest.batch_max"],
+        ),
+        case(
+            Persistence,
+            [("PARLANCE_INGEST_BATCHES", "1")],
+            BAD_SETTINGS,
+            ["PARLANCE_INGEST_BATCHES"],
+        ),
+    ]
+}
+
+/// Where clients connect, and from which pages.
+fn bad_edge() -> Vec<Case> {
+    use Kind::Gateway;
+    vec![
+        case(
             Gateway,
             [(
                 "PARLANCE_CORS_ORIGINS",
@@ -184,18 +203,6 @@ fn bad_settings(folder: &std::path::Path) -> Vec<Case> {
             BAD_SETTINGS,
             ["socket.client_folder", "/no/such/folder", "socket.io-client"],
         ),
-        case(
-            Persistence,
-            [("PARLANCE_INGEST_BATCH_MAX", "-1")],
-            BAD_SETTINGS,
-            ["ingest.batch_max"],
-        ),
-        case(
-            Persistence,
-            [("PARLANCE_INGEST_BATCHES", "1")],
-            BAD_SETTINGS,
-            ["PARLANCE_INGEST_BATCHES"],
-        ),
     ]
 }
 
@@ -227,6 +234,7 @@ async fn settings_that_cannot_work_are_named_before_anything_is_bound() {
     let stack = Stack::builder().servers_only().start().await.unwrap();
     let cases = bad_settings(stack.folder())
         .into_iter()
+        .chain(bad_edge())
         .chain(bad_files(stack.folder()));
     join_all(cases.map(|case| assert_refused(&stack, case))).await;
 }
