@@ -213,16 +213,20 @@ export function closeAll() {
   for (const client of open) client.close();
 }
 
-/** A request under `/api/v1` unless the path begins with `/api` or `//`; the body is text or anything else for JSON. */
+/**
+ * A request under `/api/v1`, answered in the native dialect, unless the path begins with `/api` or `//`; the body is text
+ * or anything else for JSON.
+ */
 export async function rest(jwt, method, path, body, { base = gateways[0], headers = {} } = {}) {
   const url = path.startsWith('/api')
     ? base + path
     : path.startsWith('//')
       ? base + path.slice(1)
       : `${base}/api/v1${path}`;
+  const native = !path.startsWith('/api') && !path.startsWith('//') && { 'x-parlance-dialect': 'native' };
   const response = await fetch(url, {
     method,
-    headers: { ...(jwt && { authorization: `Bearer ${jwt}` }), 'content-type': 'application/json', ...headers },
+    headers: { ...(jwt && { authorization: `Bearer ${jwt}` }), 'content-type': 'application/json', ...native, ...headers },
     body: typeof body === 'string' || body === undefined ? body : JSON.stringify(body),
     signal: AbortSignal.timeout(PATIENCE_MS),
   });

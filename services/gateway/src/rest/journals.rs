@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use parlance_proto::ConversationId;
@@ -17,7 +18,7 @@ use utoipa_axum::routes;
 
 use super::conversations::ListQuery;
 use super::participants::{add_members, change_role, remove_member};
-use super::{Asked, Body, Caller, Named, Names, asked, made, page_size, parse};
+use super::{Asked, Body, Caller, Named, Names, asked, made, named, page_size, parse};
 use crate::app::Shared;
 use crate::commands::new_id;
 use crate::dialect::shape::{role_name, time};
@@ -31,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(versions))
         .routes(routes!(share))
         .routes(routes!(change, unshare))
+        .route_layer(map_response(named::as_is))
 }
 
 #[derive(Deserialize, ToSchema)]

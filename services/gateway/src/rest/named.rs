@@ -24,6 +24,12 @@ pub(super) async fn by_representation(mut request: Request, next: Next) -> Respo
     }
 }
 
+/// Leaves failures as they are: journals belong to a front end that is told when there is none.
+pub(super) async fn as_is(mut response: Response) -> Response {
+    response.extensions_mut().remove::<ClientError>();
+    response
+}
+
 /// What a non-member asks for is forbidden.
 pub(super) async fn forbidding(mut response: Response) -> Response {
     match response.extensions_mut().remove::<ClientError>() {
