@@ -117,7 +117,7 @@ enum Request {
     /// The session was told what it had missed while it was held like this; when the last of it began to be.
     CaughtUp(SessionId, u64, Option<Instant>),
     /// What lists show was looked up anew.
-    Listed(ListState),
+    Listed(Box<ListState>),
     /// The database is at least this far.
     Check { epoch: String, head: Head },
 }
@@ -237,7 +237,7 @@ impl Rooms {
 
     /// What lists show of a conversation was looked up anew.
     fn listed(&self, conversation: ConversationId, state: ListState) {
-        self.send(conversation, Request::Listed(state));
+        self.send(conversation, Request::Listed(Box::new(state)));
     }
 
     /// The conversation as its room knows it; `None` where nobody here follows it.

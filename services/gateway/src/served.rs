@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 
 /// Within this time it is known elsewhere what a session got.
-pub const SETTLES: Duration = Duration::from_millis(40);
+pub const SETTLES: Duration = Duration::from_millis(150);
 /// Positions in one report.
 const REPORT_MAX: usize = 1_000;
 /// Pause before a report that failed is sent again.

@@ -208,7 +208,7 @@ impl Room {
                     self.start_replay(stretch);
                 }
             }
-            Request::Listed(state) => self.listed(state),
+            Request::Listed(state) => self.listed(*state),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
     }

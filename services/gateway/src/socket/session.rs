@@ -289,17 +289,20 @@ impl Session {
         self.cut.load(Ordering::Relaxed) || self.closed.is_cancelled()
     }
 
-    /// What the client has surely got of what was emitted: over a WebSocket what the kernel took, while polling what
-    /// was emitted before an answer after which it asked again.
+    /// What the client has got of what was emitted: over a WebSocket what the kernel took, while polling what was
+    /// emitted before an answer after which it asked again, or left.
     pub fn received(&self) -> Received {
-        match self.wire() {
-            Some(wire) if wire.is_blocked() => Received::Nothing,
-            Some(_) => Received::All,
-            None => self
-                .sessions
-                .polled_until(&self.engine_id())
-                .map_or(Received::Nothing, Received::Before),
+        if let Some(wire) = self.wire() {
+            return if wire.is_blocked() {
+                Received::Nothing
+            } else {
+                Received::All
+            };
         }
+        let has_left = self.closed.is_cancelled() && !self.doubtful.load(Ordering::Relaxed);
+        self.sessions
+            .polled_until(&self.engine_id(), !has_left)
+            .map_or(Received::Nothing, Received::Before)
     }
 
     /// The client sends a message whose event is of interest to it alone in another form than to others.

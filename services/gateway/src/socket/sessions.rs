@@ -90,9 +90,14 @@ impl Sessions {
         polls.insert(engine_id.to_owned(), answered);
     }
 
-    /// Until when a polling client surely got what was emitted.
-    pub(super) fn polled_until(&self, engine_id: &str) -> Option<Instant> {
-        lock(&self.inner.polls).get(engine_id)?.received
+    /// Until when a polling client got what was emitted: surely, because it asked again, or as far as it was answered.
+    pub(super) fn polled_until(&self, engine_id: &str, surely: bool) -> Option<Instant> {
+        let polls = *lock(&self.inner.polls).get(engine_id)?;
+        if surely {
+            polls.received
+        } else {
+            Some(polls.answered_at)
+        }
     }
 
     /// Forgets connections that have ended.
