@@ -128,6 +128,8 @@ pub struct ConversationJson<'a> {
     created_by: &'a str,
     #[serde(rename = "createdBy")]
     created_by_camel: &'a str,
+    /// Every participant of the group manages it: title, status, channel, metadata and members.
+    open: bool,
 }
 
 /// Ids, or objects.
@@ -246,6 +248,7 @@ pub fn conversation(conversation: &Conversation, style: Style) -> ConversationJs
         metadata: shape::metadata(&conversation.metadata_json),
         created_by: &conversation.created_by,
         created_by_camel: &conversation.created_by,
+        open: conversation.open,
     }
 }
 

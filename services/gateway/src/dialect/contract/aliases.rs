@@ -11,6 +11,11 @@ pub const ALIASES: &[(&str, &str, &[&str])] = &[
         "participant_ids",
         &["participantIds", "participants"],
     ),
+    (
+        "ConversationUpdate",
+        "participants",
+        &["participant_ids", "participantIds"],
+    ),
     ("DirectCreation", "user_id", &["userId"]),
     (
         "EncryptedMessageEdit",
