@@ -217,7 +217,7 @@ struct Fields<'a, 'de, F> {
     known: &'static [&'static str],
     trace: &'a Trace<'de>,
     next: F,
-    seen: Vec<(Cow<'de, str>, Value<'de>)>,
+    seen: Vec<(String, Value<'de>)>,
     value: Option<Value<'de>>,
 }
 
@@ -236,12 +236,12 @@ where
     }
 
     /// Whether a field is to be read; not, where it was read under another of its names.
-    fn is_first(&mut self, name: &Cow<'de, str>, value: Value<'de>) -> Result<bool, Error> {
-        if !self.known.contains(&&**name) {
+    fn is_first(&mut self, name: &str, value: Value<'de>) -> Result<bool, Error> {
+        if !self.known.contains(&name) {
             return Ok(true);
         }
         let Some((before, other)) = self.seen.iter().find(|(before, _)| is_same_field(before, name)) else {
-            self.seen.push((name.clone(), value));
+            self.seen.push((name.to_owned(), value));
             return Ok(true);
         };
         if value.is_same_as(*other) {

@@ -227,6 +227,7 @@ pub enum AnyMessage<'a> {
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[schema(as = AnyConversation)]
+#[expect(clippy::large_enum_variant, reason = "only its schema is used")]
 pub enum AnyConversation<'a> {
     /// No dialect is named, or `encrypted`.
     Wide(wide::ConversationJson<'a>),
