@@ -24,10 +24,10 @@ export class ChatsPage extends Page {
   async list() {
     const { conversations } = await this.call('GET', '/api/conversations');
     this.set({
-      rows: conversations.map(({ id, title, unread, last_message, participants }) => ({
+      rows: conversations.map(({ id, title, unread, lastMessage, participants }) => ({
         id,
-        title: title ?? participants.find(({ user_id }) => user_id !== this.me)?.username,
-        preview: last_message?.content ?? null,
+        title: title ?? participants.find((one) => one.id !== this.me)?.username,
+        preview: lastMessage?.content ?? null,
         unread,
       })),
     });

@@ -32,7 +32,7 @@ export class InboxPage extends Page {
     this.set({
       rows: conversations.map(({ id, title, lastMessage, timestamp, unread, participants }) => ({
         id,
-        title: title ?? participants.find(({ user_id }) => user_id !== this.me)?.username,
+        title: title ?? participants.find((one) => (one.userId ?? one.user_id) !== this.me)?.username,
         preview: lastMessage,
         timestamp,
         unread,

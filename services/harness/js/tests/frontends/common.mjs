@@ -84,6 +84,22 @@ for (const name of chosen) {
       }
     });
 
+    test('a page that joins and asks for history at once draws each message once', async () => {
+      const { bob, conversation, a } = await pair(name);
+      for (let round = 0; round < 5; round++) {
+        bob.leaves();
+        for (const text of [`away ${round} a`, `away ${round} b`]) await says(a, text);
+        const expected = texts(a);
+        const page = await bob.opens();
+        // As two effects of one page: it is in the room before it has the history that it then draws.
+        page.set({ open: conversation, thread: null });
+        page.rejoin?.();
+        await page.open(conversation);
+        await shows(page, expected, `round ${round}`);
+        await quiet(a, page, expected);
+      }
+    });
+
     test('through a blip nothing is missing and nothing comes twice', async () => {
       const { bob, a, b } = await pair(name);
       let expected = texts(b);
