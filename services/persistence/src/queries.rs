@@ -171,29 +171,40 @@ impl Queries {
             UserId::parse(actor.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
         }
         let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
-        if let query::Body::ProvisionUser(provision) = body {
-            let actor = actor.ok_or_else(needs_actor)?;
-            return Ok(reply::Body::User(
-                users::provision(&self.database, actor, provision.create).await?,
-            ));
+        match self.write(actor, viewer, body).await? {
+            Some(written) => Ok(written),
+            None => self.read(viewer, body).await,
         }
-        if let query::Body::SetName(set) = body {
-            return Ok(reply::Body::User(
-                users::set_name(&self.database, viewer, set).await?,
-            ));
-        }
-        if let query::Body::SetAgent(set) = body {
-            return Ok(reply::Body::User(
-                users::set_agent(&self.database, viewer, set).await?,
-            ));
-        }
-        if let query::Body::ReportPresence(report) = body {
-            return Ok(reply::Body::PresenceReported(self.presence.report(report).await?));
-        }
-        if let query::Body::ReportServed(report) = body {
-            served::report(&self.database, report).await?;
-            return Ok(reply::Body::ServedReported(v1::ServedReported {}));
-        }
+    }
+
+    /// Answers what writes; `None` where the question only reads.
+    async fn write(
+        &self,
+        actor: Option<&v1::Actor>,
+        viewer: Viewer<'_>,
+        body: &query::Body,
+    ) -> Result<Option<reply::Body>, QueryError> {
+        let database = &self.database;
+        Ok(Some(match body {
+            query::Body::ProvisionUser(provision) => {
+                let actor = actor.ok_or_else(needs_actor)?;
+                reply::Body::User(users::provision(database, actor, provision.create).await?)
+            }
+            query::Body::SetName(set) => reply::Body::User(users::set_name(database, viewer, set).await?),
+            query::Body::SetAgent(set) => reply::Body::User(users::set_agent(database, viewer, set).await?),
+            query::Body::ReportPresence(report) => {
+                reply::Body::PresenceReported(self.presence.report(report).await?)
+            }
+            query::Body::ReportServed(report) => {
+                served::report(database, report).await?;
+                reply::Body::ServedReported(v1::ServedReported {})
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Answers what reads.
+    async fn read(&self, viewer: Viewer<'_>, body: &query::Body) -> Result<reply::Body, QueryError> {
         let mut connection = self.database.reads.acquire().await?;
         let c = &mut *connection;
         Ok(match body {
