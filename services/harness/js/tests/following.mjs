@@ -41,7 +41,7 @@ function flow(client, conversation, rest = 0) {
   return { all, stop: () => ((flowing = false), all) };
 }
 
-/** Without how the participants are seen, which changes by itself. */
+/** Without what changes by itself: how the participants are seen, and the seq after which events follow. */
 const unseen = ({ participants, head_seq: _, ...conversation }) => ({
   ...conversation,
   participants: participants.map(({ online, last_seen_at, ...one }) => one),
