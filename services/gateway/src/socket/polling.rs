@@ -289,6 +289,11 @@ impl Upgrading {
         Arc::clone(&self.session.connection)
     }
 
+    /// Whether the client uses another parser and has not read so while polling.
+    pub fn is_refused(&self) -> bool {
+        *self.session.interrupt.borrow() == Interrupt::OtherParser
+    }
+
     /// Ends the poll that is held, and later ones soon: the client waits for its last one before it confirms.
     pub fn end_polls(&self) {
         self.session.ended.store(0, Ordering::Relaxed);

@@ -100,6 +100,11 @@ impl Upgrade {
         let screened = screened
             .resumed(input, &said, hidden)
             .on_other_parser(move || polling::note_other_parser(&shared));
+        let screened = if self.upgrading.is_refused() {
+            screened.refused()
+        } else {
+            screened
+        };
         // Ready at once.
         drop(self.engine.call((screened, request)));
     }

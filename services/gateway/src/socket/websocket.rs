@@ -215,6 +215,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
         self
     }
 
+    /// A client that uses another parser, as was noticed before.
+    pub fn refused(mut self) -> Self {
+        self.refuse();
+        self
+    }
+
+    fn refuse(&mut self) {
+        let refusal = long_frame(BINARY, &packets::refusal_in_message_pack());
+        self.farewell.extend_from_slice(&refusal);
+        self.end(CloseCode::Unsupported, packets::OTHER_PARSER);
+    }
+
     /// Handles the beginning of a frame. False while bytes are missing.
     fn screen(&mut self) -> bool {
         let Some(header) = Header::parse(&self.input) else {
@@ -259,9 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
                 if let Some(note) = self.on_other_parser.take() {
                     note();
                 }
-                self.farewell
-                    .extend_from_slice(&long_frame(BINARY, &packets::refusal_in_message_pack()));
-                self.end(CloseCode::Unsupported, packets::OTHER_PARSER);
+                self.refuse();
             }
         }
         true
