@@ -259,7 +259,7 @@ test('S3.r4: in a conversation made without roles every participant changes titl
 
   await as[bob](200, 'PUT', path, { participants: [alice, dave], status: 'active' });
   assert.deepEqual(await people(), [alice, bob, dave].sort());
-  await as[carol](404, 'GET', path);
+  await as[carol](403, 'GET', path);
   await as[dave](200, 'PUT', path, { title: 'Mine too' });
   await as[bob](200, 'PUT', path, { participants: [alice, bob, dave] });
   assert.deepEqual(await people(), [alice, bob, dave].sort());
@@ -450,7 +450,7 @@ test('users whose ids are numbers are named by numbers wherever a user is named'
   const sorted = (...users) => users.map(String).sort();
   const direct = await asAda(201, 'POST', '/conversations/direct', { userId: ben });
   assert.deepEqual(ids(direct), sorted(ada, ben));
-  assert.equal((await asBen(200, 'POST', '/conversations', { participants: [ben, ada] })).id, direct.id);
+  assert.equal((await asBen(200, 'POST', '/conversations', { participants: [ben, ada], type: 'direct' })).id, direct.id);
   const group = await asAda(201, 'POST', '/conversations/group', { title: 'Numbers', participant_ids: [ben, String(cem)] });
   assert.deepEqual(ids(group), sorted(ada, ben, cem));
   const more = await asAda(201, 'POST', `/conversations/${group.id}/participants`, { user_id: dot });

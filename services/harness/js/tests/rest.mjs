@@ -37,6 +37,7 @@ const CONVERSATION = [
   'last_message',
   'metadata',
   'number',
+  'open',
   'participants',
   'status',
   'title',
@@ -166,7 +167,7 @@ test('a direct conversation needs one other valid user', async () => {
   const alice = person('alice');
   const refused = async (body) =>
     assertProblem(await rest(token(alice), 'POST', '/conversations/direct', body), 400, 'invalid');
-  for (const user_id of [alice, '', 'a b', 'x'.repeat(129), 'a\u0000', 'zero\u200bwidth', 7, null, ['bob']])
+  for (const user_id of [alice, '', 'a b', 'x'.repeat(129), 'a\u0000', 'zero\u200bwidth', 7.5, null, ['bob']])
     await refused({ user_id });
   for (const body of ['{}', '[]', '{"user_id":', '', 'null', '"bob"', '\u0000']) await refused(body);
 });
