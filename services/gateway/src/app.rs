@@ -37,6 +37,7 @@ use crate::rooms::Rooms;
 use crate::served::Served;
 use crate::socket::handshake::Handshake;
 use crate::socket::listener::{Accepting, Peer};
+use crate::socket::polling::Polling;
 use crate::socket::relay::Relay;
 use crate::socket::sessions::Sessions;
 use crate::socket::tls::Certificate;
@@ -162,7 +163,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         settings.socket.max_message_bytes,
         address,
         certificate,
-    );
+    )?;
     let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, relay)?;
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
@@ -424,13 +425,14 @@ fn router(
 ) -> Router {
     let engine = socket::engine(&settings.socket, shared);
     shared.sessions.set_engine(engine.clone());
-    let (relay, sessions, stop) = (shared.relay.clone(), shared.sessions.clone(), lifecycle.hard());
+    let polling = Polling::new(engine.clone(), shared.clone(), settings.socket.max_message_bytes);
+    let (relay, stop) = (shared.relay.clone(), lifecycle.hard());
     lifecycle.spawn_background("relay", {
-        let engine = engine.clone();
-        async move { relay.serve(engine, sessions, stop).await }
+        let polling = polling.clone();
+        async move { relay.serve(polling, stop).await }
     });
     let entrance = Entrance {
-        handshake: Handshake::new(engine, shared.clone(), settings.socket.handshakes_per_second),
+        handshake: Handshake::new(engine, polling, shared.clone(), &settings.socket),
         bundle,
         shared: shared.clone(),
     };

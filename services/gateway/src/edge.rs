@@ -21,8 +21,8 @@ use tower::ServiceExt as _;
 
 use crate::app::Shared;
 use crate::error::ClientError;
+use crate::socket::engineio::query_value;
 use crate::socket::handshake::Handshake;
-use crate::socket::relay::query_value;
 use bundle::Bundle;
 use refusals::Refused;
 

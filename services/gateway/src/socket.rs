@@ -2,17 +2,23 @@
 //! is made up for here, with the reason beside it.
 
 pub mod drain;
+pub mod engineio;
 pub mod handshake;
 pub mod inbound;
 pub mod listener;
+pub mod polling;
 pub mod relay;
 pub mod session;
+pub mod session_id;
 pub mod sessions;
 pub mod tls;
 
 mod connect;
 mod connection;
+mod packets;
 mod serve;
+mod upgrade;
+mod websocket;
 
 pub use serve::send_message;
 

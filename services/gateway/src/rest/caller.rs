@@ -16,7 +16,7 @@ use crate::dialect::representation::{Current, Older};
 use crate::dialect::{self, Dialect, Place, Representation};
 use crate::edge::refusals::Refused;
 use crate::error::ClientError;
-use crate::socket::relay::query_value;
+use crate::socket::engineio::query_value;
 
 /// The header that names the dialect of a request.
 pub const DIALECT: HeaderName = HeaderName::from_static("x-parlance-dialect");

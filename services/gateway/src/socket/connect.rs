@@ -15,8 +15,8 @@ use socketioxide::socket::DisconnectReason;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
+use super::engineio::query_value;
 use super::inbound::{self, Queue, Waiting};
-use super::relay::query_value;
 use super::session::{Opening, Session};
 use crate::app::Shared;
 use crate::auth::{self, AuthError, Identity};
@@ -300,14 +300,21 @@ fn prepare(
         shared.sessions.clone(),
         shared.max_backlog_bytes,
     );
+    let connection = Connection::of(socket);
+    connection.packets.join(socket.ns());
     socket.on_fallback::<_, inbound::Ordered>(handler);
-    socket.on_disconnect(async move |reason: DisconnectReason| {
+    socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
         metrics::counter!("chat_gateway_disconnects_total", "reason" => reason_name(reason)).increment(1);
         if !matches!(
             reason,
             DisconnectReason::ClientNSDisconnect | DisconnectReason::TransportClose
-        ) {
+        ) || connection.packets.is_cut()
+        {
             doubtful.store(true, Ordering::Relaxed);
+        }
+        // A client that leaves by itself may have come again by now.
+        if matches!(reason, DisconnectReason::ServerNSDisconnect) {
+            connection.packets.leave(socket.ns());
         }
         closed.cancel();
     });

@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use socketioxide::extract::SocketRef;
 
 use super::listener::Wire;
+use super::packets::Packets;
 
 /// What the sessions of one connection share. Put into the extensions of the request that opens it, which the
 /// engine keeps for the life of the connection.
 #[derive(Default)]
 pub struct Connection {
+    /// What its client has sent.
+    pub packets: Packets,
     sessions: AtomicUsize,
     meter: Mutex<Meter>,
 }

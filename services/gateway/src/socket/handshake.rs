@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::future::Ready;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{self, Context};
@@ -16,14 +15,22 @@ use axum::response::IntoResponse;
 use futures::future::BoxFuture;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use hyper_util::rt::TokioIo;
 use parlance_proto::v1::ErrorCode;
 use socketioxide::service::SocketIoService;
 use tower::Service;
 
 use super::connection::Connection;
+use super::engineio::{self, Refusal, Transport, query_value};
 use super::listener::Peer;
-use super::relay::{self, Foreign, Named, Poll, query_value};
+use super::polling::{self, Polling};
+use super::relay::Foreign;
+use super::session_id::Named;
+use super::upgrade::Upgrade;
+use super::websocket::{self, Screened};
 use crate::app::Shared;
+use crate::config::Socket;
+use crate::edge::refusals::Refused;
 use crate::error::ClientError;
 
 /// The engine as the service of its path.
@@ -37,20 +44,26 @@ pub struct Elsewhere;
 #[derive(Clone)]
 pub struct Handshake {
     engine: Engine,
+    polling: Polling,
     shared: Shared,
     rate: Arc<DefaultDirectRateLimiter>,
+    max_message: usize,
 }
 
 /// What comes of a request.
 type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 impl Handshake {
-    /// Puts admission in front of an engine, which takes at most `per_second` clients.
-    pub fn new(engine: Engine, shared: Shared, per_second: NonZeroU32) -> Self {
+    /// Puts admission in front of an engine and its polling sessions.
+    pub fn new(engine: Engine, polling: Polling, shared: Shared, settings: &Socket) -> Self {
         Self {
             engine,
+            polling,
             shared,
-            rate: Arc::new(RateLimiter::direct(Quota::per_second(per_second))),
+            rate: Arc::new(RateLimiter::direct(Quota::per_second(
+                settings.handshakes_per_second,
+            ))),
+            max_message: settings.max_message_bytes,
         }
     }
 
@@ -80,64 +93,93 @@ impl Handshake {
     }
 
     /// A request without a session makes one.
-    fn open(&mut self, request: Request<Body>) -> Answer {
-        let is_polling = query_value(request.uri(), "transport=") == Some("polling");
-        let answer = self.engine.call(slim(request));
-        let relay = self.shared.relay.clone();
-        Box::pin(async move {
-            let response = answer.await?.map(Body::new);
-            Ok(if is_polling {
-                relay.tag(response).await
-            } else {
-                response
-            })
-        })
+    fn open(&self, request: Request<Body>, transport: Transport) -> Answer {
+        let mut request = slim(request);
+        if transport == Transport::Polling {
+            let polling = self.polling.clone();
+            return Box::pin(async move { Ok(polling.open(request).await) });
+        }
+        let response = websocket::accept(request.headers());
+        let upgraded = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let connection: Arc<Connection> = parts.extensions.get().map(Arc::clone).unwrap_or_default();
+        let (mut engine, shared, max) = (self.engine.clone(), self.shared.clone(), self.max_message);
+        tokio::spawn(async move {
+            let Ok(io) = upgraded.await else {
+                return;
+            };
+            let note = move || polling::note_other_parser(&shared);
+            let screened = Screened::new(TokioIo::new(io), connection, max).on_other_parser(note);
+            // Ready at once.
+            drop(engine.call((screened, Request::from_parts(parts, ()))));
+        });
+        Box::pin(async { Ok(response) })
     }
 
-    /// A request of a session of this gateway.
-    fn serve(&mut self, mut request: Request<Body>, uri: Uri, engine_id: String) -> Answer {
-        *request.uri_mut() = uri;
-        let poll = Poll::of(request.method(), request.uri());
-        if self.shared.relay.is_repeated(&engine_id, poll.as_ref()) {
-            self.shared.sessions.close_polling(engine_id);
-            return Box::pin(async { Ok(relay::unknown_session()) });
-        }
-        let is_poll = poll.is_some();
-        if is_poll {
-            self.shared.sessions.polls(&engine_id);
-        }
-        let peer = request.extensions().get::<ConnectInfo<Peer>>().cloned();
-        let answer = self.engine.call(slim(request));
-        let shared = self.shared.clone();
+    /// A WebSocket for a polling session of this gateway.
+    fn upgrade(&self, mut request: Request<Body>, engine_id: String) -> Answer {
+        let (engine, polling, shared) = (self.engine.clone(), self.polling.clone(), self.shared.clone());
+        let max_message = self.max_message;
         Box::pin(async move {
-            let response = answer.await?.map(Body::new);
-            if response.status() == StatusCode::OK {
-                shared.relay.answered(&engine_id, poll);
-                if is_poll {
-                    shared.sessions.answered(&engine_id);
+            let upgrading = match polling.begin_upgrade(&engine_id).await {
+                Ok(upgrading) => upgrading,
+                Err(refusal) => return Ok(refusal.into_response()),
+            };
+            let peer = request.extensions().get::<ConnectInfo<Peer>>();
+            let upgrade = Upgrade {
+                upgrading,
+                engine_id,
+                engine,
+                wire: peer.map(|ConnectInfo(peer)| Arc::clone(&peer.wire)),
+                shared,
+                max_message,
+            };
+            let response = websocket::accept(request.headers());
+            let upgraded = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                if let Ok(io) = upgraded.await {
+                    upgrade.run(TokioIo::new(io)).await;
                 }
-            }
-            // A polling session that now has a WebSocket is reached through that from here on.
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS
-                && let Some(ConnectInfo(peer)) = peer
-            {
-                shared.sessions.upgraded(&engine_id, &peer.wire);
-            }
+            });
             Ok(response)
         })
     }
 
     /// A request of a session of another gateway.
-    fn forward(&self, request: Request<Body>, session: Foreign) -> Answer {
+    fn forward(&self, request: Request<Body>, session: Foreign, transport: Transport) -> Answer {
         let relay = self.shared.relay.clone();
-        if query_value(request.uri(), "transport=") != Some("websocket") {
+        if transport == Transport::Polling {
             return Box::pin(async move { Ok(relay.forward(session, request).await) });
         }
         // It would be closed again in a moment.
         if self.shared.draining.is_cancelled() {
-            return Box::pin(async { Ok(relay::no_upgrade()) });
+            return refuse(Refusal::BadRequest);
         }
         Box::pin(async move { Ok(relay.carry(session, request).await) })
+    }
+
+    fn route(&self, request: Request<Body>, transport: Transport) -> Answer {
+        if query_value(request.uri(), "sid=").is_none() {
+            return self.open(request, transport);
+        }
+        let Some(named) = Named::of(request.uri()) else {
+            return refuse(Refusal::UnknownSession);
+        };
+        if !self.shared.relay.ids().owns(&named) {
+            let session = Foreign::new(&named);
+            return self.forward(request, session, transport);
+        }
+        let Some(engine_id) = self.polling.verify(named.session).map(str::to_owned) else {
+            return refuse(Refusal::UnknownSession);
+        };
+        if transport == Transport::Websocket {
+            return self.upgrade(request, engine_id);
+        }
+        let Some(request) = polling::for_engine(request, &engine_id) else {
+            return refuse(Refusal::UnknownSession);
+        };
+        let polling = self.polling.clone();
+        Box::pin(async move { Ok(polling.answer(&engine_id, request).await) })
     }
 }
 
@@ -151,11 +193,18 @@ impl Service<Request<Body>> for Handshake {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let transport = match engineio::transport(&request) {
+            Ok(transport) => transport,
+            Err(refusal) => {
+                note(&self.shared, refusal);
+                return refuse(refusal);
+            }
+        };
         if let Err(error) = self.admit(&request) {
             metrics::counter!("chat_gateway_connects_total", "result" => error.code).increment(1);
             return Box::pin(async move { Ok(last(error.into_response())) });
         }
-        let answer = self.route(request);
+        let answer = self.route(request, transport);
         if !self.shared.draining.is_cancelled() {
             return answer;
         }
@@ -163,24 +212,29 @@ impl Service<Request<Body>> for Handshake {
     }
 }
 
-impl Handshake {
-    fn route(&mut self, request: Request<Body>) -> Answer {
-        if query_value(request.uri(), "sid=").is_none() {
-            return self.open(request);
-        }
-        let Some(session) = Named::of(request.uri()) else {
-            return Box::pin(async { Ok(relay::unknown_session()) });
-        };
-        if !self.shared.relay.owns(&session) {
-            let session = Foreign::new(&session);
-            return self.forward(request, session);
-        }
-        let (uri, engine_id) = (session.engine_uri(request.uri()), session.engine_id.to_owned());
-        match uri {
-            Some(uri) => self.serve(request, uri, engine_id),
-            None => Box::pin(async { Ok(relay::unknown_session()) }),
-        }
-    }
+fn refuse(refusal: Refusal) -> Answer {
+    Box::pin(async move { Ok(refusal.into_response()) })
+}
+
+/// Writes down what an operator can have changed: an old client, a proxy that cannot pass WebSockets on.
+fn note(shared: &Shared, refusal: Refusal) {
+    let (kind, reason) = match refusal {
+        Refusal::UnsupportedProtocol => (
+            "protocol",
+            "the client speaks an older Engine.IO than version 4: upgrade socket.io-client to version 4",
+        ),
+        Refusal::NoUpgrade => (
+            "upgrade",
+            "a WebSocket handshake came without its Upgrade headers: the proxy in front must pass them on",
+        ),
+        _ => return,
+    };
+    shared.refusals.note(&Refused {
+        kind,
+        value: None,
+        reason,
+        setting: None,
+    });
 }
 
 /// The last answer on its connection: what balances connections, not requests, takes the next one elsewhere.

@@ -24,7 +24,7 @@ use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker, encode};
 use crate::error::ClientError;
 use crate::rooms::Following;
 
-/// Names a session towards others; unlike `socket.id` it is no secret.
+/// Names a session towards others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(u64);
 
@@ -328,7 +328,7 @@ impl Session {
         }
     }
 
-    /// The engine's id: a bearer secret, never to be shown to anyone.
+    /// The engine's id, which is also `socket.id`; requests need the id with its proof, see `session_id`.
     pub fn engine_id(&self) -> String {
         self.socket.id.to_string()
     }

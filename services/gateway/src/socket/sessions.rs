@@ -10,9 +10,9 @@ use http::{Method, Request, StatusCode, header};
 use socketioxide::extract::SocketRef;
 use tower::ServiceExt;
 
+use super::engineio::query_value;
 use super::handshake::Engine;
 use super::listener::{Peer, Wire};
-use super::relay::query_value;
 use super::session::{Session, SessionId};
 
 /// The sessions. Cheap to clone.
@@ -126,12 +126,7 @@ impl Sessions {
         let Some(engine) = self.inner.engine.get().cloned() else {
             return;
         };
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("/socket.io/?EIO=4&transport=polling&sid={engine_id}"))
-            .header(header::CONTENT_TYPE, "text/plain;charset=UTF-8")
-            .body(Body::from("1"));
-        let Ok(request) = request else {
+        let Some(request) = post(&engine_id, Body::from("1")) else {
             return;
         };
         let sessions = self.clone();
@@ -145,6 +140,15 @@ impl Sessions {
             }
         });
     }
+}
+
+/// Packets of a polling session, as the engine takes them.
+pub(super) fn post(engine_id: &str, packets: Body) -> Option<Request<Body>> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/socket.io/?EIO=4&transport=polling&sid={engine_id}"))
+        .header(header::CONTENT_TYPE, "text/plain;charset=UTF-8");
+    request.body(packets).ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

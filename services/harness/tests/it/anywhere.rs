@@ -227,3 +227,30 @@ async fn a_relayed_request_is_answered_as_by_its_owner() {
     let stack = stack().start().await.unwrap();
     run_with(&stack, "relayed", Transport::Polling, &[]).await;
 }
+
+/// Front ends publish `socket.id`, and session ids are made of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_id_opens_no_session_at_any_gateway() {
+    let stack = stack().start().await.unwrap();
+    run_with(&stack, "session_ids", Transport::Polling, &[]).await;
+}
+
+/// Middleboxes that let a WebSocket open and then lose its frames.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_fails_costs_nothing() {
+    let stack = stack().start().await.unwrap();
+    run_with(&stack, "middleboxes", Transport::Default, &[]).await;
+}
+
+/// The same requests and packets are sent to both.
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_requests_and_packets_are_treated_as_by_the_reference_server() {
+    const MAX_PAYLOAD: usize = 600_000;
+    let stack = stack()
+        .gateway_env("PARLANCE_SOCKET_MAX_MESSAGE_BYTES", MAX_PAYLOAD)
+        .start()
+        .await
+        .unwrap();
+    let variables = [("PARLANCE_MAX_PAYLOAD", MAX_PAYLOAD.to_string())];
+    run_with(&stack, "reference", Transport::Default, &variables).await;
+}

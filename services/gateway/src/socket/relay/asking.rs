@@ -15,10 +15,11 @@ use parlance_proto::v1::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Gathered, Named, RECEIPT, Relay, about, count, lock, parts, query_without_session, unknown_session,
-};
+use super::{Gathered, RECEIPT, Relay, about, count, lock, parts, query_without_session};
 use crate::error::ClientError;
+use crate::socket::engineio::Refusal;
+use crate::socket::polling::{self, NOOP};
+use crate::socket::session_id::Named;
 
 /// How often the owners of waiting requests are asked whether they still work on them.
 const LOOK: Duration = Duration::from_secs(2);
@@ -30,8 +31,8 @@ const HAND_BACK: Duration = Duration::from_secs(2);
 /// come back.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
-/// What a poll is answered so that its client just asks again: the packet `noop`.
-const NOOP: &str = "6";
+/// What ends a session: the packet `close`.
+const CLOSE: &str = "1";
 
 /// Who owns the session of a request, and how it calls it.
 pub struct Foreign {
@@ -65,10 +66,10 @@ struct Waiting {
 
 impl Foreign {
     /// What a request needs to find its session.
-    pub fn new(session: &Named<'_>) -> Self {
+    pub fn new(named: &Named<'_>) -> Self {
         Self {
-            owner: format!("gw-{}", session.owner),
-            session: session.engine_id.to_owned(),
+            owner: format!("gw-{}", named.owner),
+            session: named.session.to_owned(),
         }
     }
 }
@@ -78,10 +79,17 @@ impl Relay {
     pub async fn forward(&self, foreign: Foreign, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         if head.method != Method::GET && head.method != Method::POST {
-            return super::bad_request(r#"{"code":2,"message":"Bad handshake method"}"#);
+            return Refusal::BadRequest.into_response();
         }
-        let Ok(body) = axum::body::to_bytes(body, self.inner.max_body).await else {
-            return ClientError::new(ErrorCode::TooLarge, "the request is too large").into_response();
+        let body = match polling::whole(body, self.inner.max_body).await {
+            Ok(body) => body,
+            Err(response) if response.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                // As at the owner, it ends the session.
+                let close = Request::from_parts(head, Body::from(CLOSE));
+                Box::pin(self.forward(foreign, close)).await;
+                return response;
+            }
+            Err(response) => return response,
         };
         let kind = head.headers.get(header::CONTENT_TYPE);
         let first = RelayRequest {
@@ -101,7 +109,7 @@ impl Relay {
             lock(&self.inner.asked).remove(&waiting.id);
             return match error {
                 Some(error) => error.into_response(),
-                None => unknown_session(),
+                None => Refusal::UnknownSession.into_response(),
             };
         }
         self.outcome(&mut waiting, answer, head.method == Method::GET)
@@ -130,7 +138,7 @@ impl Relay {
                     // Whatever it was on the way to us ends the session there.
                     Err(_) => {
                         count("gone");
-                        return unknown_session();
+                        return Refusal::UnknownSession.into_response();
                     }
                 }
             }
@@ -138,7 +146,7 @@ impl Relay {
         waiting.over = true;
         let Ok(Answered { head, body }) = outcome else {
             count("gone");
-            return unknown_session();
+            return Refusal::UnknownSession.into_response();
         };
         count("ok");
         let status = u16::try_from(head.status).ok();

@@ -1,6 +1,6 @@
 //! WebSockets of sessions that another gateway owns: carried there over a connection of their own, so that a
-//! polling client's upgrade works wherever it arrives. Where the owner cannot be reached the client goes on polling;
-//! once the owner has the request, what fails ends the session, as it does at the owner itself.
+//! polling client's upgrade works wherever it arrives. Where the owner cannot be reached, or the upgrade fails there,
+//! the client goes on polling.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,12 +18,13 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio_util::either::Either;
 
 use super::asking::Foreign;
-use super::{RECEIPT, Relay, about, count, lock, no_upgrade};
+use super::{RECEIPT, Relay, about, count, lock};
+use crate::socket::engineio::Refusal;
 use crate::socket::listener::{Peer, Wire};
 
 /// How long the owner may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may take to agree: the engine's own patience with an upgrade.
+/// How long it may take to agree.
 const UPGRADE: Duration = Duration::from_secs(10);
 /// Marks an upgrade that is carried, so that no gateway carries it on: the owner may have told a wrong address.
 const CARRIED: HeaderName = HeaderName::from_static("parlance-carried");
@@ -76,7 +77,7 @@ impl Relay {
     pub async fn carry(&self, foreign: Foreign, request: Request<Body>) -> Response<Body> {
         let Ok(_turn) = self.inner.upgrades.try_acquire() else {
             count("not_carried");
-            return no_upgrade();
+            return Refusal::BadRequest.into_response();
         };
         match self.connect(&foreign, request).await {
             Ok(response) => {
@@ -86,7 +87,7 @@ impl Relay {
             Err(error) => {
                 tracing::debug!(%error, owner = foreign.owner, "an upgrade did not reach its owner");
                 count("not_carried");
-                no_upgrade()
+                Refusal::BadRequest.into_response()
             }
         }
     }

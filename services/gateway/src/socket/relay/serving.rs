@@ -9,11 +9,10 @@ use http::{Method, Request, Response, StatusCode, header};
 use parlance_bus::IncomingRelay;
 use parlance_proto::v1::{RelayAnswer, RelayPart, RelayReceipt, RelayRequest, relay};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
-use super::{Gathered, Poll, RECEIPT, Relay, about, count, lock, parts, unknown_session};
-use crate::socket::handshake::Engine;
-use crate::socket::sessions::Sessions;
+use super::{Gathered, RECEIPT, Relay, about, count, lock, parts};
+use crate::socket::engineio::Refusal;
+use crate::socket::polling::Polling;
 
 /// How long the parts of one request may take to come.
 const GATHERING: Duration = Duration::from_secs(30);
@@ -29,6 +28,7 @@ pub(super) enum Served {
 /// A request whose body comes in parts.
 struct Coming {
     head: RelayRequest,
+    engine_id: String,
     body: Gathered,
     size: usize,
     since: Instant,
@@ -48,12 +48,7 @@ impl Relay {
     ///
     /// # Errors
     /// The connection is closed.
-    pub async fn serve(
-        &self,
-        engine: Engine,
-        sessions: Sessions,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    pub async fn serve(&self, polling: Polling, stop: CancellationToken) -> anyhow::Result<()> {
         let mut relays = self.inner.bus.subscribe_relays(self.inner.bus.name()).await?;
         let mut gathering = Gathering::new();
         let mut tidy = tokio::time::interval(GATHERING / 3);
@@ -69,7 +64,7 @@ impl Relay {
             let Some(mut incoming) = incoming else {
                 anyhow::bail!("the connection to NATS is closed for good");
             };
-            let receipt = self.hear(&mut incoming, &mut gathering, &engine, &sessions);
+            let receipt = self.hear(&mut incoming, &mut gathering, &polling);
             incoming.receipt(&receipt).await;
         }
     }
@@ -78,8 +73,7 @@ impl Relay {
         &self,
         incoming: &mut IncomingRelay,
         gathering: &mut Gathering,
-        engine: &Engine,
-        sessions: &Sessions,
+        polling: &Polling,
     ) -> RelayReceipt {
         let is_mine = incoming.relay.gateway == self.inner.bus.name();
         let key = (
@@ -91,20 +85,22 @@ impl Relay {
             Some(relay::Body::Part(part)) if is_mine => self.take_part(key.1, part),
             Some(relay::Body::Request(mut head)) => {
                 let part = head.part.take().unwrap_or_default();
-                // Much is taken only for those who are here.
-                if part.more && !self.inner.polls.contains_key(&head.session) {
+                let engine_id = polling.verify(&head.session).map(str::to_owned);
+                // Much is taken only for sessions that are here.
+                let Some(engine_id) = engine_id.filter(|id| !part.more || polling.knows(id)) else {
                     return RelayReceipt::default();
-                }
+                };
                 let coming = Coming {
                     head,
+                    engine_id,
                     body: Gathered::default(),
                     size: 0,
                     since: Instant::now(),
                 };
                 gathering.insert(key.clone(), coming);
-                self.gather(key, part, gathering, engine, sessions)
+                self.gather(key, part, gathering, polling)
             }
-            Some(relay::Body::Part(part)) => self.gather(key, part, gathering, engine, sessions),
+            Some(relay::Body::Part(part)) => self.gather(key, part, gathering, polling),
             Some(relay::Body::Abandon(_)) => gathering.remove(&key).is_some() || self.give_up(&key),
             Some(relay::Body::Waiting(waiting)) => {
                 let served = lock(&self.inner.served);
@@ -132,8 +128,7 @@ impl Relay {
         key: (String, u64),
         part: RelayPart,
         gathering: &mut Gathering,
-        engine: &Engine,
-        sessions: &Sessions,
+        polling: &Polling,
     ) -> bool {
         let Some(coming) = gathering.get_mut(&key) else {
             return false;
@@ -151,62 +146,26 @@ impl Relay {
         };
         let cancelled = CancellationToken::new();
         lock(&self.inner.served).insert(key.clone(), Served::Running(cancelled.clone()));
-        let (relay, engine, sessions) = (self.clone(), engine.clone(), sessions.clone());
+        let (relay, polling) = (self.clone(), polling.clone());
         let settled = Settled {
             relay: self.clone(),
             key,
         };
         tokio::spawn(async move {
             let is_poll = coming.head.method == Method::GET.as_str();
-            let session = coming.head.session.clone();
             let response = tokio::select! {
                 biased;
-                response = relay.run(coming.head, body, engine, &sessions) => response,
+                response = run(&coming, body, &polling) => response,
                 () = cancelled.cancelled() => return,
             };
             let delivered = relay.answer(&settled.key, response).await;
             drop(settled);
             if !delivered && is_poll {
                 count("lost");
-                sessions.close_polling(session);
+                polling.close(&coming.engine_id);
             }
         });
         true
-    }
-
-    async fn run(
-        &self,
-        head: RelayRequest,
-        body: Bytes,
-        engine: Engine,
-        sessions: &Sessions,
-    ) -> Response<Body> {
-        let uri = format!("/socket.io/?{}&sid={}", head.query, head.session);
-        let request = Request::builder()
-            .method(head.method.as_str())
-            .uri(uri)
-            .header(header::CONTENT_TYPE, head.content_type)
-            .body(Body::from(body));
-        let Ok(request) = request else {
-            return unknown_session();
-        };
-        let poll = Poll::of(request.method(), request.uri());
-        if self.is_repeated(&head.session, poll.as_ref()) {
-            sessions.close_polling(head.session);
-            return unknown_session();
-        }
-        let is_poll = poll.is_some();
-        if is_poll {
-            sessions.polls(&head.session);
-        }
-        let Ok(response) = engine.oneshot(request).await;
-        if response.status() == StatusCode::OK {
-            self.answered(&head.session, poll);
-            if is_poll {
-                sessions.answered(&head.session);
-            }
-        }
-        response.map(Body::new)
     }
 
     /// False when the answer cannot have reached the client.
@@ -254,6 +213,19 @@ impl Relay {
             }
             Some(Served::Answering) | None => false,
         }
+    }
+}
+
+async fn run(coming: &Coming, body: Bytes, polling: &Polling) -> Response<Body> {
+    let (head, engine_id) = (&coming.head, &coming.engine_id);
+    let request = Request::builder()
+        .method(head.method.as_str())
+        .uri(format!("/socket.io/?{}&sid={engine_id}", head.query))
+        .header(header::CONTENT_TYPE, &head.content_type)
+        .body(Body::from(body));
+    match request {
+        Ok(request) => polling.answer(engine_id, request).await,
+        Err(_) => Refusal::UnknownSession.into_response(),
     }
 }
 
