@@ -91,7 +91,7 @@ test('S1.b7: what is read as soon as it is received is read, once, and nothing s
 test('S1.t1: text, images, files and voice are told apart, and nothing else is taken', async () => {
   const [conversation, alice, bob] = await scene();
   const says = (message_type) =>
-    alice.rest('POST', '/messages', { conversation_id: conversation.id, content_encrypted: 'x', message_type });
+    alice.rest('POST', '/api/messages', { conversation_id: conversation.id, content_encrypted: 'x', message_type });
   for (const message_type of ['text', 'image', 'file', 'voice']) {
     const { status, body } = await says(message_type);
     assert.deepEqual([status, body.message_type], [201, message_type]);
