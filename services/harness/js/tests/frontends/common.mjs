@@ -70,15 +70,13 @@ for (const name of chosen) {
         await says(a, `before ${round}`);
         const expected = [...texts(a), `between ${round}`];
         const page = await bob.opens();
-        const rejoin = page.rejoin;
-        // The page has its history and has not joined yet.
-        if (rejoin) page.rejoin = () => {};
+        // The page has its history, and what it emits is on its way: a slow network.
+        const emitted = [];
+        page.emit = (...args) => emitted.push(args);
         await page.open(conversation);
         await says(a, `between ${round}`);
-        if (rejoin) {
-          delete page.rejoin;
-          page.rejoin();
-        }
+        delete page.emit;
+        for (const args of emitted) page.emit(...args);
         await shows(page, expected, `round ${round}`);
         await quiet(a, page, expected);
       }

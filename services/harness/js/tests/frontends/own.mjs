@@ -45,7 +45,7 @@ of('journal', () => {
     assert.equal(row(await alice.reloads(), conversation).title, `user ${bob.id}`);
   });
 
-  test('a shared journal follows its editors; who was shared it as a viewer and then made an editor may write', async () => {
+  test('a shared journal follows its editors, and a viewer who is made an editor may write', async () => {
     const { bob, a, b } = await pair('journal');
     const { id } = await a.call('POST', '/api/journals', { title: 'Ours', content: 'Dear diary' });
     const share = (permission) => a.call('POST', `/api/journals/${id}/collaborators`, { user_id: bob.id, permission });
@@ -60,14 +60,6 @@ of('journal', () => {
     await b.openJournal(id);
     b.writeJournal('Dear diary, now I may');
     await eventually('the other sees it', () => a.state.journal === 'Dear diary, now I may');
-    await bob.blips(b, async () => {
-      a.writeJournal('Dear diary, now I may. Later.');
-      await eventually('it is stored', async () => {
-        const { content } = await a.call('GET', `/api/journals/${id}`);
-        return content === 'Dear diary, now I may. Later.';
-      });
-    });
-    await eventually('what was missed is shown', () => b.state.journal === 'Dear diary, now I may. Later.');
   });
 
   refusesEmpty('journal');
