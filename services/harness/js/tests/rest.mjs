@@ -194,7 +194,7 @@ test('a group needs a title and other people', async () => {
   for (const title of ['', '   ', 'a\u0000b', 7, null])
     await refused(400, 'invalid', { title, participant_ids: [bob] });
   await refused(413, 'too_large', { title: 'x'.repeat(201), participant_ids: [bob] });
-  for (const participant_ids of [[], [alice], [bob, 'a b'], [bob, 7], bob, null])
+  for (const participant_ids of [[], [alice], [bob, 'a b'], [bob, 7.5], bob, null])
     await refused(400, 'invalid', { title: 't', participant_ids });
   await refused(413, 'too_large', {
     title: 't',

@@ -51,7 +51,7 @@ const DIALECTS = {
       send: ['receiveMessage', ({ message_id, sender_id, content }) => ({ id: message_id, who: sender_id, content })],
       edit: ['messageEdited', ({ message_id, content }) => ({ id: message_id, content })],
       delete: ['messageDeleted', ({ messageIds }) => ({ id: messageIds[0] })],
-      read: ['messageUpdated', ({ messageIds, userId }) => ({ id: messageIds[0], who: userId })],
+      read: ['messageUpdated', ({ messageIds, userId }) => ({ id: messageIds.at(-1), who: userId })],
     },
   },
   encrypted: {
@@ -120,7 +120,7 @@ const DIALECTS = {
       edit: ['message_edited', edited],
       delete: ['message_deleted', ({ messageId }) => ({ id: messageId })],
       react: ['message_reaction', marked],
-      read: ['messages_read', ({ messageIds, userId }) => ({ id: messageIds[0], who: userId })],
+      read: ['messages_read', ({ messageIds, userId }) => ({ id: messageIds.at(-1), who: userId })],
       typing: ['typing_start', typist],
     },
   },
