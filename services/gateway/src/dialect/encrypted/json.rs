@@ -207,7 +207,7 @@ struct AnswerJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = crate::dialect::schema::error_code)]
     code: Option<&'static str>,
-    /// The whole failure.
+    // The whole failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<FailedJson<'a>>,
 }
