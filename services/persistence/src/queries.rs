@@ -220,6 +220,8 @@ impl Queries {
             query::Body::ListConversations(q) => {
                 let viewer = required(viewer)?;
                 let page = conversations::list(c, viewer, q).await?;
+                // Held while another one is awaited, it would be missing to those who only read.
+                drop(connection);
                 served::list(&self.database, viewer, &page).await?;
                 reply::Body::Conversations(page)
             }

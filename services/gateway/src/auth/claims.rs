@@ -30,9 +30,9 @@ pub(super) struct Rules {
     /// Claims that may hold the user id, the first that is present does.
     subject_claims: Vec<String>,
     username_claims: Vec<String>,
-    /// Tells services from people.
+    /// Marks services.
     service: Marker,
-    /// Tells agents from people.
+    /// Marks agents.
     agent: Marker,
 }
 

@@ -50,7 +50,7 @@ pub struct JwtSettings {
     pub service_claim: String,
     /// The value it has then.
     pub service_value: String,
-    /// Claim that tells agents from people; empty for none.
+    /// Claim that marks agents; empty for none.
     pub agent_claim: String,
     /// The value it has then.
     pub agent_value: String,

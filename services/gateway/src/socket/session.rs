@@ -305,7 +305,7 @@ impl Session {
             .map_or(Received::Nothing, Received::Before)
     }
 
-    /// The client sends a message whose event is of interest to it alone in another form than to others.
+    /// Remembers a message whose event this session gets in another form than others, or not at all.
     pub fn sends(&self, sent: Sent) {
         let mut all = lock(&self.sent);
         if all.len() == SENT {

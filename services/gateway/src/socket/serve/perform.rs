@@ -48,11 +48,15 @@ impl Serving {
                 {
                     me.user_id = claimed;
                 }
-                if let command::Body::SendMessage(message) = &body {
+                let is_acked = inbound.ack.is_wanted();
+                let differs = tag.is_some() || (is_acked && !self.session.dialect().echoes());
+                if let command::Body::SendMessage(message) = &body
+                    && differs
+                {
                     self.session.sends(Sent {
                         message_id: message.message_id.clone(),
                         tag: tag.clone(),
-                        is_acked: inbound.ack.is_wanted(),
+                        is_acked,
                     });
                 }
                 let waiter = Waiter::Socket {
