@@ -183,6 +183,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListMissedReceipts(_) => "list_missed_receipts",
         query::Body::ListRemovals(_) => "list_removals",
         query::Body::GetListState(_) => "get_list_state",
+        query::Body::ListServed(_) => "list_served",
         query::Body::ReportServed(_) => "report_served",
         query::Body::Ping(_) => "ping",
         query::Body::Resolve(_) => "resolve",

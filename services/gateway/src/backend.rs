@@ -8,13 +8,13 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetListState,
+    Actor, Client, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetListState,
     GetMessage, GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
     ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts,
-    ListPresenceChanges, ListReceipts, ListRemovals, ListState, ListThreads, Membership, Message,
+    ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads, Membership, Message,
     MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, Receipts,
-    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedReported, SetAgent,
-    SetName, Sync, Thread, Threads, User, query, reply,
+    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedPositions, ServedReported,
+    SetAgent, SetName, Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
@@ -167,7 +167,19 @@ impl Backend {
     ask! {
         /// One conversation as the actor sees it.
         conversation(actor, id: ConversationId) -> Conversation / Conversation,
-        query::Body::GetConversation(GetConversation { conversation_id: id.to_string() })
+        query::Body::GetConversation(GetConversation { conversation_id: id.to_string(), client: None })
+    }
+
+    ask! {
+        /// The same, and what this client of the actor was served of it.
+        conversation_for(actor, id: ConversationId, client: Client) -> Conversation / Conversation,
+        query::Body::GetConversation(GetConversation { conversation_id: id.to_string(), client: Some(client) })
+    }
+
+    ask! {
+        /// What a page of the actor was emitted, by conversation.
+        served(actor, page: String) -> ServedPositions / ServedPositions,
+        query::Body::ListServed(ListServed { page })
     }
 
     ask! {

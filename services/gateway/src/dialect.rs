@@ -389,6 +389,11 @@ pub trait Dialect: Representation {
         false
     }
 
+    /// Whether a client that joins a journal is emitted its text, because it looks for it in no answer.
+    fn shows_joined_journals(&self) -> bool {
+        false
+    }
+
     /// Whether the session that sent a message is emitted it like all others of its user, beside the acknowledgement
     /// with the message.
     fn echoes(&self) -> bool {

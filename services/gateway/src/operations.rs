@@ -147,7 +147,7 @@ impl Operations {
             session: session.id.number(),
             dialect: session.dialect().name().to_owned(),
             transport: session.transport().to_owned(),
-            since_ms: millis(session),
+            since_ms: session.since_ms(),
             token_expires_at: session.expires_at(),
             conversations: session.conversations().len() as u64,
         });
@@ -173,11 +173,6 @@ impl Operations {
             },
         }
     }
-}
-
-fn millis(session: &Session) -> i64 {
-    let since = session.since.duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
 fn unknown() -> Error {

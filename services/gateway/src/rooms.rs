@@ -64,9 +64,11 @@ pub struct Missed {
     pub epoch: String,
     /// Receipts with a higher version; `None` for no receipts.
     pub receipts_after: Option<u64>,
-    /// The client has everything up to there itself: it gets all of the rest, its own messages too. Else `after` is
-    /// what its user was served or marked, and what makes no difference any more is left out.
+    /// The client says so itself: it gets all of the rest. Else what makes no difference any more is left out.
     pub exact: bool,
+    /// That is where the client itself is, so that messages of its own user belong to what it has not got. Else it is
+    /// what its user was served or marked.
+    pub own: bool,
 }
 
 /// Messages of others a user has not read, as of a seq.

@@ -1,9 +1,9 @@
-//! What users were served: reports up to which seq their sessions got the events of each conversation, so that no
-//! other connection of theirs, here or elsewhere, is served the same once more.
+//! What users were served: reports up to which seq the pages of each got the events of each conversation, so that a page
+//! that returns, here or elsewhere, goes on from there, and others of its user are not served the same once more.
 //!
-//! Reports are coalesced by user and conversation and paced by how long each takes: however much is emitted, they cost
-//! a fixed share of one connection. What cannot be reported yet waits; it grows with the places followed here, not
-//! with what happens in them.
+//! Reports are coalesced by page and conversation and paced by how long each takes: however much is emitted, they cost
+//! a fixed share of one connection. Only what pages got that are gone is not held up: they may be on their way back. What
+//! cannot be reported yet waits; it grows with the conversations followed here, not with what happens in them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
+use crate::socket::page::Page;
 
 /// Within this time it is known elsewhere what a session got.
 pub const SETTLES: Duration = Duration::from_millis(150);
@@ -32,8 +33,21 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Served {
     backend: Backend,
-    waiting: Arc<Mutex<HashMap<(ConversationId, UserId), u64>>>,
+    waiting: Arc<Mutex<HashMap<Key, Reached>>>,
     changed: Arc<Notify>,
+    left: Arc<Notify>,
+}
+
+/// Who was served, and where.
+type Key = (ConversationId, UserId, Page);
+
+/// How far a page got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// It got everything up to this seq.
+    pub seq: u64,
+    /// When it joined, in Unix milliseconds.
+    pub joined_at_ms: i64,
 }
 
 impl Served {
@@ -43,13 +57,20 @@ impl Served {
             backend,
             waiting: Arc::default(),
             changed: Arc::default(),
+            left: Arc::default(),
         }
     }
 
-    /// A session of the user got everything up to this seq.
-    pub fn reached(&self, conversation: ConversationId, user: UserId, seq: u64) {
-        self.put(conversation, user, seq);
+    /// A page of the user got this far.
+    pub fn reached(&self, conversation: ConversationId, user: UserId, page: Page, reached: Reached) {
+        self.put((conversation, user, page), reached);
         self.changed.notify_one();
+    }
+
+    /// A page of the user that got this far is gone.
+    pub fn left(&self, conversation: ConversationId, user: UserId, page: Page, reached: Reached) {
+        self.reached(conversation, user, page, reached);
+        self.left.notify_one();
     }
 
     /// Reports until `stop`, and then what is left.
@@ -80,32 +101,39 @@ impl Served {
                 return;
             }
             let begun = Instant::now();
-            let position = |((conversation, user), seq): &((ConversationId, UserId), u64)| ServedPosition {
+            let position = |((conversation, user, page), reached): &(Key, Reached)| ServedPosition {
                 conversation_id: conversation.to_string(),
                 user_id: user.to_string(),
-                seq: *seq,
+                seq: reached.seq,
+                page: page.to_string(),
+                joined_at_ms: reached.joined_at_ms,
             };
             let report = ReportServed {
                 positions: taken.iter().map(position).collect(),
             };
             if self.backend.report_served(None, report).await.is_ok() {
-                tokio::time::sleep(begun.elapsed() * PAUSE_FACTOR).await;
+                tokio::select! {
+                    () = tokio::time::sleep(begun.elapsed() * PAUSE_FACTOR) => {}
+                    () = self.left.notified() => {}
+                }
                 continue;
             }
-            for ((conversation, user), seq) in taken {
-                self.put(conversation, user, seq);
+            for (key, reached) in taken {
+                self.put(key, reached);
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    fn put(&self, conversation: ConversationId, user: UserId, seq: u64) {
+    fn put(&self, key: Key, reached: Reached) {
         let mut waiting = self.lock();
-        let known = waiting.entry((conversation, user)).or_default();
-        *known = seq.max(*known);
+        let known = waiting.entry(key).or_insert(reached);
+        if reached.seq > known.seq {
+            *known = reached;
+        }
     }
 
-    fn take(&self) -> Vec<((ConversationId, UserId), u64)> {
+    fn take(&self) -> Vec<(Key, Reached)> {
         let mut waiting = self.lock();
         if waiting.len() <= REPORT_MAX {
             return waiting.drain().collect();
@@ -113,13 +141,13 @@ impl Served {
         let some: Vec<_> = waiting.keys().take(REPORT_MAX).cloned().collect();
         some.into_iter()
             .filter_map(|key| {
-                let seq = waiting.remove(&key)?;
-                Some((key, seq))
+                let reached = waiting.remove(&key)?;
+                Some((key, reached))
             })
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(ConversationId, UserId), u64>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Reached>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

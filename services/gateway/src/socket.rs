@@ -16,6 +16,7 @@ pub mod tls;
 mod connect;
 mod connection;
 mod packets;
+pub mod page;
 mod serve;
 mod upgrade;
 mod websocket;

@@ -22,6 +22,7 @@ use crate::commands::actor;
 use crate::dialect::{Backlog, Outbound, Place};
 use crate::rooms::{Following, Missed, Rooms, Unread};
 use crate::served::SETTLES;
+use crate::socket::page::Page;
 use crate::socket::session::Session;
 
 /// Rooms opened at once for one user.
@@ -73,6 +74,9 @@ type Conversations = Vec<(ConversationId, Belonging)>;
 /// What a client says it has got, by conversation.
 pub struct Since(HashMap<ConversationId, Missed>);
 
+/// Up to where a page that returns was emitted each conversation.
+pub type Emitted = HashMap<ConversationId, u64>;
+
 impl Since {
     /// The conversations that are named and are none of these.
     fn without(&self, conversations: &[(ConversationId, Belonging)]) -> Vec<String> {
@@ -90,6 +94,7 @@ impl Since {
                 epoch: position.epoch,
                 receipts_after: position.receipts_version,
                 exact: true,
+                own: true,
             };
             Some((id, missed))
         });
@@ -152,6 +157,44 @@ impl Users {
         expected
     }
 
+    /// What a page of the user that returns was emitted of each conversation. Its session before may have ended a moment
+    /// ago.
+    pub async fn emitted(&self, user: &UserId, page: Page) -> Emitted {
+        let emitted = self.load_emitted(user, page).await;
+        let is_behind = self.lock().get(user).is_some_and(|connected| {
+            let mut each = connected.conversations.iter();
+            each.any(|(id, belonging)| {
+                emitted
+                    .get(id)
+                    .is_some_and(|seq| *seq < belonging.unread.head_seq)
+            })
+        });
+        if !is_behind {
+            return emitted;
+        }
+        tokio::time::sleep(SETTLES).await;
+        self.load_emitted(user, page).await
+    }
+
+    async fn load_emitted(&self, user: &UserId, page: Page) -> Emitted {
+        loop {
+            match self.backend.served(Some(actor(user, "")), page.to_string()).await {
+                Ok(served) => {
+                    let each = served.positions.into_iter();
+                    return each
+                        .filter_map(|one| Some((one.conversation_id.parse().ok()?, one.seq)))
+                        .collect();
+                }
+                // A replica of the version before knows of no pages.
+                Err(error) if !error.retry => return Emitted::default(),
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+            if !self.lock().contains_key(user) {
+                return Emitted::default();
+            }
+        }
+    }
+
     /// Loads once more what the user was served, where a session of theirs that has just ended may have got what is not
     /// known of yet.
     pub async fn settle(&self, user: &UserId) {
@@ -168,16 +211,21 @@ impl Users {
         }
     }
 
-    /// A session began. `since`: what its client has got, where it says so. Returns the task that attaches it, where
-    /// there is something to attach it to.
-    pub fn arrived(&self, session: Arc<Session>, since: Option<Arc<Since>>) -> Option<JoinHandle<()>> {
+    /// A session began. `since`: what its client has got, where it says so; `emitted`: what its page was emitted, where
+    /// it returns. Returns the task that attaches it, where there is something to attach it to.
+    pub fn arrived(
+        &self,
+        session: Arc<Session>,
+        since: Option<Arc<Since>>,
+        emitted: &Emitted,
+    ) -> Option<JoinHandle<()>> {
         let conversations = {
             let mut table = self.lock();
             let connected = table.entry(session.user.clone()).or_default();
             connected.sessions.push(Arc::clone(&session));
             connected.conversations()
         };
-        self.begin(session, since, conversations)
+        self.begin(session, since, emitted, conversations)
     }
 
     /// A session that was attached to none of its conversations, or only to some, begins once more: its client speaks
@@ -185,8 +233,12 @@ impl Users {
     pub async fn arrives_again(&self, session: Arc<Session>) {
         let delivers = session.dialect().backlog() != Backlog::AtJoin;
         let _expected = self.expect(&session.user, delivers).await;
+        let emitted = match delivers {
+            true => self.emitted(&session.user, session.page).await,
+            false => Emitted::default(),
+        };
         let conversations = self.lock().get(&session.user).map(Connected::conversations);
-        drop(self.begin(session, None, conversations.unwrap_or_default()));
+        drop(self.begin(session, None, &emitted, conversations.unwrap_or_default()));
     }
 
     /// Attaches a session that begins to its user's conversations, in the way of its dialect.
@@ -194,6 +246,7 @@ impl Users {
         &self,
         session: Arc<Session>,
         since: Option<Arc<Since>>,
+        emitted: &Emitted,
         conversations: Conversations,
     ) -> Option<JoinHandle<()>> {
         let left = since
@@ -206,7 +259,7 @@ impl Users {
             let named = since.as_ref().map(|since| since.0.get(id));
             let missed = match named {
                 Some(named) => named.cloned(),
-                None => belonging.missed(session.dialect().backlog()),
+                None => belonging.missed(session.dialect().backlog(), emitted.get(id).copied()),
             };
             let following = Following {
                 joined: session.dialect().joins_by_itself() || matches!(named, Some(Some(_))),
@@ -482,16 +535,19 @@ impl Connected {
 }
 
 impl Belonging {
-    /// What a client is emitted of the past when it connects.
-    fn missed(&self, backlog: Backlog) -> Option<Missed> {
-        let after = match backlog {
-            Backlog::UntilMarked => self.delivered_seq,
-            Backlog::AtConnect => self.delivered_seq.max(self.served_seq),
-            Backlog::Uncounted => self.delivered_seq.max(self.served_seq).max(self.listed_seq),
-            Backlog::AtJoin => return None,
+    /// What a client is emitted of the past when it connects: where its page returns, what that was not emitted itself.
+    fn missed(&self, backlog: Backlog, emitted: Option<u64>) -> Option<Missed> {
+        let after = match (backlog, emitted) {
+            (Backlog::AtJoin, _) => return None,
+            (Backlog::UntilMarked, Some(emitted)) => self.delivered_seq.min(emitted),
+            (_, Some(emitted)) => emitted,
+            (Backlog::UntilMarked, None) => self.delivered_seq,
+            (Backlog::AtConnect, None) => self.delivered_seq.max(self.served_seq),
+            (Backlog::Uncounted, None) => self.delivered_seq.max(self.served_seq).max(self.listed_seq),
         };
         Some(Missed {
             after,
+            own: emitted.is_some(),
             ..Missed::default()
         })
     }
@@ -503,7 +559,9 @@ fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging
     Following {
         joined,
         unread: Some(belonging.unread),
-        missed: belonging.missed(session.dialect().backlog()).filter(|_| joined),
+        missed: belonging
+            .missed(session.dialect().backlog(), None)
+            .filter(|_| joined),
     }
 }
 

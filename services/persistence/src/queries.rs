@@ -226,7 +226,12 @@ impl Queries {
                 reply::Body::Conversations(page)
             }
             query::Body::GetConversation(q) => {
-                reply::Body::Conversation(conversations::get(c, required(viewer)?, &q.conversation_id).await?)
+                let viewer = required(viewer)?;
+                let mut found = conversations::get(c, viewer, &q.conversation_id).await?;
+                if let Some(client) = &q.client {
+                    served::of_client(c, viewer, client, &mut found).await?;
+                }
+                reply::Body::Conversation(found)
             }
             query::Body::ListMessages(q) => {
                 let viewer = required(viewer)?;
@@ -247,6 +252,9 @@ impl Queries {
             }
             query::Body::ListRemovals(q) => {
                 reply::Body::Removals(users::removals(c, required(viewer)?, q).await?)
+            }
+            query::Body::ListServed(q) => {
+                reply::Body::ServedPositions(served::of_page(c, required(viewer)?, q).await?)
             }
             query::Body::GetListState(q) => reply::Body::ListState(rooms::list_state(c, q).await?),
             query::Body::Resolve(q) => reply::Body::Resolved(resolve::resolve(c, q).await?),

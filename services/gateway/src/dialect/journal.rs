@@ -191,6 +191,10 @@ impl Dialect for Journal {
         contract()
     }
 
+    fn shows_joined_journals(&self) -> bool {
+        true
+    }
+
     fn decode(
         &self,
         speaker: Speaker<'_>,

@@ -20,7 +20,7 @@ use parlance_bus::{Subscription, faults};
 use parlance_proto::v1::{
     Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
 };
-use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
+use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -30,7 +30,7 @@ use crate::dialect::{Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::History;
 use crate::socket::session::Session;
-use audience::{Audience, Stretch};
+use audience::{Audience, Progressed, Stretch};
 use lists::Lists;
 use typing::Typists;
 
@@ -199,8 +199,9 @@ impl Room {
                 self.report(served);
             }
             Request::Detach(id) => {
-                let served = self.audience.detach(id);
-                self.report(served);
+                if let Some(Progressed { user, page, reached }) = self.audience.detach(id) {
+                    self.rooms.served.left(self.conversation, user, page, reached);
+                }
             }
             Request::CaughtUp(id, hold, told_at) => {
                 self.report_soon(Duration::ZERO);
@@ -283,13 +284,6 @@ impl Room {
         tokio::spawn(replay.run());
     }
 
-    /// Users were served this by a session that follows no more.
-    fn report(&self, served: Option<(UserId, u64)>) {
-        if let Some((user, seq)) = served {
-            self.rooms.served.reached(self.conversation, user, seq);
-        }
-    }
-
     /// Reports what users were served: at once after a pause, else so much after the report before; the more sessions,
     /// the more rarely. `earliest` is how long it takes at least.
     fn report_soon(&mut self, earliest: Duration) {
@@ -303,13 +297,17 @@ impl Room {
         self.report_at = Some(next.max(soonest));
     }
 
+    fn report(&self, served: impl IntoIterator<Item = Progressed>) {
+        for Progressed { user, page, reached } in served {
+            self.rooms.served.reached(self.conversation, user, page, reached);
+        }
+    }
+
     fn report_served(&mut self) {
         self.report_at = None;
         self.reported_at = Some(Instant::now());
         let (served, more) = self.audience.served();
-        for (user, seq) in served {
-            self.rooms.served.reached(self.conversation, user, seq);
-        }
+        self.report(served);
         if more {
             self.report_soon(SERVED_LATER);
         }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::engineio::query_value;
 use super::inbound::{self, Queue, Waiting};
+use super::page::Page;
 use super::session::{Opening, Session};
 use crate::app::Shared;
 use crate::auth::{self, AuthError, Identity};
@@ -24,7 +25,7 @@ use crate::commands::{actor, now, sender_kind};
 use crate::dialect::native::Positions;
 use crate::dialect::{self, Backlog, Dialect};
 use crate::edge::refusals::Refused;
-use crate::users::{Expected, Since};
+use crate::users::{Emitted, Expected, Since};
 
 /// For so long a token that is not valid yet is waited for here; longer and the client is sent away to come again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -40,6 +41,8 @@ pub struct Credentials {
     dialect: Option<String>,
     /// How far it is: it joins these conversations and is told what happened since.
     since: Option<Positions>,
+    /// What stock clients present of their own: the page that connects again.
+    pid: Option<String>,
 }
 
 /// A session that waits for its client to be told.
@@ -54,13 +57,17 @@ pub(super) struct Prepared {
     pub expected: Arc<Expected>,
     /// What the client says it has got.
     pub since: Option<Arc<Since>>,
+    /// What its page was emitted before.
+    pub emitted: Arc<Emitted>,
 }
 
 /// What a session takes along into the table of users.
 struct Arrival {
     learns: bool,
+    page: Page,
     expected: Expected,
     since: Option<Arc<Since>>,
+    emitted: Emitted,
 }
 
 /// A client that is not let in. `Display` is what it reads in `connect_error`.
@@ -191,6 +198,7 @@ async fn admit(
         Some(Err(_)) => return Err(refuse(Cause::Malformed)),
         None => None,
     };
+    let returning = credentials.pid.as_deref().and_then(Page::presented);
     let me = actor(
         &identity.user_id,
         identity.username.as_deref().unwrap_or_default(),
@@ -200,8 +208,12 @@ async fn admit(
             let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
             let expected = shared.users.expect(&identity.user_id, delivers).await;
             let seen_ms_ago = now().timestamp_millis() - user.seen_at_ms;
+            let mut emitted = Emitted::default();
             if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
                 shared.users.settle(&identity.user_id).await;
+            }
+            if delivers && let Some(page) = returning {
+                emitted = shared.users.emitted(&identity.user_id, page).await;
             }
             prepare(
                 shared,
@@ -211,8 +223,10 @@ async fn admit(
                 dialect,
                 Arrival {
                     learns,
+                    page: returning.unwrap_or_else(Page::new),
                     expected,
                     since,
+                    emitted,
                 },
             );
             Ok(())
@@ -282,6 +296,7 @@ fn prepare(
     let (handler, queue) = inbound::queue(limit, shared.sessions.clone());
     let kind = sender_kind(&identity, user);
     let opening = Opening {
+        page: arrival.page,
         is_assumed: arrival.learns,
         kind,
         user: identity.user_id,
@@ -302,6 +317,7 @@ fn prepare(
     );
     let connection = Connection::of(socket);
     connection.packets.join(socket.ns());
+    connection.introductions.expect(socket.ns(), arrival.page);
     socket.on_fallback::<_, inbound::Ordered>(handler);
     socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
         metrics::counter!("chat_gateway_disconnects_total", "reason" => reason_name(reason)).increment(1);
@@ -325,6 +341,7 @@ fn prepare(
         learns: arrival.learns,
         expected: Arc::new(arrival.expected),
         since: arrival.since,
+        emitted: Arc::new(arrival.emitted),
     });
 }
 

@@ -8,6 +8,7 @@ use socketioxide::extract::SocketRef;
 
 use super::listener::Wire;
 use super::packets::Packets;
+use super::page::Introductions;
 
 /// What the sessions of one connection share. Put into the extensions of the request that opens it, which the
 /// engine keeps for the life of the connection.
@@ -15,6 +16,8 @@ use super::packets::Packets;
 pub struct Connection {
     /// What its client has sent.
     pub packets: Packets,
+    /// The pages its client is to learn of.
+    pub introductions: Introductions,
     sessions: AtomicUsize,
     meter: Mutex<Meter>,
 }

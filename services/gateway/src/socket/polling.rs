@@ -195,7 +195,7 @@ impl Polling {
         sessions.polls(engine_id);
         let response = tokio::select! {
             biased;
-            response = self.ask(request) => response,
+            response = self.ask(request) => introduced(&session.connection, response).await,
             packets = session.interrupted() => text(packets),
         };
         if response.status() == StatusCode::OK {
@@ -405,6 +405,31 @@ fn opened(body: &[u8]) -> Option<(String, Map<String, Value>)> {
     let open: Map<String, Value> = serde_json::from_slice(body.strip_prefix(b"0")?).ok()?;
     let id = open.get("sid")?.as_str()?.to_owned();
     Some((id, open))
+}
+
+/// The answer to a poll, with the pages in it that its CONNECT packets introduce.
+async fn introduced(connection: &Connection, response: Response<Body>) -> Response<Body> {
+    if !connection.introductions.is_any() {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let packets = body.split(|byte| *byte == SEPARATOR);
+    let packets: Vec<_> = packets
+        .map(|packet| {
+            connection
+                .introductions
+                .complete(packet)
+                .unwrap_or_else(|| packet.to_vec())
+        })
+        .collect();
+    let body = packets.join(&SEPARATOR);
+    if parts.headers.contains_key(header::CONTENT_LENGTH) {
+        parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    Response::from_parts(parts, Body::from(body))
 }
 
 fn text(packets: String) -> Response<Body> {

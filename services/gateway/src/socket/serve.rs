@@ -54,6 +54,7 @@ pub(super) async fn begin(socket: SocketRef) {
         learns,
         expected,
         since,
+        emitted,
     }) = socket.extensions.remove::<Prepared>()
     else {
         return;
@@ -66,7 +67,7 @@ pub(super) async fn begin(socket: SocketRef) {
     tracing::debug!(user = %session.user, session = ?session.id, "connected");
     shared.sessions.insert(Arc::clone(&session));
     shared.presence.arrived(&session);
-    let arrival = shared.users.arrived(Arc::clone(&session), since);
+    let arrival = shared.users.arrived(Arc::clone(&session), since, &emitted);
     drop(expected);
     // Revoked between its check and now, when nobody could find it among the sessions.
     if session.is_revoked(shared.auth.revocations()) {
@@ -214,8 +215,8 @@ impl Serving {
                 shared.rooms.detach(conversation, session.id);
             }
         }
-        let (users, session) = (shared.users.clone(), Arc::clone(session));
-        tokio::spawn(async move { users.arrives_again(session).await });
+        // Before the event: a conversation that it joins begins with what the client missed.
+        shared.users.arrives_again(Arc::clone(session)).await;
     }
 
     async fn end(mut self) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use parlance_bus::faults;
-use parlance_proto::v1::SenderKind;
+use parlance_proto::v1::{Message, SenderKind};
 use parlance_proto::{ConversationId, UserId};
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Occupancy};
 use super::listener::Wire;
+use super::page::Page;
 use super::sessions::Sessions;
 use crate::auth::{Grant, Revocations};
 use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker, encode};
@@ -39,6 +40,8 @@ impl SessionId {
 pub struct Session {
     /// Own name.
     pub id: SessionId,
+    /// The page it belongs to.
+    pub page: Page,
     /// Who it is, from the token.
     pub user: UserId,
     /// The name others see.
@@ -116,6 +119,8 @@ pub struct Request<'a> {
 
 /// What makes a session.
 pub struct Opening {
+    /// See [`Session::page`].
+    pub page: Page,
     /// See [`Session::user`].
     pub user: UserId,
     /// See [`Session::username`].
@@ -154,6 +159,7 @@ impl Session {
     /// A session on a socket.
     pub fn new(opening: Opening, socket: SocketRef, sessions: Sessions, max_backlog_bytes: u64) -> Self {
         let Opening {
+            page,
             user,
             username,
             number,
@@ -169,6 +175,7 @@ impl Session {
         let connection = Connection::of(&socket);
         Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            page,
             user,
             username,
             number,
@@ -193,6 +200,12 @@ impl Session {
             doubtful,
             max_backlog_bytes,
         }
+    }
+
+    /// When it began, in Unix milliseconds.
+    pub fn since_ms(&self) -> i64 {
+        let since = self.since.duration_since(SystemTime::UNIX_EPOCH);
+        i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// What its client speaks.
@@ -314,10 +327,21 @@ impl Session {
         all.push_back(sent);
     }
 
-    /// The message of this id, if this client sent it lately.
-    pub fn sent(&self, message_id: &str) -> Option<Sent> {
-        let all = lock(&self.sent);
-        all.iter().find(|sent| sent.message_id == message_id).cloned()
+    /// What is emitted of a message that this client sent lately: with its own name for it, or nothing where its dialect
+    /// acknowledges with the message instead. `None` where it is emitted as to everyone.
+    pub fn echo(&self, place: &Place, message: &Message) -> Option<Vec<Frame>> {
+        let sender = message.sender.as_ref()?;
+        if sender.id != self.user.as_str() {
+            return None;
+        }
+        let sent = lock(&self.sent)
+            .iter()
+            .find(|sent| sent.message_id == message.id)
+            .cloned()?;
+        if sent.is_acked && !self.dialect().echoes() {
+            return Some(Vec::new());
+        }
+        Some(self.dialect().echo(place, message, &sent.tag?))
     }
 
     /// As dialects see it.

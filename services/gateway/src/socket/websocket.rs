@@ -57,6 +57,8 @@ pub struct Screened<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     input: BytesMut,
     /// For the engine.
     ready: BytesMut,
+    /// For the client, from the engine.
+    taken: BytesMut,
     /// For the client, before the engine reads that the connection ends.
     farewell: BytesMut,
     /// Bytes of the current frame that pass as they are.
@@ -190,6 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
             max_message: max_message as u64,
             input: BytesMut::new(),
             ready: BytesMut::new(),
+            taken: BytesMut::new(),
             farewell: BytesMut::new(),
             passing: 0,
             message: 0,
@@ -225,6 +228,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
         let refusal = long_frame(BINARY, &packets::refusal_in_message_pack());
         self.farewell.extend_from_slice(&refusal);
         self.end(CloseCode::Unsupported, packets::OTHER_PARSER);
+    }
+
+    /// What the engine writes, with the pages in it that CONNECT packets introduce; `None` where there is none.
+    fn introduce(&self, data: &[u8]) -> Option<Vec<u8>> {
+        let mut completed = Vec::new();
+        let (mut rest, mut any) = (data, false);
+        while let Some(header) = Header::parse(rest) {
+            let size = header
+                .size
+                .saturating_add(usize::try_from(header.length).unwrap_or(usize::MAX));
+            let Some((frame, others)) = rest.split_at_checked(size) else {
+                break;
+            };
+            let is_text = header.first == FINAL | TEXT;
+            match is_text
+                .then(|| self.connection.introductions.complete(&frame[header.size..]))
+                .flatten()
+            {
+                Some(packet) => {
+                    any = true;
+                    completed.extend(long_frame(TEXT, &packet));
+                }
+                None => completed.extend_from_slice(frame),
+            }
+            rest = others;
+        }
+        completed.extend_from_slice(rest);
+        any.then_some(completed)
+    }
+
+    /// Writes what was taken over from the engine and not written.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(io) = &mut self.io else {
+            return Poll::Ready(Ok(()));
+        };
+        while !self.taken.is_empty() {
+            let written = ready!(Pin::new(&mut *io).poll_write(cx, &self.taken))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            consume(&mut self.taken, written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Handles the beginning of a frame. False while bytes are missing.
@@ -312,6 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
     }
 
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_taken(cx))?;
         let Some(io) = &mut self.io else {
             return Poll::Ready(Ok(()));
         };
@@ -401,6 +448,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Screened
             this.hidden -= count;
             return Poll::Ready(Ok(count));
         }
+        ready!(this.poll_taken(cx))?;
+        // What was cut is not at the beginning of a frame.
+        if !this.cut
+            && this.connection.introductions.is_any()
+            && let Some(completed) = this.introduce(data)
+        {
+            this.taken.extend_from_slice(&completed);
+            // What is left goes before anything that comes.
+            if let Poll::Ready(result) = this.poll_taken(cx) {
+                result?;
+            }
+            return Poll::Ready(Ok(data.len()));
+        }
         let Some(io) = &mut this.io else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
@@ -410,6 +470,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Screened
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_taken(cx))?;
         match &mut self.io {
             Some(io) => Pin::new(io).poll_flush(cx),
             None => Poll::Ready(Ok(())),
@@ -417,6 +478,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Screened
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_taken(cx))?;
         match &mut self.io {
             Some(io) => Pin::new(io).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),

@@ -6,29 +6,80 @@ use sqlx::PgConnection;
 use super::QueryError;
 use crate::database::Database;
 use crate::ingest::work::refuse;
-use crate::store::served::{self as store, Position};
+use crate::store::served::{self as store, ClientPosition, Position};
 
 /// Positions in one report.
 const REPORT_MAX: usize = 5_000;
+/// Positions in one answer.
+const ANSWER_MAX: i64 = 10_000;
+/// Characters of a page's id.
+const PAGE_ID_MAX: usize = 32;
 
-/// Takes in what sessions got.
+/// Takes in what clients got.
 pub(super) async fn report(database: &Database, query: &v1::ReportServed) -> Result<(), QueryError> {
     if query.positions.len() > REPORT_MAX {
         return Err(refuse(format!("more than {REPORT_MAX} positions")).into());
     }
-    let positions: Vec<Position> = query
+    let positions: Vec<ClientPosition> = query
         .positions
         .iter()
         .filter_map(|one| {
-            Some(Position {
+            let position = Position {
                 conversation: one.conversation_id.parse().ok()?,
                 user: one.user_id.clone(),
                 seq: one.seq,
+            };
+            Some(ClientPosition {
+                position,
+                page: checked(&one.page).ok()?.to_owned(),
+                joined_at_ms: one.joined_at_ms,
             })
         })
         .collect();
     let mut connection = database.writes.acquire().await?;
     Ok(store::reach(&mut connection, &positions).await?)
+}
+
+/// Where a client that joins goes on from.
+pub(super) async fn of_client(
+    connection: &mut PgConnection,
+    viewer: &str,
+    client: &v1::Client,
+    joined: &mut v1::Conversation,
+) -> Result<(), QueryError> {
+    let Ok(conversation) = joined.id.parse() else {
+        return Ok(());
+    };
+    let page = checked(&client.page)?;
+    joined.served = store::of_client(connection, conversation, viewer, page, client.connected_at_ms).await?;
+    Ok(())
+}
+
+/// Up to where a client that returns was emitted its user's conversations.
+pub(super) async fn of_page(
+    connection: &mut PgConnection,
+    viewer: &str,
+    query: &v1::ListServed,
+) -> Result<v1::ServedPositions, QueryError> {
+    let page = checked(&query.page)?;
+    let emitted = store::of_page(connection, viewer, page, ANSWER_MAX).await?;
+    let position = |one: Position| v1::ServedPosition {
+        conversation_id: one.conversation.to_string(),
+        seq: one.seq,
+        ..v1::ServedPosition::default()
+    };
+    Ok(v1::ServedPositions {
+        positions: emitted.into_iter().map(position).collect(),
+    })
+}
+
+fn checked(page: &str) -> Result<&str, v1::Error> {
+    if page.len() > PAGE_ID_MAX {
+        return Err(refuse(format!(
+            "a page's id has more than {PAGE_ID_MAX} characters"
+        )));
+    }
+    Ok(page)
 }
 
 /// A page of the main history was read: the latest one shows everything before it too; one after a seq only goes on
@@ -54,9 +105,13 @@ pub(super) async fn page(
         _ => newest.max(page.head_seq),
     };
     let known = store::of(reads, conversation, viewer).await?;
-    let known = known.and_then(|known| u64::try_from(known).ok());
-    let goes_on = query.after.is_none_or(|after| after <= known.unwrap_or(0));
-    if !goes_on || known.is_some_and(|known| known >= seq) {
+    let served = known.seq.and_then(|seq| u64::try_from(seq).ok());
+    let goes_on = query.after.is_none_or(|after| after <= served.unwrap_or(0));
+    if !goes_on
+        || known
+            .shown_lately
+            .is_some_and(|shown| u64::try_from(shown) == Ok(seq))
+    {
         return Ok(());
     }
     let position = Position {
@@ -66,7 +121,7 @@ pub(super) async fn page(
     };
     // Before the answer: who joins after it must not be served the page once more.
     let mut connection = database.writes.acquire().await?;
-    Ok(store::reach(&mut connection, &[position]).await?)
+    Ok(store::show(&mut connection, &position).await?)
 }
 
 /// A list of conversations was read.

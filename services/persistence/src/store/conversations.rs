@@ -52,7 +52,6 @@ struct ViewRow {
     metadata: String,
     delivered_seq: i64,
     open: bool,
-    served_seq: Option<i64>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -134,9 +133,7 @@ pub async fn views(
                 ",
         last_message!(),
         " AS last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
-                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open,
-                (SELECT s.seq FROM served s WHERE s.conversation_id = p.conversation_id AND s.user_id = p.user_id)
-                AS served_seq
+                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
          CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
                              AND x.user_id = asked.user_id LIMIT 1) AS p
@@ -216,7 +213,6 @@ fn view(
         metadata,
         delivered_seq,
         open,
-        served_seq,
     } = row;
     let conversation = v1::Conversation {
         id: conversation_id.to_string(),
@@ -238,7 +234,7 @@ fn view(
         content: None,
         delivered_seq: seq_from(delivered_seq)?,
         open,
-        served_seq: served_seq.map(seq_from).transpose()?,
+        served: None,
     };
     Ok((viewer, (ConversationId::from_uuid(conversation_id), conversation)))
 }

@@ -3,12 +3,19 @@
 //! Rows are written in the order of their keys, so that writers do not block each other. A commit here need not be
 //! durable, and only its own statement says so: what a crash of the database loses is served once more.
 
-use parlance_proto::ConversationId;
+use chrono::TimeDelta;
+use parlance_proto::{ConversationId, v1};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use super::seq_to;
+use super::{from_millis, seq_from, seq_to};
 
-/// A user's place in a conversation.
+/// Clients of a user whose positions are kept in a conversation: the latest ones.
+const PAGES: i64 = 8;
+/// How long before a client connects the history may have been read that it shows.
+const BEFORE_CONNECT: TimeDelta = TimeDelta::seconds(60);
+
+/// A user's position in a conversation.
 #[derive(Debug, Clone)]
 pub struct Position {
     /// Where.
@@ -19,23 +26,76 @@ pub struct Position {
     pub seq: u64,
 }
 
-/// Users were served everything up to these seqs; lower ones than before change nothing.
+/// A client's position in a conversation.
+#[derive(Debug, Clone)]
+pub struct ClientPosition {
+    /// Its user's.
+    pub position: Position,
+    /// The client; empty where that is not known.
+    pub page: String,
+    /// When it joined, in Unix milliseconds.
+    pub joined_at_ms: i64,
+}
+
+/// Clients were emitted everything up to these seqs; lower ones than before change nothing. A client that had not
+/// joined before goes on from the history that was read before: that one is used up.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the statement fails.
-pub async fn reach(connection: &mut PgConnection, positions: &[Position]) -> Result<(), sqlx::Error> {
-    write(
-        connection,
-        positions,
-        "INSERT INTO served AS s (conversation_id, user_id, seq)
-         SELECT conversation_id, user_id, max(seq)
+pub async fn reach(connection: &mut PgConnection, positions: &[ClientPosition]) -> Result<(), sqlx::Error> {
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let (conversations, users, seqs) = columns(positions.iter().map(|one| &one.position));
+    sqlx::query(
+        "INSERT INTO served AS s (conversation_id, user_id, seq, pages, history_at)
+         SELECT conversation_id, user_id, max(seq),
+                coalesce(jsonb_object_agg(page, seq) FILTER (WHERE page <> ''), '{}'), max(joined_at)
          FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick,
-              unnest($1::uuid[], $2::text[], $3::int8[]) AS new (conversation_id, user_id, seq)
+              unnest($1::uuid[], $2::text[], $3::int8[], $4::text[], $5::timestamptz[])
+              AS new (conversation_id, user_id, seq, page, joined_at)
          GROUP BY conversation_id, user_id ORDER BY conversation_id, user_id
-         ON CONFLICT (conversation_id, user_id) DO UPDATE SET seq = excluded.seq
-         WHERE s.seq IS NULL OR s.seq < excluded.seq",
+         ON CONFLICT (conversation_id, user_id) DO UPDATE SET
+             seq = greatest(s.seq, excluded.seq),
+             history_seq = CASE
+                 WHEN excluded.history_at >= s.history_at
+                      AND NOT s.pages ?& (SELECT coalesce(array_agg(page), '{}') FROM jsonb_object_keys(excluded.pages) AS page)
+                 THEN NULL ELSE s.history_seq END,
+             pages = (SELECT coalesce(jsonb_object_agg(page, seq), '{}')
+                      FROM (SELECT page, max(seq::int8) AS seq
+                            FROM (SELECT * FROM jsonb_each_text(s.pages)
+                                  UNION ALL SELECT * FROM jsonb_each_text(excluded.pages)) AS each (page, seq)
+                            GROUP BY page ORDER BY 2 DESC LIMIT $6) AS latest)
+         WHERE s.seq IS NULL OR s.seq < excluded.seq OR NOT s.pages @> excluded.pages",
     )
-    .await
+    .bind(conversations)
+    .bind(users)
+    .bind(seqs)
+    .bind(positions.iter().map(|one| one.page.as_str()).collect::<Vec<_>>())
+    .bind(positions.iter().map(|one| from_millis(one.joined_at_ms)).collect::<Vec<_>>())
+    .bind(PAGES)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A page of history showed everything up to this seq.
+///
+/// # Errors
+/// [`sqlx::Error`] if the statement fails.
+pub async fn show(connection: &mut PgConnection, position: &Position) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO served AS s (conversation_id, user_id, seq, history_seq, history_at)
+         SELECT $1, $2, $3, $3, now() FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick
+         ON CONFLICT (conversation_id, user_id) DO UPDATE SET
+             seq = greatest(s.seq, excluded.seq), history_seq = excluded.history_seq, history_at = excluded.history_at",
+    )
+    .bind(position.conversation.uuid())
+    .bind(&position.user)
+    .bind(seq_to(position.seq))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Users were shown lists that count what is unread up to these seqs.
@@ -43,9 +103,11 @@ pub async fn reach(connection: &mut PgConnection, positions: &[Position]) -> Res
 /// # Errors
 /// [`sqlx::Error`] if the statement fails.
 pub async fn list(connection: &mut PgConnection, positions: &[Position]) -> Result<(), sqlx::Error> {
-    write(
-        connection,
-        positions,
+    if positions.is_empty() {
+        return Ok(());
+    }
+    let (conversations, users, seqs) = columns(positions.iter());
+    sqlx::query(
         "INSERT INTO served AS s (conversation_id, user_id, listed_seq)
          SELECT conversation_id, user_id, max(seq)
          FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick,
@@ -54,32 +116,32 @@ pub async fn list(connection: &mut PgConnection, positions: &[Position]) -> Resu
          ON CONFLICT (conversation_id, user_id) DO UPDATE SET listed_seq = excluded.listed_seq
          WHERE s.listed_seq < excluded.listed_seq",
     )
-    .await
-}
-
-async fn write(
-    connection: &mut PgConnection,
-    positions: &[Position],
-    statement: &'static str,
-) -> Result<(), sqlx::Error> {
-    if positions.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(statement)
-        .bind(
-            positions
-                .iter()
-                .map(|one| one.conversation.uuid())
-                .collect::<Vec<_>>(),
-        )
-        .bind(positions.iter().map(|one| one.user.as_str()).collect::<Vec<_>>())
-        .bind(positions.iter().map(|one| seq_to(one.seq)).collect::<Vec<_>>())
-        .execute(connection)
-        .await?;
+    .bind(conversations)
+    .bind(users)
+    .bind(seqs)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// Up to where a user was served.
+fn columns<'a>(positions: impl Iterator<Item = &'a Position> + Clone) -> (Vec<Uuid>, Vec<&'a str>, Vec<i64>) {
+    (
+        positions.clone().map(|one| one.conversation.uuid()).collect(),
+        positions.clone().map(|one| one.user.as_str()).collect(),
+        positions.map(|one| seq_to(one.seq)).collect(),
+    )
+}
+
+/// Up to where a user was served, and shown by history a moment ago.
+#[derive(Debug, Default, Clone, Copy, sqlx::FromRow)]
+pub struct Known {
+    /// By anything.
+    pub seq: Option<i64>,
+    /// By history, and no client has joined since.
+    pub shown_lately: Option<i64>,
+}
+
+/// What is known of a user.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the query fails.
@@ -87,12 +149,78 @@ pub async fn of(
     connection: &mut PgConnection,
     conversation: ConversationId,
     user: &str,
-) -> Result<Option<i64>, sqlx::Error> {
-    let seq: Option<Option<i64>> =
-        sqlx::query_scalar("SELECT seq FROM served WHERE conversation_id = $1 AND user_id = $2")
-            .bind(conversation.uuid())
-            .bind(user)
-            .fetch_optional(connection)
-            .await?;
-    Ok(seq.flatten())
+) -> Result<Known, sqlx::Error> {
+    let known: Option<Known> = sqlx::query_as(
+        "SELECT seq, CASE WHEN history_at > now() - interval '20 seconds' THEN history_seq END AS shown_lately
+         FROM served WHERE conversation_id = $1 AND user_id = $2",
+    )
+    .bind(conversation.uuid())
+    .bind(user)
+    .fetch_optional(connection)
+    .await?;
+    Ok(known.unwrap_or_default())
+}
+
+/// From where on a client that joins is to be served: the history that was read since it connected, or for one that
+/// never joined just before; else what it was emitted itself; else what its user was served. `None` where the user was
+/// served nothing.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn of_client(
+    connection: &mut PgConnection,
+    conversation: ConversationId,
+    user: &str,
+    page: &str,
+    connected_at_ms: i64,
+) -> Result<Option<v1::Served>, sqlx::Error> {
+    let found: Option<(Option<i64>, bool)> = sqlx::query_as(
+        "SELECT coalesce(greatest(own, shown), seq), own IS NOT NULL OR shown IS NOT NULL
+         FROM (SELECT seq, (pages ->> $3)::int8 AS own,
+                      CASE WHEN history_at >= CASE WHEN pages ? $3 THEN $4 ELSE $5 END THEN history_seq END AS shown
+               FROM served WHERE conversation_id = $1 AND user_id = $2) AS known",
+    )
+    .bind(conversation.uuid())
+    .bind(user)
+    .bind(page)
+    .bind(from_millis(connected_at_ms))
+    .bind(from_millis(connected_at_ms) - BEFORE_CONNECT)
+    .fetch_optional(connection)
+    .await?;
+    let Some((Some(seq), exact)) = found else {
+        return Ok(None);
+    };
+    let seq = seq_from(seq)?;
+    Ok(Some(v1::Served { seq, exact }))
+}
+
+/// Up to where a client was emitted the conversations of its user: at most `max` of them.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn of_page(
+    connection: &mut PgConnection,
+    user: &str,
+    page: &str,
+    max: i64,
+) -> Result<Vec<Position>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT s.conversation_id, (s.pages ->> $2)::int8
+         FROM participants p JOIN served s USING (conversation_id, user_id)
+         WHERE p.user_id = $1 AND p.left_seq IS NULL AND s.pages ? $2
+         LIMIT $3",
+    )
+    .bind(user)
+    .bind(page)
+    .bind(max)
+    .fetch_all(connection)
+    .await?;
+    let position = |(id, seq)| {
+        Ok(Position {
+            conversation: ConversationId::from_uuid(id),
+            user: user.to_owned(),
+            seq: seq_from(seq)?,
+        })
+    };
+    rows.into_iter().map(position).collect()
 }

@@ -75,6 +75,7 @@ async fn newcomers_see_the_history_and_owe_no_reading_of_it() {
         let queries = queries(&db).await;
         let get = query::Body::GetConversation(v1::GetConversation {
             conversation_id: id.to_string(),
+            client: None,
         });
         let seen = answered!(ask(&queries, "carol", get).await, Conversation);
         assert_eq!((seen.unread, seen.head_seq, seen.participants.len()), (1, 4, 3));
@@ -155,6 +156,7 @@ async fn who_is_removed_finds_nothing_any_more_and_may_come_back() {
         .await;
         let get = query::Body::GetConversation(v1::GetConversation {
             conversation_id: id.to_string(),
+            client: None,
         });
         assert_eq!(answered!(ask(&queries, "bob", get).await, Conversation).unread, 1);
         assert_eq!(

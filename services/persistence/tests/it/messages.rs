@@ -331,6 +331,7 @@ async fn a_hidden_message_is_gone_for_one_and_there_for_all_others() {
             assert_eq!(page.messages.iter().map(|m| m.seq).collect::<Vec<_>>(), seqs);
             let get = query::Body::GetConversation(v1::GetConversation {
                 conversation_id: id.to_string(),
+                client: None,
             });
             let seen = answered!(ask(&queries, who, get).await, Conversation);
             assert_eq!(
@@ -424,6 +425,7 @@ async fn receipts_name_what_they_newly_cover_and_reading_implies_delivery() {
         );
         let get = query::Body::GetConversation(v1::GetConversation {
             conversation_id: id.to_string(),
+            client: None,
         });
         let seen = answered!(ask(&queries, "alice", get).await, Conversation);
         assert_eq!(

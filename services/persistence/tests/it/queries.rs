@@ -208,7 +208,12 @@ async fn conversations_are_listed_latest_first_with_what_each_viewer_sees() {
         assert_eq!(top.last_message.as_ref().unwrap().content, "bye");
         assert_eq!(top.participants.len(), 2);
         // By number, and as another sees it.
-        let get = |id: String| query::Body::GetConversation(v1::GetConversation { conversation_id: id });
+        let get = |id: String| {
+            query::Body::GetConversation(v1::GetConversation {
+                conversation_id: id,
+                client: None,
+            })
+        };
         let seen = answered!(
             ask(&queries, "alice", get(top.number.to_string())).await,
             Conversation
@@ -235,6 +240,7 @@ async fn a_stranger_and_a_missing_conversation_get_one_answer_to_every_question(
             [
                 query::Body::GetConversation(v1::GetConversation {
                     conversation_id: conversation_id(),
+                    client: None,
                 }),
                 query::Body::ListMessages(v1::ListMessages {
                     conversation_id: conversation_id(),

@@ -22,7 +22,30 @@ fn reached(id: ConversationId, user: &str, seq: u64) -> v1::ServedPosition {
         conversation_id: id.to_string(),
         user_id: user.into(),
         seq,
+        ..v1::ServedPosition::default()
     }
+}
+
+fn client(page: &str, connected_at_ms: i64) -> v1::Client {
+    v1::Client {
+        page: page.into(),
+        connected_at_ms,
+    }
+}
+
+fn get(id: ConversationId, client: v1::Client) -> query::Body {
+    query::Body::GetConversation(v1::GetConversation {
+        conversation_id: id.to_string(),
+        client: Some(client),
+    })
+}
+
+const fn served(seq: u64, exact: bool) -> Option<v1::Served> {
+    Some(v1::Served { seq, exact })
+}
+
+fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }
 
 #[tokio::test]
@@ -33,11 +56,10 @@ async fn the_latest_page_covers_all_before_it_and_a_later_one_only_what_it_goes_
         batch.extend((1..=6).map(|n| work(&sending("alice", id, &format!("m{n}"), "x"))));
         db.commit(&batch).await;
         let queries = queries(&db).await;
-        let get = query::Body::GetConversation(v1::GetConversation {
-            conversation_id: id.to_string(),
-        });
+        // A client that connected long after any page of history goes by what its user was served.
+        let get = get(id, client("page", now_ms() + 3_600_000));
         // The page that is read, and up to where bob is served then.
-        for (read, served) in [
+        for (read, expected) in [
             (None, None),
             (Some(page(id, 2, Some(4), None)), None),
             (Some(page(id, 2, None, Some(3))), None),
@@ -50,10 +72,10 @@ async fn the_latest_page_covers_all_before_it_and_a_later_one_only_what_it_goes_
                 ask(&queries, "bob", read).await.unwrap();
             }
             let seen = answered!(ask(&queries, "bob", get.clone()).await, Conversation);
-            assert_eq!(seen.served_seq, served);
+            assert_eq!(seen.served, expected.and_then(|seq| served(seq, false)));
         }
         let seen = answered!(ask(&queries, "alice", get).await, Conversation);
-        assert_eq!(seen.served_seq, None);
+        assert_eq!(seen.served, None);
     })
     .await;
 }
@@ -110,6 +132,77 @@ async fn reports_never_go_backwards_and_lists_count_apart() {
             page.conversations[0].last_message.as_ref().unwrap().content,
             "one"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_that_returns_goes_on_from_itself_and_a_new_one_from_the_history_it_read() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let mut batch = vec![work(&creation("alice", id, &["bob"]))];
+        batch.extend((1..=9).map(|n| work(&sending("alice", id, &format!("m{n}"), "x"))));
+        db.commit(&batch[..4]).await;
+        let queries = queries(&db).await;
+        let report = |page: &str, seq, joined_at_ms| {
+            let position = v1::ServedPosition {
+                page: page.into(),
+                joined_at_ms,
+                ..reached(id, "bob", seq)
+            };
+            let positions = vec![position];
+            query::Body::ReportServed(v1::ReportServed { positions })
+        };
+        let began = now_ms() - 1_000;
+        let of = async |page: &str, connected_at_ms| {
+            let get = get(id, client(page, connected_at_ms));
+            answered!(ask(&queries, "bob", get).await, Conversation).served
+        };
+        // A phone that was here before, and a first tab that goes on.
+        for asked in [report("phone", 2, began), report("tab", 3, began)] {
+            ask(&queries, "bob", asked).await.unwrap();
+        }
+        // A second tab reads the history; the first one is emitted more.
+        ask(&queries, "bob", page(id, 10, None, None)).await.unwrap();
+        db.commit(&batch[4..]).await;
+        ask(&queries, "bob", report("tab", 9, began)).await.unwrap();
+        for (page, expected) in [
+            ("phone", served(2, true)),
+            ("tab", served(9, true)),
+            ("second", served(3, true)),
+        ] {
+            assert_eq!(of(page, now_ms()).await, expected, "{page}");
+        }
+        assert_eq!(of("second", now_ms() + 3_600_000).await, served(9, false));
+        // The phone has read that history since it connected.
+        assert_eq!(of("phone", began).await, served(3, true));
+        // It joins: whoever comes after it has not read that history.
+        ask(&queries, "bob", report("second", 9, now_ms() + 1))
+            .await
+            .unwrap();
+        assert_eq!(of("third", now_ms()).await, served(9, false));
+        // A late report takes nothing back.
+        ask(&queries, "bob", report("tab", 5, began)).await.unwrap();
+        assert_eq!(of("tab", now_ms()).await, served(9, true));
+        let asked = query::Body::ListServed(v1::ListServed { page: "phone".into() });
+        let emitted = answered!(ask(&queries, "bob", asked.clone()).await, ServedPositions);
+        let positions: Vec<_> = emitted
+            .positions
+            .iter()
+            .map(|one| (one.conversation_id.as_str(), one.seq))
+            .collect();
+        assert_eq!(positions, [(id.to_string().as_str(), 2)]);
+        // Only the latest pages are remembered.
+        for n in 0..8 {
+            ask(&queries, "bob", report(&format!("page {n}"), 8, began))
+                .await
+                .unwrap();
+        }
+        let emitted = answered!(ask(&queries, "bob", asked).await, ServedPositions);
+        assert_eq!(emitted.positions, []);
+        let long = "x".repeat(33);
+        let refused = query::Body::ListServed(v1::ListServed { page: long });
+        assert!(ask(&queries, "bob", refused).await.is_err());
     })
     .await;
 }

@@ -8,11 +8,14 @@ use parlance_bus::faults;
 use parlance_proto::v1::Message;
 use parlance_proto::{ConversationId, UserId};
 
+use crate::commands::now;
 use crate::dialect::Backlog;
 use crate::dialect::{Frame, Outbound, Place};
 use crate::rooms::frames::Frames;
 use crate::rooms::{Following, Missed, Unread};
-use crate::socket::session::{Received, Sent, Session, SessionId};
+use crate::served::Reached;
+use crate::socket::page::Page;
+use crate::socket::session::{Received, Session, SessionId};
 
 /// Bytes that may wait for a session in one room while it is told what it missed; it comes back and is told all
 /// in one if there are more.
@@ -32,12 +35,21 @@ struct Listener {
     /// The seq after which it goes on: up to there its client has got everything, or will from the replay under
     /// way. `None` where it has begun nothing here yet.
     position: Option<u64>,
-    /// The seq up to which its user is known to be served.
-    reported: u64,
+    /// The seq up to which its page is known to be served; `None` where nothing is known of it.
+    reported: Option<u64>,
+    /// When it was attached like this.
+    joined_at_ms: i64,
     /// When a replay to it ended.
     replayed_at: Option<Instant>,
     /// While it is told what it missed: what comes after that.
     waiting: Option<Waiting>,
+}
+
+/// A page that got further than is known elsewhere.
+pub(super) struct Progressed {
+    pub user: UserId,
+    pub page: Page,
+    pub reached: Reached,
 }
 
 /// Events to be replayed to a session.
@@ -97,7 +109,8 @@ impl Audience {
             session,
             joined: false,
             position: None,
-            reported: 0,
+            reported: None,
+            joined_at_ms: 0,
             replayed_at: None,
             waiting: None,
         });
@@ -166,8 +179,8 @@ impl Audience {
 
     /// The session follows only the conversation's place in a list any more. Clients that only append go on from
     /// here when they join again; others ask for what they want.
-    /// Returns what its user was served by it and is not reported.
-    pub(super) fn leave(&mut self, id: SessionId, head_seq: u64) -> Option<(UserId, u64)> {
+    /// Returns what it got and is not reported.
+    pub(super) fn leave(&mut self, id: SessionId, head_seq: u64) -> Option<Progressed> {
         let listener = self.sessions.get_mut(&id).filter(|listener| listener.joined)?;
         let served = listener.served(&self.emissions);
         listener.joined = false;
@@ -176,8 +189,8 @@ impl Audience {
         served
     }
 
-    /// The session has ended. Returns what its user was served by it and is not reported.
-    pub(super) fn detach(&mut self, id: SessionId) -> Option<(UserId, u64)> {
+    /// The session has ended. Returns what it got and is not reported.
+    pub(super) fn detach(&mut self, id: SessionId) -> Option<Progressed> {
         let mut gone = self.sessions.remove(&id)?;
         let user = gone.session.user.clone();
         if !self
@@ -190,8 +203,8 @@ impl Audience {
         gone.served(&self.emissions)
     }
 
-    /// What users were served and is not reported; and whether there is more that their clients may not have got yet.
-    pub(super) fn served(&mut self) -> (Vec<(UserId, u64)>, bool) {
+    /// What pages got and is not reported; and whether there is more that they may not have got yet.
+    pub(super) fn served(&mut self) -> (Vec<Progressed>, bool) {
         let mut served = Vec::new();
         let mut more = false;
         for listener in self.sessions.values_mut().filter(|listener| listener.is_ahead()) {
@@ -248,24 +261,15 @@ impl Audience {
     /// Emits a message to those who follow the conversation itself. The client that sent it gets its own name for the
     /// message with it, or nothing where its dialect acknowledges with the message instead.
     pub(super) fn emit_created(&mut self, place: &Place, message: &Message) {
-        let sender = message.sender.as_ref().map_or("", |sender| sender.id.as_str());
         let mut frames = Frames::new(Outbound::MessageCreated(place, message));
         for listener in self.sessions.values_mut().filter(|listener| listener.joined) {
-            let session = &listener.session;
-            let dialect = session.dialect();
-            let own = (session.user.as_str() == sender).then(|| session.sent(&message.id));
-            match own.flatten() {
-                Some(sent) if sent.is_acked && !dialect.echoes() => {}
-                Some(Sent { tag: Some(tag), .. }) => {
-                    for frame in dialect.echo(place, message, &tag) {
-                        listener.emit(&frame);
-                    }
-                }
-                _ => {
-                    for frame in frames.of(dialect) {
-                        listener.emit(frame);
-                    }
-                }
+            let echo = listener.session.echo(place, message);
+            let frames = match &echo {
+                Some(echo) => echo,
+                None => frames.of(listener.session.dialect()),
+            };
+            for frame in frames {
+                listener.emit(frame);
             }
         }
     }
@@ -421,8 +425,7 @@ impl Listener {
             return None;
         }
         let ended = self.position.replace(head_seq);
-        // What the client has got before is no news to anyone.
-        self.reported = missed.as_ref().map_or(0, |missed| missed.after);
+        self.joined_at_ms = now().timestamp_millis();
         match (ended, missed) {
             (Some(ended), Some(missed)) => Some(Missed {
                 after: missed.after.max(ended),
@@ -432,6 +435,7 @@ impl Listener {
             (Some(ended), None) => Some(Missed {
                 after: ended,
                 exact: self.session.dialect().backlog() != Backlog::AtJoin,
+                own: true,
                 ..Missed::default()
             }),
             (None, missed) => missed,
@@ -449,11 +453,13 @@ impl Listener {
     fn is_ahead(&self) -> bool {
         self.waiting.is_none()
             && self.session.is_understood()
-            && self.position.is_some_and(|position| position > self.reported)
+            && self
+                .position
+                .is_some_and(|position| self.reported.is_none_or(|reported| position > reported))
     }
 
-    /// What its user was served and is not reported: what its client has got.
-    fn served(&mut self, emissions: &Emissions) -> Option<(UserId, u64)> {
+    /// What its client has got and is not reported.
+    fn served(&mut self, emissions: &Emissions) -> Option<Progressed> {
         let position = self.position.filter(|_| self.is_ahead())?;
         let got = match self.session.received() {
             Received::All => position,
@@ -462,11 +468,18 @@ impl Listener {
             }
             Received::Before(_) | Received::Nothing => return None,
         };
-        if got <= self.reported {
+        if self.reported.is_some_and(|reported| got <= reported) {
             return None;
         }
-        self.reported = got;
-        Some((self.session.user.clone(), got))
+        self.reported = Some(got);
+        Some(Progressed {
+            user: self.session.user.clone(),
+            page: self.session.page,
+            reached: Reached {
+                seq: got,
+                joined_at_ms: self.joined_at_ms,
+            },
+        })
     }
 
     fn emit(&mut self, frame: &Frame) {

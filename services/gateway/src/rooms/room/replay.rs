@@ -128,7 +128,8 @@ impl Replay {
             Some(event::Body::MessageCreated(body)) if !self.stretch.missed.exact => {
                 body.message.as_ref().is_some_and(|message| {
                     let sender = message.sender.as_ref().map_or("", |sender| &sender.id);
-                    sender != self.stretch.session.user.as_str() && message.deleted_at_ms.is_none()
+                    let is_new = self.stretch.missed.own || sender != self.stretch.session.user.as_str();
+                    is_new && message.deleted_at_ms.is_none()
                 })
             }
             _ => true,
@@ -136,7 +137,11 @@ impl Replay {
     }
 
     fn emit(&self, outbound: Outbound<'_>) {
-        for frame in self.dialect.encode(outbound) {
+        let echo = match outbound {
+            Outbound::MessageCreated(place, message) => self.stretch.session.echo(place, message),
+            _ => None,
+        };
+        for frame in echo.unwrap_or_else(|| self.dialect.encode(outbound)) {
             self.stretch.session.emit(&frame);
         }
     }

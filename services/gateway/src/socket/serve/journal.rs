@@ -30,12 +30,11 @@ impl Serving {
             history.wait_for(&self.arrivals);
             self.journals.insert(id, Shadow::new(history, true));
         }
-        Ok(Answer::Journal(told(
-            id,
-            seen.number,
-            current,
-            seen.updated_at_ms,
-        )))
+        let joined = told(id, seen.number, current, seen.updated_at_ms);
+        if self.session.dialect().shows_joined_journals() {
+            self.session.tell(Outbound::JournalEdited(&joined));
+        }
+        Ok(Answer::Journal(joined))
     }
 
     /// Follows it no more.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parlance_bus::faults;
 use parlance_proto::v1::{
-    Actor, Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead,
-    Position, React, RoomPresence, SendMessage, Typing, command, ephemeral,
+    Actor, Client, Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead,
+    Position, React, RoomPresence, SendMessage, Served, Typing, command, ephemeral,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 
@@ -143,7 +143,12 @@ impl Serving {
     }
 
     async fn join(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
-        let mut joined = self.shared.backend.conversation(Some(self.actor()), id).await?;
+        let client = || Client {
+            page: self.session.page.to_string(),
+            connected_at_ms: self.session.since_ms(),
+        };
+        let backend = &self.shared.backend;
+        let mut joined = backend.conversation_for(Some(self.actor()), id, client()).await?;
         if self
             .missed(&joined)
             .is_some_and(|missed| missed.after < joined.head_seq)
@@ -151,7 +156,7 @@ impl Serving {
         {
             // Another session may have got it a moment ago.
             tokio::time::sleep(SETTLES).await;
-            joined = self.shared.backend.conversation(Some(self.actor()), id).await?;
+            joined = backend.conversation_for(Some(self.actor()), id, client()).await?;
         }
         let following = Following {
             joined: true,
@@ -178,12 +183,18 @@ impl Serving {
         Ok(Answer::Conversation(joined))
     }
 
-    /// What the client is emitted of the past when it joins: what its user was not served, unless they never opened
-    /// the conversation.
+    /// What the client is emitted of the past when it joins: what it was not served itself, or its user where nothing
+    /// is known of it, unless they never opened the conversation.
     fn missed(&self, joining: &Conversation) -> Option<Missed> {
-        let served = joining.served_seq?;
+        let Served { seq, exact } = joining.served?;
+        let after = if exact {
+            seq
+        } else {
+            seq.max(joining.delivered_seq)
+        };
         (self.session.dialect().backlog() == Backlog::AtJoin).then(|| Missed {
-            after: served.max(joining.delivered_seq),
+            after,
+            own: exact,
             ..Missed::default()
         })
     }

@@ -127,6 +127,45 @@ for (const name of chosen) {
       for (const page of [a, b]) await shows(page, [...expected, 'after']);
     });
 
+    test('of two devices, the one that blips draws what the other one did meanwhile, once', async () => {
+      const { bob, conversation, a, b } = await pair(name);
+      const phone = bob.device();
+      const p = await phone.opens(conversation);
+      await shows(p, texts(b));
+      await says(a, 'to both', b, p);
+      let expected = texts(b);
+      for (let blip = 1; blip <= 3; blip++) {
+        const missed = [`missed ${blip}`, `from the other ${blip}`];
+        await phone.blips(p, async () => {
+          await says(a, missed[0], b);
+          await says(b, missed[1], a);
+        });
+        expected = [...expected, ...missed];
+        for (const page of [b, p]) await shows(page, expected, `after blip ${blip}`);
+        expected = await quiet(a, p, expected);
+        await shows(b, expected);
+      }
+    });
+
+    test('a second tab misses nothing between its page of history and its join', async () => {
+      const { bob, conversation, a, b } = await pair(name);
+      for (let round = 0; round < 3; round++) {
+        await says(a, `before ${round}`, b);
+        const page = await bob.opens();
+        const emitted = [];
+        page.emit = (...args) => emitted.push(args);
+        await page.open(conversation);
+        await says(a, `between ${round}`, b);
+        delete page.emit;
+        for (const args of emitted) page.emit(...args);
+        const expected = texts(b);
+        await shows(page, expected, `round ${round}`);
+        const more = await quiet(a, page, expected);
+        await shows(b, more);
+        page.close();
+      }
+    });
+
     test('two tabs of one person draw the same', async () => {
       const { alice, conversation, a, b } = await pair(name);
       const second = await alice.opens(conversation);

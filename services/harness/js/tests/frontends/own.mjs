@@ -62,6 +62,22 @@ of('journal', () => {
     await eventually('the other sees it', () => a.state.journal === 'Dear diary, now I may');
   });
 
+  test('a page that was away for a moment draws what others wrote in its journal, and takes nothing of it back', async () => {
+    const { bob, a, b } = await pair('journal');
+    const { id } = await a.call('POST', '/api/journals', { title: 'Ours', content: 'one' });
+    await a.call('POST', `/api/journals/${id}/collaborators`, { user_id: bob.id, permission: 'editor' });
+    for (const page of [a, b]) await page.openJournal(id);
+    a.writeJournal('one, two');
+    await eventually('both draw it', () => b.state.journal === 'one, two');
+    await bob.blips(b, async () => {
+      a.writeJournal('one, two, three');
+      await eventually('it is stored', async () => (await a.call('GET', `/api/journals/${id}`)).content === 'one, two, three');
+    });
+    await eventually('what was missed', () => b.state.journal === 'one, two, three');
+    b.writeJournal(`${b.state.journal}, four`);
+    await eventually('nothing is lost', () => a.state.journal === 'one, two, three, four');
+  });
+
   refusesEmpty('journal');
 });
 

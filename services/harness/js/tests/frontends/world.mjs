@@ -39,6 +39,14 @@ export class Person {
     all.add(this);
   }
 
+  /** Another device of the same person, on a network of its own. */
+  device() {
+    const own = { tabs: [], network: new Network(entrances, turn++) };
+    const device = Object.assign(Object.create(Person.prototype), this, own);
+    all.add(device);
+    return device;
+  }
+
   /** A new tab, logged in and connected; in that conversation if one is named. */
   async opens(conversation) {
     if (!this.network.listening) await this.network.up();

@@ -78,7 +78,7 @@ const types = {
   on('receipt:delivered', '', 'yyyy---', about((at) => ({ message_ids: [at.foreign] })), received('delivered'));
   on('typing', '', 'yyyyyyy', about(() => ({ is_typing: true })), undefined, { ...types, enter: 'conversation:join' });
   on('thread:create', '', 'yyyy---', about(() => ({ title: 'Another' })), threadBegun);
-  on('thread:switch', '', 'yyyyyyy', about((at) => ({ thread_id: at.thread })));
+  on('thread:switch', '', 'yyyy...', about((at) => ({ thread_id: at.thread })));
   on('journal:join', '', '....yyy', (at) => ({ journal_id: at.id }), effects.shown);
   on('journal:leave', '', 'yyyyyyy', (at) => ({ journal_id: at.id }), undefined, anybody);
   on('journal:edit', '', '....nyy', (at) => ({ journal_id: at.id, content: 'written in a cell' }), written);
@@ -170,7 +170,7 @@ const named = {
   on('typing', '', 'yyyyyyy', about(() => ({ isTyping: true })), undefined, { ...types, enter: 'conversation:join' });
   on('thread:create', '', 'yyyy---', about(() => ({ title: 'Another' })), threadBegun);
   on('thread:create', 'from a message', 'yyyy---', about((at) => ({ rootMessageId: at.foreign })), threadBegun);
-  on('thread:switch', '', 'yyyyyyy', about((at) => ({ threadId: at.thread })));
+  on('thread:switch', '', 'yyyy...', about((at) => ({ threadId: at.thread })));
 }
 
 // inbox

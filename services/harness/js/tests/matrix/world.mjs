@@ -123,8 +123,8 @@ const withoutPresence = (body) =>
 
 /** Everything that could have been changed, as the host sees it, and what the one who asks sees of it. */
 export async function look(at) {
-  const see = async (user, path) => {
-    const { status, body } = await rest(token(user), 'GET', path, undefined, { base: gateways[0] });
+  const see = async (user, path, headers) => {
+    const { status, body } = await rest(token(user), 'GET', path, undefined, { base: gateways[0], headers });
     return status === 200 ? withoutPresence(body) : { status };
   };
   const path = `/conversations/${at.id}`;
@@ -133,13 +133,18 @@ export async function look(at) {
     see(at.host, `${path}/events?limit=100`),
     at.inside ? see(at.user, `${path}/messages`) : {},
   ]);
-  // The route that tells how far each message has come to everyone.
-  const history = at.kind === 'journal' ? {} : await see(at.host, `/messages/${at.id}`);
+  const history = at.kind === 'journal' ? {} : await see(at.host, `${path}/messages`);
+  // The form that tells how far each message has come to everyone.
+  const encrypted = { 'x-parlance-dialect': 'encrypted' };
+  const states = at.kind === 'journal' ? {} : await see(at.host, `/messages/${at.id}`, encrypted);
+  const statuses = new Map((states.messages ?? []).map((one) => [one.id, one.statuses]));
   const written = at.kind === 'journal' ? await see(at.host, `/journals/${at.id}`) : {};
   return {
     conversation,
     events: events.events ?? [],
-    messages: (history.messages ?? []).toSorted((one, other) => one.seq - other.seq),
+    messages: (history.messages ?? [])
+      .toSorted((one, other) => one.seq - other.seq)
+      .map((one) => ({ ...one, sender_id: one.sender?.id, statuses: statuses.get(one.id) })),
     written,
     shown: (own.messages ?? []).map(({ id }) => id),
   };

@@ -52,7 +52,7 @@ test('S3.t1: what an agent sends, by socket or REST, has the sender type agent',
   holds(await shows(robot, 'thanks'), { senderType: 'user' });
 });
 
-test('S3.c1 S3.c2 S3.m1 S3.p8 S3.p17 S3.s5 S3.s6: only who has joined hears, until it leaves; the others see it come and go', async () => {
+test('S3.c1 S3.c2 S3.m1 S3.p8 S3.p17 S3.s5 S3.s6: only who has joined hears, until it leaves, and the rest when it is back; the others see it come and go', async () => {
   const [conversation, alice, bob] = await scene();
   const second = await speak('threads', bob.user, 0);
   sends(conversation, alice, 'before');
@@ -70,7 +70,7 @@ test('S3.c1 S3.c2 S3.m1 S3.p8 S3.p17 S3.s5 S3.s6: only who has joined hears, unt
   await shows(second, 'again');
   assert.deepEqual(
     second.all('message:new').map((one) => one.content),
-    ['during', 'again'],
+    ['during', 'later', 'again'],
   );
 });
 

@@ -1,0 +1,155 @@
+//! Pages: what a client is as long as it is open, however often it connects. A client learns its page's id in the
+//! answer to its first CONNECT, as the reference server's connection state recovery gives it (`pid`), and stock clients
+//! present it when they connect again. It names a position of the client's own user and opens nothing, so it needs no
+//! proof.
+//!
+//! The engine has no place for the id, so it is put into its CONNECT packet on the way out.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Characters of a page's id.
+const LENGTH: usize = 12;
+
+/// One page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Page([u8; LENGTH]);
+
+impl Page {
+    /// A page that was not open before.
+    pub fn new() -> Self {
+        let mut id = [0; LENGTH];
+        id.copy_from_slice(text().as_bytes());
+        Self(id)
+    }
+
+    /// The page that a client presents; `None` where it presents another server's.
+    pub fn presented(pid: &str) -> Option<Self> {
+        let id: [u8; LENGTH] = pid.as_bytes().get(..LENGTH)?.try_into().ok()?;
+        let is_ours = id
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+        is_ours.then_some(Self(id))
+    }
+
+    /// What its client presents next. Another one each time: a client that gets the same again takes everything for
+    /// recovered, its rooms too.
+    pub fn pid(&self) -> String {
+        format!("{self}{}", text())
+    }
+}
+
+impl std::fmt::Display for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+fn text() -> String {
+    let mut random = [0; LENGTH / 4 * 3];
+    random.fill_with(|| fastrand::u8(..));
+    URL_SAFE_NO_PAD.encode(random)
+}
+
+/// The pages of one connection whose clients have not learned of them: one in each namespace.
+#[derive(Debug, Default)]
+pub struct Introductions {
+    any: AtomicBool,
+    waiting: Mutex<Vec<(Box<str>, Page)>>,
+}
+
+impl Introductions {
+    /// The next CONNECT packet of this namespace introduces the page.
+    pub fn expect(&self, namespace: &str, page: Page) {
+        self.lock().push((namespace.into(), page));
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Whether a packet must be looked at.
+    pub fn is_any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// The packet with the page in it, if it is a CONNECT packet that introduces one.
+    pub fn complete(&self, packet: &[u8]) -> Option<Vec<u8>> {
+        let rest = packet.strip_prefix(b"40")?;
+        let namespace: &[u8] = match rest.iter().position(|byte| *byte == b',') {
+            Some(end) if rest.first() == Some(&b'/') => &rest[..end],
+            _ => b"/",
+        };
+        let open = packet.strip_suffix(b"}")?;
+        let page = self.take(namespace)?;
+        Some([open, format!(",\"pid\":\"{}\"}}", page.pid()).as_bytes()].concat())
+    }
+
+    fn take(&self, namespace: &[u8]) -> Option<Page> {
+        let mut waiting = self.lock();
+        let index = waiting
+            .iter()
+            .position(|(name, _)| name.as_bytes() == namespace)?;
+        let (_, page) = waiting.swap_remove(index);
+        self.any.store(!waiting.is_empty(), Ordering::Release);
+        Some(page)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Box<str>, Page)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_keeps_its_id_and_gets_another_pid_each_time() {
+        let page = Page::new();
+        let (one, other) = (page.pid(), page.pid());
+        assert_ne!(one, other);
+        assert_eq!(Page::presented(&one), Some(page));
+        assert_eq!(Page::presented(&other), Some(page));
+        assert_ne!(Page::new(), page);
+    }
+
+    #[test]
+    fn what_this_server_did_not_issue_is_no_page() {
+        for pid in ["", "short", "twelve chars", "ünïcödë-ünïcödë", "%%%%%%%%%%%%"] {
+            assert_eq!(Page::presented(pid), None, "{pid}");
+        }
+    }
+
+    #[test]
+    fn the_connect_packet_of_each_namespace_introduces_its_page() {
+        let introductions = Introductions::default();
+        let (main, chat) = (Page::new(), Page::new());
+        introductions.expect("/", main);
+        introductions.expect("/chat", chat);
+        for packet in [
+            "2",
+            "42[\"x\",{}]",
+            "40/other,{\"sid\":\"a\"}",
+            "44{\"message\":\"no\"}",
+        ] {
+            assert_eq!(introductions.complete(packet.as_bytes()), None, "{packet}");
+        }
+        for (packet, begins, page) in [
+            (
+                "40/chat,{\"sid\":\"a\"}",
+                "40/chat,{\"sid\":\"a\",\"pid\":\"",
+                chat,
+            ),
+            ("40{\"sid\":\"b\"}", "40{\"sid\":\"b\",\"pid\":\"", main),
+        ] {
+            assert!(introductions.is_any());
+            let packet = introductions.complete(packet.as_bytes()).unwrap();
+            let packet = std::str::from_utf8(&packet).unwrap();
+            let pid = packet.strip_prefix(begins).unwrap().strip_suffix("\"}").unwrap();
+            assert_eq!(Page::presented(pid), Some(page));
+        }
+        assert!(!introductions.is_any());
+        assert_eq!(introductions.complete(b"40{\"sid\":\"b\"}"), None);
+    }
+}
