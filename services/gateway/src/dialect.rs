@@ -30,8 +30,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use parlance_proto::v1::{
-    Conversation, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant, Position,
-    Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
+    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant,
+    Position, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::Serialize;
@@ -383,6 +383,16 @@ pub trait Dialect: Representation {
 
     /// All events with the schemas of their payloads.
     fn contract(&self) -> contract::Contract;
+
+    /// The error for any other name: where the names stand, and how a client comes to others.
+    fn unknown_event(&self) -> ClientError {
+        let name = self.name();
+        let message = format!(
+            "unknown event: this connection speaks the dialect {name}, whose events stand in /docs/asyncapi/{name}.json; \
+             auth.dialect names another"
+        );
+        ClientError::new(ErrorCode::UnknownEvent, message)
+    }
 
     /// Whether a client follows all of its user's conversations without joining them.
     fn joins_by_itself(&self) -> bool {

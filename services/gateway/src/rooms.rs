@@ -66,9 +66,9 @@ pub struct Missed {
     pub receipts_after: Option<u64>,
     /// The client says so itself: it gets all of the rest. Else what makes no difference any more is left out.
     pub exact: bool,
-    /// That is where the client itself is, so that messages of its own user belong to what it has not got. Else it is
-    /// what its user was served or marked.
-    pub own: bool,
+    /// Messages of its own user belong to it where they have a higher seq than this; those before it sent itself, as far
+    /// as is known.
+    pub own_after: u64,
 }
 
 /// Messages of others a user has not read, as of a seq.

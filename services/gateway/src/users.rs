@@ -94,7 +94,7 @@ impl Since {
                 epoch: position.epoch,
                 receipts_after: position.receipts_version,
                 exact: true,
-                own: true,
+                own_after: 0,
             };
             Some((id, missed))
         });
@@ -547,7 +547,12 @@ impl Belonging {
         };
         Some(Missed {
             after,
-            own: emitted.is_some(),
+            // What comes from now on is of other sessions too.
+            own_after: if emitted.is_some() {
+                0
+            } else {
+                self.unread.head_seq
+            },
             ..Missed::default()
         })
     }

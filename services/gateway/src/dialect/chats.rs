@@ -1,6 +1,6 @@
 //! The chats dialect: `message:*` and `typing:*` in chats that are followed without joining them.
 
-use parlance_proto::v1::{Conversation, ErrorCode, Message, Presence, Typing};
+use parlance_proto::v1::{Conversation, Message, Presence, Typing};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -179,7 +179,7 @@ impl Dialect for Chats {
             "message:read" => read(payload, limits)?,
             "typing:start" => typing(true)?,
             "typing:stop" => typing(false)?,
-            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+            _ => return Err(self.unknown_event()),
         };
         Ok(action.into())
     }

@@ -4,7 +4,7 @@
 mod json;
 
 use parlance_proto::ids;
-use parlance_proto::v1::{ErrorCode, PresenceStatus};
+use parlance_proto::v1::PresenceStatus;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -106,7 +106,7 @@ impl Dialect for Encrypted {
             "chat:message_delivered" => receipt(payload, limits, true)?,
             "chat:message_read" => receipt(payload, limits, false)?,
             "chat:typing" => payload::typing(payload)?,
-            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+            _ => return Err(self.unknown_event()),
         };
         Ok(action.into())
     }

@@ -1,6 +1,6 @@
 //! The inbox dialect: snake_case events with camelCase fields around a list of conversations.
 
-use parlance_proto::v1::{ErrorCode, Message, ReceiptUpdated};
+use parlance_proto::v1::{Message, ReceiptUpdated};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -161,7 +161,7 @@ impl Dialect for Inbox {
                 conversation: payload::conversation(payload)?,
                 is_typing: event == "typing_start",
             },
-            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+            _ => return Err(self.unknown_event()),
         };
         Ok(Decoded {
             action,

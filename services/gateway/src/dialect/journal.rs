@@ -216,7 +216,7 @@ impl Dialect for Journal {
                 journal: payload::object::<JournalPayload>(payload)?.journal_id,
                 change: JournalChange::Content(content(payload, limits)?),
             },
-            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+            _ => return Err(self.unknown_event()),
         };
         Ok(action.into())
     }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{ErrorCode, MessageType, Position, PresenceStatus};
+use parlance_proto::v1::{MessageType, Position, PresenceStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::{RefOr, Schema};
@@ -352,7 +352,7 @@ impl Dialect for Native {
             "presence:subscribe" => Action::WatchPresence(decode_users(object(payload)?, limits)?),
             "presence:unsubscribe" => Action::UnwatchPresence(decode_users(object(payload)?, limits)?),
             "sync" => Action::Sync(object::<SyncPayload>(payload)?.conversations.check(limits)?),
-            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+            _ => return Err(self.unknown_event()),
         };
         Ok(action.into())
     }

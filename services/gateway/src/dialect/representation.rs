@@ -52,8 +52,8 @@ pub trait Representation: Send + Sync + std::fmt::Debug {
         self.message(message, place)
     }
 
-    /// Writes a conversation.
-    fn conversation(&self, conversation: &Conversation) -> Box<RawValue>;
+    /// Writes a conversation for one of its participants.
+    fn conversation(&self, conversation: &Conversation, viewer: &str) -> Box<RawValue>;
 
     /// Writes a thread.
     fn thread(&self, thread: &Thread) -> Box<RawValue> {
@@ -86,8 +86,8 @@ impl Representation for Older {
         encode(&wide::ciphertext(message, place))
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Box<RawValue> {
-        encode(&wide::conversation(conversation, wide::Style::Older))
+    fn conversation(&self, conversation: &Conversation, viewer: &str) -> Box<RawValue> {
+        encode(&wide::conversation(conversation, wide::Style::Older { viewer }))
     }
 
     fn thread(&self, thread: &Thread) -> Box<RawValue> {
@@ -108,7 +108,7 @@ impl Representation for Current {
         encode(&wide::ciphertext(message, place))
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Box<RawValue> {
+    fn conversation(&self, conversation: &Conversation, _: &str) -> Box<RawValue> {
         encode(&wide::conversation(conversation, wide::Style::Current))
     }
 
@@ -126,7 +126,7 @@ impl Representation for Native {
         encode(&native::message(message))
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Box<RawValue> {
+    fn conversation(&self, conversation: &Conversation, _: &str) -> Box<RawValue> {
         encode(&native::conversation(conversation))
     }
 }
@@ -140,7 +140,7 @@ impl Representation for Journal {
         encode(&journal::message(message, place))
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Box<RawValue> {
+    fn conversation(&self, conversation: &Conversation, _: &str) -> Box<RawValue> {
         encode(&journal::conversation(conversation))
     }
 }
@@ -158,7 +158,7 @@ impl Representation for Encrypted {
         encode(&encrypted::message(message, place))
     }
 
-    fn conversation(&self, conversation: &Conversation) -> Box<RawValue> {
+    fn conversation(&self, conversation: &Conversation, _: &str) -> Box<RawValue> {
         encode(&wide::conversation(conversation, wide::Style::Encrypted))
     }
 }
@@ -173,7 +173,7 @@ macro_rules! shares_union {
                 encode(&union::message(message))
             }
 
-            fn conversation(&self, conversation: &Conversation) -> Box<RawValue> {
+            fn conversation(&self, conversation: &Conversation, _: &str) -> Box<RawValue> {
                 encode(&union::conversation(conversation, union::Style::$dialect))
             }
 
@@ -288,10 +288,15 @@ mod tests {
             last_message: Some(cipher.clone()),
             ..samples::conversation().clone()
         };
-        let row = read(&Older.conversation(&conversation));
+        let row = read(&Older.conversation(&conversation, "viewer"));
         assert_eq!(row["type"], row["kind"]);
         assert!(row["participants"][0].is_string(), "{row}");
         assert_eq!(row["members"][0]["user_id"], row["participants"][0]);
+        let [viewer, other] = &conversation.participants[..] else {
+            panic!("a direct conversation is one of two");
+        };
+        let row = read(&Older.conversation(&conversation, &viewer.user_id));
+        assert_eq!(row["title"], other.username);
         for last in ["last_message", "lastMessage"] {
             assert_eq!(row[last]["content_encrypted"], cipher.content);
             assert_eq!(row[last]["content"], cipher.content);
@@ -306,8 +311,8 @@ mod tests {
             ..samples::conversation().clone()
         };
         let (row, native) = (
-            read(&Current.conversation(&conversation)),
-            read(&Native.conversation(&conversation)),
+            read(&Current.conversation(&conversation, "viewer")),
+            read(&Native.conversation(&conversation, "viewer")),
         );
         assert_eq!(row["lastMessage"], samples::text().content);
         assert_eq!(row["timestamp"], native["last_message"]["created_at"]);
@@ -338,7 +343,7 @@ mod tests {
             let joined = read(&answer)["conversation"].clone();
             // The dialect that joins nothing by hand is not answered with a conversation.
             if !joined.is_null() {
-                let conversation = read(&dialect.conversation(samples::conversation()));
+                let conversation = read(&dialect.conversation(samples::conversation(), "viewer"));
                 assert_eq!(joined, conversation, "{}", dialect.name());
             }
         }

@@ -1,6 +1,6 @@
 //! The threads dialect: conversations joined by hand, `message:*` with camelCase fields, threads.
 
-use parlance_proto::v1::{ErrorCode, Message};
+use parlance_proto::v1::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -170,7 +170,7 @@ impl Dialect for Threads {
                 conversation: payload::conversation(payload)?,
                 thread: payload::object::<SwitchThreadPayload>(payload)?.thread_id,
             },
-            _ => return Err(ClientError::new(ErrorCode::UnknownEvent, "unknown event")),
+            _ => return Err(self.unknown_event()),
         };
         Ok(action.into())
     }

@@ -1,7 +1,7 @@
 //! The form for REST callers whose dialect nothing names: the native fields, and beside them those that front ends
 //! of several documents read, under their names. Pure.
 
-use parlance_proto::v1::{Conversation, Message, Participant, Thread};
+use parlance_proto::v1::{Conversation, ConversationKind, Message, Participant, Thread};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -70,9 +70,13 @@ pub struct StatusJson<'a> {
 
 /// What the readers of this form read differently in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// Under `/api`: participants are ids, the objects stand in `members`; `lastMessage` is an object.
-    Older,
+pub enum Style<'a> {
+    /// Under `/api`: participants are ids, the objects stand in `members`; `lastMessage` is an object. A direct
+    /// conversation has the name of the other one for its title, because ids name nobody.
+    Older {
+        /// The user who reads it.
+        viewer: &'a str,
+    },
     /// Under `/api/v1`: participants are objects; `lastMessage` is the text, the object stands in `last_message`.
     Current,
     /// The front end of ciphertext: participants and the last message are objects.
@@ -208,35 +212,45 @@ pub fn ciphertext<'a>(sent: &'a Message, place: Option<&'a Place>) -> MessageJso
 }
 
 /// Writes a conversation.
-pub fn conversation(conversation: &Conversation, style: Style) -> ConversationJson<'_> {
+pub fn conversation<'a>(conversation: &'a Conversation, style: Style<'_>) -> ConversationJson<'a> {
     let kind = shape::kind_name(conversation.kind());
     let created_at = time(conversation.created_at_ms);
     let updated_at = time(conversation.updated_at_ms);
     let last = conversation.last_message.as_ref();
     let full = |last| match style {
         Style::Current => message(last),
-        Style::Older | Style::Encrypted => ciphertext(last, None),
+        Style::Older { .. } | Style::Encrypted => ciphertext(last, None),
     };
     let objects = || native::participants(&conversation.participants);
+    let title = match style {
+        Style::Older { viewer } if conversation.kind() == ConversationKind::Direct => {
+            let mut others = conversation
+                .participants
+                .iter()
+                .filter(|one| one.user_id != viewer);
+            others.next().map(|other| other.username.as_str())
+        }
+        _ => Some(conversation.title.as_str()),
+    };
     ConversationJson {
         id: &conversation.id,
         document_id: &conversation.id,
         number: conversation.number,
         kind,
         kind_as_type: kind,
-        title: Some(&*conversation.title).filter(|title| !title.is_empty()),
+        title: title.filter(|title| !title.is_empty()),
         participants: match style {
-            Style::Older => Participants::Ids(union::ids(&conversation.participants)),
+            Style::Older { .. } => Participants::Ids(union::ids(&conversation.participants)),
             Style::Current | Style::Encrypted => Participants::Objects(objects()),
         },
-        members: (style == Style::Older).then(objects),
+        members: matches!(style, Style::Older { .. }).then(objects),
         head_seq: conversation.head_seq,
         epoch: &conversation.epoch,
         unread: conversation.unread,
         last_message: last.map(full),
         last_message_camel: last.map(|last| match style {
             Style::Current => LastMessage::Preview(union::preview(last)),
-            Style::Older | Style::Encrypted => LastMessage::Message(full(last)),
+            Style::Older { .. } | Style::Encrypted => LastMessage::Message(full(last)),
         }),
         created_at: created_at.clone(),
         created_at_camel: created_at,

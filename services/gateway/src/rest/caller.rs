@@ -50,7 +50,7 @@ impl Caller {
 
     /// A conversation as the caller reads it.
     pub fn conversation(&self, conversation: &Conversation) -> Json<Box<RawValue>> {
-        Json(self.representation.conversation(conversation))
+        Json(self.representation.conversation(conversation, self.user.as_str()))
     }
 
     /// A thread as the caller reads it.

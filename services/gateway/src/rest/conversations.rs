@@ -157,7 +157,11 @@ pub(super) async fn list(
         conversations: page
             .conversations
             .iter()
-            .map(|conversation| caller.representation.conversation(conversation))
+            .map(|conversation| {
+                caller
+                    .representation
+                    .conversation(conversation, caller.user.as_str())
+            })
             .collect(),
         next: Some(page.next.clone()).filter(|next| !next.is_empty()),
     };

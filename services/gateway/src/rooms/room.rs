@@ -259,7 +259,10 @@ impl Room {
                 return self.head_seq;
             }
             // Without a word for it, it is shown the latest instead.
-            missed = Missed::default();
+            missed = Missed {
+                own_after: self.head_seq,
+                ..Missed::default()
+            };
         }
         let goes_on_after = if missed.exact { missed.after } else { self.head_seq };
         let receipts = missed

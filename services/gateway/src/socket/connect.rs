@@ -207,7 +207,11 @@ async fn admit(
         Ok(user) => {
             let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
             let expected = shared.users.expect(&identity.user_id, delivers).await;
-            let seen_ms_ago = now().timestamp_millis() - user.seen_at_ms;
+            // Nothing is known yet of a session that has just begun.
+            let seen_ms_ago = match user.seen_at_ms {
+                0 => 0,
+                seen_at_ms => now().timestamp_millis() - seen_at_ms,
+            };
             let mut emitted = Emitted::default();
             if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
                 shared.users.settle(&identity.user_id).await;

@@ -8,7 +8,7 @@ pub use perform::send_message;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parlance_proto::ConversationId;
 use socketioxide::extract::SocketRef;
@@ -22,6 +22,9 @@ use crate::app::Shared;
 use crate::dialect::{self, Dialect};
 use crate::journal::{Arrivals, Shadow};
 use renewal::Expiry;
+
+/// How long the last poll of a client may take that left at the same time.
+const LAST_POLL: Duration = Duration::from_millis(50);
 
 /// A session being served.
 struct Serving {
@@ -231,6 +234,10 @@ impl Serving {
         shared.sessions.remove(&session);
         shared.users.gone(&session);
         shared.presence.gone(&session);
+        if session.transport() == "polling" {
+            // It asks again as soon as it got an answer, and says that it leaves over another connection.
+            tokio::time::sleep(LAST_POLL).await;
+        }
         for conversation in session.conversations() {
             shared.rooms.detach(conversation, session.id);
         }

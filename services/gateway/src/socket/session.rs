@@ -303,7 +303,7 @@ impl Session {
     }
 
     /// What the client has got of what was emitted: over a WebSocket what the kernel took, while polling what was
-    /// emitted before an answer after which it asked again, or left.
+    /// emitted before an answer after which it asked again.
     pub fn received(&self) -> Received {
         if let Some(wire) = self.wire() {
             return if wire.is_blocked() {
@@ -312,9 +312,8 @@ impl Session {
                 Received::All
             };
         }
-        let has_left = self.closed.is_cancelled() && !self.doubtful.load(Ordering::Relaxed);
         self.sessions
-            .polled_until(&self.engine_id(), !has_left)
+            .polled_until(&self.engine_id())
             .map_or(Received::Nothing, Received::Before)
     }
 

@@ -90,14 +90,9 @@ impl Sessions {
         polls.insert(engine_id.to_owned(), answered);
     }
 
-    /// Until when a polling client got what was emitted: surely, because it asked again, or as far as it was answered.
-    pub(super) fn polled_until(&self, engine_id: &str, surely: bool) -> Option<Instant> {
-        let polls = *lock(&self.inner.polls).get(engine_id)?;
-        if surely {
-            polls.received
-        } else {
-            Some(polls.answered_at)
-        }
+    /// Until when a polling client got what was emitted, because it asked again after it.
+    pub(super) fn polled_until(&self, engine_id: &str) -> Option<Instant> {
+        lock(&self.inner.polls).get(engine_id)?.received
     }
 
     /// Forgets connections that have ended.

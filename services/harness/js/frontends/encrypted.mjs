@@ -75,7 +75,8 @@ export class EncryptedPage extends Page {
     const { open: conversationId } = this.state;
     const contentEncrypted = encrypt(text);
     this.add({ id: tempId, sender_id: this.me, content_encrypted: contentEncrypted, created_at: new Date() });
-    const response = await this.socket.emitWithAck('chat:message_send', { conversationId, contentEncrypted });
+    const sent = this.socket.emitWithAck('chat:message_send', { conversationId, contentEncrypted });
+    const response = await sent.catch(({ message }) => ({ success: false, error: message }));
     delete this.messagesById[tempId];
     if (response.success) {
       this.messagesById[response.message.id] = response.message;

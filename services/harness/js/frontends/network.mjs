@@ -6,6 +6,9 @@ export class Network {
   #turn = 0;
   #listener;
   #port = 0;
+  #passedAt = 0;
+  /** Open connections by the port they go to. */
+  #through = new Map();
 
   /** Each new connection goes to the next of these addresses that takes it. */
   constructor(urls, first = 0) {
@@ -19,6 +22,18 @@ export class Network {
 
   get listening() {
     return this.#listener?.listening ?? false;
+  }
+
+  /** Resolves once nothing has passed for a while: nothing is on its way, and whoever polls waits for an answer. */
+  async quiet(ms = 60) {
+    while (Date.now() - this.#passedAt < ms) {
+      await new Promise((resolve) => setTimeout(resolve, ms - (Date.now() - this.#passedAt)));
+    }
+  }
+
+  /** Whether a connection goes to this address. */
+  reaches(url) {
+    return (this.#through.get(new URL(url).port) ?? 0) > 0;
   }
 
   /** Listens, at the same port as before. */
@@ -53,11 +68,17 @@ export class Network {
     let connected = false;
     const server = net.connect({ host: hostname, port }, () => {
       connected = true;
+      this.#through.set(port, (this.#through.get(port) ?? 0) + 1);
       client.pipe(server).pipe(client);
+      for (const end of [client, server]) end.on('data', () => (this.#passedAt = Date.now()));
     });
     this.#track(server);
     server.on('error', () => connected || this.#forward(client, turn, attempt + 1));
-    server.on('close', () => connected && client.destroy());
+    server.on('close', () => {
+      if (!connected) return;
+      this.#through.set(port, this.#through.get(port) - 1);
+      client.destroy();
+    });
     client.on('close', () => server.destroy());
     return undefined;
   }

@@ -115,6 +115,9 @@ struct Line {
     tests: Vec<String>,
     #[serde(default)]
     why: String,
+    /// What was chosen where the document is silent, and the reason.
+    #[serde(default)]
+    decision: String,
 }
 
 impl Line {
@@ -280,6 +283,11 @@ fn every_line_of_the_documents_stands_once_in_the_baseline() {
             line.why.is_empty(),
             passing,
             "{}: a reason belongs to any other",
+            line.id
+        );
+        assert!(
+            line.decision.is_empty() || passing,
+            "{}: a decision belongs to what passes",
             line.id
         );
     }

@@ -435,7 +435,6 @@ impl Listener {
             (Some(ended), None) => Some(Missed {
                 after: ended,
                 exact: self.session.dialect().backlog() != Backlog::AtJoin,
-                own: true,
                 ..Missed::default()
             }),
             (None, missed) => missed,

@@ -128,7 +128,8 @@ impl Replay {
             Some(event::Body::MessageCreated(body)) if !self.stretch.missed.exact => {
                 body.message.as_ref().is_some_and(|message| {
                     let sender = message.sender.as_ref().map_or("", |sender| &sender.id);
-                    let is_new = self.stretch.missed.own || sender != self.stretch.session.user.as_str();
+                    let is_new = event.seq > self.stretch.missed.own_after
+                        || sender != self.stretch.session.user.as_str();
                     is_new && message.deleted_at_ms.is_none()
                 })
             }

@@ -194,7 +194,7 @@ impl Serving {
         };
         (self.session.dialect().backlog() == Backlog::AtJoin).then(|| Missed {
             after,
-            own: exact,
+            own_after: if exact { 0 } else { joining.head_seq },
             ..Missed::default()
         })
     }

@@ -14,7 +14,8 @@ for (const name of chosen) {
   // Without a badge on its list, or without a word for reading in its document.
   const badge = ['journal', 'chats', 'inbox'].includes(name);
 
-  describe(name, () => {
+  // Each check has people of its own, who mostly wait for their networks.
+  describe(name, { concurrency: 4 }, () => {
     test('what is written is drawn once, in order, for both, and the same after a reload', async () => {
       const { alice, bob, conversation, a, b } = await pair(name);
       const before = texts(a);

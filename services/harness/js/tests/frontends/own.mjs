@@ -8,7 +8,8 @@ import { closeAll, FRONT_ENDS, pair, Person, row, says, shows, texts } from './w
 after(closeAll);
 
 const chosen = process.env.PARLANCE_FRONTENDS?.split(',') ?? Object.keys(FRONT_ENDS);
-const of = (name, checks) => chosen.includes(name) && describe(name, checks);
+// Each check has people of its own, who mostly wait.
+const of = (name, checks) => chosen.includes(name) && describe(name, { concurrency: 4 }, checks);
 const find = (page, text) => page.state.bubbles.find((one) => one.text === text);
 const isText = (text) => assert.ok(typeof text === 'string' && text.length > 0 && !text.includes('[object'), `${text}`);
 const refusesEmpty = (name) =>

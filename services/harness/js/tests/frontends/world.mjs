@@ -70,8 +70,12 @@ export class Person {
     return this.opens(conversation);
   }
 
-  /** The network fails and comes back; resolves once the page is connected again. `meanwhile` happens in between. */
+  /**
+   * The network fails and comes back; resolves once the page is connected again. `meanwhile` happens in between. What is
+   * on its way when a line breaks is neither surely lost nor surely drawn, so it fails when nothing is.
+   */
   async blips(page, meanwhile = async () => {}) {
+    await this.network.quiet();
     this.network.down();
     await eventually(`${this.name}'s page notices`, () => !page.socket.connected);
     await meanwhile();

@@ -22,7 +22,12 @@ async function scene(content) {
   const clients = await Promise.all(
     [owner, editor, viewer].map((user, gateway) => speak('journal', user, gateway)),
   );
-  for (const client of clients) holds(await agreed(client, 'joinJournal', journal.number), { content });
+  for (const client of clients) {
+    holds(await agreed(client, 'joinJournal', journal.number), { content });
+    // A page that looks for the text in no answer draws it too.
+    await shows(client, content);
+    client.forget();
+  }
   return [journal.number, ...clients];
 }
 const edits = (client, journalId, content) => says(client, 'journalEdit', { journalId, content });
