@@ -227,7 +227,7 @@ async fn admit(
                 dialect,
                 Arrival {
                     learns,
-                    page: returning.unwrap_or_else(Page::new),
+                    page: returning.unwrap_or_else(Page::open),
                     expected,
                     since,
                     emitted,

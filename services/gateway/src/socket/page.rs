@@ -20,7 +20,7 @@ pub struct Page([u8; LENGTH]);
 
 impl Page {
     /// A page that was not open before.
-    pub fn new() -> Self {
+    pub fn open() -> Self {
         let mut id = [0; LENGTH];
         id.copy_from_slice(text().as_bytes());
         Self(id)
@@ -106,12 +106,12 @@ mod tests {
 
     #[test]
     fn a_page_keeps_its_id_and_gets_another_pid_each_time() {
-        let page = Page::new();
+        let page = Page::open();
         let (one, other) = (page.pid(), page.pid());
         assert_ne!(one, other);
         assert_eq!(Page::presented(&one), Some(page));
         assert_eq!(Page::presented(&other), Some(page));
-        assert_ne!(Page::new(), page);
+        assert_ne!(Page::open(), page);
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_connect_packet_of_each_namespace_introduces_its_page() {
         let introductions = Introductions::default();
-        let (main, chat) = (Page::new(), Page::new());
+        let (main, chat) = (Page::open(), Page::open());
         introductions.expect("/", main);
         introductions.expect("/chat", chat);
         for packet in [

@@ -91,7 +91,7 @@ async fn the_snippets_of_the_readme_run_as_pasted() {
     );
     let address = stack.gateway(0).base_url();
     for snippet in snippets {
-        let script = format!("{sign}\n{}", snippet.replace("http://localhost:4004", &address));
+        let script = format!("{sign}\n{}", snippet.replace("http://localhost:4004", address));
         let running = Command::new("bash")
             .args(["-euc", &script])
             .current_dir(&root)
