@@ -1,0 +1,426 @@
+//! Edits by clients that send their whole text on each change.
+//!
+//! Such a client shows a text. It sends the whole of it on each change, and replaces it by the text of each version
+//! emitted to it. It says neither what it changed nor in which text. Per session, a [`WholeTextSession`] keeps what
+//! the client may show: a fork of the document with the client's own last text, the versions emitted since, and the
+//! newest version that the client has acknowledged by editing it. The rule:
+//!
+//! 1. The *bases* of an edit are the own last text and the versions emitted since the acknowledged one. A version that
+//!    holds only what the own last text holds is not emitted; a client that other texts were emitted to since is emitted
+//!    the newest version once it pauses.
+//! 2. A single base is the basis. So a lone writer is never merged.
+//! 3. A base equal to the text sent is not the basis: an edit changes something.
+//! 4. Of several bases, the basis is the one from which the text sent is the smallest change; on a tie the own last
+//!    text, then the older version. The size is the bytes removed and inserted, more for each further change, and
+//!    more for each line that others changed lately and that only the text sent holds. A line that others inserted
+//!    lately is never changed in part, except by one insertion or one removal: it is replaced.
+//! 5. The difference between the basis and the text sent is written to the document *of the basis*, and merges as a
+//!    Yjs update with everything else. The basis is thereby acknowledged.
+//! 6. After a reconnect or a refused edit every version is a base, rule 3 does not hold, and text newer than the last
+//!    common version is not removed, until an edit keeps all such text of its basis.
+//! 7. Each update carries all of the session's edits that no version holds yet. So the next command repairs a lost one,
+//!    and a repeated one changes nothing.
+//!
+//! Proof obligations, with the tests in `tests/model/` and `tests/inputs.rs` that hold them:
+//!
+//! - *A lone writer's text is the text sent*: by 1 and 2 the difference is written to the very text it was taken from.
+//! - *A keystroke in the own last text is never taken for a correction of another's text*: it is one change of one
+//!   grapheme cluster, and a version that is a smaller change equals the text sent, which 3 excludes. For longer
+//!   insertions 4 makes a similar line the larger change.
+//! - *Text is inserted exactly once*: if the basis is the text that the client showed, the difference holds what the
+//!   client inserted and nothing else, and Yjs merges an insertion once, however often it comes (7).
+//! - *A deletion may lose against a concurrent insertion, never the other way round*: a Yjs update deletes only what
+//!   the document of the basis holds, and that holds only what was emitted to the client, or by 6 less.
+//! - *A deletion of text that nobody else touched stays*: Yjs never brings deleted text back, and a base without such a
+//!   text is not the basis of a text that holds it, since another base is the smaller change (4).
+//!
+//! Texts cannot tell everything apart. A client that pastes over a part of a line just received from another is taken
+//! to have inserted a similar line: both stay. A client whose own paragraph, on its way to the server, is replaced by
+//! a version without it, and that then inserts a paragraph differing in a letter or two at the same place, is taken to
+//! have corrected its own. A client that sends the text it sent before, while another's change is emitted to it, is
+//! taken to have removed that change: clients must send changes only.
+//!
+//! Cost of an edit: linear in the text for each base, plus the search of the diffs, all within one [`Budget`]; bases
+//! beyond it are not looked at. Where a version becomes the basis that lacks an edit on its way, its document is
+//! loaded, which is linear in the document.
+
+mod basis;
+
+use yrs::merge_updates_v1;
+
+use basis::{Basis, Fresh, Measure};
+
+use crate::change;
+use crate::diff::Budget;
+use crate::document::{Document, Writer};
+use crate::error::Error;
+use crate::update::Written;
+use crate::versions::{Version, Versions};
+
+/// What one client that knows only whole texts may show of one journal.
+#[derive(Debug)]
+pub struct WholeTextSession {
+    /// The newest version that the client has acknowledged.
+    acknowledged: u64,
+    /// The client's own last text, if that is newer.
+    own: Option<OwnText>,
+    /// While the bases are not known for sure (rule 6): the newest version that the client has surely shown.
+    common: Option<u64>,
+    /// Versions emitted to the client that are not acknowledged for sure; ascending.
+    emitted: Vec<u64>,
+    /// Edits that no acknowledged version holds.
+    edits: Vec<SentEdit>,
+    /// What the fork holds of those edits.
+    written: Written,
+    /// Versions up to this one have been looked at for `edits`.
+    looked_at: u64,
+    /// Whether the last edit made another text than the client sent.
+    is_inexact: bool,
+}
+
+/// What an edit of a whole text amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeTextEdit {
+    /// The update to publish; `None` if every edit of the session is in a version already.
+    pub update: Option<Vec<u8>>,
+    /// Whether the text sent was taken as it is. If it was not and `update` is `None`, no version follows that the client
+    /// would be sent: emit the newest one to it.
+    pub is_exact: bool,
+}
+
+#[derive(Debug)]
+struct OwnText {
+    document: Document,
+    text: String,
+    fresh: Fresh,
+}
+
+#[derive(Debug)]
+struct SentEdit {
+    update: Vec<u8>,
+    /// What no version holds yet.
+    missing: Written,
+    /// The first version that holds all of it.
+    stored_in: Option<u64>,
+}
+
+impl WholeTextSession {
+    /// Of a client that shows nothing else than the text of this version, which it was just sent.
+    pub fn joined(version: u64) -> Self {
+        Self {
+            acknowledged: version,
+            own: None,
+            common: None,
+            emitted: Vec::new(),
+            edits: Vec::new(),
+            written: Written::default(),
+            looked_at: version,
+            is_inexact: false,
+        }
+    }
+
+    /// Of a client that may show an older text, with changes that are lost or not stored yet. `common` is the newest
+    /// version that it has surely shown; 0 if none is known, or one that [`Versions`] do not hold.
+    pub fn resumed(common: u64) -> Self {
+        Self {
+            common: Some(common),
+            ..Self::joined(common)
+        }
+    }
+
+    /// Whether a version is to be emitted to the client; call it for each, and emit the version if so. A version that
+    /// holds only what the client shows for having written it is not: the client may have typed on.
+    pub fn emits(&mut self, version: u64, versions: &Versions) -> bool {
+        let is_own = versions
+            .between(version.saturating_sub(1), version)
+            .all(|version| self.wrote(version));
+        if self.own.is_some() && is_own {
+            return false;
+        }
+        if self
+            .emitted
+            .first()
+            .is_some_and(|first| *first <= versions.oldest())
+        {
+            self.emitted.retain(|emitted| *emitted > versions.oldest());
+        }
+        self.emitted.push(version);
+        self.is_inexact = false;
+        true
+    }
+
+    /// Whether the client may show another text than it is taken to have written, because others were emitted to it
+    /// since, or because its own was not taken as it is: once it has paused, it is to be emitted the newest version.
+    pub fn is_behind(&self, versions: &Versions) -> bool {
+        let lacks = |own: &OwnText| own.text != **versions.text();
+        self.is_inexact || !self.emitted.is_empty() || self.own.as_ref().is_some_and(lacks)
+    }
+
+    /// The newest version is emitted to the client, whatever it holds.
+    pub fn shows_newest(&mut self, versions: &Versions) {
+        self.is_inexact = false;
+        self.emitted.retain(|emitted| *emitted > versions.oldest());
+        self.emitted.push(versions.newest());
+    }
+
+    /// Takes the text that a client sent. `writer` must be new with each call; it is used where the session begins to
+    /// write or cannot write on under its present identity.
+    ///
+    /// # Errors
+    /// [`Error::NotStorable`] if the text holds a NUL character; otherwise the versions must be loaded again.
+    pub fn edit(
+        &mut self,
+        sent: &str,
+        versions: &Versions,
+        writer: Writer,
+        budget: &mut Budget,
+    ) -> Result<WholeTextEdit, Error> {
+        if sent.contains('\0') {
+            return Err(Error::NotStorable);
+        }
+        self.look_at(versions);
+        let basis = self.choose(sent, versions, budget);
+        let Basis {
+            version,
+            text,
+            fresh,
+            mut changes,
+        } = basis;
+        let mut own = match (version, self.own.take()) {
+            (None, Some(own)) => own,
+            (version, own) => self.begin(version, own, versions, writer)?,
+        };
+        if self.common.is_some() {
+            // An edit that keeps all such text shows that the client has shown its basis.
+            self.common.take_if(|_| fresh.stays(&changes));
+            changes = change::keeping(changes, &fresh.others);
+        }
+        let edit = own.document.write(&changes)?;
+        own.text = change::apply(&text, &changes);
+        own.fresh = fresh.carry(&changes, true);
+        if self.common.is_none() {
+            own.fresh.others.clear();
+        }
+        let is_exact = own.text == sent;
+        self.is_inexact = !is_exact;
+        self.own = Some(own);
+        if let Some(edit) = edit {
+            self.written.add(&edit.written);
+            self.edits.push(SentEdit {
+                update: edit.update,
+                missing: edit.written,
+                stored_in: None,
+            });
+        }
+        Ok(WholeTextEdit {
+            update: self.unstored()?,
+            is_exact,
+        })
+    }
+
+    /// The update that carries all edits no version holds yet, to publish again after an outage.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] never, unless memory is corrupt.
+    pub fn unstored(&self) -> Result<Option<Vec<u8>>, Error> {
+        let updates: Vec<_> = self
+            .edits
+            .iter()
+            .filter(|edit| edit.stored_in.is_none())
+            .map(|edit| &edit.update)
+            .collect();
+        match updates.as_slice() {
+            [] => Ok(None),
+            [update] => Ok(Some((*update).clone())),
+            several => merge_updates_v1(several).map(Some).map_err(|_| Error::Malformed),
+        }
+    }
+
+    /// The edits that no version holds yet will never be stored: the journal's limits or the user's permission
+    /// forbid them. The client still shows them.
+    pub fn refused(&mut self) {
+        let emitted = std::mem::take(&mut self.emitted);
+        *self = Self {
+            emitted,
+            ..Self::resumed(self.acknowledged)
+        };
+    }
+
+    fn wrote(&self, version: &Version) -> bool {
+        version.written.is_within(&self.written)
+    }
+
+    /// Notes which edits the versions hold by now.
+    fn look_at(&mut self, versions: &Versions) {
+        let is_gap = self.looked_at < versions.oldest();
+        for edit in self.edits.iter_mut().filter(|edit| edit.stored_in.is_none()) {
+            for version in versions.between(self.looked_at, u64::MAX) {
+                edit.missing.remove(&version.written);
+                if edit.missing.is_empty() {
+                    edit.stored_in = Some(version.number);
+                    break;
+                }
+            }
+            if is_gap && edit.stored_in.is_none() && versions.document().has(&edit.missing) {
+                edit.stored_in = Some(versions.oldest());
+            }
+        }
+        self.looked_at = versions.newest();
+    }
+
+    /// The basis of an edit, by rules 1 to 4.
+    fn choose(&mut self, sent: &str, versions: &Versions, budget: &mut Budget) -> Basis {
+        self.skip_own(versions);
+        let mut best = self.first_base(sent, versions, budget);
+        let (since, last) = self.window(versions);
+        let mut fresh = vec![self.fresh_at(since, versions)];
+        for version in versions.between(since, last) {
+            let before = fresh.last().cloned().unwrap_or_default();
+            fresh.push(before.carry(&version.changes, self.wrote(version)));
+        }
+        if fresh.len() == 1 {
+            return best;
+        }
+        let measure = Measure::new(sent, versions.between(since, last), self.common.is_none());
+        let is_plain = match best.changes.as_slice() {
+            [change] => change.removed == 0 || change.inserted.is_empty(),
+            changes => changes.is_empty(),
+        };
+        let mut least = measure.size(&best);
+        let mut text = versions.text_at(last);
+        for version in versions.between(since, last).rev() {
+            let fresh = fresh.pop().unwrap_or_default();
+            // What is not removed because it is fresh costs nothing.
+            let at_least = match self.common {
+                None => text.len().abs_diff(sent.len()),
+                Some(_) => sent.len().saturating_sub(text.len()),
+            };
+            if budget.left() == 0 {
+                break;
+            }
+            if self.is_base(version, is_plain) && at_least <= least {
+                let basis = Basis {
+                    version: Some(version.number),
+                    changes: fresh.diff(&text, sent, budget),
+                    text: text.clone(),
+                    fresh,
+                };
+                let size = measure.size(&basis);
+                if size < least || (size == least && best.version.is_some()) {
+                    (least, best) = (size, basis);
+                }
+            }
+            text = change::apply(&text, &version.undo);
+        }
+        best
+    }
+
+    /// The versions after the first one and up to the second one may be bases.
+    fn window(&self, versions: &Versions) -> (u64, u64) {
+        let first = self.emitted.first().map(|first| first.saturating_sub(1));
+        let since = first.map_or(self.acknowledged, |first| first.min(self.acknowledged));
+        match (self.common, self.emitted.last()) {
+            (Some(common), _) => (since.min(common), versions.newest()),
+            (None, Some(last)) => (since, *last),
+            (None, None) => (since, since),
+        }
+    }
+
+    /// Whether the client may show the text of this version. One that is acknowledged only because its text was the
+    /// likeliest after a reconnect may be shown again; but not if one insertion or one removal leads from the own
+    /// last text to the one sent.
+    fn is_base(&self, version: &Version, is_plain: bool) -> bool {
+        let is_unsure = self.common.is_some() && version.number > self.acknowledged;
+        is_unsure
+            || (self.emitted.binary_search(&version.number).is_ok()
+                && (version.number > self.acknowledged || !is_plain))
+    }
+
+    /// Versions that only the session wrote, before the first one emitted, are acknowledged by writing.
+    fn skip_own(&mut self, versions: &Versions) {
+        self.emitted.retain(|version| *version > versions.oldest());
+        if self.own.is_some() {
+            let end = self.emitted.first().map_or(u64::MAX, |first| first - 1);
+            let own = versions
+                .between(self.acknowledged, end)
+                .take_while(|version| self.wrote(version))
+                .last()
+                .map(|version| version.number);
+            self.acknowledged = own.unwrap_or(self.acknowledged);
+        }
+        let acknowledged = self.acknowledged;
+        self.edits
+            .retain(|edit| edit.stored_in.is_none_or(|stored_in| stored_in > acknowledged));
+        if self.edits.is_empty() {
+            self.written = Written::default();
+            self.own.iter_mut().for_each(|own| own.fresh.own.clear());
+        }
+    }
+
+    /// The own last text, or the text of the acknowledged version.
+    fn first_base(&self, sent: &str, versions: &Versions, budget: &mut Budget) -> Basis {
+        let (text, fresh) = match &self.own {
+            Some(own) => (own.text.clone(), own.fresh.clone()),
+            None => (
+                versions.text_at(self.acknowledged),
+                self.fresh_at(self.acknowledged, versions),
+            ),
+        };
+        Basis {
+            version: None,
+            changes: fresh.diff(&text, sent, budget),
+            text,
+            fresh,
+        }
+    }
+
+    /// Text in a version that the client may never have shown, apart from versions that are its bases.
+    fn fresh_at(&self, version: u64, versions: &Versions) -> Fresh {
+        let mut fresh = Fresh::default();
+        let Some(common) = self.common else {
+            return fresh;
+        };
+        if common < versions.oldest() {
+            fresh.others.push(0..versions.text_at(versions.oldest()).len());
+        }
+        let since = versions.between(common, version);
+        since.fold(fresh, |fresh, version| {
+            fresh.carry(&version.changes, self.wrote(version))
+        })
+    }
+
+    /// The document of a version (of the acknowledged one for `None`), to write in, and acknowledges it.
+    fn begin(
+        &mut self,
+        version: Option<u64>,
+        own: Option<OwnText>,
+        versions: &Versions,
+        writer: Writer,
+    ) -> Result<OwnText, Error> {
+        let version = version.unwrap_or(self.acknowledged);
+        let holds_all = |edit: &SentEdit| edit.stored_in.is_some_and(|stored_in| stored_in <= version);
+        let document = match own {
+            // The fork and the version differ only by what others wrote.
+            Some(mut own) if version > self.acknowledged && self.edits.iter().all(holds_all) => {
+                for version in versions.between(self.acknowledged, version) {
+                    own.document.apply_stored(&version.update)?;
+                }
+                own.document
+            }
+            _ => {
+                // The client does not show its edits that are in no version yet, until it is sent one with them.
+                self.written = Written::default();
+                versions.document_at(version, writer)?
+            }
+        };
+        if self.common.is_none() {
+            self.emitted.retain(|emitted| *emitted > version);
+        }
+        self.acknowledged = version;
+        Ok(OwnText {
+            document,
+            text: String::new(),
+            fresh: Fresh::default(),
+        })
+    }
+}
