@@ -27,6 +27,7 @@ impl ErrorCodeExt for ErrorCode {
             Self::Unavailable => "unavailable",
             Self::Unknown => "unknown",
             Self::Unprocessable => "unprocessable",
+            Self::TooCostly => "too_costly",
         }
     }
 
@@ -45,7 +46,7 @@ impl ErrorCodeExt for ErrorCode {
             Self::NotFound | Self::UnknownEvent => 404,
             Self::Conflict => 409,
             Self::TooLarge => 413,
-            Self::Unprocessable => 422,
+            Self::Unprocessable | Self::TooCostly => 422,
             Self::RateLimited => 429,
             Self::Unavailable => 503,
             Self::Unknown => 504,

@@ -44,6 +44,9 @@ pub struct Commands {
     pending: Arc<Mutex<Pending>>,
 }
 
+/// What follows an outcome.
+pub type Then = Box<dyn FnOnce(&Outcome) + Send + Sync>;
+
 /// Who waits for a confirmation.
 pub enum Waiter {
     /// An event of a socket.
@@ -58,6 +61,8 @@ pub enum Waiter {
         tag: Option<String>,
         /// It names messages without their conversation.
         alone: bool,
+        /// What else the outcome decides.
+        then: Option<Then>,
     },
     /// A task.
     Task(oneshot::Sender<Outcome>),
@@ -214,7 +219,11 @@ impl Waiter {
                 event,
                 tag,
                 alone,
+                then,
             } => {
+                if let Some(then) = then {
+                    then(&outcome);
+                }
                 let outcome = if alone {
                     outcome.map_err(ClientError::of_message_alone)
                 } else {

@@ -62,6 +62,11 @@ pub struct Problem<'a> {
 }
 
 impl ClientError {
+    /// A message with a plain text and a ciphertext.
+    pub fn both_contents() -> Self {
+        Self::invalid("content and content_encrypted are both given; give one of them")
+    }
+
     /// A failure with its sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
@@ -83,7 +88,7 @@ impl ClientError {
     /// The class some front ends tell failures apart by.
     pub fn class(&self) -> &'static str {
         match self.code {
-            "invalid" | "too_large" | "unprocessable" | "unknown_event" => "ValidationError",
+            "invalid" | "too_large" | "too_costly" | "unprocessable" | "unknown_event" => "ValidationError",
             "unauthenticated" => "UnauthorizedError",
             "forbidden" => "ForbiddenError",
             "not_found" => "NotFoundError",

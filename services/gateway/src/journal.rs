@@ -1,43 +1,316 @@
-//! Journals on this replica: the text as a CRDT, and what each client may have on its screen. Pure: bytes and
-//! times in, bytes out. Must not know rooms, sockets or the bus.
+//! Journals that are open on this replica: the latest versions of each, and what the clients that edit it by whole
+//! texts may show of it.
 //!
-//! A journal is a Yjs document with one text named `content`. Some clients know nothing of that: they send
-//! their *whole* text and are sent whole texts, also after edits of their own. To merge such a text, its
-//! difference from the text it was typed on is needed, and the client does not say which that was. While
-//! texts are on their way it may be
-//!
-//! - what the client sent last (it types on before our answer comes), or
-//! - any version sent to it lately (which takes the place of whatever was on the screen).
-//!
-//! A [`Shadow`] holds the client's own last text, a [`History`], shared by all sessions of the room, the
-//! versions younger than [`WINDOW`], above any usual round trip, and the one before them, which has surely
-//! come. The base of an edit is the one of these that the client has most likely changed into its text: from
-//! which it deletes least that it may not have seen, then keeps most that came from others, then breaks
-//! least of what it put in itself, then changes least, then the newest. Plain likeness would not do: of two
-//! similar paragraphs put in at one place, each would pass for a correction of the other. The difference is
-//! applied to the document *of the base*; the update it makes merges with everything else that happened. So
-//! clients that insert never lose or double a text. Where an edit has to wait for its turn, all this is judged as
-//! of its arrival: [`Arrivals`] keep the versions it may have been typed on.
-//!
-//! What no comparison can tell apart errs on the side of keeping text:
-//!
-//! - A client deletes, within the window, exactly what just came from another. Its text is then that of an
-//!   older version, as if it had done nothing, and what came stays. But a version that lacks the client's own
-//!   latest edit is never taken for "did nothing": whoever types and goes back a character means it.
-//! - A client corrects, within the window, what just came: it may as well have put in something like it.
-//!   Both stay.
-//!
-//! Only where two clients put in the same text at the same place at once it may stand there once.
+//! One lock holds both, so that a version is added, and found out to whom it is emitted, in one step. Under it texts are
+//! compared: every call that does so is for a blocking pool ([`blocking`]), never for the runtime. Must not know rooms,
+//! sockets or the bus.
 
-mod cost;
-mod diff;
-mod document;
-mod history;
-mod shadow;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-pub use document::{Document, Unreadable};
-pub use history::{Arrivals, Current, History, WINDOW};
-pub use shadow::Shadow;
+use parlance_journal::{Budget, EMPTY_UPDATE, Error, Versions, WholeTextSession, Writer};
+use tokio::sync::watch;
 
-#[cfg(test)]
-mod tests;
+use crate::socket::session::SessionId;
+
+/// How long a version that is known to be stored may take to come.
+const COMES_WITHIN: Duration = Duration::from_secs(5);
+
+/// A journal that sessions here follow or edit.
+#[derive(Debug)]
+pub struct OpenJournal {
+    state: Mutex<State>,
+    newest: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    versions: Versions,
+    /// Those that follow it, and those that edit it by whole texts.
+    clients: HashMap<SessionId, Client>,
+    /// Those whose changes are being published again.
+    repaired: HashSet<SessionId>,
+}
+
+#[derive(Debug)]
+struct Client {
+    texts: WholeTextSession,
+    edited_at: Option<Instant>,
+    /// Whether a version was kept from it that it may not show.
+    is_behind: bool,
+}
+
+/// A version was added.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    /// The clients that sent its text as their own: they are not emitted it.
+    pub silent: Vec<SessionId>,
+    /// Whether some of them may not show it, and are to be looked after once they pause.
+    pub leaves_behind: bool,
+}
+
+/// Clients that have paused.
+#[derive(Debug)]
+pub struct Paused {
+    /// They are emitted the newest version.
+    pub clients: Vec<SessionId>,
+    /// What that is.
+    pub newest: Current,
+    /// Whether others still write.
+    pub leaves_behind: bool,
+}
+
+/// Ends when dropped.
+#[derive(Debug)]
+pub struct Repair {
+    journal: Arc<OpenJournal>,
+    id: SessionId,
+}
+
+/// The newest version.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// Its number.
+    pub version: u64,
+    /// Its text.
+    pub content: Arc<str>,
+    /// The whole document as an update.
+    pub state: Vec<u8>,
+}
+
+/// A whole text as a change.
+#[derive(Debug)]
+pub struct Edit {
+    /// What is to be published; it changes nothing where all of it is stored.
+    pub update: Vec<u8>,
+    /// What the client is to be shown, because no version follows that would bring it.
+    pub show: Option<Current>,
+}
+
+/// Runs what may take long beside the runtime.
+///
+/// # Errors
+/// Those of `work`; [`Error::Broken`] if it panics.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Error::Broken))
+}
+
+impl OpenJournal {
+    /// With this document as its only version.
+    ///
+    /// # Errors
+    /// The document cannot be read.
+    pub fn new(version: u64, checkpoint: &[u8]) -> Result<Self, Error> {
+        Ok(Self {
+            state: Mutex::new(State {
+                versions: Versions::new(version, checkpoint)?,
+                clients: HashMap::new(),
+                repaired: HashSet::new(),
+            }),
+            newest: watch::Sender::new(version),
+        })
+    }
+
+    /// Adds a version.
+    ///
+    /// # Errors
+    /// The journal must be read again.
+    pub fn push(&self, version: u64, update: &[u8]) -> Result<Pushed, Error> {
+        let mut state = self.lock();
+        let State {
+            versions, clients, ..
+        } = &mut *state;
+        versions.push(version, update)?;
+        let mut pushed = Pushed::default();
+        for (id, client) in clients {
+            if client.texts.emits(version, versions) {
+                client.is_behind = false;
+            } else {
+                client.is_behind = client.texts.is_behind(versions);
+                pushed.silent.push(*id);
+            }
+            pushed.leaves_behind |= client.is_behind;
+        }
+        self.newest.send_replace(version);
+        Ok(pushed)
+    }
+
+    /// The clients that were left behind and have not written for so long.
+    pub fn paused(&self, pause: Duration) -> Paused {
+        let mut state = self.lock();
+        let State {
+            versions, clients, ..
+        } = &mut *state;
+        let (mut paused, mut leaves_behind) = (Vec::new(), false);
+        for (id, client) in clients.iter_mut().filter(|(_, client)| client.is_behind) {
+            if client.edited_at.is_some_and(|at| at.elapsed() < pause) {
+                leaves_behind = true;
+                continue;
+            }
+            client.is_behind = false;
+            client.texts.shows_newest(versions);
+            paused.push(*id);
+        }
+        Paused {
+            clients: paused,
+            newest: state.current(),
+            leaves_behind,
+        }
+    }
+
+    /// Begins again with this document, which every client is then shown.
+    ///
+    /// # Errors
+    /// The document cannot be read.
+    pub fn reset(&self, version: u64, checkpoint: &[u8]) -> Result<Current, Error> {
+        let mut state = self.lock();
+        state.versions = Versions::new(version, checkpoint)?;
+        for client in state.clients.values_mut() {
+            *client = Client::new(WholeTextSession::resumed(version));
+        }
+        self.newest.send_replace(version);
+        Ok(state.current())
+    }
+
+    /// The newest version.
+    pub fn current(&self) -> Current {
+        self.lock().current()
+    }
+
+    /// The number of the newest version.
+    pub fn version(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
+    /// A client joins, and is shown what is returned. `shown`: the version that its page was shown last, where it returns
+    /// and may have edited the text of that.
+    pub fn join(&self, id: SessionId, shown: Option<u64>) -> Current {
+        let mut state = self.lock();
+        let State {
+            versions, clients, ..
+        } = &mut *state;
+        let newest = versions.newest();
+        let returns = shown.is_some() || clients.contains_key(&id);
+        let client = clients.entry(id).or_insert_with(|| {
+            let returns = |shown| WholeTextSession::resumed(known(versions, shown));
+            Client::new(shown.map_or_else(|| WholeTextSession::joined(newest), returns))
+        });
+        if returns {
+            client.texts.shows_newest(versions);
+        }
+        state.current()
+    }
+
+    /// A client is gone, or follows and edits no more.
+    pub fn leave(&self, id: SessionId) {
+        self.lock().clients.remove(&id);
+    }
+
+    /// Whether anything is known of this client.
+    pub fn knows(&self, id: SessionId) -> bool {
+        self.lock().clients.contains_key(&id)
+    }
+
+    /// Takes a whole text. `shown`: for a client of which nothing is known, the version that its page was shown last.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn edit(&self, id: SessionId, text: &str, shown: Option<u64>) -> Result<Edit, Error> {
+        let mut state = self.lock();
+        let State {
+            versions, clients, ..
+        } = &mut *state;
+        let newest = versions.newest();
+        let client = clients.entry(id).or_insert_with(|| {
+            Client::new(WholeTextSession::resumed(known(
+                versions,
+                shown.unwrap_or(newest),
+            )))
+        });
+        client.edited_at = Some(Instant::now());
+        let writer = Writer::new(fastrand::u64(..));
+        let edited = client.texts.edit(text, versions, writer, &mut { Budget::EDIT })?;
+        let is_shown = edited.is_exact || edited.update.is_some();
+        if !is_shown {
+            client.texts.shows_newest(versions);
+        }
+        Ok(Edit {
+            update: edited.update.unwrap_or_else(|| EMPTY_UPDATE.to_vec()),
+            show: (!is_shown).then(|| state.current()),
+        })
+    }
+
+    /// What this client edited is not stored and will not be: it is shown what is returned.
+    pub fn refuse(&self, id: SessionId) -> Option<Current> {
+        let mut state = self.lock();
+        let State {
+            versions, clients, ..
+        } = &mut *state;
+        let client = clients.get_mut(&id)?;
+        client.texts.refused();
+        client.texts.shows_newest(versions);
+        Some(state.current())
+    }
+
+    /// Begins to publish again what this client edited; `None` where that is under way.
+    pub fn repair(self: &Arc<Self>, id: SessionId) -> Option<Repair> {
+        let begins = self.lock().repaired.insert(id);
+        begins.then(|| Repair {
+            journal: Arc::clone(self),
+            id,
+        })
+    }
+
+    /// What this client edited and no version is known to hold.
+    pub fn unstored(&self, id: SessionId) -> Option<Vec<u8>> {
+        self.lock().clients.get(&id)?.texts.unstored().ok().flatten()
+    }
+
+    /// Waits until this version has come.
+    pub async fn reached(&self, version: u64) {
+        let mut newest = self.newest.subscribe();
+        // Without it the caller goes on from what is there.
+        let comes = newest.wait_for(|newest| *newest >= version);
+        drop(tokio::time::timeout(COMES_WITHIN, comes).await);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Repair {
+    fn drop(&mut self) {
+        self.journal.lock().repaired.remove(&self.id);
+    }
+}
+
+/// This version, or none where it is not known what came after it.
+fn known(versions: &Versions, version: u64) -> u64 {
+    if versions.holds(version) { version } else { 0 }
+}
+
+impl Client {
+    fn new(texts: WholeTextSession) -> Self {
+        Self {
+            texts,
+            edited_at: None,
+            is_behind: false,
+        }
+    }
+}
+
+impl State {
+    fn current(&self) -> Current {
+        Current {
+            version: self.versions.newest(),
+            content: Arc::clone(self.versions.text()),
+            state: self.versions.document().checkpoint(),
+        }
+    }
+}

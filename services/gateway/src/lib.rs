@@ -8,7 +8,7 @@
 //! | [`auth`] | from a token to an identity |
 //! | [`socket`] | connections and sessions; the only place that names socketioxide |
 //! | [`dialect`] | vocabularies: pure translation between client events and actions |
-//! | [`journal`] | the text of a journal as clients that send whole texts edit it |
+//! | [`journal`] | journals that are open here: their versions, and what whole-text clients may show |
 //! | [`commands`] | the only way in: commands and their confirmations |
 //! | [`backend`], [`resolver`] | questions to persistence |
 //! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |

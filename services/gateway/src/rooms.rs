@@ -21,7 +21,7 @@ use crate::backend::Backend;
 use crate::commands::actor;
 use crate::dialect::{Answer, Outbound, Place};
 use crate::error::ClientError;
-use crate::journal::History;
+use crate::journal::OpenJournal;
 use crate::presence::{Happened, News};
 use crate::served::Served;
 use crate::socket::session::{Session, SessionId};
@@ -87,8 +87,8 @@ pub struct Attached {
     pub head_seq: u64,
     /// The epoch of that seq.
     pub epoch: String,
-    /// Where the conversation is a journal: its text, which the room keeps up to date.
-    pub journal: Option<Arc<History>>,
+    /// Where the conversation is a journal: its versions, which the room keeps up to date.
+    pub journal: Option<Arc<OpenJournal>>,
 }
 
 /// A room as others see it.

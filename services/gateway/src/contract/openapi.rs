@@ -157,7 +157,8 @@ fn problems() -> Map<String, Value> {
     };
     (1..)
         .map_while(code)
-        .filter(|code| *code != ErrorCode::UnknownEvent)
+        // The one is of sockets alone, the other has the status of what is unprocessable.
+        .filter(|code| !matches!(code, ErrorCode::UnknownEvent | ErrorCode::TooCostly))
         .map(problem)
         .collect()
 }
@@ -176,7 +177,10 @@ fn meaning(code: ErrorCode) -> &'static str {
         ErrorCode::UnknownEvent => "The event is not part of the dialect.",
         ErrorCode::Unavailable => "A dependency is away; nothing was stored.",
         ErrorCode::Unknown => "The outcome is not known: repeat with the same id.",
-        ErrorCode::Unprocessable => "The database refused the data; nothing was stored.",
+        ErrorCode::Unprocessable => {
+            "The database refused the data, or merging it would take more work than is allowed; nothing was stored."
+        }
+        ErrorCode::TooCostly => "Merging the change of a journal would take more work than is allowed.",
         ErrorCode::Internal | ErrorCode::Unspecified => "A defect on our side.",
     }
 }

@@ -33,6 +33,10 @@ struct SendPayload<'a> {
     #[serde(alias = "content_encrypted")]
     #[schema(min_length = 1)]
     content_encrypted: String,
+    /// The plain text of other front ends: one of the two would be lost.
+    #[serde(borrow)]
+    #[schema(ignore)]
+    content: Option<&'a RawValue>,
     #[serde(alias = "message_type", alias = "type")]
     #[schema(schema_with = crate::dialect::schema::sendable_type)]
     message_type: Option<String>,
@@ -186,6 +190,9 @@ fn send(payload: SendPayload<'_>, limits: &Limits) -> Result<SendAction, ClientE
         .client_message_id
         .and_then(|id| serde_json::from_str::<String>(id.get()).ok())
         .filter(|id| ids::check_client_msg_id(id).is_ok());
+    if payload.content.is_some() {
+        return Err(ClientError::both_contents());
+    }
     limits.content(&payload.content_encrypted)?;
     Ok(SendAction {
         conversation: payload.conversation_id,

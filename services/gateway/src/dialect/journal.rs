@@ -482,7 +482,7 @@ fn participant_number(participant: &Participant) -> i64 {
 fn failed(error: &ClientError) -> FailedJson<'_> {
     FailedJson {
         error: match error.code {
-            "invalid" | "too_large" | "unprocessable" => "Invalid data",
+            "invalid" | "too_large" | "too_costly" | "unprocessable" => "Invalid data",
             "unauthenticated" => "Not authenticated",
             "forbidden" => "Not allowed",
             "not_found" => "Not found",

@@ -100,8 +100,7 @@ async fn answer(shared: &Shared, caller: &Caller, code: StatusCode, changed: &Me
 async fn send(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: SendBody = parse(&body)?;
     if body.content_encrypted.is_some() && body.content.is_some() {
-        let message = "content and content_encrypted are both given; give one of them";
-        return Err(ClientError::invalid(message));
+        return Err(ClientError::both_contents());
     }
     let encrypted = body.content_encrypted.is_some();
     let content = body.content_encrypted.or(body.content);

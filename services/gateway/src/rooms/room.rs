@@ -28,7 +28,7 @@ use tracing::Instrument as _;
 use super::{Attached, Following, Missed, Progress, Request, Rooms};
 use crate::dialect::{Outbound, Place};
 use crate::error::ClientError;
-use crate::journal::History;
+use crate::journal::OpenJournal;
 use crate::socket::session::Session;
 use audience::{Audience, Progressed, Stretch};
 use lists::Lists;
@@ -59,7 +59,9 @@ pub(super) struct Room {
     read_back: Range<u64>,
     place: Place,
     /// Of journals.
-    journal: Option<Arc<History>>,
+    journal: Option<Arc<OpenJournal>>,
+    /// When clients of the journal are looked after that were left behind.
+    pauses_at: Option<Instant>,
     audience: Audience,
     lists: Lists,
     typing: Typists,
@@ -88,6 +90,7 @@ impl Room {
             read_back: 0..0,
             place: Place::unknown(conversation, 0),
             journal: None,
+            pauses_at: None,
             audience: Audience::default(),
             lists: Lists::default(),
             typing: Typists::default(),
@@ -136,7 +139,7 @@ impl Room {
         self.place.participants = room.members;
         self.publish_place();
         if self.epoch.is_empty() {
-            self.journal = journal::history(self.place.kind, room.journal_state.as_deref(), room.head_seq)?;
+            self.journal = journal::open(self.place.kind, room.journal_state, room.head_seq).await?;
             self.epoch = room.epoch;
             self.move_to(room.head_seq, room.receipts_version);
         }
@@ -170,6 +173,7 @@ impl Room {
                 }
                 () = at(self.report_at) => self.report_served(),
                 () = at(self.typing.next_end()) => self.end_typing(),
+                () = at(self.pauses_at) => self.show_paused().await,
                 () = at(closing) => {
                     if self.rooms.close(self.conversation, queue) {
                         return;

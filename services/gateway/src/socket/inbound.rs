@@ -21,7 +21,6 @@ use super::listener::Wire;
 use super::session::Ack;
 use super::sessions::Sessions;
 use crate::error::ClientError;
-use crate::journal::Arrivals;
 
 /// An event as it came.
 pub struct Inbound {
@@ -60,7 +59,6 @@ struct Load {
     limit: Waiting,
     events: AtomicUsize,
     bytes: AtomicUsize,
-    arrivals: Arc<Arrivals>,
     /// The connection that is not read from because too much waits here.
     paused: Mutex<Option<Arc<Wire>>>,
 }
@@ -82,7 +80,6 @@ pub fn queue(limit: Waiting, sessions: Sessions) -> (Handler, Queue) {
         limit,
         events: AtomicUsize::new(0),
         bytes: AtomicUsize::new(0),
-        arrivals: Arc::default(),
         paused: Mutex::default(),
     });
     let handler = Handler {
@@ -103,17 +100,13 @@ impl MessageHandler<LocalAdapter, Ordered> for Handler {
             self.load.pause(|| self.sessions.wire_of(&socket));
         }
         let sender = ack.and_then(|_| AckSender::from_message_parts(&socket, &mut packet, &ack).ok());
-        let at = Instant::now();
-        self.load.arrivals.push(at.into_std());
         let inbound = Inbound {
-            at,
+            at: Instant::now(),
             ack: Ack::new(sender),
             packet,
         };
-        if self.events.send(inbound).is_err() {
-            // The session is gone; so is whoever could be answered.
-            self.load.arrivals.clear();
-        }
+        // The session may be gone; so is whoever could be answered.
+        drop(self.events.send(inbound));
     }
 
     fn phantom(&self) -> PhantomData<Ordered> {
@@ -125,16 +118,6 @@ impl Queue {
     /// The next event; `None` when the socket is gone.
     pub async fn next(&mut self) -> Option<Inbound> {
         self.events.recv().await
-    }
-
-    /// When the events arrived that [`Queue::finished`] was not called for.
-    pub fn arrivals(&self) -> &Arc<Arrivals> {
-        &self.load.arrivals
-    }
-
-    /// The event last taken is carried out.
-    pub fn finished(&self) {
-        self.load.arrivals.pop();
     }
 
     /// An event is taken; the client may be read from again once enough are.
@@ -179,7 +162,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.load.arrivals.clear();
         // The connection may have other sessions, and this client may come again on it.
         self.load.resume();
     }

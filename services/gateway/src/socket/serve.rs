@@ -8,7 +8,7 @@ pub use perform::send_message;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parlance_proto::ConversationId;
 use socketioxide::extract::SocketRef;
@@ -20,7 +20,7 @@ use super::inbound::{Event, Inbound, Queue};
 use super::session::{Request, Session};
 use crate::app::Shared;
 use crate::dialect::{self, Dialect};
-use crate::journal::{Arrivals, Shadow};
+use crate::journal::OpenJournal;
 use renewal::Expiry;
 
 /// How long the last poll of a client may take that left at the same time.
@@ -40,12 +40,8 @@ struct Serving {
     arrival: Option<JoinHandle<()>>,
     /// Conversations in which the client's user began to type.
     typing_in: HashSet<ConversationId>,
-    /// What the client may show of journals it follows or edits.
-    journals: HashMap<ConversationId, Shadow>,
-    /// When the events arrived that are not carried out yet.
-    arrivals: Arc<Arrivals>,
-    /// When the event arrived that is being carried out.
-    arrived: Instant,
+    /// Journals that the client follows or edits.
+    journals: HashMap<ConversationId, Arc<OpenJournal>>,
 }
 
 /// Serves a session that its client knows of now.
@@ -85,8 +81,6 @@ pub(super) async fn begin(socket: SocketRef) {
         arrival,
         typing_in: HashSet::new(),
         journals: HashMap::new(),
-        arrivals: Arc::clone(queue.arrivals()),
-        arrived: Instant::now(),
     };
     serving.serve(queue).await;
     serving.end().await;
@@ -114,9 +108,7 @@ impl Serving {
                 },
             };
             queue.taken(&inbound);
-            self.arrived = inbound.at.into_std();
             self.handle(inbound).await;
-            queue.finished();
             expiry.follow(&session);
         }
     }
@@ -229,7 +221,12 @@ impl Serving {
         for conversation in std::mem::take(&mut self.shown_in) {
             self.show(conversation, false).await;
         }
-        let Self { shared, session, .. } = self;
+        let Self {
+            shared,
+            session,
+            journals,
+            ..
+        } = self;
         session.leave();
         shared.sessions.remove(&session);
         shared.users.gone(&session);
@@ -240,6 +237,9 @@ impl Serving {
         }
         for conversation in session.conversations() {
             shared.rooms.detach(conversation, session.id);
+        }
+        for journal in journals.into_values() {
+            journal.leave(session.id);
         }
         tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
     }

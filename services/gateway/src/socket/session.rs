@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use parlance_bus::faults;
-use parlance_proto::v1::{Message, SenderKind};
+use parlance_proto::v1::{Client, Message, SenderKind};
 use parlance_proto::{ConversationId, UserId};
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -199,6 +199,14 @@ impl Session {
             sent: Mutex::default(),
             doubtful,
             max_backlog_bytes,
+        }
+    }
+
+    /// As persistence knows its client.
+    pub fn client(&self) -> Client {
+        Client {
+            page: self.page.to_string(),
+            connected_at_ms: self.since_ms(),
         }
     }
 

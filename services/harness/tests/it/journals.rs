@@ -75,10 +75,7 @@ async fn editors_of_every_kind_lose_nothing_to_each_other() {
     assert_stored(&stack).await;
 }
 
-/// Fails now and then: a whole-text editor that types while NATS restarts can take back or repeat the words of those
-/// seconds.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "make test-faults; an open defect"]
 async fn a_journal_is_whole_after_the_bus_and_a_replica_died_while_it_was_written() {
     let stack = replicas().await;
     let database = stack.database().await.unwrap();

@@ -274,6 +274,11 @@ impl Audience {
         }
     }
 
+    /// Emits a version of a journal to those of its followers that are told.
+    pub(super) fn tell_of_version(&mut self, outbound: Outbound<'_>, is_told: impl Fn(SessionId) -> bool) {
+        self.tell(outbound, |session, joined| joined && is_told(session.id));
+    }
+
     /// Tells those who follow the conversation itself and have no word for what was told before.
     pub(super) fn tell_the_untold(&mut self, before: Outbound<'_>, outbound: Outbound<'_>) {
         self.tell(outbound, |session, joined| {

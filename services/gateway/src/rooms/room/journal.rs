@@ -1,47 +1,106 @@
-//! The room of a journal: keeps its text, from which whole-text edits are told apart.
+//! The room of a journal: keeps its versions, and knows which of its clients show one already.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{ConversationKind, ErrorCode, JournalEdited};
+
+use tokio::time::Instant;
 
 use super::{RETRY, Room};
 use crate::commands::now;
 use crate::dialect::Outbound;
 use crate::error::ClientError;
-use crate::journal::{Document, History};
+use crate::journal::{Current, OpenJournal, Pushed, blocking};
 
-/// The history of a journal that begins with this state; `None` for any other conversation.
-pub(super) fn history(
+/// How long a client does not write that has paused.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// The journal that begins with this state; `None` for any other conversation.
+pub(super) async fn open(
     kind: ConversationKind,
-    state: Option<&[u8]>,
+    state: Option<Vec<u8>>,
     version: u64,
-) -> Result<Option<Arc<History>>, ClientError> {
+) -> Result<Option<Arc<OpenJournal>>, ClientError> {
     if kind != ConversationKind::Journal {
         return Ok(None);
     }
-    let document = Document::from_state(state.unwrap_or_default()).map_err(|error| {
-        tracing::error!(%error, "the state of a journal cannot be read; are versions mixed?");
-        ClientError::internal()
-    })?;
-    Ok(Some(Arc::new(History::new(document, version, Instant::now()))))
+    let state = state.unwrap_or_default();
+    let journal = blocking(move || OpenJournal::new(version, &state))
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "the state of a journal cannot be read; are versions mixed?");
+            ClientError::internal()
+        })?;
+    Ok(Some(Arc::new(journal)))
 }
 
 impl Room {
     pub(super) async fn journal_edited(&mut self, edited: &JournalEdited) {
-        let added = self.journal.as_ref().map_or(Ok(()), |journal| {
-            journal.push(edited.version, &edited.content, &edited.update, Instant::now())
-        });
-        self.audience.tell_joined(Outbound::JournalEdited(edited));
-        if let Err(error) = added {
-            tracing::error!(conversation = %self.conversation, %error, "a change of a journal cannot be read");
-            self.restore_journal().await;
+        let added = match self.journal.clone() {
+            Some(journal) => {
+                let (version, update) = (edited.version, edited.update.clone());
+                blocking(move || journal.push(version, &update)).await
+            }
+            None => Ok(Pushed::default()),
+        };
+        match added {
+            Ok(Pushed {
+                silent,
+                leaves_behind,
+            }) => {
+                let is_told = |id| !silent.contains(&id);
+                self.audience
+                    .tell_of_version(Outbound::JournalEdited(edited), is_told);
+                if leaves_behind {
+                    self.pauses_at.get_or_insert_with(|| Instant::now() + PAUSE);
+                }
+            }
+            Err(error) => {
+                tracing::error!(conversation = %self.conversation, %error, "a change of a journal cannot be read");
+                self.audience.tell_joined(Outbound::JournalEdited(edited));
+                self.restore_journal().await;
+            }
         }
     }
 
-    /// Takes the text anew from the database, and tells everyone of it: clients that know only whole texts
-    /// have no other way to ask.
+    /// Shows the newest version to clients that may not show what they wrote, once they have paused: while they write,
+    /// it would take words from them that are on their way.
+    pub(super) async fn show_paused(&mut self) {
+        self.pauses_at = None;
+        let Some(journal) = self.journal.clone() else {
+            return;
+        };
+        let Ok(paused) = blocking(move || Ok(journal.paused(PAUSE))).await else {
+            return;
+        };
+        if paused.leaves_behind {
+            self.pauses_at = Some(Instant::now() + PAUSE);
+        }
+        if !paused.clients.is_empty() {
+            let newest = self.present(paused.newest);
+            let is_told = |id| paused.clients.contains(&id);
+            self.audience
+                .tell_of_version(Outbound::JournalEdited(&newest), is_told);
+        }
+    }
+
+    /// A version as an event that nobody caused.
+    fn present(&self, current: Current) -> JournalEdited {
+        JournalEdited {
+            journal_id: self.conversation.to_string(),
+            journal_number: self.place.number,
+            version: current.version,
+            content: current.content.to_string(),
+            update: current.state,
+            actor_id: String::new(),
+            at_ms: now().timestamp_millis(),
+        }
+    }
+
+    /// Reads the journal again from the database, and shows it to everyone: clients that know only whole texts have no
+    /// other way to ask.
     pub(super) async fn restore_journal(&mut self) {
         let Some(journal) = self.journal.clone() else {
             return;
@@ -54,21 +113,15 @@ impl Room {
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         };
-        let state = room.journal_state.unwrap_or_default();
-        let Ok(document) = Document::from_state(&state) else {
-            tracing::error!(conversation = %self.conversation, "the state of a journal cannot be read");
-            return;
+        let (version, state) = (room.head_seq, room.journal_state.unwrap_or_default());
+        let current = match blocking(move || journal.reset(version, &state)).await {
+            Ok(current) => current,
+            Err(error) => {
+                tracing::error!(conversation = %self.conversation, %error, "the state of a journal cannot be read");
+                return;
+            }
         };
-        let restored = JournalEdited {
-            journal_id: self.conversation.to_string(),
-            journal_number: self.place.number,
-            version: room.head_seq,
-            content: document.text(),
-            update: state,
-            actor_id: String::new(),
-            at_ms: now().timestamp_millis(),
-        };
-        journal.reset(document, room.head_seq, Instant::now());
+        let restored = self.present(current);
         self.audience.tell_joined(Outbound::JournalEdited(&restored));
     }
 }

@@ -1,101 +1,168 @@
 //! Journals on a socket: joining, leaving, and turning whole texts into changes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
+use parlance_journal::{EMPTY_UPDATE, Error};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{ConversationKind, EditJournal, JournalEdited, command, edit_journal};
+use parlance_proto::v1::{
+    Actor, Conversation, ConversationKind, EditJournal, JournalEdited, command, edit_journal,
+};
 
 use super::Serving;
+use crate::app::Shared;
+use crate::commands;
 use crate::dialect::{Answer, JournalChange, Outbound};
 use crate::error::ClientError;
-use crate::journal::{Current, History, Shadow, Unreadable};
+use crate::journal::{Current, OpenJournal, blocking};
 use crate::rooms::Following;
+use crate::socket::session::Session;
 
-/// A Yjs (v1) update that changes nothing. It is sent like any other: whether the user may edit is not known
-/// here.
-const NO_CHANGE: [u8; 2] = [0, 0];
+/// Times a change of which nobody knows whether it was stored is published again.
+const REPUBLISHED: u32 = 12;
+/// Pause before it is.
+const REPUBLISH_PAUSE: Duration = Duration::from_secs(1);
+
+/// A change of a journal that was made of a whole text, until its outcome is known.
+pub(super) struct WholeTextChange {
+    pub shared: Shared,
+    pub session: Arc<Session>,
+    pub actor: Actor,
+    pub journal: Arc<OpenJournal>,
+    pub id: ConversationId,
+}
 
 impl Serving {
     /// Follows a journal from the version in the answer on.
     pub(super) async fn join_journal(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
-        let seen = self.shared.backend.conversation(Some(self.actor()), id).await?;
-        if seen.kind() != ConversationKind::Journal {
-            return Err(no_journal());
+        let seen = self.seen_journal(id).await?;
+        let shows = self.session.dialect().shows_joined_journals();
+        // Who finds the text in the answer begins with that.
+        let shown = shown(&seen).filter(|_| shows);
+        let settled = match shown {
+            Some(_) if !self.journals.contains_key(&id) => self.settle(id).await,
+            _ => None,
+        };
+        let journal = self.follow_journal(id, true).await?;
+        if let Some(version) = settled {
+            journal.reached(version).await;
         }
-        let history = self.follow_journal(id, true).await?;
-        let current = history.current(Instant::now());
-        let followed = |shadow: &Shadow| shadow.is_joined() && Arc::ptr_eq(shadow.history(), &history);
-        if !self.journals.get(&id).is_some_and(followed) {
-            history.wait_for(&self.arrivals);
-            self.journals.insert(id, Shadow::new(history, true));
+        let (joining, session) = (Arc::clone(&journal), self.session.id);
+        let current = blocking(move || Ok(joining.join(session, shown))).await;
+        let current = current.map_err(|error| unusable(id, error))?;
+        if shows {
+            show(&self.shared, &self.session, id, &journal, current.clone()).await;
         }
-        let joined = told(id, seen.number, current, seen.updated_at_ms);
-        if self.session.dialect().shows_joined_journals() {
-            self.session.tell(Outbound::JournalEdited(&joined));
-        }
-        Ok(Answer::Journal(joined))
+        self.journals.insert(id, journal);
+        Ok(Answer::Journal(told(
+            id,
+            seen.number,
+            current,
+            seen.updated_at_ms,
+        )))
     }
 
     /// Follows it no more.
     pub(super) fn leave_journal(&mut self, id: ConversationId) {
         self.shared.rooms.leave(id, self.session.id);
-        if let Some(shadow) = self.journals.get_mut(&id)
-            && shadow.leave(Instant::now()).is_err()
-        {
-            self.journals.remove(&id);
+        if let Some(journal) = self.journals.remove(&id) {
+            journal.leave(self.session.id);
         }
     }
 
-    /// The command for a change of a journal.
+    /// The command for a change of a journal, and what follows its outcome where the client sent its whole text.
     pub(super) async fn edit_journal(
         &mut self,
         id: ConversationId,
         change: JournalChange,
-    ) -> Result<command::Body, ClientError> {
-        let update = match change {
+    ) -> Result<(command::Body, Option<WholeTextChange>), ClientError> {
+        match change {
             JournalChange::Update(update) => {
                 self.shared.limits.journal_update(&update)?;
-                update
+                Ok((edit(update), None))
             }
             JournalChange::Content(content) => {
                 self.shared.limits.journal(&content)?;
-                self.rewrite_journal(id, &content).await?
+                let (update, journal) = self.rewrite_journal(id, content).await?;
+                let change = WholeTextChange {
+                    shared: self.shared.clone(),
+                    session: Arc::clone(&self.session),
+                    actor: self.actor(),
+                    journal,
+                    id,
+                };
+                Ok((edit(update), Some(change)))
+            }
+        }
+    }
+
+    async fn rewrite_journal(
+        &mut self,
+        id: ConversationId,
+        content: String,
+    ) -> Result<(Vec<u8>, Arc<OpenJournal>), ClientError> {
+        let known = self
+            .journals
+            .get(&id)
+            .filter(|journal| journal.knows(self.session.id));
+        // Once removed, a session is attached no more, and what it was shown may be of another room.
+        let known = known.filter(|_| self.session.is_attached(id)).cloned();
+        let (journal, shown) = match known {
+            Some(journal) => (journal, None),
+            None => {
+                let seen = self.seen_journal(id).await?;
+                let shown = shown(&seen);
+                let settled = match shown {
+                    Some(_) => self.settle(id).await,
+                    None => None,
+                };
+                let journal = self.follow_journal(id, false).await?;
+                if let Some(version) = settled {
+                    journal.reached(version).await;
+                }
+                self.journals.insert(id, Arc::clone(&journal));
+                (journal, shown)
             }
         };
-        Ok(command::Body::EditJournal(EditJournal {
-            change: Some(edit_journal::Change::Update(update)),
-            base_version: 0,
-        }))
+        let (editing, session) = (Arc::clone(&journal), self.session.id);
+        let edit = blocking(move || editing.edit(session, &content, shown)).await;
+        let edit = edit.map_err(|error| unusable(id, error))?;
+        if let Some(current) = edit.show {
+            show(&self.shared, &self.session, id, &journal, current).await;
+        }
+        Ok((edit.update, journal))
     }
 
-    async fn rewrite_journal(&mut self, id: ConversationId, content: &str) -> Result<Vec<u8>, ClientError> {
-        // Once removed, a session is attached no more, and what it had seen may be of another room.
-        if !self.session.is_attached(id) || !self.journals.contains_key(&id) {
-            let history = self.follow_journal(id, false).await?;
-            history.wait_for(&self.arrivals);
-            self.journals.insert(id, Shadow::new(history, false));
+    /// The journal as this client sees it, with what its page was shown of it.
+    async fn seen_journal(&self, id: ConversationId) -> Result<Conversation, ClientError> {
+        let backend = &self.shared.backend;
+        let seen = backend
+            .conversation_for(Some(self.actor()), id, self.session.client())
+            .await?;
+        if seen.kind() != ConversationKind::Journal {
+            return Err(no_journal());
         }
-        let shadow = self.journals.get_mut(&id).ok_or_else(ClientError::internal)?;
-        let now = Instant::now();
-        let update = shadow
-            .edit(content, self.arrived)
-            .map_err(|error| unreadable(id, error))?;
-        if let Some(update) = update {
-            return Ok(update);
-        }
-        let current = shadow.history().current(now);
-        if shadow.is_joined() && *current.content != *content {
-            // It will hear of no change, so that is how it gets to the present text.
-            let number = self.shared.rooms.place(id).map_or(0, |place| place.number);
-            let at_ms = crate::commands::now().timestamp_millis();
-            self.session
-                .tell(Outbound::JournalEdited(&told(id, number, current, at_ms)));
-        }
-        Ok(NO_CHANGE.to_vec())
+        Ok(seen)
     }
 
-    async fn follow_journal(&self, id: ConversationId, joined: bool) -> Result<Arc<History>, ClientError> {
+    /// What the page edited over a connection that is lost may still be on its way: it comes before a change that
+    /// changes nothing. Returns the version that holds all of it; `None` for those who may not edit.
+    async fn settle(&self, id: ConversationId) -> Option<u64> {
+        let commands = &self.shared.commands;
+        let outcome = commands
+            .execute(self.actor(), id, edit(EMPTY_UPDATE.to_vec()))
+            .await;
+        match outcome.ok()?.answer {
+            Answer::Journal(journal) => Some(journal.version),
+            _ => None,
+        }
+    }
+
+    async fn follow_journal(
+        &self,
+        id: ConversationId,
+        joined: bool,
+    ) -> Result<Arc<OpenJournal>, ClientError> {
         let following = Following {
             joined,
             ..Following::default()
@@ -103,6 +170,100 @@ impl Serving {
         let session = Arc::clone(&self.session);
         let attached = self.shared.rooms.attach(id, session, following).await?;
         attached.journal.ok_or_else(no_journal)
+    }
+}
+
+impl WholeTextChange {
+    /// The change has this outcome. What was refused is taken off the client's page; what may be stored later, or is
+    /// already, is published again: however often it is, it is stored once.
+    pub(super) fn ends(self, outcome: &commands::Outcome) {
+        let Err(error) = outcome else {
+            return;
+        };
+        let may_be_stored = error.retry;
+        tokio::spawn(async move {
+            let is_refused = if may_be_stored {
+                self.republish().await
+            } else {
+                true
+            };
+            if is_refused {
+                self.refuse().await;
+            }
+        });
+    }
+
+    /// Returns whether it was refused. One of the session's changes is enough for all: it carries the others.
+    async fn republish(&self) -> bool {
+        let Some(turn) = self.journal.repair(self.session.id) else {
+            return false;
+        };
+        let mut is_refused = false;
+        for _ in 0..REPUBLISHED {
+            tokio::time::sleep(REPUBLISH_PAUSE).await;
+            let (journal, session) = (Arc::clone(&self.journal), self.session.id);
+            let Ok(Some(update)) = blocking(move || Ok(journal.unstored(session))).await else {
+                break;
+            };
+            let commands = &self.shared.commands;
+            match commands.execute(self.actor.clone(), self.id, edit(update)).await {
+                Err(error) if error.retry => {}
+                outcome => {
+                    is_refused = outcome.is_err();
+                    break;
+                }
+            }
+        }
+        drop(turn);
+        is_refused
+    }
+
+    async fn refuse(self) {
+        let (journal, session) = (Arc::clone(&self.journal), self.session.id);
+        if let Ok(Some(current)) = blocking(move || Ok(journal.refuse(session))).await {
+            show(&self.shared, &self.session, self.id, &self.journal, current).await;
+        }
+    }
+}
+
+fn edit(update: Vec<u8>) -> command::Body {
+    command::Body::EditJournal(EditJournal {
+        change: Some(edit_journal::Change::Update(update)),
+        base_version: 0,
+    })
+}
+
+/// The version that the client's page was shown last.
+fn shown(seen: &Conversation) -> Option<u64> {
+    seen.served
+        .as_ref()
+        .filter(|served| served.exact)
+        .map(|served| served.seq)
+}
+
+/// Shows the present version to a client that no other event brings it to. The last that it is shown must be the newest,
+/// and the room may have emitted that one meanwhile.
+async fn show(
+    shared: &Shared,
+    session: &Session,
+    id: ConversationId,
+    journal: &Arc<OpenJournal>,
+    first: Current,
+) {
+    let mut current = first;
+    loop {
+        let version = current.version;
+        let number = shared.rooms.place(id).map_or(0, |place| place.number);
+        let at_ms = commands::now().timestamp_millis();
+        session.tell(Outbound::JournalEdited(&told(id, number, current, at_ms)));
+        if journal.version() == version {
+            return;
+        }
+        let journal = Arc::clone(journal);
+        match blocking(move || Ok(journal.current())).await {
+            Ok(newer) => current = newer,
+            Err(_) => return,
+        }
     }
 }
 
@@ -119,7 +280,10 @@ fn told(id: ConversationId, number: i64, current: Current, at_ms: i64) -> Journa
     }
 }
 
-fn unreadable(id: ConversationId, error: Unreadable) -> ClientError {
+fn unusable(id: ConversationId, error: Error) -> ClientError {
+    if error == Error::NotStorable {
+        return ClientError::invalid(error.to_string());
+    }
     tracing::error!(conversation = %id, %error, "the state of a journal cannot be read; are versions mixed?");
     ClientError::internal()
 }

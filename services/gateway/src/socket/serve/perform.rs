@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use parlance_bus::faults;
 use parlance_proto::v1::{
-    Actor, Client, Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead,
+    Actor, Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead,
     Position, React, RoomPresence, SendMessage, Served, Typing, command, ephemeral,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 
 use super::Serving;
+use super::journal::WholeTextChange;
 use crate::backend::SYNC_EVENTS;
-use crate::commands::{Waiter, actor, new_id, now};
+use crate::commands::{Then, Waiter, actor, new_id, now};
 use crate::dialect::{Action, Answer, Backlog, ConversationRef, Decoded, MessageRef, SendAction};
 use crate::error::ClientError;
 use crate::resolver::Resolver;
@@ -33,15 +34,23 @@ enum Outcome {
     Now(Result<Answer, ClientError>),
     /// A change; answered once it is confirmed.
     Command(ConversationId, command::Body),
+    /// A change of a journal by its whole text; the same.
+    WholeText(command::Body, WholeTextChange),
 }
 
 impl Serving {
     pub(super) async fn perform(&mut self, event: &'static str, decoded: Decoded, inbound: Inbound) {
         let Decoded { action, tag } = decoded;
         let alone = action.names_messages_alone();
-        let outcome = match self.plan(action).await {
-            Ok(Outcome::Now(outcome)) => outcome,
-            Ok(Outcome::Command(conversation, body)) => {
+        let planned = match self.plan(action).await {
+            Ok(Outcome::Now(outcome)) => Err(outcome),
+            Ok(Outcome::Command(conversation, body)) => Ok((conversation, body, None)),
+            Ok(Outcome::WholeText(body, change)) => Ok((change.id, body, Some(change))),
+            Err(error) => Err(Err(error)),
+        };
+        let outcome = match planned {
+            Err(outcome) => outcome,
+            Ok((conversation, body, change)) => {
                 let mut me = self.actor();
                 if faults::happens("trust_sender_id")
                     && let Some(claimed) = inbound.claimed_sender()
@@ -65,11 +74,11 @@ impl Serving {
                     event,
                     tag,
                     alone,
+                    then: change.map(|change| -> Then { Box::new(move |outcome| change.ends(outcome)) }),
                 };
                 let commands = &self.shared.commands;
                 return commands.submit(me, conversation, body, inbound.at, waiter).await;
             }
-            Err(error) => Err(error),
         };
         let place = outcome
             .as_ref()
@@ -136,19 +145,20 @@ impl Serving {
             }
             Action::EditJournal { journal, change } => {
                 let id = resolver.conversation(journal).await?;
-                Outcome::Command(id, self.edit_journal(id, change).await?)
+                match self.edit_journal(id, change).await? {
+                    (body, Some(change)) => Outcome::WholeText(body, change),
+                    (body, None) => Outcome::Command(id, body),
+                }
             }
             changing => command(resolver, &self.session.user, changing).await?,
         })
     }
 
     async fn join(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
-        let client = || Client {
-            page: self.session.page.to_string(),
-            connected_at_ms: self.session.since_ms(),
-        };
         let backend = &self.shared.backend;
-        let mut joined = backend.conversation_for(Some(self.actor()), id, client()).await?;
+        let mut joined = backend
+            .conversation_for(Some(self.actor()), id, self.session.client())
+            .await?;
         if self
             .missed(&joined)
             .is_some_and(|missed| missed.after < joined.head_seq)
@@ -156,7 +166,9 @@ impl Serving {
         {
             // Another session may have got it a moment ago.
             tokio::time::sleep(SETTLES).await;
-            joined = backend.conversation_for(Some(self.actor()), id, client()).await?;
+            joined = backend
+                .conversation_for(Some(self.actor()), id, self.session.client())
+                .await?;
         }
         let following = Following {
             joined: true,

@@ -79,6 +79,23 @@ of('journal', () => {
     await eventually('nothing is lost', () => a.state.journal === 'one, two, three, four');
   });
 
+  test('what is written in a journal while the line is broken is kept beside what others write', async () => {
+    const { bob, a, b } = await pair('journal');
+    const { id } = await a.call('POST', '/api/journals', { title: 'Ours', content: 'one\n' });
+    await a.call('POST', `/api/journals/${id}/collaborators`, { user_id: bob.id, permission: 'editor' });
+    for (const page of [a, b]) await page.openJournal(id);
+    a.writeJournal('one\ntwo\n');
+    await eventually('both draw it', () => b.state.journal === 'one\ntwo\n');
+    await bob.blips(b, async () => {
+      a.writeJournal('one\ntwo\nfrom Alice\n');
+      const stored = async () => (await a.call('GET', `/api/journals/${id}`)).content;
+      await eventually('it is stored', async () => (await stored()).includes('from Alice'));
+      for (const text of ['f', 'from', 'from Bob']) b.writeJournal(`${text}\none\ntwo\n`);
+    });
+    const both = 'from Bob\none\ntwo\nfrom Alice\n';
+    for (const page of [a, b]) await eventually('both draw what both wrote', () => page.state.journal === both);
+  });
+
   refusesEmpty('journal');
 });
 

@@ -25,6 +25,14 @@ test('S1.c3 S1.s2 S1.x1: ciphertext is relayed and stored byte for byte, and the
   assert.equal(body.messages[0].encrypted, true);
 });
 
+test('a message with a plain text beside its ciphertext is refused, instead of losing one of them', async () => {
+  const [{ id: conversationId }, alice] = await scene();
+  const both = { conversationId, contentEncrypted: CIPHERTEXT, content: 'plain' };
+  holds(await alice.ask('chat:message_send', both), { success: false, code: 'invalid' });
+  const { body } = await alice.rest('GET', `/conversations/${conversationId}/messages`);
+  assert.deepEqual(body.messages, []);
+});
+
 test('S1.m1: a conversation made while both are connected delivers at once', async () => {
   const people = [person('alice'), person('bob')];
   const [alice, bob] = await Promise.all(people.map((user, gateway) => speak('encrypted', user, gateway)));

@@ -37,6 +37,17 @@ test('auth goes before the query, the query before the token, the token before t
   await speaks('chats', from(origin, { dialect: 'klingon' }));
 });
 
+test('REST answers in the dialect of the page, any other in the default', async () => {
+  const [alice, bob] = [person('alice'), person('bob')];
+  const made = await rest(token(alice), 'POST', '/conversations/direct', { user_id: bob });
+  assert.equal(made.status, 201, made.text);
+  const list = async (headers) => (await rest(token(alice), 'GET', '/api/conversations', undefined, { headers })).body;
+  const named = (dialect) => list({ 'x-parlance-dialect': dialect });
+  for (const [origin, dialect] of Object.entries(PAGES)) assert.deepEqual(await list({ origin }), await named(dialect));
+  for (const headers of [{}, { origin: PLAIN }]) assert.deepEqual(await list(headers), await named(DEFAULT));
+  assert.notDeepEqual(await named(DEFAULT), await named('chats'));
+});
+
 test('the refusal of a page is in the words of its origin', async () => {
   const refusal = (origin) => new Client('any', 0, { auth: { token: 'none' }, extraHeaders: { origin } }).refused();
   assert.equal(await refusal(PLAIN), 'Authentication failed');

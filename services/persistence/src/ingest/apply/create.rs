@@ -33,7 +33,7 @@ pub(super) fn create(
     let first = match create.kind {
         ConversationKind::Journal => Some(crate::journal::begin(
             &create.content,
-            crate::journal::client_of(work.conversation.uuid()),
+            crate::journal::writer_of(work.conversation.uuid()),
         )),
         _ => None,
     };

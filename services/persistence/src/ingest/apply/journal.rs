@@ -1,5 +1,6 @@
 //! Changes of a journal's text, merged with whatever others did meanwhile.
 
+use parlance_journal::{Error, Writer};
 use parlance_proto::v1::{self, ErrorCode};
 
 use super::Scene;
@@ -29,12 +30,12 @@ pub(super) fn edit(scene: &mut Scene<'_>, edit: &EditJournal) -> Result<Outcome,
         EditJournal::Content {
             content,
             base_version: 0,
-        } => journal::rewrite(&present.state, None, content, own_client(scene)),
+        } => journal::rewrite(&present.state, None, content, own_writer(scene)),
         EditJournal::Content {
             content,
             base_version,
         } if *base_version >= present.version => {
-            journal::rewrite(&present.state, None, content, own_client(scene))
+            journal::rewrite(&present.state, None, content, own_writer(scene))
         }
         EditJournal::Content {
             content,
@@ -48,7 +49,7 @@ pub(super) fn edit(scene: &mut Scene<'_>, edit: &EditJournal) -> Result<Outcome,
                 &present.state,
                 Some(base),
                 content,
-                journal::client_of(scene.work.id.uuid()),
+                journal::writer_of(scene.work.id.uuid()),
             )
         }
     };
@@ -66,8 +67,8 @@ pub(super) fn edit(scene: &mut Scene<'_>, edit: &EditJournal) -> Result<Outcome,
 
 /// The service itself changes the present document, one change after the other under the conversation's lock:
 /// under one identity the document stays small. A fork of an earlier version has an identity of its own.
-fn own_client(scene: &Scene<'_>) -> u64 {
-    journal::client_of(scene.id().uuid())
+fn own_writer(scene: &Scene<'_>) -> Writer {
+    journal::writer_of(scene.id().uuid())
 }
 
 /// Stores a new state of the document as the next version.
@@ -150,7 +151,9 @@ fn unchanged(scene: &Scene<'_>) -> Result<v1::JournalEdited, v1::Error> {
 pub(super) fn refused(refusal: Refusal) -> v1::Error {
     let code = match refusal {
         Refusal::TooLarge => ErrorCode::TooLarge,
-        Refusal::NotAnUpdate | Refusal::Incomplete | Refusal::NotStorable => ErrorCode::Invalid,
+        Refusal::Document(Error::TooCostly { .. }) => ErrorCode::TooCostly,
+        Refusal::Document(Error::Broken) => ErrorCode::Internal,
+        Refusal::Document(Error::Malformed | Error::Incomplete | Error::NotStorable) => ErrorCode::Invalid,
     };
     v1::Error::with(code, refusal.to_string())
 }
