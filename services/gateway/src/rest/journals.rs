@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
-    Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, Participant, Role,
-    UpdateConversation, command, edit_journal,
+    Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, ErrorCode,
+    JournalVersion, Participant, Role, UpdateConversation, command, edit_journal,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::Object;
@@ -30,6 +30,8 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(list, create))
         .routes(routes!(read, update, delete))
         .routes(routes!(versions))
+        .routes(routes!(version))
+        .routes(routes!(restore))
         .routes(routes!(share))
         .routes(routes!(change, unshare))
         .route_layer(map_response(named::as_is))
@@ -362,17 +364,85 @@ async fn versions(
         .backend
         .journal_versions(Some(caller.actor()), id, limit, query.before)
         .await?;
-    let versions = page.versions.iter().map(|version| VersionJson {
+    let list = VersionList {
+        versions: page.versions.iter().map(version_json).collect(),
+        next: Some(page.next).filter(|next| *next != 0),
+    };
+    Ok(Json(list).into_response())
+}
+
+#[utoipa::path(
+    get,
+    path = "/journals/{id}/versions/{version}",
+    operation_id = "read_journal_version",
+    tag = "journals",
+    summary = "Reads what a journal said at a version.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id."), ("version" = u64, Path, minimum = 1, description = "The version.")),
+    responses(
+        (status = 200, description = "The version.", body = VersionJson<'_>),
+    ),
+)]
+async fn version(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    names: Names,
+) -> Result<Response, ClientError> {
+    let found = version_of(&shared, &caller, id, names.version()?).await?;
+    Ok(Json(version_json(&found)).into_response())
+}
+
+#[utoipa::path(
+    post,
+    path = "/journals/{id}/restore/{version}",
+    operation_id = "restore_journal_version",
+    tag = "journals",
+    summary = "Makes the text of a version the text of the journal again: a change like any other.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id."), ("version" = u64, Path, minimum = 1, description = "The version.")),
+    responses(
+        (status = 200, description = "The journal.", body = JournalJson<'_>),
+    ),
+)]
+async fn restore(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    names: Names,
+) -> Result<Response, ClientError> {
+    let found = version_of(&shared, &caller, id, names.version()?).await?;
+    let edit = command::Body::EditJournal(EditJournal {
+        change: Some(edit_journal::Change::Content(found.content)),
+        base_version: 0,
+    });
+    shared.commands.execute(caller.actor(), id, edit).await?;
+    answer(&shared, &caller, id, StatusCode::OK).await
+}
+
+/// What the journal said at a version. Changes of its title and members have numbers too, and are no versions.
+async fn version_of(
+    shared: &Shared,
+    caller: &Caller,
+    id: ConversationId,
+    version: u64,
+) -> Result<JournalVersion, ClientError> {
+    let below = version.saturating_add(1);
+    let page = shared
+        .backend
+        .journal_versions(Some(caller.actor()), id, 1, below)
+        .await?;
+    let mut found = page.versions.into_iter().filter(|found| found.version == version);
+    found
+        .next()
+        .ok_or_else(|| ClientError::new(ErrorCode::NotFound, "no such version"))
+}
+
+fn version_json(version: &JournalVersion) -> VersionJson<'_> {
+    VersionJson {
         version: version.version,
         content: &version.content,
         user_id: &version.actor_id,
         at: time(version.at_ms),
-    });
-    let list = VersionList {
-        versions: versions.collect(),
-        next: Some(page.next).filter(|next| *next != 0),
-    };
-    Ok(Json(list).into_response())
+    }
 }
 
 #[utoipa::path(

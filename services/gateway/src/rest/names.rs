@@ -36,6 +36,15 @@ impl Names {
         Ok(UserId::parse(self.text("user_id"))?)
     }
 
+    /// The version `version` of a journal.
+    ///
+    /// # Errors
+    /// It is no number.
+    pub fn version(&self) -> Result<u64, ClientError> {
+        let version = self.text("version").parse().ok().filter(|version| *version > 0);
+        version.ok_or_else(|| ClientError::invalid("version is not a whole number from 1 on"))
+    }
+
     /// The thread `tid`.
     ///
     /// # Errors

@@ -373,6 +373,16 @@ for (const prefix of PREFIXES) {
         ['zero one two', alice],
       ],
     );
+    const [, , first] = versions;
+    const { at, ...said } = await asBob(200, 'GET', `${path}/versions/${first.version}`);
+    assert.deepEqual(said, { version: first.version, content: 'one two', user_id: alice });
+    const restored = await asBob(200, 'POST', `${path}/restore/${first.version}`);
+    assert.equal(restored.content, 'one two');
+    assert.ok(restored.version > merged.version);
+    // A change of the title is none of the text, and what is no number names nothing.
+    await asBob(404, 'GET', `${path}/versions/${restored.version + 1}`);
+    await asBob(404, 'POST', `${path}/restore/${restored.version + 1}`);
+    for (const version of ['0', 'first']) await asBob(400, 'POST', `${path}/restore/${version}`);
     const { journals } = await asBob(200, 'GET', '/journals');
     assert.deepEqual(
       journals.map((one) => [one.id, one.title]),

@@ -427,6 +427,12 @@ async fn journals(api: &mut Checked, alice: &str, bob: &str) {
     api.ok(bob, "GET", ALL, &[], None).await;
     api.ok(bob, "GET", "/api/v1/journals/{id}/versions", &[&id], None)
         .await;
+    for (method, path) in [
+        ("GET", "/api/v1/journals/{id}/versions/{version}"),
+        ("POST", "/api/v1/journals/{id}/restore/{version}"),
+    ] {
+        api.ok(bob, method, path, &[&id, "1"], None).await;
+    }
     api.ok(alice, "DELETE", SHARED, &[&id, "bob"], None).await;
     api.ok(alice, "DELETE", ONE, &[&id], None).await;
 }

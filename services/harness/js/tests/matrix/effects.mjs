@@ -121,6 +121,13 @@ export function written(before, after) {
   assert.match(after.written.content, /written in a cell/);
 }
 
+/** The first text is there again. */
+export function restored(before, after, at) {
+  only(before, after, 'conversation', 'events', 'written');
+  oneMore(before, after, 'journal:updated');
+  assert.equal(after.written.content, at.secret);
+}
+
 /** Nothing changed, and the answer shows what is for insiders only. */
 export function shown(before, after, at, answer) {
   nothing(before, after);

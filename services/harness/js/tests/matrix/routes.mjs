@@ -164,6 +164,13 @@ row(`PATCH ${J}`, 'text', '....nyy', over(journal(''), { content: 'written in a 
 row(`PATCH ${J}`, 'title', '....nyy', over(journal(''), { title: 'Other' }), effects.changed({ title: 'Other' }));
 row(`DELETE ${J}`, '', '....nny', over(journal('')), effects.gone);
 row(`GET ${J}/versions`, '', '....yyy', over(journal('/versions')), effects.shown);
+row(`GET ${J}/versions/{version}`, '', '....yyy', over(journal('/versions/1')), effects.shown);
+const rewritten = async (where) => {
+  if (where.kind !== 'journal') return;
+  const { status, text } = await rest(token(where.host), 'PATCH', `/journals/${where.id}`, { content: 'rewritten' });
+  assert.equal(status, 200, text);
+};
+row(`POST ${J}/restore/{version}`, '', '....nyy', over(journal('/restore/1')), effects.restored, { before: rewritten });
 for (const [permission, cells] of [
   ['viewer', '....nyy'],
   ['editor', '....nny'],
