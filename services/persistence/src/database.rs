@@ -103,6 +103,9 @@ fn options(settings: &DatabaseSettings) -> Result<PgConnectOptions, sqlx::Error>
             // Where a small table can only be read whole, the planner now counts an enormous cost, and would
             // compile each such statement anew for longer than it runs.
             ("jit", "off"),
+            // For the same reason it would share short queries out to other processes, which takes longer than they run
+            // and takes the cores from all others.
+            ("max_parallel_workers_per_gather", "0"),
             // A stopped replica must not keep its partitions' rows locked beyond the lease.
             ("idle_in_transaction_session_timeout", "2s"),
             // The server's side of a vanished replica: its locks end with its connection.
