@@ -2,8 +2,8 @@
 //! texts may show of it.
 //!
 //! One lock holds both, so that a version is added, and found out to whom it is emitted, in one step. Under it texts are
-//! compared: every call that does so is for a blocking pool ([`blocking`]), never for the runtime. Must not know rooms,
-//! sockets or the bus.
+//! compared: whatever takes it is for a blocking pool ([`blocking`]), never for the runtime. Must not know rooms, sockets
+//! or the bus.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,18 @@ use crate::socket::session::SessionId;
 /// How long a version that is known to be stored may take to come.
 const COMES_WITHIN: Duration = Duration::from_secs(5);
 
+/// Bytes of one client's changes that may wait to be stored, and of a text beside them: together they travel in one command.
+const MAX_UNSTORED: usize = 448 * 1024;
+
 /// A journal that sessions here follow or edit.
 #[derive(Debug)]
 pub struct OpenJournal {
     state: Mutex<State>,
     newest: watch::Sender<u64>,
+    /// The clients of the state; for those who must not wait for it.
+    known: Mutex<HashSet<SessionId>>,
+    /// Those whose changes are being published again.
+    repaired: Mutex<HashSet<SessionId>>,
 }
 
 #[derive(Debug)]
@@ -29,13 +36,12 @@ struct State {
     versions: Versions,
     /// Those that follow it, and those that edit it by whole texts.
     clients: HashMap<SessionId, Client>,
-    /// Those whose changes are being published again.
-    repaired: HashSet<SessionId>,
 }
 
 #[derive(Debug)]
 struct Client {
     texts: WholeTextSession,
+    has_joined: bool,
     edited_at: Option<Instant>,
     /// Whether a version was kept from it that it may not show.
     is_behind: bool,
@@ -55,8 +61,8 @@ pub struct Pushed {
 pub struct Paused {
     /// They are emitted the newest version.
     pub clients: Vec<SessionId>,
-    /// What that is.
-    pub newest: Current,
+    /// What that is, where there are any.
+    pub newest: Option<Current>,
     /// Whether others still write.
     pub leaves_behind: bool,
 }
@@ -88,16 +94,26 @@ pub struct Edit {
     pub show: Option<Current>,
 }
 
+/// Why a whole text is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unedited {
+    /// The document does not take it.
+    #[error(transparent)]
+    Document(#[from] Error),
+    /// The client's earlier changes wait to be stored.
+    #[error("earlier changes of this journal are not stored yet")]
+    TooMuchUnstored,
+}
+
 /// Runs what may take long beside the runtime.
 ///
 /// # Errors
 /// Those of `work`; [`Error::Broken`] if it panics.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(Error::Broken))
+pub async fn blocking<T: Send + 'static, E: From<Error> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Error::Broken.into()))
 }
 
 impl OpenJournal {
@@ -110,9 +126,10 @@ impl OpenJournal {
             state: Mutex::new(State {
                 versions: Versions::new(version, checkpoint)?,
                 clients: HashMap::new(),
-                repaired: HashSet::new(),
             }),
             newest: watch::Sender::new(version),
+            known: Mutex::default(),
+            repaired: Mutex::default(),
         })
     }
 
@@ -125,9 +142,13 @@ impl OpenJournal {
         let State {
             versions, clients, ..
         } = &mut *state;
-        versions.push(version, update)?;
         let mut pushed = Pushed::default();
-        for (id, client) in clients {
+        if version <= versions.newest() {
+            return Ok(pushed);
+        }
+        versions.push(version, update)?;
+        // Others are emitted nothing.
+        for (id, client) in clients.iter_mut().filter(|(_, client)| client.has_joined) {
             if client.texts.emits(version, versions) {
                 client.is_behind = false;
             } else {
@@ -156,9 +177,10 @@ impl OpenJournal {
             client.texts.shows_newest(versions);
             paused.push(*id);
         }
+        let newest = (!paused.is_empty()).then(|| state.current());
         Paused {
             clients: paused,
-            newest: state.current(),
+            newest,
             leaves_behind,
         }
     }
@@ -170,8 +192,12 @@ impl OpenJournal {
     pub fn reset(&self, version: u64, checkpoint: &[u8]) -> Result<Current, Error> {
         let mut state = self.lock();
         state.versions = Versions::new(version, checkpoint)?;
-        for client in state.clients.values_mut() {
-            *client = Client::new(WholeTextSession::resumed(version));
+        let State {
+            versions, clients, ..
+        } = &mut *state;
+        for client in clients.values_mut() {
+            client.texts = WholeTextSession::resumed(0);
+            client.texts.shows_newest(versions);
         }
         self.newest.send_replace(version);
         Ok(state.current())
@@ -187,51 +213,58 @@ impl OpenJournal {
         *self.newest.borrow()
     }
 
-    /// A client joins, and is shown what is returned. `shown`: the version that its page was shown last, where it returns
-    /// and may have edited the text of that.
-    pub fn join(&self, id: SessionId, shown: Option<u64>) -> Current {
+    /// A client joins, and is shown what is returned. `returns`: its page was here before, and may show any older text with
+    /// changes of its own.
+    pub fn join(&self, id: SessionId, returns: bool) -> Current {
         let mut state = self.lock();
         let State {
             versions, clients, ..
         } = &mut *state;
         let newest = versions.newest();
-        let returns = shown.is_some() || clients.contains_key(&id);
+        let is_unsure = returns || clients.contains_key(&id);
         let client = clients.entry(id).or_insert_with(|| {
-            let returns = |shown| WholeTextSession::resumed(known(versions, shown));
-            Client::new(shown.map_or_else(|| WholeTextSession::joined(newest), returns))
+            Client::new(match returns {
+                true => WholeTextSession::resumed(0),
+                false => WholeTextSession::joined(newest),
+            })
         });
-        if returns {
+        client.has_joined = true;
+        if is_unsure {
             client.texts.shows_newest(versions);
         }
+        lock(&self.known).insert(id);
         state.current()
     }
 
     /// A client is gone, or follows and edits no more.
     pub fn leave(&self, id: SessionId) {
+        lock(&self.known).remove(&id);
         self.lock().clients.remove(&id);
     }
 
     /// Whether anything is known of this client.
     pub fn knows(&self, id: SessionId) -> bool {
-        self.lock().clients.contains_key(&id)
+        lock(&self.known).contains(&id)
     }
 
-    /// Takes a whole text. `shown`: for a client of which nothing is known, the version that its page was shown last.
+    /// Takes a whole text. `returns`: see [`OpenJournal::join`], for a client of which nothing is known. Any other is taken
+    /// to edit the newest version.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn edit(&self, id: SessionId, text: &str, shown: Option<u64>) -> Result<Edit, Error> {
+    /// [`Unedited`].
+    pub fn edit(&self, id: SessionId, text: &str, returns: bool) -> Result<Edit, Unedited> {
         let mut state = self.lock();
         let State {
             versions, clients, ..
         } = &mut *state;
-        let newest = versions.newest();
-        let client = clients.entry(id).or_insert_with(|| {
-            Client::new(WholeTextSession::resumed(known(
-                versions,
-                shown.unwrap_or(newest),
-            )))
-        });
+        let common = if returns { 0 } else { versions.newest() };
+        let client = clients
+            .entry(id)
+            .or_insert_with(|| Client::new(WholeTextSession::resumed(common)));
+        if client.texts.unstored_bytes() + text.len() > MAX_UNSTORED {
+            return Err(Unedited::TooMuchUnstored);
+        }
+        lock(&self.known).insert(id);
         client.edited_at = Some(Instant::now());
         let writer = Writer::new(fastrand::u64(..));
         let edited = client.texts.edit(text, versions, writer, &mut { Budget::EDIT })?;
@@ -259,7 +292,7 @@ impl OpenJournal {
 
     /// Begins to publish again what this client edited; `None` where that is under way.
     pub fn repair(self: &Arc<Self>, id: SessionId) -> Option<Repair> {
-        let begins = self.lock().repaired.insert(id);
+        let begins = lock(&self.repaired).insert(id);
         begins.then(|| Repair {
             journal: Arc::clone(self),
             id,
@@ -280,25 +313,25 @@ impl OpenJournal {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Repair {
     fn drop(&mut self) {
-        self.journal.lock().repaired.remove(&self.id);
+        lock(&self.journal.repaired).remove(&self.id);
     }
-}
-
-/// This version, or none where it is not known what came after it.
-fn known(versions: &Versions, version: u64) -> u64 {
-    if versions.holds(version) { version } else { 0 }
 }
 
 impl Client {
     fn new(texts: WholeTextSession) -> Self {
         Self {
             texts,
+            has_joined: false,
             edited_at: None,
             is_behind: false,
         }

@@ -10,7 +10,7 @@ mod room;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parlance_bus::Bus;
 use parlance_proto::ConversationId;
@@ -26,6 +26,7 @@ use crate::presence::{Happened, News};
 use crate::served::Served;
 use crate::socket::session::{Session, SessionId};
 pub use members::Members;
+use room::Replayed;
 
 /// How long before the user was last seen a receipt may have changed without being told: to hear of one twice
 /// does no harm.
@@ -116,8 +117,8 @@ enum Request {
     Leave(SessionId),
     /// The session is gone.
     Detach(SessionId),
-    /// The session was told what it had missed while it was held like this; when the last of it began to be.
-    CaughtUp(SessionId, u64, Option<Instant>),
+    /// A replay to the session has ended.
+    CaughtUp(SessionId, Replayed),
     /// What lists show was looked up anew.
     Listed(Box<ListState>),
     /// The database is at least this far.
@@ -226,15 +227,9 @@ impl Rooms {
         self.send(conversation, Request::Detach(session));
     }
 
-    /// The session was told what it had missed.
-    fn caught_up(
-        &self,
-        conversation: ConversationId,
-        session: SessionId,
-        hold: u64,
-        told_at: Option<Instant>,
-    ) {
-        self.send(conversation, Request::CaughtUp(session, hold, told_at));
+    /// A replay to the session has ended.
+    fn caught_up(&self, conversation: ConversationId, session: SessionId, replayed: Replayed) {
+        self.send(conversation, Request::CaughtUp(session, replayed));
     }
 
     /// What lists show of a conversation was looked up anew.

@@ -3,7 +3,7 @@
 //!
 //! Reports are coalesced by page and conversation and paced by how long each takes: however much is emitted, they cost
 //! a fixed share of one connection. Only what pages got that are gone is not held up: they may be on their way back. What
-//! cannot be reported yet waits; it grows with the conversations followed here, not with what happens in them.
+//! cannot be reported yet waits; it grows with the sessions here and the conversations that each follows, not with what happens in them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

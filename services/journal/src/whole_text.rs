@@ -236,6 +236,12 @@ impl WholeTextSession {
         }
     }
 
+    /// The bytes of those edits.
+    pub fn unstored_bytes(&self) -> usize {
+        let unstored = self.edits.iter().filter(|edit| edit.stored_in.is_none());
+        unstored.map(|edit| edit.update.len()).sum()
+    }
+
     /// The edits that no version holds yet will never be stored: the journal's limits or the user's permission
     /// forbid them. The client still shows them.
     pub fn refused(&mut self) {

@@ -10,8 +10,8 @@ pub const MAX_TEXT_BYTES: usize = 384 * 1024;
 pub const MAX_UPDATE_BYTES: usize = 448 * 1024;
 /// Longest document in bytes, with all that was ever deleted.
 pub const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
-/// Most work that merging one update may take, in the units of [`Document::price`]: some tens of milliseconds.
-pub const MAX_WORK: u64 = 8_000_000;
+/// Most work that merging one update may take, in the units of [`Document::price`]: at worst some tenths of a second.
+pub const MAX_WORK: u64 = 2_000_000;
 
 /// A document after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -72,7 +72,7 @@ pub struct StatusJson<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style<'a> {
     /// Under `/api`: participants are ids, the objects stand in `members`; `lastMessage` is an object. A direct
-    /// conversation has the name of the other one for its title, because ids name nobody.
+    /// conversation without a title has the name of the other one, because ids name nobody.
     Older {
         /// The user who reads it.
         viewer: &'a str,
@@ -223,7 +223,9 @@ pub fn conversation<'a>(conversation: &'a Conversation, style: Style<'_>) -> Con
     };
     let objects = || native::participants(&conversation.participants);
     let title = match style {
-        Style::Older { viewer } if conversation.kind() == ConversationKind::Direct => {
+        Style::Older { viewer }
+            if conversation.title.is_empty() && conversation.kind() == ConversationKind::Direct =>
+        {
             let mut others = conversation
                 .participants
                 .iter()

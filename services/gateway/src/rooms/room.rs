@@ -32,6 +32,7 @@ use crate::journal::OpenJournal;
 use crate::socket::session::Session;
 use audience::{Audience, Progressed, Stretch};
 use lists::Lists;
+pub(super) use replay::Replayed;
 use typing::Typists;
 
 /// Pause before a question that failed is asked again.
@@ -207,9 +208,9 @@ impl Room {
                     self.rooms.served.left(self.conversation, user, page, reached);
                 }
             }
-            Request::CaughtUp(id, hold, told_at) => {
+            Request::CaughtUp(id, replayed) => {
                 self.report_soon(Duration::ZERO);
-                if let Some(stretch) = self.audience.release(id, hold, told_at, self.head_seq) {
+                if let Some(stretch) = self.audience.release(id, replayed, self.head_seq) {
                     self.start_replay(stretch);
                 }
             }
@@ -294,14 +295,12 @@ impl Room {
     /// Reports what users were served: at once after a pause, else so much after the report before; the more sessions,
     /// the more rarely. `earliest` is how long it takes at least.
     fn report_soon(&mut self, earliest: Duration) {
-        if self.report_at.is_some() {
-            return;
-        }
         let many = u32::try_from(self.audience.len() / SERVED_AT_ONCE).unwrap_or(u32::MAX);
         let interval = SERVED.saturating_mul(many.saturating_add(1));
         let soonest = Instant::now() + earliest;
         let next = self.reported_at.map_or(soonest, |at| at + interval);
-        self.report_at = Some(next.max(soonest));
+        let next = next.max(soonest);
+        self.report_at = Some(self.report_at.map_or(next, |at| at.min(next)));
     }
 
     fn report(&self, served: impl IntoIterator<Item = Progressed>) {
@@ -317,6 +316,8 @@ impl Room {
         self.report(served);
         if more {
             self.report_soon(SERVED_LATER);
+        } else if let Some(at) = self.audience.next_report() {
+            self.report_soon(at.saturating_duration_since(Instant::now().into_std()));
         }
     }
 

@@ -239,7 +239,7 @@ impl Serving {
             shared.rooms.detach(conversation, session.id);
         }
         for journal in journals.into_values() {
-            journal.leave(session.id);
+            journal::forget(journal, session.id);
         }
         tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
     }

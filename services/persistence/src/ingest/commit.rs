@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use parlance_bus::faults;
 use sqlx::{Acquire, PgConnection};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::timeout;
 
 use super::answer::{Answer, ReadBack};
 use super::apply::apply;
-use super::work::Work;
+use super::work::{Action, Work};
 use crate::database::Held;
 use crate::error::BatchError;
 use crate::store::{batch, writes};
@@ -62,7 +63,14 @@ async fn transaction(
         return Err(BatchError::LeaseLost(lost.into_iter().collect()));
     }
     let mut loaded = batch::load(&mut tx, check, works).await?;
-    let mut effects = apply(&mut loaded, works.iter().copied());
+    let mut effects = if works
+        .iter()
+        .any(|work| matches!(work.action, Action::EditJournal(_)))
+    {
+        beside_other_tasks(|| apply(&mut loaded, works.iter().copied()))
+    } else {
+        apply(&mut loaded, works.iter().copied())
+    };
     writes::write(&mut tx, &loaded, &effects).await?;
     let read_back = ReadBack::read(&mut tx, &loaded, works, &mut effects).await?;
     let outcomes = std::mem::take(&mut effects.outcomes);
@@ -75,4 +83,13 @@ async fn transaction(
     tx.commit().await?;
     faults::crash_at("after_commit");
     Ok(answers)
+}
+
+/// Computes for a while. The other tasks of this thread, such as the renewal of leases, go on in another one.
+fn beside_other_tasks<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        // Of tests: there is no other thread.
+        _ => work(),
+    }
 }

@@ -104,15 +104,12 @@ pub(super) async fn page(
         Some(_) if page.next > 0 => newest,
         _ => newest.max(page.head_seq),
     };
-    let known = store::of(reads, conversation, viewer).await?;
-    let served = known.seq.and_then(|seq| u64::try_from(seq).ok());
-    let goes_on = query.after.is_none_or(|after| after <= served.unwrap_or(0));
-    if !goes_on
-        || known
-            .shown_lately
-            .is_some_and(|shown| u64::try_from(shown) == Ok(seq))
-    {
-        return Ok(());
+    if let Some(after) = query.after {
+        let served = store::of(reads, conversation, viewer).await?;
+        let served = served.and_then(|seq| u64::try_from(seq).ok());
+        if after > served.unwrap_or(0) {
+            return Ok(());
+        }
     }
     let position = Position {
         conversation,

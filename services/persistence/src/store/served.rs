@@ -50,7 +50,8 @@ pub async fn reach(connection: &mut PgConnection, positions: &[ClientPosition]) 
     sqlx::query(
         "INSERT INTO served AS s (conversation_id, user_id, seq, pages, history_at)
          SELECT conversation_id, user_id, max(seq),
-                coalesce(jsonb_object_agg(page, seq) FILTER (WHERE page <> ''), '{}'), max(joined_at)
+                coalesce(jsonb_object_agg(page, jsonb_build_array(seq, floor(extract(epoch FROM now()))))
+                         FILTER (WHERE page <> ''), '{}'), max(joined_at)
          FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick,
               unnest($1::uuid[], $2::text[], $3::int8[], $4::text[], $5::timestamptz[])
               AS new (conversation_id, user_id, seq, page, joined_at)
@@ -61,12 +62,14 @@ pub async fn reach(connection: &mut PgConnection, positions: &[ClientPosition]) 
                  WHEN excluded.history_at >= s.history_at
                       AND NOT s.pages ?& (SELECT coalesce(array_agg(page), '{}') FROM jsonb_object_keys(excluded.pages) AS page)
                  THEN NULL ELSE s.history_seq END,
-             pages = (SELECT coalesce(jsonb_object_agg(page, seq), '{}')
-                      FROM (SELECT page, max(seq::int8) AS seq
-                            FROM (SELECT * FROM jsonb_each_text(s.pages)
-                                  UNION ALL SELECT * FROM jsonb_each_text(excluded.pages)) AS each (page, seq)
-                            GROUP BY page ORDER BY 2 DESC LIMIT $6) AS latest)
-         WHERE s.seq IS NULL OR s.seq < excluded.seq OR NOT s.pages @> excluded.pages",
+             pages = (SELECT coalesce(jsonb_object_agg(page, jsonb_build_array(seq, at)), '{}')
+                      FROM (SELECT page, max((entry ->> 0)::int8) AS seq, max((entry ->> 1)::int8) AS at
+                            FROM (SELECT * FROM jsonb_each(s.pages)
+                                  UNION ALL SELECT * FROM jsonb_each(excluded.pages)) AS each (page, entry)
+                            GROUP BY page ORDER BY 3 DESC, 2 DESC LIMIT $6) AS latest)
+         WHERE s.seq IS NULL OR s.seq < excluded.seq
+            OR EXISTS (SELECT FROM jsonb_each(excluded.pages) AS new (page, entry)
+                       WHERE coalesce((s.pages -> new.page ->> 0)::int8, -1) < (new.entry ->> 0)::int8)",
     )
     .bind(conversations)
     .bind(users)
@@ -132,16 +135,7 @@ fn columns<'a>(positions: impl Iterator<Item = &'a Position> + Clone) -> (Vec<Uu
     )
 }
 
-/// Up to where a user was served, and shown by history a moment ago.
-#[derive(Debug, Default, Clone, Copy, sqlx::FromRow)]
-pub struct Known {
-    /// By anything.
-    pub seq: Option<i64>,
-    /// By history, and no client has joined since.
-    pub shown_lately: Option<i64>,
-}
-
-/// What is known of a user.
+/// Up to where a user was served.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the query fails.
@@ -149,16 +143,14 @@ pub async fn of(
     connection: &mut PgConnection,
     conversation: ConversationId,
     user: &str,
-) -> Result<Known, sqlx::Error> {
-    let known: Option<Known> = sqlx::query_as(
-        "SELECT seq, CASE WHEN history_at > now() - interval '20 seconds' THEN history_seq END AS shown_lately
-         FROM served WHERE conversation_id = $1 AND user_id = $2",
-    )
-    .bind(conversation.uuid())
-    .bind(user)
-    .fetch_optional(connection)
-    .await?;
-    Ok(known.unwrap_or_default())
+) -> Result<Option<i64>, sqlx::Error> {
+    let seq: Option<Option<i64>> =
+        sqlx::query_scalar("SELECT seq FROM served WHERE conversation_id = $1 AND user_id = $2")
+            .bind(conversation.uuid())
+            .bind(user)
+            .fetch_optional(connection)
+            .await?;
+    Ok(seq.flatten())
 }
 
 /// From where on a client that joins is to be served: the history that was read since it connected, or for one that
@@ -176,7 +168,7 @@ pub async fn of_client(
 ) -> Result<Option<v1::Served>, sqlx::Error> {
     let found: Option<(Option<i64>, bool)> = sqlx::query_as(
         "SELECT coalesce(greatest(own, shown), seq), own IS NOT NULL OR shown IS NOT NULL
-         FROM (SELECT seq, (pages ->> $3)::int8 AS own,
+         FROM (SELECT seq, (pages -> $3 ->> 0)::int8 AS own,
                       CASE WHEN history_at >= CASE WHEN pages ? $3 THEN $4 ELSE $5 END THEN history_seq END AS shown
                FROM served WHERE conversation_id = $1 AND user_id = $2) AS known",
     )
@@ -205,7 +197,7 @@ pub async fn of_page(
     max: i64,
 ) -> Result<Vec<Position>, sqlx::Error> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
-        "SELECT s.conversation_id, (s.pages ->> $2)::int8
+        "SELECT s.conversation_id, (s.pages -> $2 ->> 0)::int8
          FROM participants p JOIN served s USING (conversation_id, user_id)
          WHERE p.user_id = $1 AND p.left_seq IS NULL AND s.pages ? $2
          LIMIT $3",

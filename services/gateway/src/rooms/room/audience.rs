@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parlance_bus::faults;
 use parlance_proto::v1::Message;
 use parlance_proto::{ConversationId, UserId};
 
+use super::replay::Replayed;
 use crate::commands::now;
 use crate::dialect::Backlog;
 use crate::dialect::{Frame, Outbound, Place};
@@ -22,6 +23,9 @@ use crate::socket::session::{Received, Session, SessionId};
 const MAX_WAITING: usize = 1 << 20;
 /// Emissions remembered, to know what a polling client has got.
 const EMISSIONS: usize = 256;
+/// How long a session that joined nothing by hand must stay until it is reported though nothing was emitted to it: users
+/// with many conversations connect often, and come back seldom as the same page.
+const STAYS: Duration = Duration::from_secs(10);
 /// Messages remembered, so that a count made a moment ago can be brought up to date.
 const RECENT: usize = 64;
 
@@ -39,6 +43,8 @@ struct Listener {
     reported: Option<u64>,
     /// When it was attached like this.
     joined_at_ms: i64,
+    /// When that is reported, if nothing was emitted to it until then.
+    reports_at: Option<Instant>,
     /// When a replay to it ended.
     replayed_at: Option<Instant>,
     /// While it is told what it missed: what comes after that.
@@ -111,6 +117,7 @@ impl Audience {
             position: None,
             reported: None,
             joined_at_ms: 0,
+            reports_at: None,
             replayed_at: None,
             waiting: None,
         });
@@ -140,23 +147,28 @@ impl Audience {
 
     /// Tells the session what was kept back, and everything else from now on; unless there is more to replay, which
     /// is returned.
-    /// `told_at` is when the last of the replay began to be emitted.
-    pub(super) fn release(
-        &mut self,
-        id: SessionId,
-        hold: u64,
-        told_at: Option<Instant>,
-        head_seq: u64,
-    ) -> Option<Stretch> {
+    pub(super) fn release(&mut self, id: SessionId, replayed: Replayed, head_seq: u64) -> Option<Stretch> {
         let listener = self.sessions.get_mut(&id)?;
-        let waiting = listener.waiting.as_mut().filter(|waiting| waiting.hold == hold)?;
+        let waiting = listener
+            .waiting
+            .as_mut()
+            .filter(|waiting| waiting.hold == replayed.hold)?;
+        if let Some(cut_at) = replayed.cut_at {
+            // Its session is gone, and got no further.
+            listener.replayed_at = replayed.told_at;
+            listener.position = Some(cut_at);
+            listener.joined = false;
+            listener.waiting = None;
+            return None;
+        }
         let Some((missed, through)) = waiting.next.take() else {
             // Before it is emitted: a poll may be answered with it at once.
             listener.replayed_at = if waiting.frames.is_empty() {
-                told_at
+                replayed.told_at
             } else {
                 Some(Instant::now())
             };
+            listener.reports_at = None;
             listener.release();
             listener.emitted(head_seq);
             return None;
@@ -207,11 +219,23 @@ impl Audience {
     pub(super) fn served(&mut self) -> (Vec<Progressed>, bool) {
         let mut served = Vec::new();
         let mut more = false;
-        for listener in self.sessions.values_mut().filter(|listener| listener.is_ahead()) {
+        for listener in self.sessions.values_mut() {
+            if !listener.is_ahead() {
+                continue;
+            }
             served.extend(listener.served(&self.emissions));
             more |= listener.is_ahead() && !listener.session.is_cut();
         }
         (served, more)
+    }
+
+    /// When the next session is reported to which nothing was emitted.
+    pub(super) fn next_report(&self) -> Option<Instant> {
+        let silent = self
+            .sessions
+            .values()
+            .filter(|listener| listener.reported.is_none());
+        silent.filter_map(|listener| listener.reports_at).min()
     }
 
     /// How many sessions are attached.
@@ -274,9 +298,9 @@ impl Audience {
         }
     }
 
-    /// Emits a version of a journal to those of its followers that are told.
-    pub(super) fn tell_of_version(&mut self, outbound: Outbound<'_>, is_told: impl Fn(SessionId) -> bool) {
-        self.tell(outbound, |session, joined| joined && is_told(session.id));
+    /// Emits a version of a journal to those of its followers that receive it.
+    pub(super) fn emit_version(&mut self, outbound: Outbound<'_>, receives: impl Fn(SessionId) -> bool) {
+        self.tell(outbound, |session, joined| joined && receives(session.id));
     }
 
     /// Tells those who follow the conversation itself and have no word for what was told before.
@@ -431,6 +455,12 @@ impl Listener {
         }
         let ended = self.position.replace(head_seq);
         self.joined_at_ms = now().timestamp_millis();
+        let waits = match self.session.dialect().backlog() {
+            // By a person.
+            Backlog::AtJoin => Duration::ZERO,
+            _ => STAYS,
+        };
+        self.reports_at = Some(Instant::now() + waits);
         match (ended, missed) {
             (Some(ended), Some(missed)) => Some(Missed {
                 after: missed.after.max(ended),
@@ -449,6 +479,9 @@ impl Listener {
     /// Everything up to this seq was emitted, unless the connection broke before.
     fn emitted(&mut self, seq: u64) {
         if self.joined && !self.session.is_cut() {
+            if self.position.is_some_and(|position| position < seq) {
+                self.reports_at = None;
+            }
             self.position = Some(seq);
         }
     }
@@ -457,9 +490,10 @@ impl Listener {
     fn is_ahead(&self) -> bool {
         self.waiting.is_none()
             && self.session.is_understood()
-            && self
-                .position
-                .is_some_and(|position| self.reported.is_none_or(|reported| position > reported))
+            && self.position.is_some_and(|position| match self.reported {
+                Some(reported) => position > reported,
+                None => self.reports_at.is_none_or(|at| at <= Instant::now()),
+            })
     }
 
     /// What its client has got and is not reported.

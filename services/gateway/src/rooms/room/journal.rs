@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parlance_journal::Error;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{ConversationKind, ErrorCode, JournalEdited};
 
@@ -50,9 +51,9 @@ impl Room {
                 silent,
                 leaves_behind,
             }) => {
-                let is_told = |id| !silent.contains(&id);
+                let receives = |id| !silent.contains(&id);
                 self.audience
-                    .tell_of_version(Outbound::JournalEdited(edited), is_told);
+                    .emit_version(Outbound::JournalEdited(edited), receives);
                 if leaves_behind {
                     self.pauses_at.get_or_insert_with(|| Instant::now() + PAUSE);
                 }
@@ -72,17 +73,17 @@ impl Room {
         let Some(journal) = self.journal.clone() else {
             return;
         };
-        let Ok(paused) = blocking(move || Ok(journal.paused(PAUSE))).await else {
+        let Ok(paused) = blocking(move || Ok::<_, Error>(journal.paused(PAUSE))).await else {
             return;
         };
         if paused.leaves_behind {
             self.pauses_at = Some(Instant::now() + PAUSE);
         }
-        if !paused.clients.is_empty() {
-            let newest = self.present(paused.newest);
-            let is_told = |id| paused.clients.contains(&id);
+        if let Some(newest) = paused.newest {
+            let newest = self.present(newest);
+            let receives = |id| paused.clients.contains(&id);
             self.audience
-                .tell_of_version(Outbound::JournalEdited(&newest), is_told);
+                .emit_version(Outbound::JournalEdited(&newest), receives);
         }
     }
 

@@ -26,6 +26,17 @@ const PACE: usize = 64;
 /// Pause before looking again whether the session has read.
 const BREATH: Duration = Duration::from_millis(20);
 
+/// A replay has ended.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::rooms) struct Replayed {
+    /// What held the session back meanwhile.
+    pub hold: u64,
+    /// When the last of it began to be emitted.
+    pub told_at: Option<Instant>,
+    /// Where it was cut short, because its session is gone.
+    pub cut_at: Option<u64>,
+}
+
 /// One session's way to the present.
 pub(super) struct Replay {
     pub rooms: Rooms,
@@ -50,12 +61,14 @@ impl Replay {
         self.events().await;
         self.receipts().await;
         drop(turn);
-        self.rooms.caught_up(
-            self.place.id,
-            self.stretch.session.id,
-            self.stretch.hold,
-            self.told_at,
-        );
+        let is_cut = self.stretch.missed.after < self.stretch.through && !self.is_wanted();
+        let replayed = Replayed {
+            hold: self.stretch.hold,
+            told_at: self.told_at,
+            cut_at: is_cut.then_some(self.stretch.missed.after),
+        };
+        self.rooms
+            .caught_up(self.place.id, self.stretch.session.id, replayed);
     }
 
     async fn events(&mut self) {
@@ -99,6 +112,9 @@ impl Replay {
                         self.emit(outbound);
                         self.stretch.session.shown(event.at_ms);
                     }
+                }
+                if let Some(last) = events.last() {
+                    self.stretch.missed.after = last.seq;
                 }
                 self.breathe().await;
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parlance_journal::{EMPTY_UPDATE, Error};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationKind, EditJournal, JournalEdited, command, edit_journal,
+    Actor, Conversation, ConversationKind, EditJournal, ErrorCode, JournalEdited, command, edit_journal,
 };
 
 use super::Serving;
@@ -14,9 +14,9 @@ use crate::app::Shared;
 use crate::commands;
 use crate::dialect::{Answer, JournalChange, Outbound};
 use crate::error::ClientError;
-use crate::journal::{Current, OpenJournal, blocking};
+use crate::journal::{Current, OpenJournal, Unedited, blocking};
 use crate::rooms::Following;
-use crate::socket::session::Session;
+use crate::socket::session::{Session, SessionId};
 
 /// Times a change of which nobody knows whether it was stored is published again.
 const REPUBLISHED: u32 = 12;
@@ -38,17 +38,17 @@ impl Serving {
         let seen = self.seen_journal(id).await?;
         let shows = self.session.dialect().shows_joined_journals();
         // Who finds the text in the answer begins with that.
-        let shown = shown(&seen).filter(|_| shows);
-        let settled = match shown {
-            Some(_) if !self.journals.contains_key(&id) => self.settle(id).await,
-            _ => None,
+        let returns = shows && returns(&seen);
+        let settled = match returns && !self.journals.contains_key(&id) {
+            true => self.settle(id).await,
+            false => None,
         };
         let journal = self.follow_journal(id, true).await?;
         if let Some(version) = settled {
             journal.reached(version).await;
         }
         let (joining, session) = (Arc::clone(&journal), self.session.id);
-        let current = blocking(move || Ok(joining.join(session, shown))).await;
+        let current = blocking(move || Ok::<_, Error>(joining.join(session, returns))).await;
         let current = current.map_err(|error| unusable(id, error))?;
         if shows {
             show(&self.shared, &self.session, id, &journal, current.clone()).await;
@@ -66,7 +66,7 @@ impl Serving {
     pub(super) fn leave_journal(&mut self, id: ConversationId) {
         self.shared.rooms.leave(id, self.session.id);
         if let Some(journal) = self.journals.remove(&id) {
-            journal.leave(self.session.id);
+            forget(journal, self.session.id);
         }
     }
 
@@ -107,26 +107,25 @@ impl Serving {
             .filter(|journal| journal.knows(self.session.id));
         // Once removed, a session is attached no more, and what it was shown may be of another room.
         let known = known.filter(|_| self.session.is_attached(id)).cloned();
-        let (journal, shown) = match known {
-            Some(journal) => (journal, None),
+        let (journal, returns) = match known {
+            Some(journal) => (journal, false),
             None => {
-                let seen = self.seen_journal(id).await?;
-                let shown = shown(&seen);
-                let settled = match shown {
-                    Some(_) => self.settle(id).await,
-                    None => None,
+                let returns = returns(&self.seen_journal(id).await?);
+                let settled = match returns {
+                    true => self.settle(id).await,
+                    false => None,
                 };
                 let journal = self.follow_journal(id, false).await?;
                 if let Some(version) = settled {
                     journal.reached(version).await;
                 }
                 self.journals.insert(id, Arc::clone(&journal));
-                (journal, shown)
+                (journal, returns)
             }
         };
         let (editing, session) = (Arc::clone(&journal), self.session.id);
-        let edit = blocking(move || editing.edit(session, &content, shown)).await;
-        let edit = edit.map_err(|error| unusable(id, error))?;
+        let edit = blocking(move || editing.edit(session, &content, returns)).await;
+        let edit = edit.map_err(|error| unedited(id, error))?;
         if let Some(current) = edit.show {
             show(&self.shared, &self.session, id, &journal, current).await;
         }
@@ -199,10 +198,14 @@ impl WholeTextChange {
             return false;
         };
         let mut is_refused = false;
+        let mut unstored = self.unstored().await;
         for _ in 0..REPUBLISHED {
             tokio::time::sleep(REPUBLISH_PAUSE).await;
-            let (journal, session) = (Arc::clone(&self.journal), self.session.id);
-            let Ok(Some(update)) = blocking(move || Ok(journal.unstored(session))).await else {
+            // Of a client that is gone meanwhile what it had then.
+            if self.journal.knows(self.session.id) {
+                unstored = self.unstored().await;
+            }
+            let Some(update) = unstored.clone() else {
                 break;
             };
             let commands = &self.shared.commands;
@@ -218,9 +221,15 @@ impl WholeTextChange {
         is_refused
     }
 
+    async fn unstored(&self) -> Option<Vec<u8>> {
+        let (journal, session) = (Arc::clone(&self.journal), self.session.id);
+        let unstored = blocking(move || Ok::<_, Error>(journal.unstored(session))).await;
+        unstored.ok().flatten()
+    }
+
     async fn refuse(self) {
         let (journal, session) = (Arc::clone(&self.journal), self.session.id);
-        if let Ok(Some(current)) = blocking(move || Ok(journal.refuse(session))).await {
+        if let Ok(Some(current)) = blocking(move || Ok::<_, Error>(journal.refuse(session))).await {
             show(&self.shared, &self.session, self.id, &self.journal, current).await;
         }
     }
@@ -233,12 +242,9 @@ fn edit(update: Vec<u8>) -> command::Body {
     })
 }
 
-/// The version that the client's page was shown last.
-fn shown(seen: &Conversation) -> Option<u64> {
-    seen.served
-        .as_ref()
-        .filter(|served| served.exact)
-        .map(|served| served.seq)
+/// Whether the client's page was here before. What was emitted to it then it may not have got.
+fn returns(seen: &Conversation) -> bool {
+    seen.served.is_some_and(|served| served.exact)
 }
 
 /// Shows the present version to a client that no other event brings it to. The last that it is shown must be the newest,
@@ -256,11 +262,11 @@ async fn show(
         let number = shared.rooms.place(id).map_or(0, |place| place.number);
         let at_ms = commands::now().timestamp_millis();
         session.tell(Outbound::JournalEdited(&told(id, number, current, at_ms)));
-        if journal.version() == version {
+        if journal.version() <= version || session.closed.is_cancelled() {
             return;
         }
         let journal = Arc::clone(journal);
-        match blocking(move || Ok(journal.current())).await {
+        match blocking(move || Ok::<_, Error>(journal.current())).await {
             Ok(newer) => current = newer,
             Err(_) => return,
         }
@@ -280,10 +286,20 @@ fn told(id: ConversationId, number: i64, current: Current, at_ms: i64) -> Journa
     }
 }
 
-fn unusable(id: ConversationId, error: Error) -> ClientError {
-    if error == Error::NotStorable {
-        return ClientError::invalid(error.to_string());
+/// What is known of the client is dropped, once nothing of the journal is compared.
+pub(super) fn forget(journal: Arc<OpenJournal>, session: SessionId) {
+    tokio::task::spawn_blocking(move || journal.leave(session));
+}
+
+fn unedited(id: ConversationId, error: Unedited) -> ClientError {
+    match error {
+        Unedited::Document(Error::NotStorable) => ClientError::invalid(error.to_string()),
+        Unedited::TooMuchUnstored => ClientError::new(ErrorCode::Unavailable, error.to_string()),
+        Unedited::Document(error) => unusable(id, error),
     }
+}
+
+fn unusable(id: ConversationId, error: Error) -> ClientError {
     tracing::error!(conversation = %id, %error, "the state of a journal cannot be read; are versions mixed?");
     ClientError::internal()
 }

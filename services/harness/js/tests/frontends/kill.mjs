@@ -42,9 +42,18 @@ test('a killed gateway costs no front end a bubble, and doubles none', async () 
     await Promise.all(scenes.map(({ a, b }) => says(a, `before ${round}`, b)));
     // For a moment only the gateway itself knows what was drawn.
     await Promise.all(scenes.flatMap(({ alice, bob }) => [alice, bob].map(({ network }) => network.quiet(500))));
+    const typists = scenes.filter(({ a }) => 'typing' in a);
+    for (const { a } of typists) a.typing(true);
+    await eventually('all see it', () => typists.every(({ b }) => b.state.typing.length === 1));
+    const isCut = new Set();
+    for (const { b } of typists) b.socket.once('disconnect', () => isCut.add(b));
     await direct(`kill ${gateway}`);
     await Promise.all(scenes.map(({ alice, a }) => insists(alice, a, `meanwhile ${round}`, dead)));
     await direct(`start ${gateway}`);
+    // Nobody is left to say that they stopped. Pages that were cut off themselves know that they know nothing.
+    const isQuiet = ({ b }) => isCut.has(b) || b.state.typing.length === 0;
+    await eventually('nobody types any more', () => typists.every(isQuiet), 20_000);
+    for (const { b } of typists) b.set({ typing: [] });
     for (const [index, { a, b }] of scenes.entries()) {
       await eventually(`${names[index]}: back`, () => a.socket.connected && b.socket.connected, 30_000);
       await shows(b, texts(a), `${names[index]} after the kill of ${gateway}`);

@@ -126,12 +126,11 @@ pub(super) fn commit(scene: &mut Scene<'_>, edited: Edited) -> Outcome {
 fn unchanged(scene: &Scene<'_>) -> Result<v1::JournalEdited, v1::Error> {
     let ConversationState {
         number,
-        head_seq,
         updated_at_ms,
         journal,
         ..
     } = &*scene.conversation;
-    let Some(JournalState { state, .. }) = journal else {
+    let Some(JournalState { state, version, .. }) = journal else {
         return Err(v1::Error::with(
             ErrorCode::Internal,
             "the journal has no document",
@@ -140,7 +139,7 @@ fn unchanged(scene: &Scene<'_>) -> Result<v1::JournalEdited, v1::Error> {
     Ok(v1::JournalEdited {
         journal_id: scene.id().to_string(),
         journal_number: *number,
-        version: *head_seq,
+        version: *version,
         content: journal::content_of(state).map_err(refused)?,
         update: Vec::new(),
         actor_id: scene.actor().to_string(),
