@@ -11,6 +11,7 @@ pub mod identity;
 pub mod launch;
 pub mod lock;
 pub mod nats;
+pub mod packages;
 pub mod ports;
 pub mod postgres;
 pub mod probe;

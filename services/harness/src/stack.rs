@@ -4,7 +4,7 @@
 //! with a development stack except downloaded servers.
 
 mod builder;
-mod folder;
+pub(crate) mod folder;
 
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use futures::future::try_join_all;
 use crate::devstack::TlsFiles;
 use crate::devstack::account::Account;
 use crate::devstack::accounts::{Accounts, Role};
-use crate::devstack::balancer::{Balancer, Haproxy, Target};
+use crate::devstack::balancer::{Balancer, Target};
 use crate::devstack::launch::Lifetime;
 use crate::devstack::nats::{Cluster, Nats};
+use crate::devstack::packages::Packaged;
 use crate::devstack::ports;
 use crate::devstack::postgres::Postgres;
 use crate::devstack::process::Process;
@@ -120,7 +121,7 @@ impl Stack {
     /// # Errors
     /// There is no balancer program, or none of the targets answers.
     pub async fn balance(&self, targets: Vec<Target>) -> anyhow::Result<Process> {
-        let program = Haproxy::find()?;
+        let program = Packaged::haproxy()?;
         with_fresh_ports(|| {
             let balancer = Balancer {
                 program: program.clone(),
@@ -361,7 +362,7 @@ impl Drop for Stack {
     }
 }
 
-async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Process> {
+pub(crate) async fn start_postgres(builder: &StackBuilder, folder: &Folder) -> anyhow::Result<Process> {
     let account = Account::detect()?;
     let server = Postgres {
         programs: if builder.tls.is_some() {
@@ -471,7 +472,7 @@ async fn start_nats_server(
 
 /// Starts what `make` describes; another program may take a port between choosing and binding it, so
 /// a few attempts are made.
-async fn with_fresh_ports(make: impl Fn() -> anyhow::Result<Process>) -> anyhow::Result<Process> {
+pub(crate) async fn with_fresh_ports(make: impl Fn() -> anyhow::Result<Process>) -> anyhow::Result<Process> {
     for _ in 1..ATTEMPTS {
         let process = make()?;
         match process.start().await {

@@ -1,26 +1,16 @@
 //! A load balancer of a local stack: HAProxy, round robin over the gateways, without stickiness.
 //!
-//! Uses the one on `PATH`, else the package of this Debian or Ubuntu, unpacked into the cache and not
-//! installed. Must not know what a session is: that is what it is there to test.
+//! Must not know what a session is: that is what it is there to test.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::account::Account;
 use super::launch::{Launch, Lifetime};
-use super::lock::Lock;
+use super::packages::Packaged;
 use super::probe::Probe;
-use crate::environment;
-
-/// The executable and where the libraries of its package are.
-#[derive(Clone, Debug)]
-pub struct Haproxy {
-    program: PathBuf,
-    libraries: Option<PathBuf>,
-}
 
 /// One replica behind the balancer.
 #[derive(Clone, Debug)]
@@ -35,7 +25,7 @@ pub struct Target {
 #[derive(Clone, Debug)]
 pub struct Balancer {
     /// The executable.
-    pub program: Haproxy,
+    pub program: Packaged,
     /// Holds the configuration file.
     pub folder: PathBuf,
     /// Port on 127.0.0.1.
@@ -46,100 +36,6 @@ pub struct Balancer {
     pub targets: Vec<Target>,
     /// Log file.
     pub log: PathBuf,
-}
-
-impl Haproxy {
-    /// The machine's, else the one of the machine's package sources. Safe to call from several
-    /// processes at once.
-    ///
-    /// # Errors
-    /// There is none, and the system has no `apt-get` or that finds none.
-    pub fn find() -> anyhow::Result<Self> {
-        if let Some(program) = environment::program("haproxy") {
-            return Ok(Self {
-                program,
-                libraries: None,
-            });
-        }
-        let cache = super::cache_folder(Account::detect()?);
-        let folder = cache.join("haproxy");
-        if !folder.is_dir() {
-            let _lock = Lock::acquire(&cache.join("haproxy.lock"), || {})?;
-            if !folder.is_dir() {
-                let unfinished = cache.join("haproxy.unfinished");
-                if unfinished.exists() {
-                    fs::remove_dir_all(&unfinished).context("cannot clear the server cache")?;
-                }
-                unpack(&unfinished)?;
-                fs::rename(&unfinished, &folder).context("cannot fill the server cache")?;
-            }
-        }
-        let libraries = fs::read_dir(folder.join("usr/lib"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        Ok(Self {
-            program: folder.join("usr/sbin/haproxy"),
-            // One folder per architecture, of which there is one.
-            libraries: libraries
-                .map(|entry| entry.path())
-                .find(|path| path.to_string_lossy().ends_with("-linux-gnu")),
-        })
-    }
-}
-
-/// Downloads the package with what of its dependencies is not installed, and unpacks all of it.
-fn unpack(folder: &Path) -> anyhow::Result<()> {
-    const REMEDY: &str = "install haproxy (Debian: `apt install haproxy`; macOS: `brew install haproxy`)";
-    let packages = folder.join("packages");
-    fs::create_dir_all(packages.join("partial")).context("cannot write the server cache")?;
-    if environment::program("apt-get").is_none() {
-        bail!("no load balancer: {REMEDY}");
-    }
-    let download = || {
-        let mut apt = Command::new("apt-get");
-        apt.args([
-            "install",
-            "--download-only",
-            "--yes",
-            "--no-install-recommends",
-            "--quiet",
-            "-o",
-            "Debug::NoLocking=1",
-            "-o",
-        ])
-        .arg(format!("Dir::Cache::archives={}", packages.display()))
-        .arg("haproxy");
-        finish(apt)
-    };
-    if download().is_err() {
-        // A fresh image has no lists of packages, and only root may fetch them.
-        let mut update = Command::new("apt-get");
-        update.args(["update", "--quiet"]);
-        finish(update)
-            .and_then(|()| download())
-            .with_context(|| format!("cannot download the load balancer: {REMEDY}"))?;
-    }
-    for package in fs::read_dir(&packages)?.flatten() {
-        if package.path().extension().is_some_and(|suffix| suffix == "deb") {
-            let mut dpkg = Command::new("dpkg-deb");
-            dpkg.arg("--extract").arg(package.path()).arg(folder);
-            finish(dpkg).context("cannot unpack the load balancer")?;
-        }
-    }
-    Ok(fs::remove_dir_all(packages)?)
-}
-
-fn finish(mut command: Command) -> anyhow::Result<()> {
-    let output = command.stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    bail!(
-        "{}",
-        text.trim().lines().last().unwrap_or("no message").to_owned()
-    )
 }
 
 impl Balancer {
@@ -156,14 +52,11 @@ impl Balancer {
     /// How it is started.
     #[must_use]
     pub fn launch(&self, lifetime: Lifetime) -> Launch {
-        let libraries = self.program.libraries.iter();
         Launch {
             name: "balancer".into(),
             program: self.program.program.clone(),
             arguments: vec!["-db".into(), "-f".into(), self.file().display().to_string()],
-            environment: libraries
-                .map(|folder| ("LD_LIBRARY_PATH".into(), folder.display().to_string()))
-                .collect(),
+            environment: self.program.environment(),
             stdout: None,
             log: self.log.clone(),
             lifetime,
