@@ -9,8 +9,11 @@ JS := services/harness/js
 PACKAGES := $(JS)/node_modules/.package-lock.json
 CONTRACT := services/gateway/contract/lint
 LINTER := $(CONTRACT)/node_modules/.package-lock.json
+PEER := services/harness/peers/node
+PEER_PACKAGES := $(PEER)/node_modules/.package-lock.json
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help up down status demo token doctor test test-faults faulty check fmt fmt-check lint doc generate check-generated \
+.PHONY: help up down status demo token doctor test test-faults faulty bench check fmt fmt-check lint doc generate check-generated \
   lint-contract lint-deploy deny build
 
 help: ## List the targets
@@ -52,6 +55,14 @@ test-faults: $(PACKAGES) faulty ## Run the whole fault suite and print its table
 	  --test-threads=2 \
 	  $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,--skip f14_) faults:: mutants:: kills:: journals:: || code=1; \
 	services/harness/fault-table $(FAULTY)/table || code=1; exit $$code
+
+# The services are built by themselves: no feature that only the harness needs is measured.
+bench: $(PEER_PACKAGES) ## Measure beside the stock stack: ONLY=connect,join QUICK=1 ROUNDS=3 SYSTEM=both
+	@( while sleep 20; do echo "still building for release"; done ) & ticker=$$!; \
+	cargo build --release -p parlance-gateway -p parlance-persistence --bins \
+	  && cargo build --release -p parlance-harness --bin parlance-load; code=$$?; \
+	kill $$ticker; exit $$code
+	@JSON="$(or $(JSON),$(RELEASE)/bench.json)" $(RELEASE)/parlance-load
 
 # The services once more, with the failpoints that the fault suite needs; other crates are built once.
 faulty:
@@ -101,6 +112,10 @@ $(DEV):
 
 $(PACKAGES): $(JS)/package.json $(JS)/package-lock.json
 	@cd $(JS) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(PEER_PACKAGES): $(PEER)/package.json $(PEER)/package-lock.json
+	@cd $(PEER) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(LINTER): $(CONTRACT)/package.json $(CONTRACT)/package-lock.json

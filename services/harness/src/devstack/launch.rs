@@ -113,12 +113,18 @@ impl Launch {
     }
 }
 
+type Order = (Command, mpsc::Sender<io::Result<Child>>);
+
+/// Makes the thread that starts processes, which stays on the cores that the caller may use now; and so do they.
+pub fn prepare() {
+    spawner();
+}
+
 /// Linux ends a child at the death of the *thread* that started it, so that thread has to last as
 /// long as the process. Pool threads do not.
-fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
-    type Order = (Command, mpsc::Sender<io::Result<Child>>);
+fn spawner() -> &'static mpsc::Sender<Order> {
     static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
+    SPAWNER.get_or_init(|| {
         let (orders, inbox) = mpsc::channel::<Order>();
         std::thread::spawn(move || {
             for (mut command, answer) in inbox {
@@ -127,10 +133,13 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
             }
         });
         orders
-    });
+    })
+}
+
+fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
     let (answer, outcome) = mpsc::channel();
     let gone = |_| io::Error::other("the thread that starts processes has ended");
-    spawner
+    spawner()
         .send((command, answer))
         .map_err(|_| gone(mpsc::RecvError))?;
     outcome.recv().map_err(gone)?

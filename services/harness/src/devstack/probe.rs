@@ -27,6 +27,11 @@ pub enum Probe {
         /// `nats://host:port`
         url: String,
     },
+    /// Accepts connections at this address.
+    Port {
+        /// `host:port`
+        address: String,
+    },
     /// Says on standard output that it serves, and answers `/readyz` with 200.
     Service {
         /// Base URL of the internal listener.
@@ -53,6 +58,7 @@ impl Probe {
             match self {
                 Self::Postgres { url } => answers_query(url).await,
                 Self::Nats { url } => greets(url).await,
+                Self::Port { address } => TcpStream::connect(address).await.map(drop).map_err(Into::into),
                 Self::Service { internal_url, stdout } => {
                     if let Some(stdout) = stdout {
                         announced(stdout, internal_url)?;
