@@ -67,9 +67,8 @@ impl Served {
         self.changed.notify_one();
     }
 
-    /// A page of the user that got this far is gone.
-    pub fn left(&self, conversation: ConversationId, user: UserId, page: Page, reached: Reached) {
-        self.reached(conversation, user, page, reached);
+    /// A page is gone: what is known of it is not held up any longer.
+    pub fn left(&self) {
         self.left.notify_one();
     }
 

@@ -204,9 +204,9 @@ impl Room {
                 self.report(served);
             }
             Request::Detach(id) => {
-                if let Some(Progressed { user, page, reached }) = self.audience.detach(id) {
-                    self.rooms.served.left(self.conversation, user, page, reached);
-                }
+                let served = self.audience.detach(id);
+                self.report(served);
+                self.rooms.served.left();
             }
             Request::CaughtUp(id, replayed) => {
                 self.report_soon(Duration::ZERO);
@@ -311,8 +311,10 @@ impl Room {
 
     fn report_served(&mut self) {
         self.report_at = None;
-        self.reported_at = Some(Instant::now());
         let (served, more) = self.audience.served();
+        if !served.is_empty() {
+            self.reported_at = Some(Instant::now());
+        }
         self.report(served);
         if more {
             self.report_soon(SERVED_LATER);

@@ -229,13 +229,16 @@ impl Audience {
         (served, more)
     }
 
-    /// When the next session is reported to which nothing was emitted.
+    /// When the next session is reported to which nothing was emitted; one that could be already waits for something else.
     pub(super) fn next_report(&self) -> Option<Instant> {
+        let now = Instant::now();
         let silent = self
             .sessions
             .values()
             .filter(|listener| listener.reported.is_none());
-        silent.filter_map(|listener| listener.reports_at).min()
+        silent
+            .filter_map(|listener| listener.reports_at.filter(|at| *at > now))
+            .min()
     }
 
     /// How many sessions are attached.

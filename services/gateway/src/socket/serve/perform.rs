@@ -159,12 +159,13 @@ impl Serving {
         let mut joined = backend
             .conversation_for(Some(self.actor()), id, self.session.client())
             .await?;
-        if self
-            .missed(&joined)
-            .is_some_and(|missed| missed.after < joined.head_seq)
+        let appends = self.session.dialect().backlog() == Backlog::AtJoin;
+        let missed = self.missed(&joined);
+        if appends
+            && missed.is_none_or(|missed| missed.after < joined.head_seq)
             && now().timestamp_millis() - joined.updated_at_ms < RECENT_MS
         {
-            // Another session may have got it a moment ago.
+            // Another session may have got it, or have opened it for the first time, a moment ago.
             tokio::time::sleep(SETTLES).await;
             joined = backend
                 .conversation_for(Some(self.actor()), id, self.session.client())
