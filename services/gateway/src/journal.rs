@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use parlance_journal::{Budget, EMPTY_UPDATE, Error, Versions, WholeTextSession, Writer};
+use parlance_proto::ConversationId;
+use parlance_proto::v1::JournalEdited;
 use tokio::sync::watch;
 
 use crate::socket::session::SessionId;
@@ -139,9 +141,7 @@ impl OpenJournal {
     /// The journal must be read again.
     pub fn push(&self, version: u64, update: &[u8]) -> Result<Pushed, Error> {
         let mut state = self.lock();
-        let State {
-            versions, clients, ..
-        } = &mut *state;
+        let State { versions, clients } = &mut *state;
         let mut pushed = Pushed::default();
         if version <= versions.newest() {
             return Ok(pushed);
@@ -164,9 +164,7 @@ impl OpenJournal {
     /// The clients that were left behind and have not written for so long.
     pub fn paused(&self, pause: Duration) -> Paused {
         let mut state = self.lock();
-        let State {
-            versions, clients, ..
-        } = &mut *state;
+        let State { versions, clients } = &mut *state;
         let (mut paused, mut leaves_behind) = (Vec::new(), false);
         for (id, client) in clients.iter_mut().filter(|(_, client)| client.is_behind) {
             if client.edited_at.is_some_and(|at| at.elapsed() < pause) {
@@ -192,9 +190,7 @@ impl OpenJournal {
     pub fn reset(&self, version: u64, checkpoint: &[u8]) -> Result<Current, Error> {
         let mut state = self.lock();
         state.versions = Versions::new(version, checkpoint)?;
-        let State {
-            versions, clients, ..
-        } = &mut *state;
+        let State { versions, clients } = &mut *state;
         for client in clients.values_mut() {
             client.texts = WholeTextSession::resumed(0);
             client.texts.shows_newest(versions);
@@ -217,9 +213,7 @@ impl OpenJournal {
     /// changes of its own.
     pub fn join(&self, id: SessionId, returns: bool) -> Current {
         let mut state = self.lock();
-        let State {
-            versions, clients, ..
-        } = &mut *state;
+        let State { versions, clients } = &mut *state;
         let newest = versions.newest();
         let is_unsure = returns || clients.contains_key(&id);
         let client = clients.entry(id).or_insert_with(|| {
@@ -254,9 +248,7 @@ impl OpenJournal {
     /// [`Unedited`].
     pub fn edit(&self, id: SessionId, text: &str, returns: bool) -> Result<Edit, Unedited> {
         let mut state = self.lock();
-        let State {
-            versions, clients, ..
-        } = &mut *state;
+        let State { versions, clients } = &mut *state;
         let common = if returns { 0 } else { versions.newest() };
         let client = clients
             .entry(id)
@@ -281,9 +273,7 @@ impl OpenJournal {
     /// What this client edited is not stored and will not be: it is shown what is returned.
     pub fn refuse(&self, id: SessionId) -> Option<Current> {
         let mut state = self.lock();
-        let State {
-            versions, clients, ..
-        } = &mut *state;
+        let State { versions, clients } = &mut *state;
         let client = clients.get_mut(&id)?;
         client.texts.refused();
         client.texts.shows_newest(versions);
@@ -324,6 +314,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Drop for Repair {
     fn drop(&mut self) {
         lock(&self.journal.repaired).remove(&self.id);
+    }
+}
+
+impl Current {
+    /// As an event that nobody caused.
+    pub fn into_event(self, journal: ConversationId, number: i64, at_ms: i64) -> JournalEdited {
+        JournalEdited {
+            journal_id: journal.to_string(),
+            journal_number: number,
+            version: self.version,
+            content: self.content.to_string(),
+            update: self.state,
+            actor_id: String::new(),
+            at_ms,
+        }
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Served {
 /// Who was served, and where.
 type Key = (ConversationId, UserId, Page);
 
-/// How far a page got.
+/// The position of a page in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
     /// It got everything up to this seq.

@@ -219,10 +219,7 @@ impl Audience {
     pub(super) fn served(&mut self) -> (Vec<Progressed>, bool) {
         let mut served = Vec::new();
         let mut more = false;
-        for listener in self.sessions.values_mut() {
-            if !listener.is_ahead() {
-                continue;
-            }
+        for listener in self.sessions.values_mut().filter(|listener| listener.is_ahead()) {
             served.extend(listener.served(&self.emissions));
             more |= listener.is_ahead() && !listener.session.is_cut();
         }

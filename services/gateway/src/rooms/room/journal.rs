@@ -87,17 +87,8 @@ impl Room {
         }
     }
 
-    /// A version as an event that nobody caused.
     fn present(&self, current: Current) -> JournalEdited {
-        JournalEdited {
-            journal_id: self.conversation.to_string(),
-            journal_number: self.place.number,
-            version: current.version,
-            content: current.content.to_string(),
-            update: current.state,
-            actor_id: String::new(),
-            at_ms: now().timestamp_millis(),
-        }
+        current.into_event(self.conversation, self.place.number, now().timestamp_millis())
     }
 
     /// Reads the journal again from the database, and shows it to everyone: clients that know only whole texts have no

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parlance_journal::{EMPTY_UPDATE, Error};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationKind, EditJournal, ErrorCode, JournalEdited, command, edit_journal,
+    Actor, Conversation, ConversationKind, EditJournal, ErrorCode, command, edit_journal,
 };
 
 use super::Serving;
@@ -39,14 +39,8 @@ impl Serving {
         let shows = self.session.dialect().shows_joined_journals();
         // Who finds the text in the answer begins with that.
         let returns = shows && returns(&seen);
-        let settled = match returns && !self.journals.contains_key(&id) {
-            true => self.settle(id).await,
-            false => None,
-        };
-        let journal = self.follow_journal(id, true).await?;
-        if let Some(version) = settled {
-            journal.reached(version).await;
-        }
+        let settles = returns && !self.journals.contains_key(&id);
+        let journal = self.open_journal(id, true, settles).await?;
         let (joining, session) = (Arc::clone(&journal), self.session.id);
         let current = blocking(move || Ok::<_, Error>(joining.join(session, returns))).await;
         let current = current.map_err(|error| unusable(id, error))?;
@@ -54,12 +48,8 @@ impl Serving {
             show(&self.shared, &self.session, id, &journal, current.clone()).await;
         }
         self.journals.insert(id, journal);
-        Ok(Answer::Journal(told(
-            id,
-            seen.number,
-            current,
-            seen.updated_at_ms,
-        )))
+        let joined = current.into_event(id, seen.number, seen.updated_at_ms);
+        Ok(Answer::Journal(joined))
     }
 
     /// Follows it no more.
@@ -111,14 +101,7 @@ impl Serving {
             Some(journal) => (journal, false),
             None => {
                 let returns = returns(&self.seen_journal(id).await?);
-                let settled = match returns {
-                    true => self.settle(id).await,
-                    false => None,
-                };
-                let journal = self.follow_journal(id, false).await?;
-                if let Some(version) = settled {
-                    journal.reached(version).await;
-                }
+                let journal = self.open_journal(id, false, returns).await?;
                 self.journals.insert(id, Arc::clone(&journal));
                 (journal, returns)
             }
@@ -155,6 +138,24 @@ impl Serving {
             Answer::Journal(journal) => Some(journal.version),
             _ => None,
         }
+    }
+
+    /// Follows a journal; where it `settles`, with what the page edited before.
+    async fn open_journal(
+        &self,
+        id: ConversationId,
+        joined: bool,
+        settles: bool,
+    ) -> Result<Arc<OpenJournal>, ClientError> {
+        let settled = match settles {
+            true => self.settle(id).await,
+            false => None,
+        };
+        let journal = self.follow_journal(id, joined).await?;
+        if let Some(version) = settled {
+            journal.reached(version).await;
+        }
+        Ok(journal)
     }
 
     async fn follow_journal(
@@ -261,7 +262,7 @@ async fn show(
         let version = current.version;
         let number = shared.rooms.place(id).map_or(0, |place| place.number);
         let at_ms = commands::now().timestamp_millis();
-        session.tell(Outbound::JournalEdited(&told(id, number, current, at_ms)));
+        session.tell(Outbound::JournalEdited(&current.into_event(id, number, at_ms)));
         if journal.version() <= version || session.closed.is_cancelled() {
             return;
         }
@@ -270,19 +271,6 @@ async fn show(
             Ok(newer) => current = newer,
             Err(_) => return,
         }
-    }
-}
-
-/// The present version as an event nobody caused.
-fn told(id: ConversationId, number: i64, current: Current, at_ms: i64) -> JournalEdited {
-    JournalEdited {
-        journal_id: id.to_string(),
-        journal_number: number,
-        version: current.version,
-        content: current.content.to_string(),
-        update: current.state,
-        actor_id: String::new(),
-        at_ms,
     }
 }
 
