@@ -13,7 +13,7 @@ PEER := services/harness/peers/node
 PEER_PACKAGES := $(PEER)/node_modules/.package-lock.json
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help up down status demo token doctor test test-faults faulty bench check fmt fmt-check lint doc generate check-generated \
+.PHONY: help up down status demo token doctor test test-hostile test-faults faulty bench check fmt fmt-check lint doc generate check-generated \
   lint-contract lint-deploy deny build
 
 help: ## List the targets
@@ -48,12 +48,16 @@ test: $(PACKAGES) faulty ## Run all tests on throw-away servers and free ports
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
 	else cargo test --workspace --lib --bins --tests -- --test-threads=2; fi
 
+test-hostile: $(PACKAGES) faulty ## Play hostile users against bystanders
+	@cargo build --workspace --bins
+	@cargo test --workspace --test it -- --include-ignored --test-threads=1 hostile feed::
+
 test-faults: $(PACKAGES) faulty ## Run the whole fault suite and print its table: PARLANCE_FAULTS_SEED=…
 	@cargo build --workspace --bins
 	@rm -f $(FAULTY)/table; code=0; \
 	PARLANCE_FAULTS_TABLE=$(abspath $(FAULTY))/table cargo test --workspace --test it -- --include-ignored \
 	  --test-threads=2 \
-	  $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,--skip f14_) faults:: mutants:: kills:: journals:: || code=1; \
+	  $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,--skip f14_) faults:: mutants:: kills:: journals:: feed:: hostile:: redelivery:: || code=1; \
 	services/harness/fault-table $(FAULTY)/table || code=1; exit $$code
 
 # The services are built by themselves: no feature that only the harness needs is measured.
@@ -86,7 +90,7 @@ doc: ## Build the API documentation; warnings are errors
 
 generate: ## Rewrite the files that are generated from others
 	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test generated --test contract
-	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it conformance::the_readme
+	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it -- conformance::the_readme settings::the_compose_file
 
 check-generated:
 	@sum() { { git diff; git status --porcelain --untracked-files=all; } | git hash-object --stdin; }; \

@@ -90,7 +90,7 @@ export const broken = [
   ["scaling", "ha", /less than ten minutes/, (o) => { spec(o, "HorizontalPodAutoscaler", "parlance").behavior.scaleDown.stabilizationWindowSeconds = 60; }],
   ["scaling", "ha", /while one still drains/, (o) => { spec(o, "HorizontalPodAutoscaler", "parlance").behavior.scaleDown.policies[0].periodSeconds = 60; }],
   ["scaling", "ha", /only when all are full/, (o) => { spec(o, "HorizontalPodAutoscaler", "parlance").metrics[0].pods.target.averageValue = "30000"; }],
-  ["scaling", "websocket-only", /others that admit/, (o) => { get(o, "ConfigMap", "parlance-gateway").data.PARLANCE_SHUTDOWN_DRAIN_MS = "20000"; }],
+  ["scaling", "websocket-only", /others that admit/, (o) => { get(o, "ConfigMap", "parlance-gateway").data.PARLANCE_SHUTDOWN_DRAIN_MS = "2000"; }],
   ["scaling", "ha", /sets its replicas/, (o) => { spec(o, "Deployment", "parlance-gateway").replicas = 2; }],
   ["scaling", "ha", /nobody offers/, (o) => { spec(o, "ScaledObject", "parlance").triggers[0].metadata.query = "sum(chat_lag)"; }],
   ["scaling", "ha", /more replicas than partitions/, (o) => { spec(o, "ScaledObject", "parlance").maxReplicaCount = 17; }],

@@ -18,6 +18,8 @@ const CONVERSATION_BITS: u32 = 53 - SEQ_BITS;
 
 /// Longest user id in characters.
 pub const USER_ID_MAX_CHARS: usize = 128;
+/// What the ids of services begin with, and of nobody else: no token makes a user of such an id.
+pub const SERVICE_PREFIX: &str = "service:";
 /// Longest client message id in characters.
 pub const CLIENT_MSG_ID_MAX_CHARS: usize = 64;
 
@@ -70,6 +72,22 @@ impl UserId {
         Ok(Self(text))
     }
 
+    /// The id of a service by the name that it gives itself, with or without the prefix. Whatever the name, the id is none
+    /// that a user can have.
+    ///
+    /// # Errors
+    /// Names what is wrong.
+    pub fn of_service(name: &str) -> Result<Self, InvalidId> {
+        let name = name.strip_prefix(SERVICE_PREFIX).unwrap_or(name);
+        Self::parse(name)?;
+        Self::parse(format!("{SERVICE_PREFIX}{name}"))
+    }
+
+    /// Whether it is a service's.
+    pub fn is_service(&self) -> bool {
+        self.0.starts_with(SERVICE_PREFIX)
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -110,6 +128,13 @@ impl MessageId {
     pub fn of_service(conversation: ConversationId, sender: &UserId, nats_msg_id: &str) -> Self {
         // A colon cannot stand in a client's own id: no user's message can have this identity.
         Self::derive(conversation, sender, &format!("system:{nats_msg_id}"))
+    }
+
+    /// The same message sent again in a life of the conversation that began after this seq, where an earlier life has one
+    /// with this id: it is another message.
+    #[must_use]
+    pub fn in_life(self, history_from: u64) -> Self {
+        Self(Uuid::new_v5(&self.0, format!("life:{history_from}").as_bytes()))
     }
 
     /// Wraps an id made by the caller.
@@ -239,6 +264,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_id_of_a_service_is_none_that_a_user_can_have() {
+        let shop = UserId::of_service("shop").unwrap();
+        assert_eq!(shop.as_str(), "service:shop");
+        assert_eq!(UserId::of_service("service:shop"), Ok(shop.clone()));
+        assert!(shop.is_service() && !UserId::parse("shop").unwrap().is_service());
+        for bad in ["", "service:", "a b", &"x".repeat(121)] {
+            assert!(UserId::of_service(bad).is_err(), "{bad}");
+        }
+    }
 
     fn user(text: &str) -> UserId {
         UserId::parse(text).unwrap()

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod ids;
+mod participants;
 pub mod text;
 
 /// The generated wire types; their documentation stands in the `.proto` files.

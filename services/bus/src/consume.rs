@@ -23,8 +23,6 @@ use crate::{subject, trace};
 
 /// Longer than any batch should take; a redelivered copy is only a repeat, so this is no correctness limit.
 const ACK_WAIT: Duration = Duration::from_secs(60);
-/// Messages handed out and not yet acknowledged, per queue.
-const MAX_UNACKED: i64 = 4_000;
 /// How long an abandoned consumer stays: long enough for any restart of its owner.
 const INACTIVE: Duration = Duration::from_secs(3600);
 
@@ -42,6 +40,8 @@ pub struct Delivery {
     pub context: Context,
     /// Messages of the queue behind this one when it was handed out.
     pub pending: u64,
+    /// Its place in the queue, each time it comes.
+    pub place: u64,
     message: Message,
 }
 
@@ -104,6 +104,9 @@ impl Bus {
 }
 
 impl Puller {
+    /// Messages of a queue that are handed out and not yet acknowledged, at most.
+    pub const MOST_IN_HAND: u64 = 4_000;
+
     async fn take(
         bus: &Bus,
         stream: &'static str,
@@ -177,8 +180,10 @@ impl Puller {
             self.broken = true;
             return;
         };
-        let place = message.info().map(|info| (info.consumer_sequence, info.pending));
-        let Ok((sequence, pending)) = place else {
+        let numbers = message
+            .info()
+            .map(|info| (info.consumer_sequence, info.pending, info.stream_sequence));
+        let Ok((sequence, pending, place)) = numbers else {
             self.broken = true;
             return;
         };
@@ -199,6 +204,7 @@ impl Puller {
             context: trace::extract(message.headers.as_ref()),
             payload: message.payload.clone(),
             pending,
+            place,
             message,
         });
     }
@@ -272,7 +278,7 @@ async fn open(
             ack_wait: ACK_WAIT,
             max_deliver: -1,
             filter_subject: filter.to_owned(),
-            max_ack_pending: MAX_UNACKED,
+            max_ack_pending: i64::try_from(Puller::MOST_IN_HAND).unwrap_or(i64::MAX),
             inactive_threshold: INACTIVE,
             ..pull::Config::default()
         })

@@ -1,4 +1,5 @@
-//! Orders to all gateways: live to those that run, and from the stream `CONTROL` to those that begin later.
+//! Orders to all gateways: live to those that run, and from the stream `CONTROL`, through persistence, to those that
+//! begin later.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,17 +7,20 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pu
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use parlance_proto::v1::Control;
+use parlance_proto::v1::{Control, ControlPage, StoredControl};
 use prost::Message as _;
 use tokio::time::Instant;
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
+use crate::publish::MAX_PAYLOAD;
 use crate::streams::CONTROL;
 use crate::subject;
 
 /// Messages taken from the stream at once.
 const PAGE: usize = 500;
+/// What each adds to a message besides its subject and payload, at most.
+const OVERHEAD: usize = 128;
 /// How long the stream may take for them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -31,6 +35,24 @@ pub struct Order {
     pub payload: Bytes,
     /// When the stream took it; `None` where it came live.
     pub stored_at: Option<SystemTime>,
+}
+
+impl From<StoredControl> for Order {
+    fn from(stored: StoredControl) -> Self {
+        let StoredControl {
+            subject,
+            content_type,
+            payload,
+            stored_at_ms,
+        } = stored;
+        let since = Duration::from_millis(stored_at_ms.try_into().unwrap_or_default());
+        Self {
+            subject,
+            content_type: Some(content_type).filter(|kind| !kind.is_empty()),
+            payload: payload.into(),
+            stored_at: Some(SystemTime::UNIX_EPOCH + since),
+        }
+    }
 }
 
 impl Order {
@@ -71,11 +93,12 @@ impl Bus {
             .map_err(|e| Error::with(ErrorKind::Disconnected, "cannot subscribe", e))
     }
 
-    /// Brings every order that the stream holds, oldest first. Those that come meanwhile may be among them.
+    /// The orders that the stream holds behind `after_seq`, oldest first, as many as fit one message. For persistence,
+    /// which may read the stream, in the name of gateways, which may not.
     ///
     /// # Errors
     /// NATS is away or the stream does not exist.
-    pub async fn stored_control(&self, mut each: impl FnMut(Order)) -> Result<(), Error> {
+    pub async fn stored_control(&self, after_seq: u64) -> Result<ControlPage, Error> {
         let failed = |e| Error::with(ErrorKind::Other, "cannot read the stream CONTROL", e);
         let stream = self
             .jetstream
@@ -84,7 +107,9 @@ impl Bus {
             .map_err(|e| failed(e.into()))?;
         let consumer: PullConsumer = stream
             .create_consumer(pull::Config {
-                deliver_policy: DeliverPolicy::All,
+                deliver_policy: DeliverPolicy::ByStartSequence {
+                    start_sequence: after_seq + 1,
+                },
                 ack_policy: AckPolicy::None,
                 inactive_threshold: PATIENCE * 2,
                 memory_storage: true,
@@ -93,32 +118,40 @@ impl Bus {
             })
             .await
             .map_err(|e| failed(e.into()))?;
-        let mut pending = consumer.cached_info().num_pending;
-        while pending > 0 {
-            let page = consumer.fetch().max_messages(PAGE).messages().await;
-            let mut page = page.map_err(|e| failed(e.into()))?;
-            let mut came = false;
-            while let Ok(Some(message)) = tokio::time::timeout(PATIENCE, page.next()).await {
-                let message = message.map_err(failed)?;
-                let info = message.info().map_err(failed)?;
-                pending = info.pending;
-                came = true;
-                let order = Order {
-                    subject: message.subject.to_string(),
-                    content_type: content_type(message.headers.as_ref()),
-                    payload: message.payload.clone(),
-                    stored_at: Some(info.published.into()),
-                };
-                each(order);
-            }
-            if !came {
-                return Err(Error::new(
-                    ErrorKind::TimedOut,
-                    "the stream CONTROL brings nothing",
-                ));
-            }
+        let mut page = ControlPage {
+            last_seq: after_seq,
+            more: consumer.cached_info().num_pending > 0,
+            ..ControlPage::default()
+        };
+        if !page.more {
+            return Ok(page);
         }
-        Ok(())
+        let messages = consumer.fetch().max_messages(PAGE).messages().await;
+        let mut messages = messages.map_err(|e| failed(e.into()))?;
+        let mut bytes = 0;
+        while let Ok(Some(message)) = tokio::time::timeout(PATIENCE, messages.next()).await {
+            let message = message.map_err(failed)?;
+            let info = message.info().map_err(failed)?;
+            bytes += message.payload.len() + message.subject.len() + OVERHEAD;
+            if bytes > MAX_PAYLOAD && !page.orders.is_empty() {
+                break;
+            }
+            page.last_seq = info.stream_sequence;
+            page.more = info.pending > 0;
+            page.orders.push(StoredControl {
+                subject: message.subject.to_string(),
+                content_type: content_type(message.headers.as_ref()).unwrap_or_default(),
+                payload: message.payload.to_vec(),
+                stored_at_ms: since_1970_ms(info.published.into()),
+            });
+        }
+        if page.orders.is_empty() {
+            return Err(Error::new(
+                ErrorKind::TimedOut,
+                "the stream CONTROL brings nothing",
+            ));
+        }
+        Ok(page)
     }
 
     /// Gives an order to all gateways and waits until the stream holds it.
@@ -133,6 +166,11 @@ impl Bus {
         self.hand_in(subject::control(body), HeaderMap::new(), payload, deadline)
             .await
     }
+}
+
+fn since_1970_ms(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn content_type(headers: Option<&HeaderMap>) -> Option<String> {

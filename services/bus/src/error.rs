@@ -9,6 +9,8 @@ pub enum ErrorKind {
     Refused,
     /// It is not known whether the message was accepted; only a repeat with the same id is safe.
     Unknown,
+    /// The message is larger than the bus takes: it was not accepted and never will be.
+    TooLarge,
     /// Nobody serves the request now.
     NoResponders,
     /// No answer in time.

@@ -30,6 +30,17 @@ pub fn crash_at(point: &str) {
     }
 }
 
+/// Keeps the thread busy, as a long computation does.
+#[cfg(feature = "faults")]
+pub fn stall(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
+/// Keeps the thread busy: never.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub const fn stall(_time: std::time::Duration) {}
+
 #[cfg(feature = "faults")]
 mod configured {
     use std::sync::Once;

@@ -1,5 +1,7 @@
 //! What waits in the streams, for operators.
 
+use std::time::{Duration, SystemTime};
+
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use futures::TryStreamExt;
@@ -26,6 +28,36 @@ pub struct PartitionLag {
     pub in_work: u64,
 }
 
+/// A consumer of the feed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Follower {
+    /// Its name.
+    pub consumer: String,
+    /// Messages it has not taken yet.
+    pub waiting: u64,
+    /// How much of what the stream can keep it has used up by being behind, 0 to 1: at 1 the oldest of what it has not
+    /// taken is dropped.
+    pub used: f64,
+}
+
+/// How full a stream is that drops the oldest, by bytes or by age, 0 to 1. Limits of 0 are none.
+fn fullness((bytes, max_bytes): (u64, u64), (age, max_age): (Duration, Duration)) -> f64 {
+    let by_age = if max_age.is_zero() {
+        0.0
+    } else {
+        age.div_duration_f64(max_age)
+    };
+    share(bytes, max_bytes).max(by_age).min(1.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share needs no single message")]
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    (part as f64 / whole as f64).min(1.0)
+}
+
 impl Bus {
     /// The streams and their consumers.
     ///
@@ -46,6 +78,35 @@ impl Bus {
     pub async fn partition_lag(&self) -> Result<Vec<PartitionLag>, Error> {
         let commands = self.stream_lag(COMMANDS).await?;
         Ok(commands.consumers.iter().filter_map(partition).collect())
+    }
+
+    /// How far those of these consumers that are there are behind in the feed.
+    ///
+    /// # Errors
+    /// NATS does not answer.
+    pub async fn followers(&self, names: &[String]) -> Result<Vec<Follower>, Error> {
+        let failed = |e| Error::with(ErrorKind::Other, "cannot look at the stream EVENTS", e);
+        let stream = self.jetstream.get_stream(EVENTS).await.map_err(failed)?;
+        let info = stream.cached_info();
+        let (state, config) = (&info.state, &info.config);
+        // From the oldest to the latest: the bus has a clock, and we need none.
+        let (first, last): (SystemTime, SystemTime) =
+            (state.first_timestamp.into(), state.last_timestamp.into());
+        let age = last.duration_since(first).unwrap_or_default();
+        let max_bytes = u64::try_from(config.max_bytes).unwrap_or(0);
+        let full = fullness((state.bytes, max_bytes), (age, config.max_age));
+        let mut followers = Vec::new();
+        for name in names {
+            let Ok(consumer) = stream.consumer_info(name).await else {
+                continue;
+            };
+            followers.push(Follower {
+                consumer: name.clone(),
+                waiting: consumer.num_pending,
+                used: full * share(consumer.num_pending, state.messages),
+            });
+        }
+        Ok(followers)
     }
 
     async fn stream_lag(&self, name: &str) -> Result<StreamLag, Error> {
@@ -104,6 +165,18 @@ fn partition(consumer: &ConsumerLag) -> Option<PartitionLag> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_follower_is_as_far_behind_as_the_stream_can_keep() {
+        let hour = Duration::from_secs(3600);
+        // An empty or young stream keeps everything, however far behind somebody is.
+        assert_eq!(fullness((0, 1_000), (Duration::ZERO, hour)), 0.0);
+        assert_eq!(fullness((500, 1_000), (hour / 10, hour)), 0.5);
+        assert_eq!(fullness((1, 1_000), (hour * 3 / 4, hour)), 0.75);
+        assert_eq!(fullness((2_000, 1_000), (hour * 2, hour)), 1.0);
+        assert_eq!(fullness((500, 0), (hour, Duration::ZERO)), 0.0);
+        assert_eq!((share(3, 4), share(3, 0)), (0.75, 0.0));
+    }
 
     #[test]
     fn only_takers_of_partitions_count_as_such() {

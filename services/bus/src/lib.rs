@@ -40,7 +40,7 @@ pub use connection::{Bus, ConnectSettings, Link, Tls};
 pub use consume::{Delivery, Puller};
 pub use error::{Error, ErrorKind};
 pub use operations::{Audience, IncomingOps, OpsServer};
-pub use publish::StoredEvents;
+pub use publish::{MAX_PAYLOAD, StoredEvents};
 pub use relay::{IncomingRelay, Relays};
 pub use request::{IncomingQuery, QueryServer};
 pub use streams::{StreamSettings, StreamUse, StreamsFound};

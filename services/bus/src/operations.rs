@@ -131,7 +131,7 @@ impl OpsServer {
         Some(IncomingOps {
             ops: Ops::decode(message.payload),
             bus: self.bus.clone(),
-            reply: message.reply,
+            reply: subject::inbox(message.reply),
         })
     }
 }

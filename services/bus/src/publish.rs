@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use async_nats::client::PublishErrorKind as ClientErrorKind;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
 use parlance_proto::v1::{
@@ -22,9 +23,12 @@ use crate::{subject, trace};
 /// Largest payload of one message; NATS' own default limit is 1 MiB with headers.
 pub const MAX_PAYLOAD: usize = 900 * 1024;
 
-/// How long the feed may take to answer before its events are published again: a new leader of an R3 stream takes
-/// about as long.
-const FEED_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the feed may take to store events. Nobody waits for it but the finisher, and catching up is cheap.
+const FEED_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A stream that does not exist: what expects to be stored there is refused by `EVENTS` and still reaches live
+/// subscribers.
+const NO_STREAM: &str = "NONE";
 
 /// Events on their way into the stream `EVENTS`; live subscribers have them already.
 #[must_use = "only `stored` proves that the feed has the events"]
@@ -37,7 +41,7 @@ impl StoredEvents {
     /// Waits until the feed has them all.
     ///
     /// # Errors
-    /// It is not known whether the feed has them; publish them again.
+    /// It is not known whether the feed has them.
     pub async fn stored(self) -> Result<(), Error> {
         for ack in self.acks {
             // The client counts its own patience from here on only: after an outage every answer that was lost
@@ -58,7 +62,8 @@ impl Bus {
     /// `dedup_id` must be scoped to the sender: the stream compares it across all subjects.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`]: surely not accepted. [`ErrorKind::Unknown`]: perhaps.
+    /// [`ErrorKind::Refused`]: surely not accepted. [`ErrorKind::TooLarge`]: and never will be.
+    /// [`ErrorKind::Unknown`]: perhaps.
     pub async fn send_command(
         &self,
         command: &Command,
@@ -120,7 +125,7 @@ impl Bus {
         deadline: Instant,
     ) -> Result<(), Error> {
         if payload.len() > MAX_PAYLOAD {
-            return Err(Error::new(ErrorKind::Refused, "message too large for the bus"));
+            return Err(Error::new(ErrorKind::TooLarge, "message too large for the bus"));
         }
         trace::inject(&mut headers);
 
@@ -136,6 +141,9 @@ impl Bus {
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(Error::new(ErrorKind::Unknown, "no answer from the stream")),
             };
+            if failure.kind() == ErrorKind::TooLarge {
+                return Err(failure);
+            }
             if failure.kind() == ErrorKind::Unknown {
                 worst = ErrorKind::Unknown;
             }
@@ -158,8 +166,8 @@ impl Bus {
         result.map(drop).map_err(|error| {
             let kind = match error.kind() {
                 // The stream or the server said no.
+                PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
                 PublishErrorKind::StreamNotFound
-                | PublishErrorKind::MaxPayloadExceeded
                 | PublishErrorKind::MaxAckPending
                 | PublishErrorKind::WrongLastMessageId
                 | PublishErrorKind::WrongLastSequence => ErrorKind::Refused,
@@ -173,18 +181,14 @@ impl Bus {
     /// Sends events to live subscribers at once and into the feed; all of one conversation, ascending.
     ///
     /// # Errors
-    /// The connection is away or the batch has no conversation.
+    /// The connection is away, the batch has no conversation, or the feed owes so many answers that no more are
+    /// waited for. Perhaps a part of the events was sent.
     pub async fn publish_events(&self, batch: EventBatch) -> Result<StoredEvents, Error> {
         let mut acks = Vec::new();
         let deadline = Instant::now() + FEED_PATIENCE;
-        let Some(first) = batch.events.first() else {
+        let Some(subject) = subject_of(&batch)? else {
             return Ok(StoredEvents { acks, deadline });
         };
-        let conversation: ConversationId = first
-            .conversation_id
-            .parse()
-            .map_err(|e| Error::with(ErrorKind::Malformed, "event without conversation", e))?;
-        let subject = subject::events(conversation);
         for part in split(batch.events, |events| EventBatch { events }) {
             let mut headers = HeaderMap::new();
             trace::inject(&mut headers);
@@ -198,10 +202,31 @@ impl Bus {
         Ok(StoredEvents { acks, deadline })
     }
 
+    /// Sends events to live subscribers only: the feed refuses them, because it lacks what comes before.
+    ///
+    /// # Errors
+    /// The connection is away or the batch has no conversation.
+    pub async fn publish_live(&self, batch: EventBatch) -> Result<(), Error> {
+        let Some(subject) = subject_of(&batch)? else {
+            return Ok(());
+        };
+        for part in split(batch.events, |events| EventBatch { events }) {
+            let mut headers = HeaderMap::new();
+            trace::inject(&mut headers);
+            headers.insert(async_nats::header::NATS_EXPECTED_STREAM, NO_STREAM);
+            self.client
+                .publish_with_headers(subject.clone(), headers, part)
+                .await
+                .map_err(not_published)?;
+        }
+        Ok(())
+    }
+
     /// Answers a gateway.
     ///
     /// # Errors
-    /// The connection is away.
+    /// [`ErrorKind::TooLarge`] and [`ErrorKind::Malformed`]: the same answer to that gateway can never be sent. Others:
+    /// the connection is away.
     pub async fn confirm(&self, gateway: &str, batch: ConfirmationBatch) -> Result<(), Error> {
         let subject = subject::confirmations(gateway);
         let parts = split(batch.confirmations, |confirmations| ConfirmationBatch {
@@ -213,15 +238,17 @@ impl Bus {
         Ok(())
     }
 
-    /// Tells a user's connections something.
+    /// Notifies users: those that the notice names, on all gateways.
     ///
     /// # Errors
-    /// The connection is away or the notice has no valid user.
-    pub async fn notify_user(&self, notice: &UserNotice) -> Result<(), Error> {
-        let user = UserId::parse(notice.user_id.as_str())
-            .map_err(|e| Error::with(ErrorKind::Malformed, "notice without user", e))?;
-        self.publish(subject::user(&user), notice.encode_to_vec().into())
-            .await
+    /// The connection is away or the notice names nobody.
+    pub async fn notify(&self, notice: &UserNotice) -> Result<(), Error> {
+        let subject = match notice.users.as_slice() {
+            [] => UserId::parse(notice.user_id.as_str()).map(|user| subject::user(&user)),
+            [first, ..] => UserId::parse(first.user_id.as_str()).map(|_| subject::SEVERAL_USERS.to_owned()),
+        };
+        let subject = subject.map_err(|e| Error::with(ErrorKind::Malformed, "notice without user", e))?;
+        self.publish(subject, notice.encode_to_vec().into()).await
     }
 
     /// Tells everyone concerned how a user is seen now; may be lost.
@@ -256,8 +283,29 @@ impl Bus {
         } else {
             self.client.publish_with_headers(subject, headers, payload).await
         };
-        sent.map_err(|e| Error::with(ErrorKind::Disconnected, "not published", e))
+        sent.map_err(not_published)
     }
+}
+
+/// Where the events of one conversation are published; `None` for no events.
+fn subject_of(batch: &EventBatch) -> Result<Option<String>, Error> {
+    let Some(first) = batch.events.first() else {
+        return Ok(None);
+    };
+    let conversation: ConversationId = first
+        .conversation_id
+        .parse()
+        .map_err(|e| Error::with(ErrorKind::Malformed, "event without conversation", e))?;
+    Ok(Some(subject::events(conversation)))
+}
+
+fn not_published(error: async_nats::PublishError) -> Error {
+    let kind = match error.kind() {
+        ClientErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
+        ClientErrorKind::InvalidSubject => ErrorKind::Malformed,
+        ClientErrorKind::Send => ErrorKind::Disconnected,
+    };
+    Error::with(kind, "not published", error)
 }
 
 /// Headers with an id by which the stream knows a repeat.

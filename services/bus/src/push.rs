@@ -29,7 +29,7 @@ pub const PUSH_CONSUMER: &str = "push";
 /// Where the server says that a push was given up.
 const GIVEN_UP: &str = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.PUSH.push";
 /// The consumer of the events in which recipients are looked for; shared by all replicas.
-const SOURCE: &str = "push-source";
+pub const SOURCE: &str = "push-source";
 /// The consumer of [`PUSH_PARKED`]; shared by all replicas.
 const PARKING: &str = "parking";
 /// How long one of ours may take; a redelivered copy is only a repeat.

@@ -74,7 +74,7 @@ impl Relays {
                     return Some(IncomingRelay {
                         relay,
                         bus: self.bus.clone(),
-                        reply: message.reply,
+                        reply: subject::inbox(message.reply),
                     });
                 }
                 Err(error) => tracing::error!(%error, "dropped a malformed message of a gateway"),

@@ -120,7 +120,7 @@ impl QueryServer {
             context: trace::extract(message.headers.as_ref()),
             query: Query::decode(message.payload),
             bus: self.bus.clone(),
-            reply: message.reply,
+            reply: subject::inbox(message.reply),
         })
     }
 
@@ -191,9 +191,17 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListThreads(_) => "list_threads",
         query::Body::ListJournals(_) => "list_journals",
         query::Body::ListJournalVersions(_) => "list_journal_versions",
+        query::Body::ReadJournal(_) => "read_journal",
+        query::Body::ListJournalUpdates(_) => "list_journal_updates",
         query::Body::ListEdits(_) => "list_edits",
         query::Body::ReportPresence(_) => "report_presence",
         query::Body::GetPresence(_) => "get_presence",
         query::Body::ListPresenceChanges(_) => "list_presence_changes",
+        query::Body::Arrive(_) => "arrive",
+        query::Body::GetRooms(_) => "get_rooms",
+        query::Body::ViewConversations(_) => "view_conversations",
+        query::Body::ListControl(_) => "list_control",
+        query::Body::ListParticipants(_) => "list_participants",
+        query::Body::FindMembers(_) => "find_members",
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 
@@ -97,6 +98,19 @@ impl Bus {
         Ok(found)
     }
 
+    /// When the oldest command that waits or is in hand was accepted, by the clock of NATS in unix milliseconds; `None`
+    /// where there is none.
+    ///
+    /// # Errors
+    /// NATS does not answer, or the stream is not there.
+    pub async fn oldest_command(&self) -> Result<Option<i64>, Error> {
+        let failed = |e| Error::with(ErrorKind::Other, "cannot look at the stream", e);
+        let stream = self.jetstream.get_stream(COMMANDS).await.map_err(failed)?;
+        let state = &stream.cached_info().state;
+        let seconds = state.first_timestamp.unix_timestamp();
+        Ok((state.messages > 0).then_some(seconds.saturating_mul(1_000)))
+    }
+
     /// Creates what is missing and adjusts what differs.
     ///
     /// # Errors
@@ -107,6 +121,35 @@ impl Bus {
                 .create_or_update_stream(config)
                 .await
                 .map_err(|e| Error::with(ErrorKind::Other, "cannot ensure the streams", e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Bus {
+    /// Makes the consumers by which other services follow the feed; those that are there stay as they are.
+    ///
+    /// # Errors
+    /// NATS is away, the stream is not there, or the account may not do this.
+    pub async fn ensure_followers(&self, names: &[String]) -> Result<(), Error> {
+        for name in names {
+            let stream = self
+                .jetstream
+                .get_stream_no_info(EVENTS)
+                .await
+                .map_err(|e| Error::with(ErrorKind::Other, "cannot reach the stream EVENTS", e))?;
+            let config = pull::Config {
+                durable_name: Some(name.clone()),
+                description: Some("A service that follows what happens".to_owned()),
+                deliver_policy: DeliverPolicy::All,
+                ack_policy: AckPolicy::Explicit,
+                filter_subject: subject::ALL_EVENTS.to_owned(),
+                ..pull::Config::default()
+            };
+            stream
+                .get_or_create_consumer(name, config)
+                .await
+                .map_err(|e| Error::with(ErrorKind::Other, "cannot make a consumer of the feed", e))?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Builds and parses subjects. No id can form a wildcard or an extra token.
 
+use async_nats::Subject;
 use parlance_proto::v1::control;
 use parlance_proto::{ConversationId, InvalidId, UserId};
 
@@ -43,6 +44,9 @@ pub fn user(user: &UserId) -> String {
     format!("chat.usr.{}", encode_token(user.as_str()))
 }
 
+/// The subject of notices that concern several users. It is that of the empty id, which no user has.
+pub const SEVERAL_USERS: &str = "chat.usr._";
+
 /// Matches the notices of all users.
 pub const ALL_USERS: &str = "chat.usr.*";
 
@@ -68,6 +72,17 @@ pub const PROBE: &str = "chat.probe";
 /// The subject of a gateway's confirmations.
 pub fn confirmations(gateway: &str) -> String {
     format!("chat.cfm.{}", encode_token(gateway))
+}
+
+/// Where an answer goes that somebody asks for; none where that is no inbox. NATS checks where one may publish, not where
+/// one asks to be answered: without this a role could have another say things on subjects that are closed to itself.
+pub(crate) fn inbox(reply: Option<Subject>) -> Option<Subject> {
+    let reply = reply?;
+    if reply.as_str().starts_with(INBOX) {
+        return Some(reply);
+    }
+    tracing::warn!("a request asks to be answered elsewhere than in an inbox: not answered");
+    None
 }
 
 /// The subject of what other gateways tell this one.
@@ -149,12 +164,15 @@ pub fn parse_system(subject: &str) -> Result<System, InvalidId> {
     }
 }
 
-/// Whether a text is one or more subject tokens without wildcards, of characters that need no escape anywhere.
-pub fn is_literal(subject: &str) -> bool {
+/// What all inboxes begin with.
+const INBOX: &str = "_INBOX.";
+
+/// Whether a text can stand before the inboxes of a role: `_INBOX` and any further tokens, without wildcards, of
+/// characters that need no escape anywhere. Nobody is answered elsewhere.
+pub fn is_inbox_prefix(subject: &str) -> bool {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    subject
-        .split('.')
-        .all(|token| !token.is_empty() && token.bytes().all(safe))
+    let mut tokens = subject.split('.');
+    tokens.next() == Some("_INBOX") && tokens.all(|token| !token.is_empty() && token.bytes().all(safe))
 }
 
 /// Writes any text as one subject token: ASCII letters, digits and `-` stay, every other byte becomes
@@ -233,12 +251,35 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_subject_has_neither_wildcards_nor_empty_tokens() {
-        for good in ["_INBOX", "_INBOX.gateway", "a-b.c_d.7"] {
-            assert!(is_literal(good), "{good}");
+    fn inboxes_have_neither_wildcards_nor_empty_tokens() {
+        for good in ["_INBOX", "_INBOX.gateway", "_INBOX.c_d.7"] {
+            assert!(is_inbox_prefix(good), "{good}");
         }
-        for bad in ["", ".", "_INBOX.", ".a", "a..b", "a.*", ">", "a b", "$JS.API"] {
-            assert!(!is_literal(bad), "{bad}");
+        for bad in [
+            "",
+            ".",
+            "_INBOX.",
+            "_INBOX..b",
+            "_INBOX.*",
+            ">",
+            "_INBOX.a b",
+            "$JS.API",
+            "chat.evt",
+        ] {
+            assert!(!is_inbox_prefix(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_answered_outside_an_inbox() {
+        let answered = |reply: &str| inbox(Some(reply.into())).is_some();
+        assert!(answered("_INBOX.gateway.x") && inbox(None).is_none());
+        for elsewhere in [
+            "chat.evt.0190a6e0-0000-7000-8000-000000000001",
+            "_INBOX",
+            "chat.cfm.gw-1",
+        ] {
+            assert!(!answered(elsewhere), "{elsewhere}");
         }
     }
 

@@ -1,6 +1,5 @@
 //! Assembly: what is made from what, and the order in which a gateway begins and ends.
 
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +11,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use futures::future::BoxFuture;
 use parlance_bus::Bus;
-use parlance_runtime::config::ConfigError;
+use parlance_runtime::config::{ConfigError, is_loopback};
 use parlance_runtime::health::{self, Condition, Health};
 use parlance_runtime::lifecycle::Lifecycle;
 use parlance_runtime::startup;
@@ -24,6 +23,7 @@ use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::commands::{Commands, new_id};
 use crate::config::{RELAY_AUTO, Settings, Shutdown};
+use crate::edge::addresses::{AddressQuota, Addresses, Proxies};
 use crate::edge::bundle::Bundle;
 use crate::edge::cors::AllowedHeaders;
 use crate::edge::endpoints::Endpoints;
@@ -36,7 +36,8 @@ use crate::resolver::Resolver;
 use crate::rooms::Rooms;
 use crate::served::Served;
 use crate::socket::handshake::Handshake;
-use crate::socket::listener::{Accepting, Peer};
+use crate::socket::http::{self, Patience};
+use crate::socket::listener::Accepting;
 use crate::socket::polling::Polling;
 use crate::socket::relay::Relay;
 use crate::socket::sessions::Sessions;
@@ -53,6 +54,11 @@ const LOOKUP: Duration = Duration::from_secs(2);
 /// What every connection and request needs. Cheap to clone.
 #[derive(Clone)]
 pub struct Shared(Arc<Parts>);
+
+/// Participants of a group that is held whole here whatever is set.
+const LEAST_HELD: u32 = 200;
+/// The most participants of a group that is held whole here.
+const MOST_HELD: u32 = 1_000;
 
 /// The parts of [`Shared`].
 pub struct Parts {
@@ -86,6 +92,8 @@ pub struct Parts {
     pub endpoints: Endpoints,
     /// See `auth.query_token` in `defaults.toml`.
     pub query_token: String,
+    /// What clients may do that have shown no token.
+    pub addresses: Addresses,
     /// Writes down who is not let in.
     pub refusals: Refusals,
     /// From the ids clients have to ours.
@@ -149,22 +157,33 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::describe_all(measures::MEASURES);
     signals::begin(settings.socket.max_connections);
     check_file_limit(settings.socket.max_connections);
+    settings.jwt.warn_of_gaps();
     let bus = Bus::connect(&settings.connection(instance.clone()))
         .await
         .context("nats.url")?;
     let addresses = (http.local_addr()?, internal.local_addr()?);
 
     let lifecycle = Lifecycle::new();
-    let accepting = accepting(&settings, http, certificate.clone(), &lifecycle);
+    lifecycle.end_on_panic();
+    let proxies = Proxies::new(&settings.http.trusted_proxies).map_err(ConfigError::from)?;
+    let accepting = accepting(&settings, http, proxies.clone(), certificate.clone(), &lifecycle);
     let (news, inbox) = presence::channel();
     let address = relay_address(&settings, addresses.0.port()).await;
-    let relay = Relay::new(
-        bus.clone(),
-        settings.socket.max_message_bytes,
-        address,
-        certificate,
+    let relay = Relay::new(bus.clone(), settings.socket.message_limit(), address, certificate)?;
+    let limits = Addresses::new(
+        proxies,
+        settings.http.connections_per_address,
+        settings.socket.handshakes_per_address,
+    );
+    let shared = share(
+        &settings,
+        auth,
+        bus,
+        &lifecycle,
+        &accepting,
+        news,
+        (relay, limits),
     )?;
-    let shared = share(&settings, auth, bus, &lifecycle, &accepting, news, relay)?;
     let health = Health::new();
     spawn_tasks(&settings, &shared, &health, &lifecycle);
     tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
@@ -182,7 +201,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     spawn_servers(
         &lifecycle,
         accepting,
-        router,
+        (router, settings.http.patience()),
         internal,
         rest::internal::router(&shared, settings.jwt.has_services())
             .merge(health::router(health, telemetry.metrics())),
@@ -222,10 +241,16 @@ fn check_file_limit(max_connections: usize) {
 fn accepting(
     settings: &Settings,
     listener: tokio::net::TcpListener,
+    proxies: Proxies,
     certificate: Option<Certificate>,
     lifecycle: &Lifecycle,
 ) -> Accepting {
-    let accepting = Accepting::new(listener, Duration::from_millis(settings.socket.write_stall_ms));
+    let accepting = Accepting::new(
+        listener,
+        Duration::from_millis(settings.socket.write_stall_ms),
+        proxies,
+        AddressQuota::new(settings.http.connections_per_address),
+    );
     let Some(certificate) = certificate else {
         return accepting;
     };
@@ -236,11 +261,6 @@ fn accepting(
     )
 }
 
-/// Whether a host is this machine for itself alone.
-fn is_local(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// Where other gateways reach this one; empty where they cannot.
 async fn relay_address(settings: &Settings, port: u16) -> String {
     if settings.relay.address != RELAY_AUTO {
@@ -249,7 +269,7 @@ async fn relay_address(settings: &Settings, port: u16) -> String {
     let found = tokio::time::timeout(LOOKUP, socket::relay::own_address(&settings.nats.url, port)).await;
     match found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
         // That would be each gateway's own.
-        Ok(address) if address.ip().is_loopback() && !is_local(&settings.http.host) => {
+        Ok(address) if address.ip().is_loopback() && !is_loopback(&settings.http.host) => {
             tracing::info!(
                 "NATS is reached over loopback, so gateways cannot tell their addresses; set relay.address to have \
                  upgrades carried between them"
@@ -267,6 +287,18 @@ async fn relay_address(settings: &Settings, port: u16) -> String {
     }
 }
 
+/// Participants up to which a group is held whole here. With fewer, messages of usual groups would lose their statuses; more do
+/// not fit an answer of persistence.
+fn most_held(large_group: usize) -> u32 {
+    let wanted = u32::try_from(large_group).unwrap_or(u32::MAX);
+    wanted.clamp(LEAST_HELD, MOST_HELD)
+}
+
+/// Participants up to which a group announces presence: of these it must be held.
+fn large_group(set: usize) -> usize {
+    set.min(usize::try_from(MOST_HELD).unwrap_or(usize::MAX))
+}
+
 fn share(
     settings: &Settings,
     auth: Authenticator,
@@ -274,10 +306,10 @@ fn share(
     lifecycle: &Lifecycle,
     accepting: &Accepting,
     news: presence::News,
-    relay: Relay,
+    (relay, addresses): (Relay, Addresses),
 ) -> Result<Shared, ConfigError> {
     auth.revocations().await_reading();
-    let backend = Backend::new(bus.clone());
+    let backend = Backend::new(bus.clone(), most_held(settings.presence.large_group));
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let served = Served::new(backend.clone());
     let rooms = Rooms::new(bus.clone(), backend.clone(), served.clone(), linger, news.clone());
@@ -291,14 +323,15 @@ fn share(
         ),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
         presence: Presences::new(news),
-        large_group: settings.presence.large_group,
-        sessions: Sessions::default(),
+        large_group: large_group(settings.presence.large_group),
+        sessions: Sessions::new(settings.socket.sessions_per_user),
         auth,
         limits: Limits::new(settings.limits.clone()),
         origins: Origins::new(&settings.cors.origins)?,
         allowed_headers: AllowedHeaders::new(&settings.cors.headers)?,
         endpoints: Endpoints::new(&settings.socket.path, &settings.socket.namespaces)?,
         query_token: settings.auth.query_token.clone(),
+        addresses,
         refusals: Refusals::default(),
         resolver: Resolver::new(backend.clone()),
         dialects: Dialects {
@@ -404,7 +437,7 @@ fn spawn_presence(
     let teller = Teller::new(
         shared.rooms.clone(),
         backend,
-        settings.presence.large_group,
+        large_group(settings.presence.large_group),
         ms(settings.rooms.check_interval_ms),
     );
     let stop = lifecycle.hard();
@@ -414,7 +447,7 @@ fn spawn_presence(
     );
 }
 
-/// The public router: Socket.IO, REST and, for setups without an internal network, the probes.
+/// The public router: Socket.IO, REST and, where the settings say so, the probes.
 fn router(
     settings: &Settings,
     shared: &Shared,
@@ -425,7 +458,7 @@ fn router(
 ) -> Router {
     let engine = socket::engine(&settings.socket, shared);
     shared.sessions.set_engine(engine.clone());
-    let polling = Polling::new(engine.clone(), shared.clone(), settings.socket.max_message_bytes);
+    let polling = Polling::new(engine.clone(), shared.clone(), settings.socket.message_limit());
     let (relay, stop) = (shared.relay.clone(), lifecycle.hard());
     lifecycle.spawn_background("relay", {
         let polling = polling.clone();
@@ -441,7 +474,11 @@ fn router(
         .with_state((shared.clone(), settings.docs.enabled));
     about
         .merge(rest::router(shared.clone(), health.clone()))
-        .merge(health::probes(health.clone(), metrics))
+        .merge(if settings.http.probes {
+            health::probes(health.clone(), metrics)
+        } else {
+            Router::new()
+        })
         .merge(if settings.docs.enabled {
             contract::routes()
         } else {
@@ -455,17 +492,13 @@ fn router(
 fn spawn_servers(
     lifecycle: &Lifecycle,
     accepting: Accepting,
-    router: Router,
+    (router, patience): (Router, Patience),
     internal: tokio::net::TcpListener,
     operators: Router,
     stopped: &CancellationToken,
 ) {
     let stop = stopped.clone();
-    lifecycle.spawn("http", async move {
-        let service = router.into_make_service_with_connect_info::<Peer>();
-        let server = axum::serve(accepting, service);
-        Ok(server.with_graceful_shutdown(stop.cancelled_owned()).await?)
-    });
+    lifecycle.spawn("http", http::serve(accepting, router, patience, stop));
     let stop = stopped.clone();
     lifecycle.spawn("internal", health::serve_internal(internal, operators, stop));
 }

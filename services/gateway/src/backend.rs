@@ -1,5 +1,8 @@
 //! Questions to persistence, with errors as clients shall see them.
 
+mod gathered;
+mod gathering;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,20 +11,24 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, Client, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads, GetListState,
-    GetMessage, GetPresence, GetRoom, Heads, JournalVersions, ListConversations, ListEdits, ListEvents,
-    ListJournalVersions, ListJournals, ListMemberships, ListMessages, ListMissedReceipts,
-    ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads, Membership, Message,
-    MessagePage, MissedReceipts, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, Receipts,
-    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, Room, ServedPositions, ServedReported,
-    SetAgent, SetName, Sync, Thread, Threads, User, query, reply,
+    Actor, Client, ControlPage, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads,
+    GetListState, GetMessage, GetPresence, Heads, JournalUpdates, JournalVersion, JournalVersions,
+    ListControl, ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions,
+    ListJournals, ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts,
+    ListRemovals, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts, Participant,
+    ParticipantPage, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal,
+    Receipts, Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, ServedPosition,
+    ServedPositions, ServedReported, SetAgent, SetName, Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
+use prost::Message as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ClientError;
+use gathered::Gathered;
+pub use gathered::{Arrival, At, Opening};
 
 /// How long an answer may take: a query is tried again by whoever needs it.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +42,18 @@ const REPEATS: [Duration; 6] = [
     Duration::from_millis(3_000),
     Duration::from_millis(4_000),
 ];
+/// The same for queries that carry those of many: under load each takes longer, and is worth more.
+const REPEATS_OF_MANY: [Duration; 3] = [
+    Duration::from_millis(1_000),
+    Duration::from_millis(2_000),
+    Duration::from_millis(3_500),
+];
+/// Bytes of conversations after which a page of them ends early: their participants may have much to their names.
+const LIST_BYTES: usize = 4 << 20;
+/// Participants in one answer.
+const PARTICIPANTS: u32 = 100;
+/// Users in one question about a list.
+const LIST_USERS: usize = 2_000;
 /// Events answered by one sync.
 pub const SYNC_EVENTS: u32 = 500;
 /// How often NATS and persistence are looked at.
@@ -46,18 +65,31 @@ const WATCH_AGAIN: Duration = Duration::from_millis(100);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long persistence may be silent before handshakes are refused: it is while a replica is replaced.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How many pings in a row must have had no answer by then: one that is late says little.
+const MISSES: u32 = 3;
+/// How many in a row must be answered before handshakes are admitted again.
+const RETURNS: u32 = 2;
 
 /// Persistence as the gateway sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Backend {
     bus: Bus,
     ready: Arc<AtomicBool>,
+    gathered: Gathered,
+    /// Participants up to which a group is held whole here.
+    small_group: u32,
 }
 
-/// Tells a persistence that is away from one that only did not answer once.
+/// Distinguishes a persistence that is away from one that missed a ping or two.
 #[derive(Debug, Default)]
 struct Patience {
     answered_at: Option<Instant>,
+    /// Pings in a row without an answer.
+    missed: u32,
+    /// Pings in a row with one.
+    answered: u32,
+    /// Whether clients were turned away lately.
+    is_away: bool,
 }
 
 impl Patience {
@@ -65,12 +97,34 @@ impl Patience {
     fn judge(&mut self, connected: bool, answered: bool, now: Instant) -> bool {
         if answered {
             self.answered_at = Some(now);
+            self.answered += 1;
+            self.missed = 0;
+        } else {
+            self.answered = 0;
+            self.missed += 1;
         }
-        connected && self.answered_at.is_some_and(|at| now < at + SILENCE)
+        let Some(answered_at) = self.answered_at else {
+            return false;
+        };
+        if self.missed >= MISSES && now >= answered_at + SILENCE {
+            self.is_away = true;
+        } else if self.answered >= RETURNS {
+            self.is_away = false;
+        }
+        connected && !self.is_away
     }
 
     fn has_seen_an_answer(&self) -> bool {
         self.answered_at.is_some()
+    }
+
+    /// When to look again: soon while it is not certain how things are.
+    fn pause(&self) -> Duration {
+        if self.missed > 0 || self.is_away {
+            WATCH_AGAIN
+        } else {
+            WATCH_INTERVAL
+        }
     }
 }
 
@@ -89,13 +143,29 @@ macro_rules! ask {
     };
 }
 
+/// A journal at one version.
+#[derive(Debug)]
+pub struct JournalDocument {
+    /// Which.
+    pub version: JournalVersion,
+    /// The whole document at an earlier one, and the updates since.
+    pub parts: Vec<Vec<u8>>,
+}
+
 impl Backend {
-    /// Persistence behind this bus.
-    pub fn new(bus: Bus) -> Self {
+    /// Persistence behind this bus. Conversations of at most `small_group` participants are held whole here.
+    pub fn new(bus: Bus, small_group: u32) -> Self {
         Self {
             bus,
+            small_group,
             ready: Arc::default(),
+            gathered: Gathered::default(),
         }
+    }
+
+    /// Participants up to which a group is held whole here.
+    pub fn small_group(&self) -> u32 {
+        self.small_group
     }
 
     /// Whether NATS and persistence answered lately.
@@ -123,21 +193,30 @@ impl Backend {
                 // Later a missing answer makes no difference between replicas: none is any better.
                 (true, true) => nats.set_ready(),
             }
-            let pause = if answered { WATCH_INTERVAL } else { WATCH_AGAIN };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(patience.pause()) => {}
                 changed = link.changed() => if changed.is_err() { return Ok(()) }
             }
         }
     }
 
-    /// Whether a replica reaches its database.
+    /// Whether a replica reaches its database. Asked once: the watch asks again by itself.
     ///
     /// # Errors
     /// None does.
     pub async fn ping(&self) -> Result<(), ClientError> {
-        self.ask(None, query::Body::Ping(Ping {})).await.map(drop)
+        let query = Query {
+            actor: None,
+            body: Some(query::Body::Ping(Ping {})),
+        };
+        read(self.bus.query(&query, PING_TIMEOUT).await).map(drop)
+    }
+
+    ask! {
+        /// A part of the orders that were given before.
+        control(actor, after_seq: u64) -> ControlPage / ControlPage,
+        query::Body::ListControl(ListControl { after_seq })
     }
 
     ask! {
@@ -159,7 +238,7 @@ impl Backend {
     }
 
     ask! {
-        /// The actor's conversations.
+        /// A page of the actor's conversations.
         conversations(actor, wanted: ListConversations) -> Conversations / ConversationPage,
         query::Body::ListConversations(wanted)
     }
@@ -171,15 +250,21 @@ impl Backend {
     }
 
     ask! {
+        /// A page of the participants of a conversation, by ascending id.
+        participants(actor, id: ConversationId, after: String, limit: u32) -> Participants / ParticipantPage,
+        query::Body::ListParticipants(ListParticipants { conversation_id: id.to_string(), after, limit })
+    }
+
+    ask! {
         /// The same, and what this client of the actor was served of it.
         conversation_for(actor, id: ConversationId, client: Client) -> Conversation / Conversation,
         query::Body::GetConversation(GetConversation { conversation_id: id.to_string(), client: Some(client) })
     }
 
     ask! {
-        /// What a page of the actor was emitted, by conversation.
-        served(actor, page: String) -> ServedPositions / ServedPositions,
-        query::Body::ListServed(ListServed { page })
+        /// A part of what a page of the actor was emitted, by conversation.
+        served_part(actor, question: ListServed) -> ServedPositions / ServedPositions,
+        query::Body::ListServed(question)
     }
 
     ask! {
@@ -192,12 +277,6 @@ impl Backend {
         /// A page of changes.
         events(actor, id: ConversationId, after: u64, limit: u32) -> Events / EventPage,
         query::Body::ListEvents(ListEvents { conversation_id: id.to_string(), after, limit })
-    }
-
-    ask! {
-        /// What a room starts from.
-        room(actor, id: ConversationId) -> Room / Room,
-        query::Body::GetRoom(GetRoom { conversation_id: id.to_string() })
     }
 
     ask! {
@@ -248,6 +327,47 @@ impl Backend {
         query::Body::ListJournalVersions(ListJournalVersions { journal_id: id.to_string(), limit, before })
     }
 
+    /// The document of a journal as of the latest version up to this one; 0 for the present.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn journal_document(
+        &self,
+        actor: Option<Actor>,
+        id: ConversationId,
+        version: u64,
+    ) -> Result<JournalDocument, ClientError> {
+        let mut read = ReadJournal {
+            journal_id: id.to_string(),
+            version,
+            offset: 0,
+        };
+        let mut encoded = Vec::new();
+        loop {
+            let reply::Body::JournalDocument(part) = self
+                .ask(actor.clone(), query::Body::ReadJournal(read.clone()))
+                .await?
+            else {
+                return Err(unexpected());
+            };
+            encoded.extend(part.part);
+            let version = part.version.ok_or_else(unexpected)?;
+            if part.next == 0 {
+                let updates = JournalUpdates::decode(encoded.as_slice()).map_err(|_| unexpected())?;
+                let parts = updates.updates.into_iter().map(|update| update.update).collect();
+                return Ok(JournalDocument { version, parts });
+            }
+            // Whatever is stored meanwhile: the same document on.
+            (read.version, read.offset) = (version.version, part.next);
+        }
+    }
+
+    ask! {
+        /// A page of the updates of a journal.
+        journal_updates(actor, request: ListJournalUpdates) -> JournalUpdates / JournalUpdates,
+        query::Body::ListJournalUpdates(request)
+    }
+
     ask! {
         /// A page of earlier contents of a message.
         edits(actor, request: ListEdits) -> Edits / Edits,
@@ -267,9 +387,9 @@ impl Backend {
     }
 
     ask! {
-        /// What lists of conversations show of one, to these users.
-        list_state(actor, id: ConversationId, user_ids: Vec<String>) -> ListState / ListState,
-        query::Body::GetListState(GetListState { conversation_id: id.to_string(), user_ids })
+        /// What lists of conversations show of one, to some users.
+        list_state_of(actor, question: GetListState) -> ListState / ListState,
+        query::Body::GetListState(question)
     }
 
     ask! {
@@ -319,6 +439,96 @@ impl Backend {
             page.messages = earlier.messages;
         }
         Ok(page)
+    }
+
+    /// What lists of conversations show of one, to these users, as of one seq.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn list_state(&self, id: ConversationId, users: &[String]) -> Result<ListState, ClientError> {
+        let mut chunks = users.chunks(LIST_USERS);
+        let question = |users: Option<&[String]>, head_seq| GetListState {
+            conversation_id: id.to_string(),
+            user_ids: users.map(<[String]>::to_vec).unwrap_or_default(),
+            head_seq,
+        };
+        let mut state = self.list_state_of(None, question(chunks.next(), 0)).await?;
+        for chunk in chunks {
+            let more = self
+                .list_state_of(None, question(Some(chunk), state.head_seq))
+                .await?;
+            state.unread.extend(more.unread);
+        }
+        Ok(state)
+    }
+
+    /// What a page of the actor was emitted, by conversation, over as many replies as that takes.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn served(&self, actor: Actor, page: String) -> Result<Vec<ServedPosition>, ClientError> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let question = ListServed {
+                page: page.clone(),
+                after,
+            };
+            let part = self.served_part(Some(actor.clone()), question).await?;
+            all.extend(part.positions);
+            if part.next.is_empty() {
+                return Ok(all);
+            }
+            after = part.next;
+        }
+    }
+
+    /// The actor's conversations as many as are asked for, over as many replies as that takes; fewer, and where the next
+    /// begin, where these are large.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn all_conversations(
+        &self,
+        actor: Actor,
+        mut request: ListConversations,
+    ) -> Result<ConversationPage, ClientError> {
+        let wanted = request.limit;
+        let mut all = self.conversations(Some(actor.clone()), request.clone()).await?;
+        let mut bytes = all.encoded_len();
+        while !all.next.is_empty() && count(&all.conversations) < wanted && bytes < LIST_BYTES {
+            request.cursor = all.next;
+            request.limit = wanted - count(&all.conversations);
+            let more = self.conversations(Some(actor.clone()), request.clone()).await?;
+            bytes += more.encoded_len();
+            all.conversations.extend(more.conversations);
+            all.next = more.next;
+        }
+        Ok(all)
+    }
+
+    /// The participants of a conversation, but no more than one page beyond `most`.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn all_participants(
+        &self,
+        actor: Actor,
+        id: ConversationId,
+        most: usize,
+    ) -> Result<Vec<Participant>, ClientError> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self
+                .participants(Some(actor.clone()), id, after, PARTICIPANTS)
+                .await?;
+            all.extend(page.participants);
+            if page.next.is_empty() || all.len() > most {
+                return Ok(all);
+            }
+            after = page.next;
+        }
     }
 
     /// One thread.
@@ -393,33 +603,12 @@ impl Backend {
         }
     }
 
-    /// The conversations a user is in.
-    ///
-    /// # Errors
-    /// As the client shall see it.
-    pub async fn membership(&self, user_id: &str) -> Result<Membership, ClientError> {
-        let question = query::Body::ListMemberships(ListMemberships {
-            user_ids: vec![user_id.to_owned()],
-        });
-        match self.ask(None, question).await? {
-            reply::Body::Memberships(mut answer) => answer.memberships.pop().ok_or_else(unexpected),
-            _ => Err(unexpected()),
-        }
-    }
-
     async fn ask(&self, actor: Option<Actor>, body: query::Body) -> Result<reply::Body, ClientError> {
         let query = Query {
             actor,
             body: Some(body),
         };
-        let reply = self.answer(&query).await;
-        match reply.map_err(|error| ClientError::from_query(&error))? {
-            Reply {
-                body: Some(reply::Body::Error(error)),
-            } => Err(error.into()),
-            Reply { body: Some(body) } => Ok(body),
-            Reply { body: None } => Err(unexpected()),
-        }
+        read(self.answer(&query).await)
     }
 
     /// The first answer of any replica. Asking twice is harmless: queries change nothing, but for making a
@@ -428,7 +617,21 @@ impl Backend {
         let begun = Instant::now();
         let mut asked = FuturesUnordered::new();
         asked.push(self.bus.query(query, TIMEOUT));
-        for after in REPEATS {
+        let carries_many = matches!(
+            query.body,
+            Some(
+                query::Body::Arrive(_)
+                    | query::Body::GetRooms(_)
+                    | query::Body::ViewConversations(_)
+                    | query::Body::GetHeads(_)
+                    | query::Body::FindMembers(_)
+            )
+        );
+        let repeats: &[Duration] = match carries_many {
+            true => &REPEATS_OF_MANY,
+            false => &REPEATS,
+        };
+        for &after in repeats {
             if let Ok(answer) = tokio::time::timeout_at(begun + after, asked.select_next_some()).await {
                 return answer;
             }
@@ -436,6 +639,17 @@ impl Backend {
             asked.push(self.bus.query(query, TIMEOUT.saturating_sub(after)));
         }
         asked.select_next_some().await
+    }
+}
+
+/// The answer in a reply.
+fn read(reply: Result<Reply, parlance_bus::Error>) -> Result<reply::Body, ClientError> {
+    match reply.map_err(|error| ClientError::from_query(&error))? {
+        Reply {
+            body: Some(reply::Body::Error(error)),
+        } => Err(error.into()),
+        Reply { body: Some(body) } => Ok(body),
+        Reply { body: None } => Err(unexpected()),
     }
 }
 
@@ -459,12 +673,33 @@ mod tests {
         let mut patience = Patience::default();
         assert!(!patience.judge(true, false, start));
         assert!(!patience.has_seen_an_answer());
+        // The first answer ever is enough.
         assert!(patience.judge(true, true, after(1_000)));
         assert!(patience.judge(true, false, after(2_000)));
         assert!(patience.judge(true, false, after(3_900)));
         assert!(!patience.judge(true, false, after(4_000)));
         assert!(patience.has_seen_an_answer());
-        assert!(patience.judge(true, true, after(9_000)));
+        // A single answer may be luck.
+        assert!(!patience.judge(true, true, after(9_000)));
+        assert!(patience.judge(true, true, after(9_100)));
+    }
+
+    #[test]
+    fn one_late_ping_turns_no_client_away() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut patience = Patience::default();
+        assert!(patience.judge(true, true, start));
+        // However late it is: this process may have stood still itself.
+        assert!(patience.judge(true, false, after(60_000)));
+        assert!(patience.judge(true, false, after(61_000)));
+        assert_eq!(patience.pause(), WATCH_AGAIN);
+        assert!(patience.judge(true, true, after(61_100)));
+        assert_eq!(patience.pause(), WATCH_INTERVAL);
+        for second in 62..64 {
+            assert!(patience.judge(true, false, after(second * 1_000)));
+        }
+        assert!(!patience.judge(true, false, after(65_000)));
     }
 
     #[test]

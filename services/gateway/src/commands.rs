@@ -251,7 +251,7 @@ fn outcome(confirmation: Confirmation) -> Outcome {
         Some(confirmation::Result::Conversation(conversation)) => Answer::Conversation(conversation),
         Some(confirmation::Result::Receipt(receipt)) => Answer::Receipt(receipt),
         Some(confirmation::Result::Thread(thread)) => Answer::Thread(thread),
-        Some(confirmation::Result::Journal(journal)) => Answer::Journal(journal),
+        Some(confirmation::Result::Journal(journal)) => Answer::Journal(journal, None),
         None => Answer::Done,
     };
     Ok(Confirmed {

@@ -1,19 +1,24 @@
 //! The gateway's settings; `defaults.toml` documents each. Must not act on them.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use parlance_runtime::config::{Invalid, Sources, Validate, both_or_none, in_range, not_empty, one_of};
+use parlance_runtime::config::{
+    Invalid, Sources, Validate, both_or_none, in_range, not_empty, one_of, refuse_public_secrets,
+};
 use parlance_runtime::telemetry::TelemetrySettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::auth::JwtSettings;
 use crate::dialect::DIALECTS;
+use crate::edge::addresses::Proxies;
 use crate::edge::cors::AllowedHeaders;
 use crate::edge::endpoints::Endpoints;
 use crate::edge::origins::{OriginMap, Origins};
+use crate::socket::http::Patience;
+use crate::socket::packets::MessageLimit;
 use crate::socket::tls::Certificate;
 
 const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -32,6 +37,8 @@ pub const RELAY_AUTO: &str = "auto";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// Whether secrets that everybody knows are accepted.
+    pub development: bool,
     /// Clients' side.
     pub http: Http,
     /// Operators' side.
@@ -80,6 +87,16 @@ pub struct Http {
     pub tls_cert_file: String,
     /// Empty for no TLS.
     pub tls_key_file: String,
+    /// Whether probes and metrics are answered here too.
+    pub probes: bool,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+    /// Connections of one address, of each kind.
+    pub connections_per_address: usize,
+    /// Without a whole request head.
+    pub idle_timeout_ms: u64,
+    /// The same for trusted proxies.
+    pub proxy_idle_timeout_ms: u64,
 }
 
 /// Where to listen.
@@ -178,6 +195,12 @@ pub struct Socket {
     pub max_connections: usize,
     /// Admission limit.
     pub handshakes_per_second: NonZeroU32,
+    /// Admission limit of one address.
+    pub handshakes_per_address: NonZeroU32,
+    /// Admission limit.
+    pub handshakes_under_way: usize,
+    /// Sessions of one user on this replica.
+    pub sessions_per_user: NonZeroUsize,
     /// Heartbeat.
     pub ping_interval_ms: u64,
     /// Heartbeat.
@@ -186,6 +209,8 @@ pub struct Socket {
     pub connect_timeout_ms: u64,
     /// Inbound event.
     pub max_message_bytes: usize,
+    /// Inbound, until the token was accepted.
+    pub max_connect_bytes: usize,
     /// Without progress of a write.
     pub write_stall_ms: u64,
     /// Outbound.
@@ -220,6 +245,10 @@ pub struct Limits {
     pub events_per_second: u32,
     /// Events.
     pub events_burst: u32,
+    /// Bytes of events and request bodies.
+    pub bytes_per_second: u32,
+    /// Bytes.
+    pub bytes_burst: u32,
 }
 
 /// Requests that reach another gateway than they should.
@@ -313,6 +342,26 @@ impl Settings {
     }
 }
 
+impl Http {
+    /// How long connections may ask nothing.
+    pub fn patience(&self) -> Patience {
+        Patience {
+            client: Duration::from_millis(self.idle_timeout_ms),
+            proxy: Duration::from_millis(self.proxy_idle_timeout_ms),
+        }
+    }
+}
+
+impl Socket {
+    /// How large messages of clients may be.
+    pub fn message_limit(&self) -> MessageLimit {
+        MessageLimit {
+            connected: self.max_message_bytes,
+            connecting: self.max_connect_bytes,
+        }
+    }
+}
+
 impl DialectSettings {
     /// The dialects of web pages by their origins.
     ///
@@ -330,25 +379,47 @@ impl DialectSettings {
 impl Validate for Nats {
     fn validate(&self) -> Result<(), Invalid> {
         not_empty("nats.url", &self.url, "one or more nats:// addresses")?;
+        if !self.user.is_empty() {
+            let allowed = "set too, because nats.user is";
+            not_empty("nats.password", self.password.expose_secret(), allowed)?;
+        }
         both_or_none(
             ("nats.cert_file", &self.cert_file),
             ("nats.key_file", &self.key_file),
         )?;
-        if !parlance_bus::subject::is_literal(&self.inbox_prefix) {
-            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+        if !parlance_bus::subject::is_inbox_prefix(&self.inbox_prefix) {
+            let allowed = "_INBOX, and after it tokens of letters, digits, `_` and `-`, joined by dots";
             return Err(Invalid::new("nats.inbox_prefix", &self.inbox_prefix, allowed));
         }
         Ok(())
     }
 }
 
+impl Validate for Http {
+    fn validate(&self) -> Result<(), Invalid> {
+        not_empty("http.host", &self.host, "an address or host name")?;
+        both_or_none(
+            ("http.tls_cert_file", &self.tls_cert_file),
+            ("http.tls_key_file", &self.tls_key_file),
+        )?;
+        Proxies::new(&self.trusted_proxies)?;
+        in_range(
+            "http.connections_per_address",
+            self.connections_per_address,
+            1..=10_000_000,
+        )?;
+        in_range("http.idle_timeout_ms", self.idle_timeout_ms, 100..=3_600_000)?;
+        in_range(
+            "http.proxy_idle_timeout_ms",
+            self.proxy_idle_timeout_ms,
+            100..=3_600_000,
+        )
+    }
+}
+
 impl Validate for Settings {
     fn validate(&self) -> Result<(), Invalid> {
-        not_empty("http.host", &self.http.host, "an address or host name")?;
-        both_or_none(
-            ("http.tls_cert_file", &self.http.tls_cert_file),
-            ("http.tls_key_file", &self.http.tls_key_file),
-        )?;
+        self.http.validate()?;
         not_empty("internal.host", &self.internal.host, "an address or host name")?;
         self.nats.validate()?;
         in_range("bus.partitions", self.bus.partitions, 1..=1024)?;
@@ -384,7 +455,8 @@ impl Validate for Settings {
         in_range("limits.journal_bytes", limits.journal_bytes, 1..=393_216)?;
         in_range("limits.metadata_bytes", limits.metadata_bytes, 2..=131_072)?;
         in_range("limits.title_chars", limits.title_chars, 1..=10_000)?;
-        in_range("limits.participants", limits.participants, 1..=5_000)?;
+        // As many users as persistence takes in one command.
+        in_range("limits.participants", limits.participants, 1..=1_000)?;
         in_range("limits.sync_conversations", limits.sync_conversations, 1..=5_000)?;
         in_range(
             "limits.events_per_second",
@@ -392,6 +464,12 @@ impl Validate for Settings {
             1..=1_000_000,
         )?;
         in_range("limits.events_burst", limits.events_burst, 1..=10_000_000)?;
+        in_range(
+            "limits.bytes_per_second",
+            limits.bytes_per_second,
+            1_024..=1_073_741_824,
+        )?;
+        in_range("limits.bytes_burst", limits.bytes_burst, 1_024..=1_073_741_824)?;
         in_range("limits.presence_users", limits.presence_users, 1..=2_000)?;
         in_range("presence.renew_ms", self.presence.renew_ms, 100..=60_000)?;
         in_range("presence.gather_ms", self.presence.gather_ms, 0..=10_000)?;
@@ -407,7 +485,16 @@ impl Validate for Settings {
         in_range("shutdown.wait_ms", self.shutdown.wait_ms, 0..=600_000)?;
         in_range("shutdown.drain_ms", self.shutdown.drain_ms, 0..=3_600_000)?;
         let least = self.shutdown.wait_ms + self.shutdown.drain_ms;
-        in_range("shutdown.grace_ms", self.shutdown.grace_ms, least..=7_200_000)
+        in_range("shutdown.grace_ms", self.shutdown.grace_ms, least..=7_200_000)?;
+        refuse_public_secrets(
+            self.development,
+            &[&self.http.host, &self.internal.host],
+            &[
+                ("jwt.secret", self.jwt.secret.expose_secret()),
+                ("nats.password", self.nats.password.expose_secret()),
+                ("nats.url", &self.nats.url),
+            ],
+        )
     }
 }
 
@@ -419,6 +506,26 @@ impl Validate for Socket {
             "socket.handshakes_per_second",
             self.handshakes_per_second.get(),
             1..=1_000_000,
+        )?;
+        in_range(
+            "socket.handshakes_per_address",
+            self.handshakes_per_address.get(),
+            1..=1_000_000,
+        )?;
+        in_range(
+            "socket.sessions_per_user",
+            self.sessions_per_user.get(),
+            1..=100_000,
+        )?;
+        in_range(
+            "socket.max_connect_bytes",
+            self.max_connect_bytes,
+            1_024..=67_108_864,
+        )?;
+        in_range(
+            "socket.handshakes_under_way",
+            self.handshakes_under_way,
+            16..=1_000_000,
         )?;
         in_range("socket.ping_interval_ms", self.ping_interval_ms, 100..=300_000)?;
         in_range("socket.ping_timeout_ms", self.ping_timeout_ms, 100..=300_000)?;
@@ -484,6 +591,24 @@ mod tests {
     }
 
     #[test]
+    fn a_public_secret_is_for_development_only() {
+        let public = ("PARLANCE_JWT_SECRET", "dev-only-secret-change-me");
+        let error = with(&[public]).unwrap_err();
+        assert!(
+            error.contains("jwt.secret") && !error.contains(public.1),
+            "{error}"
+        );
+        assert!(with(&[public, ("PARLANCE_DEVELOPMENT", "true")]).is_ok());
+        let loopback = [
+            public,
+            ("PARLANCE_HTTP_HOST", "127.0.0.1"),
+            ("PARLANCE_INTERNAL_HOST", "::1"),
+        ];
+        assert!(with(&loopback).is_ok());
+        assert!(with(&[("PARLANCE_NATS_PASSWORD", "dev-only-gateway")]).is_err());
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_what_is_allowed() {
         for (name, value, part) in [
             ("PARLANCE_BUS_PARTITIONS", "0", "bus.partitions"),
@@ -493,7 +618,13 @@ mod tests {
             ("PARLANCE_LIMITS_CONTENT", "1", "PARLANCE_LIMITS_CONTENT"),
             ("PARLANCE_HTTP_TLS_CERT_FILE", "/a.pem", "http.tls_key_file"),
             ("PARLANCE_NATS_KEY_FILE", "/a.pem", "nats.cert_file"),
+            ("PARLANCE_NATS_USER", "gateway", "nats.password"),
             ("PARLANCE_CORS_ORIGINS", "https://a.example/chat", "cors.origins"),
+            (
+                "PARLANCE_HTTP_TRUSTED_PROXIES",
+                "10.0.0.0/8,lb.example",
+                "http.trusted_proxies = \"lb.example\"",
+            ),
             ("PARLANCE_CORS_HEADERS", "x y", "cors.headers"),
             (
                 "PARLANCE_DIALECT_ORIGINS",

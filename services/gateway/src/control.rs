@@ -1,6 +1,6 @@
 //! Orders of other services to all gateways: ends connections and voids tokens, here and on every replica.
 //!
-//! The stream `CONTROL` is read before this replica is ready and again after every loss of NATS, so that no
+//! What the stream `CONTROL` holds is asked of persistence before this replica is ready and again after every loss of NATS, so that no
 //! replica misses what was revoked. Must not decide what a token says: `auth` does.
 
 mod json;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::Shared;
 use crate::auth::Revocations;
 use crate::commands::now;
+use crate::error::ClientError;
 use crate::socket::sessions::Sessions;
 
 pub use json::parse as parse_json;
@@ -69,8 +70,8 @@ async fn obey(shared: &Shared, condition: &Condition) -> anyhow::Result<()> {
         bus.connected().await;
         link.borrow_and_update();
         // Live orders wait meanwhile; obeying one twice does no harm.
-        while let Err(error) = bus.stored_control(|order| take(shared, &order)).await {
-            tracing::warn!(%error, "cannot read what was revoked yet");
+        while let Err(error) = catch_up(shared).await {
+            tracing::warn!(error = error.message, "cannot read what was revoked yet");
             tokio::time::sleep(PAUSE).await;
         }
         shared.auth.revocations().set_read();
@@ -88,6 +89,21 @@ async fn obey(shared: &Shared, condition: &Condition) -> anyhow::Result<()> {
                 }
             }
         }
+    }
+}
+
+/// Obeys every order that the stream holds, oldest first. Those that come meanwhile may be among them.
+async fn catch_up(shared: &Shared) -> Result<(), ClientError> {
+    let mut after_seq = 0;
+    loop {
+        let page = shared.backend.control(None, after_seq).await?;
+        for order in page.orders {
+            take(shared, &order.into());
+        }
+        if !page.more {
+            return Ok(());
+        }
+        after_seq = page.last_seq;
     }
 }
 

@@ -27,11 +27,13 @@ pub mod union;
 pub mod wide;
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use parlance_journal::ClientState;
 use parlance_proto::v1::{
     Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant,
-    Position, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, Thread, Typing,
+    ParticipantPage, Position, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence,
+    Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::Serialize;
@@ -148,7 +150,12 @@ pub enum Action {
         thread: Option<Uuid>,
     },
     /// Follow a journal.
-    JoinJournal(ConversationRef),
+    JoinJournal {
+        /// Which.
+        journal: ConversationRef,
+        /// Of a client that keeps the document itself: what it knows, as a Yjs (v1) state vector.
+        state_vector: Option<Vec<u8>>,
+    },
     /// Follow it no more.
     LeaveJournal(ConversationRef),
     /// Change a journal.
@@ -157,6 +164,22 @@ pub enum Action {
         journal: ConversationRef,
         /// How.
         change: JournalChange,
+    },
+    /// Show the others in a journal names and cursors.
+    ShareAwareness {
+        /// Which.
+        journal: ConversationRef,
+        /// The states as sent.
+        states: Vec<ClientState>,
+    },
+    /// A page of the participants of a conversation.
+    ListParticipants {
+        /// Which.
+        conversation: ConversationRef,
+        /// Those with greater ids than this; empty for the first.
+        after: String,
+        /// At most so many.
+        limit: u32,
     },
     /// What happened since.
     Sync(Vec<Position>),
@@ -282,8 +305,15 @@ pub enum Outbound<'a> {
         /// Whether this client follows the conversation itself too.
         joined: bool,
     },
-    /// A journal has another text.
-    JournalEdited(&'a JournalEdited),
+    /// A journal was changed: what, and the whole text for clients that do not keep the document themselves.
+    JournalEdited(&'a JournalEdited, Option<&'a str>),
+    /// The awareness of a journal changed.
+    Awareness {
+        /// Which.
+        place: &'a Place,
+        /// A y-protocols update.
+        update: &'a [u8],
+    },
     /// Somebody is seen otherwise than before.
     Presence {
         /// How.
@@ -330,12 +360,21 @@ pub enum Answer {
     Receipt(ReceiptUpdated),
     /// The thread as stored.
     Thread(Thread),
-    /// The journal after the change, or as joined.
-    Journal(JournalEdited),
+    /// The change of the journal as stored; or all of it, with its text, as joined.
+    Journal(JournalEdited, Option<Arc<str>>),
+    /// What a client that keeps the document itself lacks of the joined journal.
+    JournalSync {
+        /// Its newest version, with the difference as its update.
+        journal: JournalEdited,
+        /// What the server knows.
+        state_vector: Vec<u8>,
+    },
     /// Catch-up pages.
     Pages(Vec<EventPage>),
     /// How users are seen.
     Presence(Vec<Presence>),
+    /// A page of participants.
+    Participants(ParticipantPage),
 }
 
 /// When a client is told what it missed.

@@ -3,6 +3,7 @@
 //!
 //! Everything here is cheap and the same for everyone, because nobody has shown a token yet.
 
+pub mod addresses;
 pub mod bundle;
 pub mod cors;
 pub mod endpoints;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use parlance_bus::{ErrorKind, faults};
+use parlance_journal::InvalidAwareness;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{Error, ErrorCode};
 use serde::Serialize;
@@ -121,6 +122,14 @@ impl ClientError {
         Self::new(ErrorCode::NotFound, "no such conversation")
     }
 
+    /// A participant shows others in a journal something without following it.
+    pub fn not_joined() -> Self {
+        Self::new(
+            ErrorCode::Forbidden,
+            "the journal is not joined: journal:join it first",
+        )
+    }
+
     /// One answer for a message that does not exist and one that is none of the caller's business.
     pub fn no_message() -> Self {
         Self::new(ErrorCode::NotFound, "no such message")
@@ -171,6 +180,10 @@ impl ClientError {
                 ErrorCode::Unavailable,
                 "the service is not available at the moment; nothing was stored",
             ),
+            ErrorKind::TooLarge => Self::new(
+                ErrorCode::TooLarge,
+                "the command is larger than the bus takes; nothing was stored",
+            ),
             _ => Self::unknown(),
         }
     }
@@ -190,6 +203,18 @@ impl ClientError {
 impl From<Error> for ClientError {
     fn from(error: Error) -> Self {
         Self::new(error.code(), error.message)
+    }
+}
+
+impl From<InvalidAwareness> for ClientError {
+    fn from(error: InvalidAwareness) -> Self {
+        let code = match error {
+            InvalidAwareness::Malformed => ErrorCode::Invalid,
+            InvalidAwareness::TooMany | InvalidAwareness::TooLarge | InvalidAwareness::StateTooLarge => {
+                ErrorCode::TooLarge
+            }
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -1,5 +1,5 @@
 //! Journals that are open on this replica: the latest versions of each, and what the clients that edit it by whole
-//! texts may show of it.
+//! texts may show of it. Below, what REST computes of documents that are not open.
 //!
 //! One lock holds both, so that a version is added, and found out to whom it is emitted, in one step. Under it texts are
 //! compared: whatever takes it is for a blocking pool ([`blocking`]), never for the runtime. Must not know rooms, sockets
@@ -9,11 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use parlance_journal::{Budget, EMPTY_UPDATE, Error, Versions, WholeTextSession, Writer};
+use parlance_journal::{Blame, Budget, Document, EMPTY_UPDATE, Error, Versions, WholeTextSession, Writer};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::JournalEdited;
+use parlance_proto::v1::{ErrorCode, JournalEdited, Participant, Role};
 use tokio::sync::watch;
 
+use crate::error::ClientError;
 use crate::socket::session::SessionId;
 
 /// How long a version that is known to be stored may take to come.
@@ -49,13 +50,35 @@ struct Client {
     is_behind: bool,
 }
 
-/// A version was added.
+/// Whom a version is emitted to, if they follow the journal.
+#[derive(Debug, Clone)]
+pub enum Receivers {
+    /// All of them.
+    Everyone,
+    /// Others later.
+    Only(Arc<HashSet<SessionId>>),
+}
+
+/// A version is emitted.
 #[derive(Debug, Default)]
 pub struct Pushed {
-    /// The clients that sent its text as their own: they are not emitted it.
+    /// Its text; `None` if it was there.
+    pub text: Option<Arc<str>>,
+    /// Those of the receivers that sent its text as their own: they are not emitted it.
     pub silent: Vec<SessionId>,
     /// Whether some of them may not show it, and are to be looked after once they pause.
     pub leaves_behind: bool,
+}
+
+/// The newest version, for clients that earlier ones were kept from.
+#[derive(Debug)]
+pub struct CaughtUp {
+    /// Its number.
+    pub version: u64,
+    /// What the versions that were kept back changed, and it.
+    pub update: Vec<u8>,
+    /// How it is emitted.
+    pub pushed: Pushed,
 }
 
 /// Clients that have paused.
@@ -85,6 +108,17 @@ pub struct Current {
     pub content: Arc<str>,
     /// The whole document as an update.
     pub state: Vec<u8>,
+}
+
+/// What a client and the server lack of each other's document.
+#[derive(Debug)]
+pub struct Synced {
+    /// The number of the newest version.
+    pub version: u64,
+    /// What the client lacks.
+    pub update: Vec<u8>,
+    /// What the server knows.
+    pub state_vector: Vec<u8>,
 }
 
 /// A whole text as a change.
@@ -119,14 +153,14 @@ pub async fn blocking<T: Send + 'static, E: From<Error> + Send + 'static>(
 }
 
 impl OpenJournal {
-    /// With this document as its only version.
+    /// With this document as its only version; a checkpoint and the updates since.
     ///
     /// # Errors
     /// The document cannot be read.
-    pub fn new(version: u64, checkpoint: &[u8]) -> Result<Self, Error> {
+    pub fn new(version: u64, document: &[Vec<u8>]) -> Result<Self, Error> {
         Ok(Self {
             state: Mutex::new(State {
-                versions: Versions::new(version, checkpoint)?,
+                versions: versions_from(version, document)?,
                 clients: HashMap::new(),
             }),
             newest: watch::Sender::new(version),
@@ -139,26 +173,27 @@ impl OpenJournal {
     ///
     /// # Errors
     /// The journal must be read again.
-    pub fn push(&self, version: u64, update: &[u8]) -> Result<Pushed, Error> {
+    pub fn push(&self, version: u64, update: &[u8], receivers: &Receivers) -> Result<Pushed, Error> {
         let mut state = self.lock();
-        let State { versions, clients } = &mut *state;
-        let mut pushed = Pushed::default();
-        if version <= versions.newest() {
-            return Ok(pushed);
+        if version <= state.versions.newest() {
+            return Ok(Pushed::default());
         }
-        versions.push(version, update)?;
-        // Others are emitted nothing.
-        for (id, client) in clients.iter_mut().filter(|(_, client)| client.has_joined) {
-            if client.texts.emits(version, versions) {
-                client.is_behind = false;
-            } else {
-                client.is_behind = client.texts.is_behind(versions);
-                pushed.silent.push(*id);
-            }
-            pushed.leaves_behind |= client.is_behind;
-        }
+        state.versions.push(version, update)?;
         self.newest.send_replace(version);
-        Ok(pushed)
+        Ok(state.emit(receivers))
+    }
+
+    /// The newest version, for clients that were emitted none after `since`.
+    ///
+    /// # Errors
+    /// The journal must be read again.
+    pub fn catch_up(&self, since: u64, receivers: &Receivers) -> Result<CaughtUp, Error> {
+        let mut state = self.lock();
+        Ok(CaughtUp {
+            version: state.versions.newest(),
+            update: state.versions.update_since(since)?,
+            pushed: state.emit(receivers),
+        })
     }
 
     /// The clients that were left behind and have not written for so long.
@@ -187,9 +222,10 @@ impl OpenJournal {
     ///
     /// # Errors
     /// The document cannot be read.
-    pub fn reset(&self, version: u64, checkpoint: &[u8]) -> Result<Current, Error> {
+    pub fn reset(&self, version: u64, document: &[Vec<u8>]) -> Result<Current, Error> {
+        let begun = versions_from(version, document)?;
         let mut state = self.lock();
-        state.versions = Versions::new(version, checkpoint)?;
+        state.versions = begun;
         let State { versions, clients } = &mut *state;
         for client in clients.values_mut() {
             client.texts = WholeTextSession::resumed(0);
@@ -230,6 +266,25 @@ impl OpenJournal {
         state.current()
     }
 
+    /// A client joins that keeps the document itself and knows this much of it.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if that is not a state vector.
+    pub fn sync(&self, id: SessionId, state_vector: &[u8]) -> Result<Synced, Error> {
+        let mut state = self.lock();
+        let State { versions, clients } = &mut *state;
+        let (version, document) = (versions.newest(), versions.document());
+        let synced = Synced {
+            version,
+            update: document.diff_since(state_vector)?,
+            state_vector: document.state_vector(),
+        };
+        let texts = || Client::new(WholeTextSession::joined(version));
+        clients.entry(id).or_insert_with(texts).has_joined = true;
+        lock(&self.known).insert(id);
+        Ok(synced)
+    }
+
     /// A client is gone, or follows and edits no more.
     pub fn leave(&self, id: SessionId) {
         lock(&self.known).remove(&id);
@@ -258,8 +313,9 @@ impl OpenJournal {
         }
         lock(&self.known).insert(id);
         client.edited_at = Some(Instant::now());
-        let writer = Writer::new(fastrand::u64(..));
-        let edited = client.texts.edit(text, versions, writer, &mut { Budget::EDIT })?;
+        let edited = client
+            .texts
+            .edit(text, versions, any_writer(), &mut { Budget::EDIT })?;
         let is_shown = edited.is_exact || edited.update.is_some();
         if !is_shown {
             client.texts.shows_newest(versions);
@@ -307,6 +363,69 @@ impl OpenJournal {
     }
 }
 
+/// The first text of a new journal as an update; empty for none.
+///
+/// # Errors
+/// The text cannot be stored.
+pub fn first(content: &str) -> Result<Vec<u8>, Error> {
+    let edit = Document::new(any_writer()).rewrite(content, &mut { Budget::EDIT })?;
+    Ok(edit.map_or_else(Vec::new, |edit| edit.update))
+}
+
+/// The update that makes the text of a document, given as a checkpoint and the updates since, into this one.
+///
+/// # Errors
+/// The document cannot be read, or the text not be stored.
+pub fn rewrite(document: &[Vec<u8>], content: &str) -> Result<Vec<u8>, Error> {
+    let edit = Document::load(document, any_writer())?.rewrite(content, &mut { Budget::EDIT })?;
+    // Where nothing changes, it is still asked for: whether one may is for others to say.
+    Ok(edit.map_or_else(|| EMPTY_UPDATE.to_vec(), |edit| edit.update))
+}
+
+/// The text of a document, given as a checkpoint and the updates since.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn text(document: &[Vec<u8>]) -> Result<String, Error> {
+    Ok(Document::load(document, Writer::NONE)?.text())
+}
+
+/// Whose text it is, before versions are applied: nobody's.
+///
+/// # Errors
+/// The document cannot be read.
+pub fn blame(document: &[Vec<u8>]) -> Result<Blame<String>, Error> {
+    Blame::new(&Document::load(document, Writer::NONE)?.checkpoint())
+}
+
+/// Refuses those who may only read, before anything is computed for them. Persistence decides.
+///
+/// # Errors
+/// The refusal.
+pub fn may_edit(participants: &[Participant], user: &str) -> Result<(), ClientError> {
+    let me = participants
+        .iter()
+        .find(|participant| participant.user_id == user);
+    match me.map(Participant::role) {
+        Some(Role::Viewer) => Err(ClientError::new(
+            ErrorCode::Forbidden,
+            "your role does not allow this here",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn versions_from(version: u64, document: &[Vec<u8>]) -> Result<Versions, Error> {
+    match document {
+        [checkpoint] => Versions::new(version, checkpoint),
+        parts => Versions::new(version, &Document::load(parts, Writer::NONE)?.checkpoint()),
+    }
+}
+
+fn any_writer() -> Writer {
+    Writer::new(fastrand::u64(..))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -324,7 +443,6 @@ impl Current {
             journal_id: journal.to_string(),
             journal_number: number,
             version: self.version,
-            content: self.content.to_string(),
             update: self.state,
             actor_id: String::new(),
             at_ms,
@@ -343,7 +461,38 @@ impl Client {
     }
 }
 
+impl Receivers {
+    fn contains(&self, id: SessionId) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Only(ids) => ids.contains(&id),
+        }
+    }
+}
+
 impl State {
+    /// Notes to whom the newest version is emitted.
+    fn emit(&mut self, receivers: &Receivers) -> Pushed {
+        let Self { versions, clients } = self;
+        let mut pushed = Pushed {
+            text: Some(Arc::clone(versions.text())),
+            ..Pushed::default()
+        };
+        // Those that only edit are emitted nothing.
+        let receives =
+            |(id, client): &(&SessionId, &mut Client)| client.has_joined && receivers.contains(**id);
+        for (id, client) in clients.iter_mut().filter(receives) {
+            if client.texts.emits(versions.newest(), versions) {
+                client.is_behind = false;
+            } else {
+                client.is_behind = client.texts.is_behind(versions);
+                pushed.silent.push(*id);
+            }
+            pushed.leaves_behind |= client.is_behind;
+        }
+        pushed
+    }
+
     fn current(&self) -> Current {
         Current {
             version: self.versions.newest(),

@@ -9,6 +9,7 @@
 //! | [`socket`] | connections and sessions; the only place that names socketioxide |
 //! | [`dialect`] | vocabularies: pure translation between client events and actions |
 //! | [`journal`] | journals that are open here: their versions, and what whole-text clients may show |
+//! | [`awareness`] | whose name the states of a page in a journal bear |
 //! | [`commands`] | the only way in: commands and their confirmations |
 //! | [`backend`], [`resolver`] | questions to persistence |
 //! | [`rooms`], [`users`], [`repair`] | the way out: who follows what, and that nothing is missed |
@@ -22,6 +23,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod awareness;
 pub mod backend;
 pub mod commands;
 pub mod config;

@@ -17,34 +17,63 @@ use crate::metadata::as_stored;
 /// The configured limits and the running allowances of users.
 pub struct Limits {
     settings: config::Limits,
-    rates: RateLimiter<UserId, HashMapStateStore<UserId>, DefaultClock>,
+    events: Rates,
+    bytes: Rates,
 }
+
+type Rates = RateLimiter<UserId, HashMapStateStore<UserId>, DefaultClock>;
 
 impl Limits {
     /// Limits with full allowances.
     pub fn new(settings: config::Limits) -> Self {
-        let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(at_least_one(settings.events_per_second))
-            .allow_burst(at_least_one(settings.events_burst));
+        let rates = |per_second, burst| {
+            let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+            let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
+            RateLimiter::hashmap(quota)
+        };
         Self {
-            rates: RateLimiter::hashmap(quota),
+            events: rates(settings.events_per_second, settings.events_burst),
+            bytes: rates(settings.bytes_per_second, settings.bytes_burst),
             settings,
         }
     }
 
-    /// Counts one event of a user.
+    /// Counts one event of a user, with so many bytes.
+    ///
+    /// # Errors
+    /// One of the two allowances is used up.
+    pub fn admit(&self, user: &UserId, bytes: usize) -> Result<(), ClientError> {
+        let refused = |message: &str| ClientError::new(ErrorCode::RateLimited, message);
+        let events = self.events.check_key(user);
+        events.map_err(|_| refused("too many events; slow down"))?;
+        self.admit_bytes(user, bytes)
+    }
+
+    /// Counts bytes of a user.
     ///
     /// # Errors
     /// The allowance is used up.
-    pub fn admit(&self, user: &UserId) -> Result<(), ClientError> {
-        self.rates
-            .check_key(user)
-            .map_err(|_| ClientError::new(ErrorCode::RateLimited, "too many events; slow down"))
+    pub fn admit_bytes(&self, user: &UserId, bytes: usize) -> Result<(), ClientError> {
+        // One event that is larger than all that may come at once takes all of that.
+        let bytes = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .min(self.settings.bytes_burst);
+        let Some(bytes) = NonZeroU32::new(bytes) else {
+            return Ok(());
+        };
+        match self.bytes.check_key_n(user, bytes) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ClientError::new(
+                ErrorCode::RateLimited,
+                "too many bytes; slow down",
+            )),
+        }
     }
 
     /// Forgets users whose allowance is full again.
     pub fn forget_idle(&self) {
-        self.rates.retain_recent();
+        self.events.retain_recent();
+        self.bytes.retain_recent();
     }
 
     /// The content of a message: not empty, not too large, storable byte for byte.
@@ -75,6 +104,14 @@ impl Limits {
     pub fn journal_update(&self, update: &[u8]) -> Result<(), ClientError> {
         let most = self.settings.journal_bytes;
         self.fits("update", update.len(), most + most / 8)
+    }
+
+    /// What a client knows of a journal as a state vector.
+    ///
+    /// # Errors
+    /// Too large.
+    pub fn state_vector(&self, state_vector: &[u8]) -> Result<(), ClientError> {
+        self.fits("state_vector", state_vector.len(), self.settings.journal_bytes)
     }
 
     /// The metadata of a message: a JSON object that Postgres can hold. Returns it as text, in the order Postgres keeps.
@@ -136,6 +173,11 @@ impl Limits {
         self.count("participant_ids", count, self.settings.participants)
     }
 
+    /// The most users that one request names of a conversation.
+    pub fn most_participants(&self) -> usize {
+        self.settings.participants
+    }
+
     /// How many users may be asked for at once.
     ///
     /// # Errors
@@ -177,6 +219,18 @@ impl Limits {
     }
 }
 
+/// A page size: the default where none is asked, never above the most.
+///
+/// # Errors
+/// None is asked for.
+pub fn page_size(asked: Option<u32>) -> Result<u32, ClientError> {
+    match asked {
+        None => Ok(50),
+        Some(0) => Err(ClientError::invalid("limit is 0; it must be 1 or more")),
+        Some(limit) => Ok(limit.min(100)),
+    }
+}
+
 /// Postgres cannot hold NUL in text, and dropping it would alter what was sent.
 fn no_nul(field: &str, text: &str) -> Result<(), ClientError> {
     if text.contains('\0') {
@@ -211,6 +265,8 @@ pub(crate) mod tests {
             presence_users: 8,
             events_per_second: 1,
             events_burst: 3,
+            bytes_per_second: 1,
+            bytes_burst: 100,
         })
     }
 
@@ -293,8 +349,21 @@ pub(crate) mod tests {
     fn an_allowance_belongs_to_one_user() {
         let limits = small();
         let (alice, bob) = (UserId::parse("alice").unwrap(), UserId::parse("bob").unwrap());
-        assert!((0..3).all(|_| limits.admit(&alice).is_ok()));
-        assert_eq!(limits.admit(&alice).unwrap_err().code, "rate_limited");
-        assert!(limits.admit(&bob).is_ok());
+        assert!((0..3).all(|_| limits.admit(&alice, 0).is_ok()));
+        assert_eq!(limits.admit(&alice, 0).unwrap_err().code, "rate_limited");
+        assert!(limits.admit(&bob, 0).is_ok());
+    }
+
+    #[test]
+    fn bytes_have_an_allowance_of_their_own() {
+        let limits = small();
+        let [alice, bob, carol] = ["alice", "bob", "carol"].map(|id| UserId::parse(id).unwrap());
+        assert!(limits.admit(&alice, 60).is_ok());
+        let error = limits.admit(&alice, 60).unwrap_err();
+        assert_eq!((error.code, error.retry), ("rate_limited", true));
+        assert!(error.message.contains("bytes"), "{}", error.message);
+        // What is larger than the whole allowance is let through once, and then nothing.
+        assert!(limits.admit(&bob, usize::MAX).is_ok() && limits.admit(&bob, 50).is_err());
+        assert!(limits.admit(&carol, 60).is_ok());
     }
 }

@@ -96,6 +96,24 @@ pub const MEASURES: &[Measure] = &[
         "Polling requests of other gateways' connections, by what became of them.",
     ),
     Measure::new(
+        "chat_gateway_refused_addresses_total",
+        Counter,
+        &["limit"],
+        "Connections and handshakes refused because their address has or makes too many.",
+    ),
+    Measure::new(
+        "chat_gateway_idle_connections_closed_total",
+        Counter,
+        &[],
+        "Connections closed because no whole request came in time.",
+    ),
+    Measure::new(
+        "chat_gateway_displaced_sessions_total",
+        Counter,
+        &[],
+        "Sessions ended because their user began too many.",
+    ),
+    Measure::new(
         "chat_gateway_tls_handshakes_total",
         Counter,
         &["result"],

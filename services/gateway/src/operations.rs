@@ -129,7 +129,7 @@ impl Operations {
         Followers {
             followed: place.is_some(),
             head_seq: place.as_ref().map_or(0, |place| place.head_seq),
-            participants: place.as_ref().map_or(0, |place| place.participants.len() as u64),
+            participants: place.as_ref().map_or(0, |place| place.participant_count),
             sessions,
             more,
         }

@@ -7,6 +7,7 @@
 //! | `report` | the lease of this replica: renewing it, and what follows when it is lost |
 //! | `board` | what was told of whom |
 //! | `teller` | whom to tell, and the changes the bus lost |
+//! | `watches` | whom sessions watch, as long as they may |
 //!
 //! What is told may be dropped for a slow client; what is known here always becomes what persistence says.
 
@@ -14,13 +15,16 @@ mod board;
 mod ledger;
 mod report;
 mod teller;
+mod watches;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parlance_proto::v1::{Presence, PresenceStatus};
 use parlance_proto::{ConversationId, UserId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::error::ClientError;
 use crate::socket::session::{Session, SessionId};
 use ledger::Ledger;
 
@@ -37,7 +41,11 @@ pub struct Presences {
 
 /// The way to the teller. Cheap to clone.
 #[derive(Clone)]
-pub struct News(mpsc::UnboundedSender<Happened>);
+pub struct News {
+    sender: mpsc::UnboundedSender<Happened>,
+    /// How often a user was told to have left a conversation.
+    removals: Arc<AtomicU64>,
+}
 
 /// What the teller takes in.
 pub type Inbox = mpsc::UnboundedReceiver<Happened>;
@@ -54,10 +62,22 @@ pub enum Happened {
     Looked(Arc<Session>, ConversationId),
     /// Users came into a conversation that is followed here.
     Joined(ConversationId, Vec<String>),
+    /// A user belongs no more to a conversation that is followed here.
+    Left(String),
     /// Somebody wants to know how users are seen, who may be shown to them.
     Asked(Vec<String>, oneshot::Sender<Vec<Presence>>),
-    /// A session wants to be told of users from now on; persistence has said that it may.
-    Watched(Arc<Session>, Vec<Presence>, oneshot::Sender<Vec<Presence>>),
+    /// A session wants to be told of users from now on; persistence has said that it may, when it was asked after so many
+    /// removals.
+    Watched {
+        /// Which.
+        session: Arc<Session>,
+        /// How they are seen.
+        users: Vec<Presence>,
+        /// [`News::removals`] before persistence was asked.
+        removals: u64,
+        /// How they are seen now, or why it may not watch them.
+        reply: oneshot::Sender<Result<Vec<Presence>, ClientError>>,
+    },
     /// A session does not want that any more.
     Unwatched(SessionId, Vec<String>),
 }
@@ -65,13 +85,22 @@ pub enum Happened {
 /// A pair of ways: in and out.
 pub fn channel() -> (News, Inbox) {
     let (sender, inbox) = mpsc::unbounded_channel();
-    (News(sender), inbox)
+    let removals = Arc::default();
+    (News { sender, removals }, inbox)
 }
 
 impl News {
     /// Something happened. The teller ends only with the process.
     pub fn tell(&self, happened: Happened) {
-        drop(self.0.send(happened));
+        if matches!(happened, Happened::Left(_)) {
+            self.removals.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(self.sender.send(happened));
+    }
+
+    /// Changes before the teller takes in that a user has left a conversation.
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::SeqCst)
     }
 }
 
@@ -117,11 +146,29 @@ impl Presences {
         answer.await.unwrap_or_default()
     }
 
-    /// Tells a session of these users from now on; how they are seen now.
-    pub async fn watch(&self, session: Arc<Session>, users: Vec<Presence>) -> Vec<Presence> {
+    /// Removals so far, to be read before persistence is asked whom a session may watch.
+    pub fn removals(&self) -> u64 {
+        self.news.removals()
+    }
+
+    /// Tells a session of these users from now on, whom persistence has said that it may watch; how they are seen now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TooLarge`](parlance_proto::v1::ErrorCode::TooLarge) where the session would watch too many.
+    pub async fn watch(
+        &self,
+        session: Arc<Session>,
+        users: Vec<Presence>,
+        removals: u64,
+    ) -> Result<Vec<Presence>, ClientError> {
         let (reply, answer) = oneshot::channel();
-        self.news.tell(Happened::Watched(session, users, reply));
-        answer.await.unwrap_or_default()
+        self.news.tell(Happened::Watched {
+            session,
+            users,
+            removals,
+            reply,
+        });
+        answer.await.unwrap_or_else(|_| Err(ClientError::internal()))
     }
 
     /// Ends that.

@@ -86,6 +86,7 @@ async fn compare(shared: &Shared) -> bool {
         }
     }
     shared.limits.forget_idle();
+    shared.addresses.forget_idle();
     answered
 }
 

@@ -40,7 +40,9 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::Shared;
 use crate::dialect::fields;
 use crate::error::ClientError;
+use crate::limits::page_size;
 
+use caller::Payer;
 pub use caller::{Caller, DIALECT};
 use names::{Named, NamedMessage, Names};
 
@@ -95,10 +97,17 @@ async fn no_route() -> ClientError {
 /// A whole request body; one that cannot be had is answered like any other error.
 struct Body(Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Body {
+impl FromRequest<Shared> for Body {
     type Rejection = ClientError;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request(request: Request, shared: &Shared) -> Result<Self, Self::Rejection> {
+        let payer = request.extensions().get::<Payer>().cloned();
+        let count = |bytes| match &payer {
+            Some(Payer(user)) => shared.limits.admit_bytes(user, bytes),
+            None => Ok(()),
+        };
+        // Nothing is read where nothing is left of the allowance.
+        count(1)?;
         let mut parts = request.into_body().into_data_stream();
         let (mut body, mut size) = (Vec::new(), 0);
         // Read on without keeping it: a client that is still writing would lose the answer.
@@ -110,6 +119,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
                 body.extend_from_slice(&part);
             }
         }
+        count(size.saturating_sub(1))?;
         if size > BODY_LIMIT {
             let message = format!("the body is larger than {BODY_LIMIT} bytes");
             return Err(ClientError::new(ErrorCode::TooLarge, message));
@@ -149,15 +159,6 @@ impl AfterQuery {
 /// Whether a route was called under `/api`, as the older front ends do.
 fn is_older(uri: &Uri) -> bool {
     !uri.path().starts_with("/api/v1/")
-}
-
-/// A page size: the default where none is asked, never above the most.
-fn page_size(asked: Option<u32>) -> Result<u32, ClientError> {
-    match asked {
-        None => Ok(50),
-        Some(0) => Err(ClientError::invalid("limit is 0; it must be 1 or more")),
-        Some(limit) => Ok(limit.min(100)),
-    }
 }
 
 /// What a query string asks for; a missing one asks for nothing.

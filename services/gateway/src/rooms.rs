@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::Bus;
-use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, Head, ListState};
+use parlance_proto::{ConversationId, UserId};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::awareness::SentState;
 use crate::backend::Backend;
 use crate::commands::actor;
 use crate::dialect::{Answer, Outbound, Place};
@@ -54,6 +55,9 @@ pub struct Following {
     pub unread: Option<Unread>,
     /// What the client is told of the past before it is told what happens from now on.
     pub missed: Option<Missed>,
+    /// Whether the client keeps the document of a joined journal itself and is emitted updates without texts; `None` leaves
+    /// that as it is.
+    pub takes_updates: Option<bool>,
 }
 
 /// What a client has not got of a conversation.
@@ -115,12 +119,24 @@ enum Request {
     },
     /// Follow only the place in a list any more.
     Leave(SessionId),
+    /// States of pages in a journal, from a session of its own user.
+    Awareness {
+        session: SessionId,
+        states: Vec<SentState>,
+        reply: oneshot::Sender<Result<(), ClientError>>,
+    },
     /// The session is gone.
     Detach(SessionId),
     /// A replay to the session has ended.
     CaughtUp(SessionId, Replayed),
     /// What lists show was looked up anew.
     Listed(Box<ListState>),
+    /// Whether a user whose sessions wait for it is a participant; what had been removed when it was asked.
+    Admit {
+        user: UserId,
+        found: Result<bool, ClientError>,
+        removals: u64,
+    },
     /// The database is at least this far.
     Check { epoch: String, head: Head },
 }
@@ -132,6 +148,7 @@ impl Following {
             joined: self.joined || asked.joined,
             unread: asked.unread.or(self.unread),
             missed: self.missed.or(asked.missed),
+            takes_updates: asked.takes_updates.or(self.takes_updates),
         }
     }
 }
@@ -222,6 +239,30 @@ impl Rooms {
         self.send(conversation, Request::Leave(session));
     }
 
+    /// Shows the others in a journal states that the session sent.
+    ///
+    /// # Errors
+    /// [`ClientError::no_conversation`] where the session is not attached or this is no journal; it has not joined the journal;
+    /// a state is refused.
+    pub async fn share_awareness(
+        &self,
+        journal: ConversationId,
+        session: SessionId,
+        states: Vec<SentState>,
+    ) -> Result<(), ClientError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Awareness {
+            session,
+            states,
+            reply,
+        };
+        self.send(journal, request);
+        // A room that has closed had nobody attached.
+        answer
+            .await
+            .unwrap_or_else(|_| Err(ClientError::no_conversation()))
+    }
+
     /// The session is gone.
     pub fn detach(&self, conversation: ConversationId, session: SessionId) {
         self.send(conversation, Request::Detach(session));
@@ -251,9 +292,11 @@ impl Rooms {
             Answer::Conversation(conversation) => &conversation.id,
             Answer::Done
             | Answer::Receipt(_)
-            | Answer::Journal(_)
+            | Answer::Journal(..)
+            | Answer::JournalSync { .. }
             | Answer::Pages(_)
-            | Answer::Presence(_) => return None,
+            | Answer::Presence(_)
+            | Answer::Participants(_) => return None,
         };
         self.place(id.parse().ok()?)
     }

@@ -4,6 +4,7 @@
 pub mod drain;
 pub mod engineio;
 pub mod handshake;
+pub mod http;
 pub mod inbound;
 pub mod listener;
 pub mod polling;
@@ -13,9 +14,10 @@ pub mod session_id;
 pub mod sessions;
 pub mod tls;
 
+mod admission;
 mod connect;
 mod connection;
-mod packets;
+pub mod packets;
 pub mod page;
 mod serve;
 mod upgrade;

@@ -11,13 +11,15 @@ use std::time::Duration;
 use futures::StreamExt;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    ErrorCode, Membership, Message, MessageHidden, Position, User, UserNotice, user_notice,
+    Conversation, ErrorCode, Membership, Message, MessageHidden, NoticedUser, Position, User, UserNotice,
+    user_notice,
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
+use parlance_runtime::backoff::Backoff;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Opening};
 use crate::commands::actor;
 use crate::dialect::{Backlog, Outbound, Place};
 use crate::rooms::{Following, Missed, Rooms, Unread};
@@ -26,9 +28,11 @@ use crate::socket::page::Page;
 use crate::socket::session::Session;
 
 /// Rooms opened at once for one user.
-const ATTACH_CONCURRENCY: usize = 16;
+const ATTACH_CONCURRENCY: usize = 256;
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest of these pauses, below the time in which everything must be right again after a fault.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// The connected users of this replica. Cheap to clone.
 #[derive(Clone)]
@@ -54,6 +58,7 @@ struct Connected {
 pub struct Expected {
     users: Users,
     user: UserId,
+    is_loaded: bool,
 }
 
 /// How far a user is in a conversation, as of when it was loaded.
@@ -76,6 +81,24 @@ pub struct Since(HashMap<ConversationId, Missed>);
 
 /// Up to where a page that returns was emitted each conversation.
 pub type Emitted = HashMap<ConversationId, u64>;
+
+/// What a page that returns was emitted, as its user's memberships say; `None` where a replica of the version before
+/// does not.
+pub fn emitted_of(membership: &Membership) -> Option<Emitted> {
+    let Membership {
+        conversation_ids,
+        emitted_before,
+        ..
+    } = membership;
+    if emitted_before.len() != conversation_ids.len() {
+        return None;
+    }
+    let each = conversation_ids.iter().zip(emitted_before);
+    Some(
+        each.filter_map(|(id, before)| Some((id.parse().ok()?, before.checked_sub(1)?)))
+            .collect(),
+    )
+}
 
 impl Since {
     /// The conversations that are named and are none of these.
@@ -102,12 +125,12 @@ impl Since {
     }
 }
 
-/// What a notice asks for.
+/// What a notice asks for, for one user.
 enum Step {
     Nothing,
     Reload,
-    Add(ConversationId, Belonging, Vec<Arc<Session>>),
-    Hide(MessageHidden, Vec<Arc<Session>>),
+    Add(Vec<Arc<Session>>),
+    Hide(Vec<Arc<Session>>),
 }
 
 impl Users {
@@ -139,28 +162,30 @@ impl Users {
     }
 
     /// Follows a user before a client of theirs is told that it is connected, so that it hears of every
-    /// conversation it is added to from then on. `anew`: what was delivered must be known as it is now.
-    pub async fn expect(&self, user: &UserId, anew: bool) -> Expected {
-        let loaded = {
-            let mut table = self.lock();
-            let connected = table.entry(user.clone()).or_default();
-            connected.expected += 1;
-            connected.loaded
-        };
-        let expected = Expected {
+    /// conversation it is added to from then on.
+    pub fn expect(&self, user: &UserId) -> Expected {
+        let mut table = self.lock();
+        let connected = table.entry(user.clone()).or_default();
+        connected.expected += 1;
+        Expected {
             users: self.clone(),
             user: user.clone(),
-        };
-        if anew || !loaded {
-            self.reload(user, loaded).await;
+            is_loaded: connected.loaded,
         }
-        expected
     }
 
-    /// What a page of the user that returns was emitted of each conversation. Its session before may have ended a moment
-    /// ago.
-    pub async fn emitted(&self, user: &UserId, page: Page) -> Emitted {
-        let emitted = self.load_emitted(user, page).await;
+    /// Takes over where a user stands, as a client of theirs found when it arrived.
+    pub async fn load(&self, expected: &Expected, membership: Membership) {
+        self.adopt(&expected.user, membership, expected.is_loaded).await;
+    }
+
+    /// What a page of the user that returns was emitted of each conversation; `known` is what was found of it a moment
+    /// ago. Its session before may have ended since.
+    pub async fn emitted(&self, user: &UserId, page: Page, known: Option<Emitted>) -> Emitted {
+        let emitted = match known {
+            Some(known) => known,
+            None => self.load_emitted(user, page).await,
+        };
         let is_behind = self.lock().get(user).is_some_and(|connected| {
             let mut each = connected.conversations.iter();
             each.any(|(id, belonging)| {
@@ -177,17 +202,18 @@ impl Users {
     }
 
     async fn load_emitted(&self, user: &UserId, page: Page) -> Emitted {
+        let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
         loop {
-            match self.backend.served(Some(actor(user, "")), page.to_string()).await {
-                Ok(served) => {
-                    let each = served.positions.into_iter();
+            match self.backend.served(actor(user, ""), page.to_string()).await {
+                Ok(positions) => {
+                    let each = positions.into_iter();
                     return each
                         .filter_map(|one| Some((one.conversation_id.parse().ok()?, one.seq)))
                         .collect();
                 }
                 // A replica of the version before knows of no pages.
                 Err(error) if !error.retry => return Emitted::default(),
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(_) => backoff.pause().await,
             }
             if !self.lock().contains_key(user) {
                 return Emitted::default();
@@ -232,9 +258,12 @@ impl Users {
     /// another dialect than was taken for granted.
     pub async fn arrives_again(&self, session: Arc<Session>) {
         let delivers = session.dialect().backlog() != Backlog::AtJoin;
-        let _expected = self.expect(&session.user, delivers).await;
+        let expected = self.expect(&session.user);
+        if delivers || !expected.is_loaded {
+            self.reload(&session.user, expected.is_loaded).await;
+        }
         let emitted = match delivers {
-            true => self.emitted(&session.user, session.page).await,
+            true => self.emitted(&session.user, session.page, None).await,
             false => Emitted::default(),
         };
         let conversations = self.lock().get(&session.user).map(Connected::conversations);
@@ -265,6 +294,7 @@ impl Users {
                 joined: session.dialect().joins_by_itself() || matches!(named, Some(Some(_))),
                 unread: Some(belonging.unread),
                 missed,
+                takes_updates: None,
             };
             (*id, following)
         };
@@ -337,32 +367,84 @@ impl Users {
     }
 
     fn noticed(&self, notice: UserNotice) {
-        let Ok(user) = UserId::parse(notice.user_id) else {
+        let UserNotice {
+            user_id,
+            memberships_version,
+            users,
+            body: Some(body),
+        } = notice
+        else {
             return;
         };
-        let added = match &notice.body {
-            Some(user_notice::Body::ConversationAdded(added)) => Some(added.clone()),
-            _ => None,
+        let one = NoticedUser {
+            user_id,
+            memberships_version,
         };
-        match self.step(&user, notice.memberships_version, notice.body) {
-            Step::Nothing => {}
-            Step::Reload => self.reload_beside(user),
-            Step::Hide(hidden, sessions) => self.hide(&hidden, &sessions),
-            Step::Add(id, belonging, sessions) => {
-                let users = self.clone();
-                tokio::spawn(async move {
-                    users
-                        .attach(&sessions, &[(id, belonging)], added_while_here)
-                        .await;
-                    if let Some(conversation) = &added {
-                        tell(&sessions, Outbound::ConversationAdded(conversation));
+        for noticed in users.into_iter().chain([one]) {
+            // Of a notice to several, the one user is empty.
+            let Ok(user) = UserId::parse(noticed.user_id) else {
+                continue;
+            };
+            match self.step(&user, noticed.memberships_version, &body) {
+                Step::Nothing => {}
+                Step::Reload => self.reload_beside(user),
+                Step::Hide(sessions) => {
+                    if let user_notice::Body::MessageHidden(hidden) = &body {
+                        self.hide(hidden, &sessions);
                     }
-                });
+                }
+                Step::Add(sessions) => {
+                    if let user_notice::Body::ConversationAdded(added) = &body
+                        && let Some((id, belonging)) = gained(added)
+                    {
+                        tokio::spawn(self.clone().add(user, id, belonging, sessions));
+                    }
+                }
             }
         }
     }
 
-    fn step(&self, user: &UserId, version: u64, body: Option<user_notice::Body>) -> Step {
+    /// Attaches the sessions of a user to a conversation that is new to them, and shows it to their clients as the user
+    /// sees it, if that is to be had. Those who gain it together are answered by one query.
+    async fn add(self, user: UserId, id: ConversationId, belonging: Belonging, sessions: Vec<Arc<Session>>) {
+        let conversation = self.gained_view(&user, id).await;
+        let seen = conversation.as_ref().map(|conversation| Unread {
+            count: conversation.unread,
+            head_seq: conversation.head_seq,
+        });
+        let belonging = Belonging {
+            unread: seen.unwrap_or(belonging.unread),
+            ..belonging
+        };
+        // In any case: the conversation is known here as one of the user's, and no comparison would attach them later. The
+        // room asks itself whether they belong to it.
+        self.attach(&sessions, &[(id, belonging)], added_while_here).await;
+        if let Some(conversation) = conversation {
+            tell(&sessions, Outbound::ConversationAdded(&conversation));
+        }
+    }
+
+    /// A conversation that a user gained as they see it; `None` where they do not belong to it any more, or have gone.
+    async fn gained_view(&self, user: &UserId, id: ConversationId) -> Option<Conversation> {
+        loop {
+            let opening = Opening {
+                user_id: user.to_string(),
+                id,
+                client: None,
+                presence: false,
+            };
+            match self.backend.opened(opening).await {
+                Ok(conversation) => return Some(conversation),
+                Err(error) if !error.retry => return None,
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+            if !self.lock().contains_key(user) {
+                return None;
+            }
+        }
+    }
+
+    fn step(&self, user: &UserId, version: u64, body: &user_notice::Body) -> Step {
         let mut table = self.lock();
         let Some(connected) = table.get_mut(user) else {
             return Step::Nothing;
@@ -373,33 +455,23 @@ impl Users {
         }
         connected.version = connected.version.max(version);
         match body {
-            Some(user_notice::Body::ConversationAdded(added)) => {
-                let Ok(id) = added.id.parse() else {
+            user_notice::Body::ConversationAdded(added) => {
+                let Some((id, belonging)) = gained(added) else {
                     return Step::Nothing;
-                };
-                let belonging = Belonging {
-                    unread: Unread {
-                        count: added.unread,
-                        head_seq: added.head_seq,
-                    },
-                    delivered_seq: added.head_seq,
-                    served_seq: added.head_seq,
-                    listed_seq: 0,
                 };
                 match connected.conversations.insert(id, belonging) {
                     Some(_) => Step::Nothing,
-                    None => Step::Add(id, belonging, connected.sessions.clone()),
+                    None => Step::Add(connected.sessions.clone()),
                 }
             }
             // The room tells, and detaches, when the event comes to its turn in the sequence.
-            Some(user_notice::Body::ConversationRemoved(id)) => {
+            user_notice::Body::ConversationRemoved(id) => {
                 if let Ok(id) = id.parse() {
                     connected.conversations.remove(&id);
                 }
                 Step::Nothing
             }
-            Some(user_notice::Body::MessageHidden(hidden)) => Step::Hide(hidden, connected.sessions.clone()),
-            None => Step::Nothing,
+            user_notice::Body::MessageHidden(_) => Step::Hide(connected.sessions.clone()),
         }
     }
 
@@ -427,21 +499,26 @@ impl Users {
     /// Takes over the user's conversations from the database; tells of those that are added, but for the
     /// first time.
     async fn reload(&self, user: &UserId, tell_added: bool) {
+        let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
         let membership = loop {
             match self.backend.membership(user.as_str()).await {
                 Ok(membership) => break membership,
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(_) => backoff.pause().await,
             }
             if !self.lock().contains_key(user) {
                 return;
             }
         };
+        self.adopt(user, membership, tell_added).await;
+    }
+
+    async fn adopt(&self, user: &UserId, membership: Membership, tell_added: bool) {
         let Some((added, sessions)) = self.take_over(user, membership) else {
             return;
         };
         self.attach(&sessions, &added, added_while_here).await;
         for (id, _) in added.into_iter().filter(|_| tell_added) {
-            if let Ok(conversation) = self.backend.conversation(Some(actor(user, "")), id).await {
+            if let Some(conversation) = self.gained_view(user, id).await {
                 tell(&sessions, Outbound::ConversationAdded(&conversation));
             }
         }
@@ -558,6 +635,21 @@ impl Belonging {
     }
 }
 
+/// A conversation that users gained, and how far each of them is in it: of what came after they joined nothing is read,
+/// delivered or emitted.
+fn gained(added: &Conversation) -> Option<(ConversationId, Belonging)> {
+    let belonging = Belonging {
+        unread: Unread {
+            count: 0,
+            head_seq: added.head_seq,
+        },
+        delivered_seq: added.head_seq,
+        served_seq: added.head_seq,
+        listed_seq: 0,
+    };
+    Some((added.id.parse().ok()?, belonging))
+}
+
 /// For who is connected while a conversation is added: it is told what is sent until it is attached.
 fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging) -> Following {
     let joined = session.dialect().joins_by_itself();
@@ -567,6 +659,14 @@ fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging
         missed: belonging
             .missed(session.dialect().backlog(), None)
             .filter(|_| joined),
+        takes_updates: None,
+    }
+}
+
+impl Expected {
+    /// Whether it was known already in which conversations the user is.
+    pub fn is_loaded(&self) -> bool {
+        self.is_loaded
     }
 }
 

@@ -7,6 +7,8 @@ import { io } from 'socket.io-client';
 /** How long anything may take before a test gives up on it. */
 export const PATIENCE_MS = 15_000;
 export const gateways = setting('PARLANCE_GATEWAYS').split(',');
+/** Their internal ports, where operators look. */
+export const internals = (process.env.PARLANCE_INTERNALS ?? '').split(',');
 /** `websocket`, `polling`, or `default`: polling that upgrades. */
 export const transport = process.env.PARLANCE_TRANSPORT ?? 'websocket';
 const secret = setting('PARLANCE_JWT_SECRET');

@@ -9,7 +9,7 @@ const seqs = new Map();
 
 function routes(request, response) {
   const json = (status, body) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
-  if (request.url === '/readyz') return json(200, {});
+  if (['/readyz', '/health'].includes(request.url)) return json(200, {});
   request.resume();
   if (request.url.endsWith('/conversations/group')) return json(201, { id: randomUUID() });
   return json(404, { code: 'not_found', retry: false });

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { connect, direct, eventually, person, token } from './client.mjs';
 
 /** A connected client of a dialect that remembers every event, whatever its name. */
-export const speak = (dialect, user, gateway = 0) =>
-  connect(user, gateway, { auth: { token: token(user), dialect }, events: 'all' });
+export const speak = (dialect, user, gateway = 0, options = {}) =>
+  connect(user, gateway, { auth: { token: token(user), dialect }, events: 'all', ...options });
 
 /** A user whose id is a number, as some front ends have it. */
 export const numbered = () => String(Math.floor(Math.random() * 2 ** 46) + 1_000_000);

@@ -12,7 +12,7 @@ mod frame;
 mod latency;
 mod packet;
 mod peer;
-mod processes;
+pub mod processes;
 mod recorder;
 mod report;
 mod scenario;

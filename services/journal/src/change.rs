@@ -41,6 +41,58 @@ pub fn apply(old: &str, changes: &[Change]) -> String {
     new
 }
 
+/// The same changes of this text, of which they count UTF-16 units. `None` if one does not lie between characters.
+pub fn from_utf16(changes: Vec<Change>, text: &str) -> Option<Vec<Change>> {
+    let (mut units, mut bytes) = (0, 0);
+    let mut chars = text.chars();
+    let mut byte_at = |at: usize| {
+        while units < at {
+            let char = chars.next()?;
+            units += char.len_utf16();
+            bytes += char.len_utf8();
+        }
+        (units == at).then_some(bytes)
+    };
+    let mut in_bytes = |change: Change| {
+        let (start, end) = (byte_at(change.at)?, byte_at(change.at + change.removed)?);
+        Some(Change {
+            at: start,
+            removed: end - start,
+            inserted: change.inserted,
+        })
+    };
+    changes.into_iter().map(&mut in_bytes).collect()
+}
+
+/// What the changes remove of this text, in UTF-16 units.
+pub fn utf16_ranges(changes: &[Change], text: &str) -> Vec<Range<usize>> {
+    let (mut units, mut bytes) = (0, 0);
+    let mut unit_at = |at: usize| {
+        units += slice(text, bytes..at).encode_utf16().count();
+        bytes = at;
+        units
+    };
+    changes
+        .iter()
+        .map(|change| unit_at(change.at)..unit_at(change.at + change.removed))
+        .collect()
+}
+
+/// Makes these changes in place, and returns how many bytes were moved for it.
+pub fn make(text: &mut String, changes: &[Change]) -> usize {
+    match changes {
+        [] => 0,
+        [change] if text.get(change.removed_range()).is_some() => {
+            text.replace_range(change.removed_range(), &change.inserted);
+            text.len() - change.at
+        }
+        _ => {
+            *text = apply(text, changes);
+            text.len()
+        }
+    }
+}
+
 /// The changes that lead back to `old`.
 pub fn inverse(old: &str, changes: &[Change]) -> Vec<Change> {
     let inserted = inserted_ranges(changes).into_iter();
@@ -67,36 +119,38 @@ pub fn inserted_ranges(changes: &[Change]) -> Vec<Range<usize>> {
     ranges
 }
 
-/// Where the surviving parts of a range of the old text stand in the new text.
-pub fn carry(range: Range<usize>, changes: &[Change]) -> Vec<Range<usize>> {
-    let (mut grown, mut shrunk, mut at) = (0, 0, range.start);
-    let mut parts = Vec::new();
-    for change in changes {
-        let end = change.at.min(range.end);
-        if at < end {
-            parts.push(at + grown - shrunk..end + grown - shrunk);
+/// Where the surviving parts of ranges of the old text, which are ascending and disjoint, stand in the new text.
+pub fn carry(ranges: &[Range<usize>], changes: &[Change]) -> Vec<Range<usize>> {
+    let (mut grown, mut shrunk, mut removed_to) = (0, 0, 0);
+    let mut changes = changes.iter().peekable();
+    let mut parts = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let mut at = range.start.max(removed_to);
+        while let Some(change) = changes.next_if(|change| change.at < range.end) {
+            if at < change.at {
+                parts.push(at + grown - shrunk..change.at + grown - shrunk);
+            }
+            removed_to = change.at + change.removed;
+            at = at.max(removed_to);
+            grown += change.inserted.len();
+            shrunk += change.removed;
         }
-        at = at.max(change.at + change.removed);
-        grown += change.inserted.len();
-        shrunk += change.removed;
-    }
-    if at < range.end {
-        parts.push(at + grown - shrunk..range.end + grown - shrunk);
+        if at < range.end {
+            parts.push(at + grown - shrunk..range.end + grown - shrunk);
+        }
     }
     parts
 }
 
-/// The same changes without the removal of any byte of `kept`.
+/// The same changes without the removal of any byte of `kept`, which is ascending and disjoint.
 pub fn keeping(changes: Vec<Change>, kept: &[Range<usize>]) -> Vec<Change> {
     let mut result = Vec::with_capacity(changes.len());
     for mut change in changes {
         let removed = change.removed_range();
         let mut from = removed.start;
         // The replacement stands before the first kept part, where the old text began to differ.
-        for kept in kept
-            .iter()
-            .filter(|kept| kept.start < removed.end && removed.start < kept.end)
-        {
+        let first = kept.partition_point(|kept| kept.end <= removed.start);
+        for kept in kept[first..].iter().take_while(|kept| kept.start < removed.end) {
             result.push(Change {
                 at: from,
                 removed: kept.start.saturating_sub(from),

@@ -19,7 +19,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use crate::change::{Change, slice};
 
 /// Bytes that are split and compared from both ends for one step.
-const BYTES_PER_STEP: usize = 8;
+pub(crate) const BYTES_PER_STEP: usize = 8;
 
 /// Steps that may still be spent. One step compares two tokens or looks at one diagonal, or passes over 8 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,8 @@ impl Budget {
         self.0
     }
 
-    fn spend(&mut self, steps: usize) -> Option<()> {
+    /// Takes this many steps; `None`, and none is left, if there are fewer.
+    pub(crate) fn spend(&mut self, steps: usize) -> Option<()> {
         let left = self.0.checked_sub(steps as u64);
         self.0 = left.unwrap_or_default();
         left.map(|_| ())
@@ -124,16 +125,20 @@ fn compare(
 
 /// Whether these changes do more to one of the ranges than one insertion or one removal.
 fn rewrites(changes: &[Change], ranges: &[Range<usize>]) -> bool {
-    ranges.iter().any(|range| {
-        let removes = |change: &Change| {
-            let removed = change.removed_range();
-            change.removed > 0 && removed.start < range.end && range.start < removed.end
-        };
-        let touches =
-            |change: &&Change| removes(change) || (range.start < change.at && change.at < range.end);
-        let mut touching = changes.iter().filter(touches);
+    let (Some(first), Some(last)) = (changes.first(), changes.last()) else {
+        return false;
+    };
+    let end = last.removed_range().end.max(last.at + 1);
+    let before = ranges.partition_point(|range| range.end <= first.at);
+    let mut ranges = ranges[before..].iter().take_while(|range| range.start < end);
+    ranges.any(|range| {
+        // What ends or inserts at the start of the range does not touch it.
+        let before = changes.partition_point(|change| change.removed_range().end <= range.start);
+        let mut touching = changes[before..]
+            .iter()
+            .take_while(|change| change.at < range.end);
         match (touching.next(), touching.next()) {
-            (Some(only), None) => removes(only) && !only.inserted.is_empty(),
+            (Some(only), None) => only.removed > 0 && !only.inserted.is_empty(),
             (_, another) => another.is_some(),
         }
     })

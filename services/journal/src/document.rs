@@ -3,7 +3,11 @@
 //! A Yjs document with the one text [`TEXT`]. Encoded updates go in, text comes out. An update is checked and priced
 //! before it is applied; when it is refused, the document stays as it was.
 //!
-//! Cost: applying takes at most its [`price`](Document::price), plus one pass over the blocks and the text.
+//! `yrs` counts UTF-16 units here, as the ids do: a client may build on or delete one half of a surrogate pair, of which
+//! `yrs` and Yjs make two replacement characters, and then bytes counted before are wrong. Offsets of changes are bytes.
+//!
+//! Cost: applying takes at most its [`price`](Document::price), plus one pass over the blocks and the text; two where the
+//! text may be more than ASCII, three where it may hold surrogate pairs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +19,7 @@ use yrs::{
     Text as _, TextRef, Transact as _, Update,
 };
 
-use crate::change::Change;
+use crate::change::{self, Change};
 use crate::diff::{Budget, diff};
 use crate::error::Error;
 use crate::update::{Incoming, Written, decode_state_vector};
@@ -46,10 +50,14 @@ impl Writer {
 pub struct Document {
     doc: Doc,
     text: TextRef,
-    /// The changes of the latest transaction, as the observer of the text reports them.
+    /// The changes of the latest transaction, as the observer of the text reports them, in UTF-16 units.
     observed: Arc<Mutex<Vec<Change>>>,
     /// An upper bound of the blocks in the document.
     blocks: u64,
+    /// Whether the text is nothing but ASCII, so that bytes are UTF-16 units.
+    is_ascii: bool,
+    /// Whether the text may hold surrogate pairs.
+    has_pairs: bool,
 }
 
 /// A change written by this process, as an update.
@@ -64,8 +72,7 @@ impl Document {
     /// An empty document.
     pub fn new(writer: Writer) -> Self {
         let doc = Doc::with_options(Options {
-            // Of this process only; updates count UTF-16 units.
-            offset_kind: OffsetKind::Bytes,
+            offset_kind: OffsetKind::Utf16,
             ..Options::with_guid_and_client_id("journal".into(), writer.0)
         });
         let text = doc.get_or_insert_text(TEXT);
@@ -79,26 +86,33 @@ impl Document {
             text,
             observed,
             blocks: 0,
+            is_ascii: true,
+            has_pairs: false,
         }
     }
 
     /// The document that a checkpoint and the updates since make. Empty bytes are no update.
     ///
     /// # Errors
-    /// See [`apply_stored`](Self::apply_stored).
+    /// [`Error::Incomplete`] if an update builds on what those before it do not hold; otherwise see [`Error`].
     pub fn load<B: AsRef<[u8]>>(updates: impl IntoIterator<Item = B>, writer: Writer) -> Result<Self, Error> {
         let mut document = Self::new(writer);
-        for update in updates {
-            if !update.as_ref().is_empty() {
-                document.apply_stored(update.as_ref())?;
-            }
-        }
+        let updates = updates.into_iter();
+        document.apply_all(updates.filter(|update| !update.as_ref().is_empty()))?;
         Ok(document)
     }
 
     /// The text.
     pub fn text(&self) -> String {
         self.text.get_string(&self.doc.transact())
+    }
+
+    /// Bytes of the text, which is read for it only if it may be more than ASCII.
+    pub fn text_bytes(&self) -> usize {
+        match self.is_ascii {
+            true => self.text.len(&self.doc.transact()) as usize,
+            false => self.text().len(),
+        }
     }
 
     /// The whole document as one update.
@@ -138,20 +152,31 @@ impl Document {
     /// # Errors
     /// See [`Error`]. The document stays as it was, except after [`Error::Broken`].
     pub fn apply(&mut self, update: &[u8], limit: u64) -> Result<Vec<Change>, Error> {
+        Ok(self.apply_new(update, limit)?.unwrap_or_default())
+    }
+
+    /// The same; `None` if the document has all that the update writes.
+    ///
+    /// # Errors
+    /// See [`apply`](Self::apply).
+    pub fn apply_new(&mut self, update: &[u8], limit: u64) -> Result<Option<Vec<Change>>, Error> {
         let incoming = Incoming::decode(update)?;
         self.check(&incoming)?;
         let work = self.work(&incoming);
         if work > limit {
             return Err(Error::TooCostly { work, limit });
         }
+        if self.has(&incoming.written) {
+            return Ok(None);
+        }
         if incoming.crosses_clients(&self.state()) {
             // Blocks that build on each other in a circle would stay in the document as pending.
             let mut copy = Self::new(Writer::NONE);
-            copy.integrate(Incoming::decode(&self.checkpoint())?)?;
-            copy.integrate(Incoming::decode(update)?)
+            copy.integrate([Incoming::decode(&self.checkpoint())?])?;
+            copy.integrate([Incoming::decode(update)?])
                 .map_err(|_| Error::Malformed)?;
         }
-        self.integrate(incoming)
+        self.merge([incoming]).map(Some).map_err(|_| Error::Broken)
     }
 
     /// Merges the update of a version, which was applied before it was stored: without a limit, and without the work that
@@ -162,7 +187,18 @@ impl Document {
     pub fn apply_stored(&mut self, update: &[u8]) -> Result<Vec<Change>, Error> {
         let incoming = Incoming::decode(update)?;
         self.check(&incoming)?;
-        self.integrate(incoming)
+        self.merge([incoming]).map_err(|_| Error::Broken)
+    }
+
+    /// Merges the updates of several versions at once, at the cost of one pass over the text for all of them, and returns
+    /// how they changed the text together. After any error the document must be loaded again.
+    pub(crate) fn apply_all<B: AsRef<[u8]>>(
+        &mut self,
+        updates: impl IntoIterator<Item = B>,
+    ) -> Result<Vec<Change>, Error> {
+        let decode = |update: B| Incoming::decode(update.as_ref());
+        let updates = updates.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        self.merge(updates)
     }
 
     /// Writes these changes of the present text. `None` if there are none.
@@ -177,15 +213,19 @@ impl Document {
             return Err(Error::NotStorable);
         }
         let (doc, text) = (&self.doc, &self.text);
+        let places = match self.is_ascii {
+            true => changes.iter().map(Change::removed_range).collect(),
+            false => change::utf16_ranges(changes, &self.text()),
+        };
         let update = catch_unwind(AssertUnwindSafe(|| {
             let mut txn = doc.transact_mut();
             // Backwards: what lies before a change keeps its place.
-            for change in changes.iter().rev() {
+            for (change, place) in changes.iter().zip(places).rev() {
                 if change.removed > 0 {
-                    text.remove_range(&mut txn, offset(change.at), offset(change.removed));
+                    text.remove_range(&mut txn, offset(place.start), offset(place.len()));
                 }
                 if !change.inserted.is_empty() {
-                    text.insert(&mut txn, offset(change.at), &change.inserted);
+                    text.insert(&mut txn, offset(place.start), &change.inserted);
                 }
             }
             txn.encode_update_v1()
@@ -193,6 +233,8 @@ impl Document {
         let update = update.map_err(|_| Error::Broken)?;
         let incoming = Incoming::decode(&update)?;
         self.blocks += 3 * incoming.blocks + 2 * incoming.deletions;
+        self.is_ascii &= incoming.is_ascii;
+        self.has_pairs |= incoming.has_pairs;
         Ok(Some(Edit {
             update,
             written: incoming.written,
@@ -234,29 +276,56 @@ impl Document {
 
     fn work(&self, incoming: &Incoming) -> u64 {
         let blocks = self.blocks + incoming.blocks;
+        // Such an update is tried on a copy first.
+        let is_copied = incoming.crosses_clients(&self.state());
+        let copied = if is_copied { 3 * self.blocks } else { 0 };
         incoming
             .blocks
             .saturating_mul(blocks)
             .saturating_add(incoming.deletions)
+            .saturating_add(copied)
     }
 
-    fn integrate(&mut self, incoming: Incoming) -> Result<Vec<Change>, Error> {
+    fn merge(&mut self, updates: impl IntoIterator<Item = Incoming>) -> Result<Vec<Change>, Error> {
+        let before = (!self.is_ascii).then(|| self.text());
+        let has_pairs = self.has_pairs;
+        let changes = self.integrate(updates)?;
+        let Some(before) = before else {
+            return Ok(changes);
+        };
+        let changes = change::from_utf16(changes, &before);
+        if !has_pairs && let Some(changes) = changes {
+            return Ok(changes);
+        }
+        // Where a pair is cut, its characters change without being reported.
+        let text = self.text();
+        let changes = changes.filter(|changes| change::apply(&before, changes) == text);
+        Ok(changes.unwrap_or_else(|| diff(&before, &text, &mut Budget::EDIT.clone())))
+    }
+
+    fn integrate(&mut self, updates: impl IntoIterator<Item = Incoming>) -> Result<Vec<Change>, Error> {
         self.observed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
-        let doc = &self.doc;
-        let update = incoming.update;
+        let (doc, blocks) = (&self.doc, &mut self.blocks);
+        let (is_ascii, has_pairs) = (&mut self.is_ascii, &mut self.has_pairs);
         // What passes the checks is not known to make `yrs` panic; one update must not stop the work on others.
-        let complete = catch_unwind(AssertUnwindSafe(|| {
+        let applied = catch_unwind(AssertUnwindSafe(|| {
             let mut txn = doc.transact_mut();
-            txn.apply_update(update).is_ok() && !txn.has_missing_updates()
+            for incoming in updates {
+                // Each may cut the blocks at both of its ends.
+                *blocks += 3 * incoming.blocks + 2 * incoming.deletions;
+                *is_ascii &= incoming.is_ascii;
+                *has_pairs |= incoming.has_pairs;
+                txn.apply_update(incoming.update).map_err(|_| Error::Broken)?;
+                if txn.has_missing_updates() {
+                    return Err(Error::Incomplete);
+                }
+            }
+            Ok(())
         }));
-        if !matches!(complete, Ok(true)) {
-            return Err(Error::Broken);
-        }
-        // Each may cut the blocks at both of its ends.
-        self.blocks += 3 * incoming.blocks + 2 * incoming.deletions;
+        applied.unwrap_or(Err(Error::Broken))?;
         Ok(std::mem::take(
             &mut *self.observed.lock().unwrap_or_else(PoisonError::into_inner),
         ))
@@ -301,7 +370,7 @@ fn changes_of(delta: &[Delta]) -> Vec<Change> {
     changes
 }
 
-/// Texts are far shorter than 4 GiB.
-fn offset(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+/// Texts are far shorter than 4 Gi units.
+fn offset(units: usize) -> u32 {
+    u32::try_from(units).unwrap_or(u32::MAX)
 }

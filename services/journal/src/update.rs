@@ -2,7 +2,7 @@
 //!
 //! The decoding is that of `yrs`. [`Inspector`] stands between it and the bytes: it refuses what a journal never
 //! holds (formats, embedded objects, other texts), counts that the bytes cannot back, and clocks that overflow;
-//! and it counts the blocks.
+//! and it counts the blocks. `tests/fuzz` holds it to that.
 
 use std::collections::HashSet;
 
@@ -38,6 +38,10 @@ pub(crate) struct Incoming {
     pub(crate) blocks: u64,
     /// Ranges of deleted ids.
     pub(crate) deletions: u64,
+    /// Whether it inserts nothing but ASCII.
+    pub(crate) is_ascii: bool,
+    /// Whether it inserts characters of two UTF-16 units.
+    pub(crate) has_pairs: bool,
     /// Ids that must be known before.
     origins: Vec<ID>,
 }
@@ -91,6 +95,8 @@ impl Incoming {
             update,
             blocks: inspector.blocks,
             deletions: inspector.deletions,
+            is_ascii: inspector.is_ascii,
+            has_pairs: inspector.has_pairs,
             origins: inspector.origins,
         })
     }
@@ -157,12 +163,16 @@ struct Inspector<'a> {
     names_parent: bool,
     clients: HashSet<ClientID>,
     last_count: u64,
+    /// Client and clock of the block that is read.
+    client: ClientID,
     clock: u64,
     deleted_to: u64,
     blocks: u64,
     deletions: u64,
     origins: Vec<ID>,
     has_nul: bool,
+    is_ascii: bool,
+    has_pairs: bool,
 }
 
 /// What the next number of 32 bits is. Clients have 64 bits.
@@ -188,12 +198,15 @@ impl<'a> Inspector<'a> {
             names_parent: false,
             clients: HashSet::new(),
             last_count: 0,
+            client: ClientID::new(0),
             clock: 0,
             deleted_to: 0,
             blocks: 0,
             deletions: 0,
             origins: Vec::new(),
             has_nul: false,
+            is_ascii: true,
+            has_pairs: false,
         }
     }
 
@@ -207,7 +220,7 @@ impl<'a> Inspector<'a> {
     }
 
     fn advance_clock(&mut self, length: u64) -> Result<(), ReadError> {
-        self.clock += length;
+        self.clock = self.clock.saturating_add(length);
         if length == 0 || self.clock >= MAX_CLOCK {
             return refuse("an empty block, or a clock out of range");
         }
@@ -221,6 +234,9 @@ impl<'a> Inspector<'a> {
             return refuse("an id out of range");
         }
         let id = ID::new(ClientID::new(client), clock);
+        if id.client == self.client && u64::from(clock) >= self.clock {
+            return refuse("a block that builds on itself or on a later one");
+        }
         self.origins.push(id);
         Ok(id)
     }
@@ -291,6 +307,8 @@ impl Read for Inspector<'_> {
         }
         self.advance_clock(text.encode_utf16().count() as u64)?;
         self.has_nul |= text.contains('\0');
+        self.is_ascii &= text.is_ascii();
+        self.has_pairs |= text.contains(|char: char| char.len_utf16() == 2);
         Ok(text)
     }
 }
@@ -333,7 +351,8 @@ impl Decoder for Inspector<'_> {
         if client >= MAX_CLIENT || self.last_count == 0 || !self.clients.insert(ClientID::new(client)) {
             return refuse("a client out of range, without blocks, or a second time");
         }
-        Ok(ClientID::new(client))
+        self.client = ClientID::new(client);
+        Ok(self.client)
     }
 
     fn read_info(&mut self) -> Result<u8, ReadError> {

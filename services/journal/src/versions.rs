@@ -6,7 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use yrs::merge_updates_v1;
+
 use crate::change::{self, Change};
+use crate::diff::Budget;
 use crate::document::{Document, EMPTY_UPDATE, Writer};
 use crate::error::Error;
 use crate::update::{Incoming, Written};
@@ -15,6 +18,8 @@ use crate::update::{Incoming, Written};
 const KEPT: usize = 256;
 /// Bytes of updates and changed text above which fewer are kept.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of a text that are moved for one step of a [`Budget`].
+const BYTES_MOVED_PER_STEP: usize = 256;
 
 /// The latest versions of a journal.
 pub struct Versions {
@@ -34,10 +39,32 @@ pub(crate) struct Version {
     pub(crate) number: u64,
     pub(crate) update: Vec<u8>,
     pub(crate) written: Written,
+    /// Bytes of the text.
+    pub(crate) length: usize,
     /// From the text before.
     pub(crate) changes: Vec<Change>,
     /// Back to the text before.
     pub(crate) undo: Vec<Change>,
+}
+
+/// The text of one version after the other, from the newest one backwards.
+pub(crate) struct PastText<'a> {
+    versions: &'a Versions,
+    number: u64,
+    text: String,
+}
+
+impl PastText<'_> {
+    /// The text of a version that is not newer than the one before.
+    pub(crate) fn back_to(&mut self, number: u64, budget: &mut Budget) -> &str {
+        for version in self.versions.between(number, self.number).rev() {
+            let moved = change::make(&mut self.text, &version.undo);
+            // Linear work is not refused.
+            let _ = budget.spend(1 + moved / BYTES_MOVED_PER_STEP);
+        }
+        self.number = self.number.min(number);
+        &self.text
+    }
 }
 
 impl Versions {
@@ -48,8 +75,10 @@ impl Versions {
     pub fn new(number: u64, checkpoint: &[u8]) -> Result<Self, Error> {
         let document = Document::load([checkpoint], Writer::NONE)?;
         // It changes nothing from the one before, so that it is a version like any other.
+        let text: Arc<str> = document.text().into();
         let first = Version {
             number,
+            length: text.len(),
             update: EMPTY_UPDATE.to_vec(),
             written: Written::default(),
             changes: Vec::new(),
@@ -57,7 +86,7 @@ impl Versions {
         };
         Ok(Self {
             newest: number,
-            text: document.text().into(),
+            text,
             checkpoint: checkpoint.to_vec(),
             oldest: number.saturating_sub(1),
             kept: VecDeque::from([first]),
@@ -84,6 +113,7 @@ impl Versions {
             number,
             update: update.to_vec(),
             written,
+            length: self.text.len(),
             changes,
             undo,
         });
@@ -105,6 +135,21 @@ impl Versions {
         &self.document
     }
 
+    /// What the versions after this one changed, as one update; the whole document where they are not all kept.
+    ///
+    /// # Errors
+    /// See [`Error`]: the journal must be loaded again.
+    pub fn update_since(&self, number: u64) -> Result<Vec<u8>, Error> {
+        if number < self.oldest {
+            return Ok(self.document.checkpoint());
+        }
+        let updates: Vec<_> = self
+            .between(number, u64::MAX)
+            .map(|version| &version.update)
+            .collect();
+        merge_updates_v1(updates).map_err(|_| Error::Malformed)
+    }
+
     /// Whether this version is kept, so that it is known what came after it.
     pub fn holds(&self, number: u64) -> bool {
         number > self.oldest
@@ -122,12 +167,20 @@ impl Versions {
         self.kept.range(start..end.max(start))
     }
 
+    /// The texts of the versions, from the newest one backwards.
+    pub(crate) fn past(&self) -> PastText<'_> {
+        PastText {
+            versions: self,
+            number: self.newest,
+            text: self.text.to_string(),
+        }
+    }
+
     /// The text of a version.
-    pub(crate) fn text_at(&self, number: u64) -> String {
-        let undone = self.between(number, u64::MAX).rev();
-        undone.fold(self.text.to_string(), |text, version| {
-            change::apply(&text, &version.undo)
-        })
+    pub(crate) fn text_at(&self, number: u64, budget: &mut Budget) -> String {
+        let mut past = self.past();
+        past.back_to(number, budget);
+        past.text
     }
 
     /// The document of a version, to be written in.

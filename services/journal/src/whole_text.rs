@@ -6,8 +6,8 @@
 //! newest version that the client has acknowledged by editing it. The rule:
 //!
 //! 1. The *bases* of an edit are the own last text and the versions emitted since the acknowledged one. A version that
-//!    holds only what the own last text holds is not emitted; a client that other texts were emitted to since is emitted
-//!    the newest version once it pauses.
+//!    lacks an edit of the client is not emitted, nor is one that holds only what the own last text holds; a client that
+//!    other texts were emitted to since is emitted the newest version once it pauses.
 //! 2. A single base is the basis. So a lone writer is never merged.
 //! 3. A base equal to the text sent is not the basis: an edit changes something.
 //! 4. Of several bases, the basis is the one from which the text sent is the smallest change; on a tie the own last
@@ -17,7 +17,8 @@
 //! 5. The difference between the basis and the text sent is written to the document *of the basis*, and merges as a
 //!    Yjs update with everything else. The basis is thereby acknowledged.
 //! 6. After a reconnect or a refused edit every version is a base, rule 3 does not hold, and text newer than the last
-//!    common version is not removed, until an edit keeps all such text of its basis.
+//!    common version is not removed, until an edit keeps all such text of its basis. Where the budget ends before all
+//!    bases are looked at, text of others newer than the acknowledged version is not removed.
 //! 7. Each update carries all of the session's edits that no version holds yet. So the next command repairs a lost one,
 //!    and a repeated one changes nothing.
 //!
@@ -34,15 +35,19 @@
 //! - *A deletion of text that nobody else touched stays*: Yjs never brings deleted text back, and a base without such a
 //!   text is not the basis of a text that holds it, since another base is the smaller change (4).
 //!
-//! Texts cannot tell everything apart. A client that pastes over a part of a line just received from another is taken
-//! to have inserted a similar line: both stay. A client whose own paragraph, on its way to the server, is replaced by
-//! a version without it, and that then inserts a paragraph differing in a letter or two at the same place, is taken to
-//! have corrected its own. A client that sends the text it sent before, while another's change is emitted to it, is
-//! taken to have removed that change: clients must send changes only.
+//! Texts cannot tell everything apart. Where a text is one insertion into one base and a replacement in another, it is
+//! taken for the insertion, which loses nothing: a client that replaces the word that another base lacks keeps the
+//! word. Two replacements of one word are told apart by their letters. A client that pastes over a part of a line just
+//! received from another is taken to have inserted a similar line: both stay. A client whose own paragraph, on its way
+//! to the server, is replaced by a version without it, and that then inserts a paragraph differing in a letter or two
+//! at the same place, is taken to have corrected its own. A client that sends the text it sent before, while another's
+//! change is emitted to it, is taken to have removed that change: clients must send changes only.
 //!
-//! Cost of an edit: linear in the text for each base, plus the search of the diffs, all within one [`Budget`]; bases
-//! beyond it are not looked at. Where a version becomes the basis that lacks an edit on its way, its document is
-//! loaded, which is linear in the document.
+//! Cost of an edit: all of it takes steps from one [`Budget`]: carrying what is new in each version on to the next,
+//! walking back from the newest version, and comparing each base with the text sent. Bases beyond the budget are not looked
+//! at, the oldest ones first; what the first base and the version that becomes the basis need is not refused: at most
+//! one pass over the text for each kept version. Where a version becomes the basis that lacks an edit on its way, its
+//! document is loaded, which is linear in the document.
 
 mod basis;
 
@@ -51,7 +56,7 @@ use yrs::merge_updates_v1;
 use basis::{Basis, Fresh, Measure};
 
 use crate::change;
-use crate::diff::Budget;
+use crate::diff::{BYTES_PER_STEP, Budget};
 use crate::document::{Document, Writer};
 use crate::error::Error;
 use crate::update::Written;
@@ -70,8 +75,10 @@ pub struct WholeTextSession {
     emitted: Vec<u64>,
     /// Edits that no acknowledged version holds.
     edits: Vec<SentEdit>,
-    /// What the fork holds of those edits.
+    /// What those edits wrote.
     written: Written,
+    /// What the fork holds of it.
+    held: Written,
     /// Versions up to this one have been looked at for `edits`.
     looked_at: u64,
     /// Whether the last edit made another text than the client sent.
@@ -104,6 +111,17 @@ struct SentEdit {
     stored_in: Option<u64>,
 }
 
+impl SentEdit {
+    /// Notes what these versions hold of it.
+    fn look_at<'a>(&mut self, mut versions: impl Iterator<Item = &'a Version>) {
+        let holds_rest = versions.find(|version| {
+            self.missing.remove(&version.written);
+            self.missing.is_empty()
+        });
+        self.stored_in = holds_rest.map(|version| version.number);
+    }
+}
+
 impl WholeTextSession {
     /// Of a client that shows nothing else than the text of this version, which it was just sent.
     pub fn joined(version: u64) -> Self {
@@ -114,6 +132,7 @@ impl WholeTextSession {
             emitted: Vec::new(),
             edits: Vec::new(),
             written: Written::default(),
+            held: Written::default(),
             looked_at: version,
             is_inexact: false,
         }
@@ -128,13 +147,26 @@ impl WholeTextSession {
         }
     }
 
-    /// Whether a version is to be emitted to the client; call it for each, and emit the version if so. A version that
-    /// holds only what the client shows for having written it is not: the client may have typed on.
+    /// Whether a version is to be emitted to the client; emit it if so. Not called for a version that is left out because
+    /// a later one is emitted instead. One that the client was emitted already, with a later one or as it joined, is not; nor
+    /// is a version that lacks an edit of the client, or that holds only what the client shows for having written it: the
+    /// client may have typed on.
     pub fn emits(&mut self, version: u64, versions: &Versions) -> bool {
-        let is_own = versions
-            .between(version.saturating_sub(1), version)
-            .all(|version| self.wrote(version));
-        if self.own.is_some() && is_own {
+        self.look_at(versions);
+        let lacks = |edit: &SentEdit| edit.stored_in.is_none_or(|stored_in| stored_in > version);
+        if self.edits.iter().any(lacks) {
+            return false;
+        }
+        let shown = self.emitted.last().map_or(0, |last| *last).max(self.acknowledged);
+        if version <= shown {
+            return false;
+        }
+        let is_own = || {
+            versions
+                .between(shown, version)
+                .all(|version| self.holds(version))
+        };
+        if self.own.is_some() && shown >= versions.oldest() && is_own() {
             return false;
         }
         if self
@@ -151,9 +183,11 @@ impl WholeTextSession {
 
     /// Whether the client may show another text than it is taken to have written, because others were emitted to it
     /// since, or because its own was not taken as it is: once it has paused, it is to be emitted the newest version.
+    /// Not before that holds all edits of the client.
     pub fn is_behind(&self, versions: &Versions) -> bool {
         let lacks = |own: &OwnText| own.text != **versions.text();
-        self.is_inexact || !self.emitted.is_empty() || self.own.as_ref().is_some_and(lacks)
+        let is_stored = self.edits.iter().all(|edit| edit.stored_in.is_some());
+        is_stored && (self.is_inexact || !self.emitted.is_empty() || self.own.as_ref().is_some_and(lacks))
     }
 
     /// The newest version is emitted to the client, whatever it holds.
@@ -179,7 +213,7 @@ impl WholeTextSession {
             return Err(Error::NotStorable);
         }
         self.look_at(versions);
-        let basis = self.choose(sent, versions, budget);
+        let (basis, is_chosen_of_all) = self.choose(sent, versions, budget);
         let Basis {
             version,
             text,
@@ -190,27 +224,31 @@ impl WholeTextSession {
             (None, Some(own)) => own,
             (version, own) => self.begin(version, own, versions, writer)?,
         };
-        if self.common.is_some() {
+        if self.common.is_some() || !is_chosen_of_all {
             // An edit that keeps all such text shows that the client has shown its basis.
             self.common.take_if(|_| fresh.stays(&changes));
-            changes = change::keeping(changes, &fresh.others);
+            changes = change::keeping(changes, &fresh.0);
         }
         let edit = own.document.write(&changes)?;
         own.text = change::apply(&text, &changes);
-        own.fresh = fresh.carry(&changes, true);
-        if self.common.is_none() {
-            own.fresh.others.clear();
-        }
+        own.fresh = match self.common {
+            Some(_) => fresh.carry(&changes, true),
+            None => Fresh::default(),
+        };
         let is_exact = own.text == sent;
         self.is_inexact = !is_exact;
         self.own = Some(own);
         if let Some(edit) = edit {
             self.written.add(&edit.written);
-            self.edits.push(SentEdit {
+            self.held.add(&edit.written);
+            let mut edit = SentEdit {
                 update: edit.update,
                 missing: edit.written,
                 stored_in: None,
-            });
+            };
+            // Versions after the basis may have deleted the same text.
+            edit.look_at(versions.between(self.acknowledged, u64::MAX));
+            self.edits.push(edit);
         }
         Ok(WholeTextEdit {
             update: self.unstored()?,
@@ -252,21 +290,21 @@ impl WholeTextSession {
         };
     }
 
+    /// Whether the session wrote all of this version.
     fn wrote(&self, version: &Version) -> bool {
         version.written.is_within(&self.written)
+    }
+
+    /// Whether the own last text holds all of this version, because the session wrote it.
+    fn holds(&self, version: &Version) -> bool {
+        version.written.is_within(&self.held)
     }
 
     /// Notes which edits the versions hold by now.
     fn look_at(&mut self, versions: &Versions) {
         let is_gap = self.looked_at < versions.oldest();
         for edit in self.edits.iter_mut().filter(|edit| edit.stored_in.is_none()) {
-            for version in versions.between(self.looked_at, u64::MAX) {
-                edit.missing.remove(&version.written);
-                if edit.missing.is_empty() {
-                    edit.stored_in = Some(version.number);
-                    break;
-                }
-            }
+            edit.look_at(versions.between(self.looked_at, u64::MAX));
             if is_gap && edit.stored_in.is_none() && versions.document().has(&edit.missing) {
                 edit.stored_in = Some(versions.oldest());
             }
@@ -274,51 +312,80 @@ impl WholeTextSession {
         self.looked_at = versions.newest();
     }
 
-    /// The basis of an edit, by rules 1 to 4.
-    fn choose(&mut self, sent: &str, versions: &Versions, budget: &mut Budget) -> Basis {
+    /// The basis of an edit, by rules 1 to 4, and whether all bases were looked at.
+    fn choose(&mut self, sent: &str, versions: &Versions, budget: &mut Budget) -> (Basis, bool) {
         self.skip_own(versions);
         let mut best = self.first_base(sent, versions, budget);
-        let (since, last) = self.window(versions);
-        let mut fresh = vec![self.fresh_at(since, versions)];
-        for version in versions.between(since, last) {
-            let before = fresh.last().cloned().unwrap_or_default();
-            fresh.push(before.carry(&version.changes, self.wrote(version)));
-        }
-        if fresh.len() == 1 {
-            return best;
-        }
+        let (begun, last) = self.window(versions);
+        let since = Self::horizon(begun, last, versions, budget);
+        let mut is_whole = since == begun;
         let measure = Measure::new(sent, versions.between(since, last), self.common.is_none());
-        let is_plain = match best.changes.as_slice() {
-            [change] => change.removed == 0 || change.inserted.is_empty(),
-            changes => changes.is_empty(),
-        };
+        let bases = self.bases(since, last, versions, budget);
+        if bases.is_empty() {
+            return (best, is_whole);
+        }
         let mut least = measure.size(&best);
-        let mut text = versions.text_at(last);
-        for version in versions.between(since, last).rev() {
-            let fresh = fresh.pop().unwrap_or_default();
+        let mut past = versions.past();
+        for (version, fresh) in bases.into_iter().rev() {
             // What is not removed because it is fresh costs nothing.
             let at_least = match self.common {
-                None => text.len().abs_diff(sent.len()),
-                Some(_) => sent.len().saturating_sub(text.len()),
+                None => version.length.abs_diff(sent.len()),
+                Some(_) => sent.len().saturating_sub(version.length),
             };
+            if at_least > least {
+                continue;
+            }
+            let text = past.back_to(version.number, budget);
             if budget.left() == 0 {
+                is_whole = false;
                 break;
             }
-            if self.is_base(version, is_plain) && at_least <= least {
-                let basis = Basis {
-                    version: Some(version.number),
-                    changes: fresh.diff(&text, sent, budget),
-                    text: text.clone(),
-                    fresh,
-                };
-                let size = measure.size(&basis);
-                if size < least || (size == least && best.version.is_some()) {
-                    (least, best) = (size, basis);
-                }
+            let basis = Basis {
+                version: Some(version.number),
+                changes: fresh.diff(text, sent, budget),
+                text: text.to_owned(),
+                fresh,
+            };
+            let size = measure.size(&basis);
+            if size < least || (size == least && best.version.is_some()) {
+                (least, best) = (size, basis);
             }
-            text = change::apply(&text, &version.undo);
         }
-        best
+        (best, is_whole)
+    }
+
+    /// The version after which bases are looked at: no more of them than half of the steps left are enough for, to
+    /// carry what is new in each version on to the last one.
+    fn horizon(since: u64, last: u64, versions: &Versions, budget: &mut Budget) -> u64 {
+        let half = budget.left() / 2;
+        for (later, version) in versions.between(since, last).rev().enumerate() {
+            let carried = (1 + version.changes.len()) * (1 + later);
+            let _ = budget.spend(carried + change::size(&version.changes) / BYTES_PER_STEP);
+            if budget.left() < half {
+                return version.number;
+            }
+        }
+        since
+    }
+
+    /// The versions after the first one and up to the second one that may be the basis, ascending, with what is fresh
+    /// in each.
+    fn bases<'a>(
+        &self,
+        since: u64,
+        last: u64,
+        versions: &'a Versions,
+        budget: &mut Budget,
+    ) -> Vec<(&'a Version, Fresh)> {
+        let mut bases = Vec::new();
+        let mut fresh = self.fresh_at(since, versions, budget);
+        for version in versions.between(since, last) {
+            fresh = fresh.carry(&version.changes, self.wrote(version));
+            if self.is_base(version) {
+                bases.push((version, fresh.clone()));
+            }
+        }
+        bases
     }
 
     /// The versions after the first one and up to the second one may be bases.
@@ -333,13 +400,10 @@ impl WholeTextSession {
     }
 
     /// Whether the client may show the text of this version. One that is acknowledged only because its text was the
-    /// likeliest after a reconnect may be shown again; but not if one insertion or one removal leads from the own
-    /// last text to the one sent.
-    fn is_base(&self, version: &Version, is_plain: bool) -> bool {
+    /// likeliest after a reconnect may be shown again.
+    fn is_base(&self, version: &Version) -> bool {
         let is_unsure = self.common.is_some() && version.number > self.acknowledged;
-        is_unsure
-            || (self.emitted.binary_search(&version.number).is_ok()
-                && (version.number > self.acknowledged || !is_plain))
+        is_unsure || self.emitted.binary_search(&version.number).is_ok()
     }
 
     /// Versions that only the session wrote, before the first one emitted, are acknowledged by writing.
@@ -349,7 +413,7 @@ impl WholeTextSession {
             let end = self.emitted.first().map_or(u64::MAX, |first| first - 1);
             let own = versions
                 .between(self.acknowledged, end)
-                .take_while(|version| self.wrote(version))
+                .take_while(|version| self.holds(version))
                 .last()
                 .map(|version| version.number);
             self.acknowledged = own.unwrap_or(self.acknowledged);
@@ -358,8 +422,7 @@ impl WholeTextSession {
         self.edits
             .retain(|edit| edit.stored_in.is_none_or(|stored_in| stored_in > acknowledged));
         if self.edits.is_empty() {
-            self.written = Written::default();
-            self.own.iter_mut().for_each(|own| own.fresh.own.clear());
+            (self.written, self.held) = Default::default();
         }
     }
 
@@ -368,8 +431,8 @@ impl WholeTextSession {
         let (text, fresh) = match &self.own {
             Some(own) => (own.text.clone(), own.fresh.clone()),
             None => (
-                versions.text_at(self.acknowledged),
-                self.fresh_at(self.acknowledged, versions),
+                versions.text_at(self.acknowledged, budget),
+                self.fresh_at(self.acknowledged, versions, budget),
             ),
         };
         Basis {
@@ -381,16 +444,18 @@ impl WholeTextSession {
     }
 
     /// Text in a version that the client may never have shown, apart from versions that are its bases.
-    fn fresh_at(&self, version: u64, versions: &Versions) -> Fresh {
+    fn fresh_at(&self, version: u64, versions: &Versions, budget: &mut Budget) -> Fresh {
         let mut fresh = Fresh::default();
         let Some(common) = self.common else {
             return fresh;
         };
         if common < versions.oldest() {
-            fresh.others.push(0..versions.text_at(versions.oldest()).len());
+            fresh.0.push(0..versions.text_at(versions.oldest(), budget).len());
         }
         let since = versions.between(common, version);
         since.fold(fresh, |fresh, version| {
+            // Linear work is not refused.
+            let _ = budget.spend(1 + fresh.0.len() + version.changes.len());
             fresh.carry(&version.changes, self.wrote(version))
         })
     }
@@ -408,14 +473,13 @@ impl WholeTextSession {
         let document = match own {
             // The fork and the version differ only by what others wrote.
             Some(mut own) if version > self.acknowledged && self.edits.iter().all(holds_all) => {
-                for version in versions.between(self.acknowledged, version) {
-                    own.document.apply_stored(&version.update)?;
-                }
+                let since = versions.between(self.acknowledged, version);
+                own.document.apply_all(since.map(|version| &version.update))?;
                 own.document
             }
             _ => {
                 // The client does not show its edits that are in no version yet, until it is sent one with them.
-                self.written = Written::default();
+                self.held = Written::default();
                 versions.document_at(version, writer)?
             }
         };

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use parlance_journal::{Blame, Budget, Document, Writer};
+use parlance_journal::{Blame, Budget, Change, Document, Span, Writer};
 
 /// Author, update and text of a version.
 type Version = (&'static str, Vec<u8>, String);
@@ -81,6 +81,79 @@ fn blame_names_the_author_of_each_span() {
             ("dan", "four\n")
         ]
     );
+}
+
+fn lengths(spans: &[Span<&'static str>]) -> Vec<(&'static str, usize)> {
+    spans
+        .iter()
+        .map(|span| (span.author.unwrap(), span.length))
+        .collect()
+}
+
+#[test]
+fn spans_are_counted_in_utf16_units_for_javascript() {
+    let (checkpoint, versions) = versions(&[("ann", "한글 👍🏽\n"), ("bob", "한글 👍🏽 e\u{301}👩‍👧\n")]);
+    let mut blame = Blame::new(&checkpoint).unwrap();
+    for (author, update, _) in &versions {
+        blame.apply(author, update).unwrap();
+    }
+    assert_eq!(lengths(blame.spans()), [("ann", 15), ("bob", 15), ("ann", 1)]);
+    assert_eq!(
+        lengths(&blame.utf16_spans()),
+        [("ann", 7), ("bob", 8), ("ann", 1)]
+    );
+}
+
+#[test]
+fn a_blame_takes_several_versions_of_one_author_at_once() {
+    let (checkpoint, versions) = versions(&[("ann", "one two\n"), ("bob", "one 2\n"), ("cid", "1 2\n")]);
+    let mut run = Blame::new(&checkpoint).unwrap();
+    run.apply_all(&"ann", versions.iter().map(|(_, update, _)| update))
+        .unwrap();
+    assert_eq!(lengths(run.spans()), [("ann", 4)]);
+}
+
+#[test]
+#[ignore = "prints how long a blame of many versions takes"]
+fn a_blame_of_ten_thousand_versions() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut text = "word word word word word word word word word word word word\n".repeat(1_667);
+    let mut document = Document::new(Writer::new(1 << 20));
+    document.rewrite(&text, &mut Budget::EDIT.clone()).unwrap();
+    let before = document.checkpoint();
+    let mut blame = Blame::new(&before).unwrap();
+    let mut updates = Vec::new();
+    for n in 0..10_000 {
+        let change = Change {
+            at: random.usize(..text.len()),
+            removed: 1,
+            inserted: ["x", "yz", "\n"][n % 3].to_owned(),
+        };
+        text.replace_range(change.removed_range(), &change.inserted);
+        updates.extend(document.write(&[change]).unwrap());
+    }
+    let begin = std::time::Instant::now();
+    for (n, edit) in updates.iter().enumerate() {
+        blame.apply(&(n % 7), &edit.update).unwrap();
+    }
+    println!(
+        "{} versions, {} spans: {:?}",
+        updates.len(),
+        blame.spans().len(),
+        begin.elapsed()
+    );
+    let begin = std::time::Instant::now();
+    let mut runs = Blame::new(&before).unwrap();
+    for (n, run) in updates.chunks(20).enumerate() {
+        runs.apply_all(&(n % 7), run.iter().map(|edit| &edit.update))
+            .unwrap();
+    }
+    println!("in runs of 20 versions: {:?}", begin.elapsed());
+    let begin = std::time::Instant::now();
+    let all = std::iter::once(document.checkpoint());
+    let loaded = Document::load(all, Writer::NONE).unwrap();
+    println!("loading the last one: {:?}", begin.elapsed());
+    assert_eq!(loaded.text(), blame.text());
 }
 
 #[test]

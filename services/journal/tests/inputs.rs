@@ -170,6 +170,52 @@ fn two_editors_who_type_one_letter_at_one_place_keep_both() {
     assert_eq!(journal.present.text(), "ee");
 }
 
+/// A gateway emits and receives the same in two histories: what a client shows when it types is not known. Taken
+/// for the replacement, the text would in the first history delete what the client was never shown.
+#[test]
+fn a_text_that_is_an_insertion_or_a_replacement_is_taken_for_the_insertion() {
+    let (shown_first, shown_then) = ("one two ", "one two three ");
+    let inserts = format!("{shown_first}four ");
+    let replaces = shown_then.replace("three", "four");
+    assert_eq!(inserts, replaces);
+    let mut journal = Journal::new("one ");
+    let (mut first, mut second) = (journal.joined(), journal.joined());
+    for text in [shown_first, shown_then] {
+        let edit = journal.edit(&mut first, text);
+        journal.store(edit, &mut [&mut second]);
+    }
+    let edit = journal.edit(&mut second, &inserts);
+    journal.store(edit, &mut []);
+    let text = journal.present.text();
+    assert!(text.contains("three ") && text.contains("four "), "{text:?}");
+}
+
+#[test]
+fn a_version_that_lacks_a_word_of_the_client_is_emitted_only_with_it() {
+    let mut journal = Journal::new("one\n");
+    let (mut first, mut second) = (journal.joined(), journal.joined());
+    let word = journal.edit(&mut second, "one\ntwo\n");
+    let edit = journal.edit(&mut first, "zero\none\n");
+    journal.store(edit, &mut []);
+    assert!(!second.emits(2, &journal.versions));
+    assert!(!second.is_behind(&journal.versions));
+    journal.store(word, &mut []);
+    assert!(second.emits(3, &journal.versions));
+    assert_eq!(&**journal.versions.text(), "zero\none\ntwo\n");
+}
+
+#[test]
+fn a_deletion_that_a_version_after_the_basis_holds_is_not_published_for_ever() {
+    let mut journal = Journal::new("one\ntwo\nthree\n");
+    let (mut first, mut second) = (journal.joined(), journal.joined());
+    let edit = journal.edit(&mut first, "one\nthree\n");
+    journal.store(edit, &mut []);
+    // The second editor was not emitted that yet.
+    let edit = journal.edit(&mut second, "one\nthree\n");
+    assert_eq!(edit.update, None);
+    assert!(!second.emits(2, &journal.versions));
+}
+
 #[test]
 fn a_lost_command_goes_with_the_next_one_and_a_repeated_one_changes_nothing() {
     let mut journal = Journal::new("one\n");

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use parlance_journal::{Budget, Document, EMPTY_UPDATE, Error, Writer};
+use parlance_journal::{Budget, Document, EMPTY_UPDATE, Error, Versions, Writer};
 use yrs::updates::decoder::Decode as _;
-use yrs::{Any, Doc, ReadTxn as _, StateVector, Text as _, Transact as _, Update};
+use yrs::{
+    Any, ClientID, Doc, GetString as _, OffsetKind, Options, ReadTxn as _, StateVector, Text as _,
+    Transact as _, Update,
+};
 
 fn document(text: &str) -> Document {
     let mut document = Document::new(Writer::new(1 << 20));
@@ -204,4 +207,29 @@ fn a_document_is_what_other_yjs_documents_read_and_write() {
     );
     assert_eq!(present.text(), "one\ntwo 👍🏽\n");
     assert_eq!(present.apply(&update, u64::MAX), Ok(Vec::new()));
+}
+
+/// Yjs clients that compare UTF-16 units do this where one emoji takes the place of another.
+#[test]
+fn half_a_surrogate_pair_that_a_client_deletes_is_a_replacement_character_in_versions_too() {
+    let present = document("one 👍🏽 two");
+    let doc = Doc::with_options(Options {
+        offset_kind: OffsetKind::Utf16,
+        ..Options::with_client_id(ClientID::new(7))
+    });
+    let text = doc.get_or_insert_text("content");
+    doc.transact_mut()
+        .apply_update(Update::decode_v1(&present.checkpoint()).unwrap())
+        .unwrap();
+    let update = {
+        let mut txn = doc.transact_mut();
+        text.remove_range(&mut txn, 5, 1);
+        text.insert(&mut txn, 8, "x");
+        txn.encode_update_v1()
+    };
+    let mut versions = Versions::new(1, &present.checkpoint()).unwrap();
+    versions.push(2, &update).unwrap();
+    assert_eq!(&**versions.text(), text.get_string(&doc.transact()));
+    assert_eq!(&**versions.text(), versions.document().text());
+    assert!(versions.text().contains('\u{fffd}'));
 }

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use parlance_bus::push::PushSettings;
 use parlance_bus::{ConnectSettings, StreamSettings, Tls};
-use parlance_runtime::config::{Invalid, Sources, Validate, both_or_none, in_range, load, not_empty, one_of};
+use parlance_runtime::config::{
+    Invalid, Sources, Validate, both_or_none, in_range, load, not_empty, one_of, refuse_public_secrets,
+};
 use parlance_runtime::telemetry::TelemetrySettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use crate::ingest::state::Bounds;
 use crate::presence::Limits;
+use crate::{intake, journal};
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 const ALIASES: &[(&str, &str)] = &[("DATABASE_URL", "database.url")];
@@ -19,6 +23,8 @@ const ALIASES: &[(&str, &str)] = &[("DATABASE_URL", "database.url")];
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Whether secrets that everybody knows are accepted.
+    pub development: bool,
     /// Postgres.
     pub database: DatabaseSettings,
     /// The bus and its streams.
@@ -29,6 +35,10 @@ pub struct Config {
     pub ingest: IngestSettings,
     /// How partitions are owned.
     pub lease: LeaseSettings,
+    /// How large journals may become.
+    pub journals: JournalSettings,
+    /// How large conversations may become.
+    pub limits: LimitSettings,
     /// How queries are served.
     pub queries: QuerySettings,
     /// Messages of other services.
@@ -37,6 +47,8 @@ pub struct Config {
     pub presence: PresenceSettings,
     /// Those who are not.
     pub push: PushSection,
+    /// Services that follow what happens.
+    pub feed: FeedSection,
     /// Logs, traces, metrics.
     pub telemetry: TelemetrySettings,
     /// The end.
@@ -115,6 +127,8 @@ pub struct IngestSettings {
     pub linger_ms: u64,
     /// Commands waiting in memory.
     pub queue: usize,
+    /// Minutes that processed commands are remembered at least.
+    pub remember_minutes: u64,
 }
 
 /// Section `lease`.
@@ -123,6 +137,32 @@ pub struct IngestSettings {
 pub struct LeaseSettings {
     /// Milliseconds a silent replica keeps its partitions.
     pub ttl_ms: u64,
+}
+
+/// Section `journals`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalSettings {
+    /// Longest text.
+    pub text_bytes: usize,
+    /// Longest change.
+    pub update_bytes: usize,
+    /// Longest document.
+    pub document_bytes: usize,
+    /// Most work of one change.
+    pub work: u64,
+}
+
+/// Section `limits`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Participants of a conversation in any answer, notice or confirmation.
+    pub inline_participants: usize,
+    /// Participants of a conversation.
+    pub group_members: u64,
+    /// Conversations of a user.
+    pub user_conversations: u64,
 }
 
 /// Section `queries`.
@@ -139,6 +179,10 @@ pub struct QuerySettings {
 pub struct IntakeSettings {
     /// Whether this replica takes part.
     pub enabled: bool,
+    /// Largest content.
+    pub content_bytes: usize,
+    /// Largest metadata.
+    pub metadata_bytes: usize,
 }
 
 /// Section `presence`.
@@ -169,6 +213,14 @@ pub struct PushSection {
     pub backoff_ms: u64,
 }
 
+/// Section `feed`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedSection {
+    /// One consumer each.
+    pub consumers: Vec<String>,
+}
+
 /// Section `shutdown`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,6 +230,16 @@ pub struct ShutdownSettings {
 }
 
 impl Config {
+    /// How large what users make may become.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            journals: self.journals.limits(),
+            inline_participants: self.limits.inline_participants,
+            group_members: self.limits.group_members,
+            user_conversations: self.limits.user_conversations,
+        }
+    }
+
     /// Defaults, file and environment of this process.
     ///
     /// # Errors
@@ -229,10 +291,47 @@ impl NatsSettings {
     }
 }
 
+impl Validate for FeedSection {
+    fn validate(&self) -> Result<(), Invalid> {
+        let safe = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let fits = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(safe);
+        let taken = |name: &str| name == parlance_bus::push::SOURCE;
+        match self.consumers.iter().find(|name| !fits(name) || taken(name)) {
+            Some(name) => {
+                let allowed = "names of 1 to 64 letters, digits, `-` and `_`, other than push-source";
+                Err(Invalid::new("feed.consumers", name, allowed))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl LeaseSettings {
     /// How long a silent replica keeps its partitions.
     pub fn ttl(&self) -> Duration {
         Duration::from_millis(self.ttl_ms)
+    }
+}
+
+impl IntakeSettings {
+    /// How large messages of services may be.
+    pub fn limits(&self) -> intake::Limits {
+        intake::Limits {
+            content_bytes: self.content_bytes,
+            metadata_bytes: self.metadata_bytes,
+        }
+    }
+}
+
+impl JournalSettings {
+    /// The same for those who merge.
+    pub fn limits(&self) -> journal::Limits {
+        journal::Limits {
+            text_bytes: self.text_bytes,
+            update_bytes: self.update_bytes,
+            document_bytes: self.document_bytes,
+            work: self.work,
+        }
     }
 }
 
@@ -247,6 +346,15 @@ impl PresenceSettings {
 }
 
 impl Config {
+    fn check_secrets(&self) -> Result<(), Invalid> {
+        let secrets = [
+            ("database.url", self.database.url.expose_secret()),
+            ("nats.password", self.nats.password.expose_secret()),
+            ("nats.url", self.nats.url.expose_secret()),
+        ];
+        refuse_public_secrets(self.development, &[&self.internal.host], &secrets)
+    }
+
     /// Sizes and patience of pushes.
     pub fn pushes(&self) -> PushSettings {
         PushSettings {
@@ -262,47 +370,68 @@ impl Config {
 impl Validate for NatsSettings {
     fn validate(&self) -> Result<(), Invalid> {
         not_empty("nats.url", self.url.expose_secret(), "the address of NATS")?;
+        if !self.user.is_empty() {
+            let allowed = "set too, because nats.user is";
+            not_empty("nats.password", self.password.expose_secret(), allowed)?;
+        }
         both_or_none(
             ("nats.cert_file", &self.cert_file),
             ("nats.key_file", &self.key_file),
         )?;
-        if !parlance_bus::subject::is_literal(&self.inbox_prefix) {
-            let allowed = "tokens of letters, digits, `_` and `-`, joined by dots";
+        if !parlance_bus::subject::is_inbox_prefix(&self.inbox_prefix) {
+            let allowed = "_INBOX, and after it tokens of letters, digits, `_` and `-`, joined by dots";
             return Err(Invalid::new("nats.inbox_prefix", &self.inbox_prefix, allowed));
         }
         Ok(())
     }
 }
 
-impl Validate for Config {
+impl Validate for JournalSettings {
     fn validate(&self) -> Result<(), Invalid> {
-        let url = self.database.url.expose_secret();
+        // A text is answered in one message, an update travels in one, and a document must fit what may wait for a client.
+        in_range("journals.text_bytes", self.text_bytes, 1..=524_288)?;
+        in_range("journals.update_bytes", self.update_bytes, 1_024..=786_432)?;
+        in_range("journals.document_bytes", self.document_bytes, 1 << 16..=6 << 20)?;
+        in_range("journals.work", self.work, 1_000..=100_000_000)
+    }
+}
+
+impl Validate for IntakeSettings {
+    fn validate(&self) -> Result<(), Invalid> {
+        // Content, metadata and all else of a message travel in one.
+        in_range("intake.content_bytes", self.content_bytes, 1..=524_288)?;
+        in_range("intake.metadata_bytes", self.metadata_bytes, 2..=131_072)
+    }
+}
+
+impl Validate for DatabaseSettings {
+    fn validate(&self) -> Result<(), Invalid> {
+        let url = self.url.expose_secret();
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(Invalid::hidden(
                 "database.url",
                 "a URL that begins with postgres://",
             ));
         }
-        in_range(
-            "database.max_connections",
-            self.database.max_connections,
-            1..=1000,
-        )?;
+        in_range("database.max_connections", self.max_connections, 1..=1000)?;
         in_range(
             "database.connect_timeout_ms",
-            self.database.connect_timeout_ms,
+            self.connect_timeout_ms,
             100..=9_000,
         )?;
-        in_range(
-            "database.read_timeout_ms",
-            self.database.read_timeout_ms,
-            100..=600_000,
-        )?;
+        in_range("database.read_timeout_ms", self.read_timeout_ms, 100..=600_000)?;
         in_range(
             "database.write_timeout_ms",
-            self.database.write_timeout_ms,
+            self.write_timeout_ms,
             1_000..=600_000,
-        )?;
+        )
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        self.check_secrets()?;
+        self.database.validate()?;
         self.nats.validate()?;
         one_of(
             "nats.stream_replicas",
@@ -334,8 +463,23 @@ impl Validate for Config {
         in_range("ingest.batch_bytes", self.ingest.batch_bytes, 1 << 16..=1 << 28)?;
         in_range("ingest.linger_ms", self.ingest.linger_ms, 0..=100)?;
         in_range("ingest.queue", self.ingest.queue, 16..=100_000)?;
+        in_range(
+            "ingest.remember_minutes",
+            self.ingest.remember_minutes,
+            5..=10_080,
+        )?;
         in_range("lease.ttl_ms", self.lease.ttl_ms, 1_000..=60_000)?;
+        self.journals.validate()?;
+        let limits = &self.limits;
+        in_range("limits.inline_participants", limits.inline_participants, 2..=100)?;
+        in_range("limits.group_members", limits.group_members, 2..=1_000_000)?;
+        in_range(
+            "limits.user_conversations",
+            limits.user_conversations,
+            1..=1_000_000,
+        )?;
         in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
+        self.intake.validate()?;
         in_range("presence.lease_ms", self.presence.lease_ms, 1_000..=600_000)?;
         in_range("presence.grace_ms", self.presence.grace_ms, 0..=600_000)?;
         in_range("presence.sweep_ms", self.presence.sweep_ms, 50..=60_000)?;
@@ -343,6 +487,7 @@ impl Validate for Config {
         in_range("push.max_age_hours", self.push.max_age_hours, 1..=8_760)?;
         in_range("push.attempts", self.push.attempts, 1..=20)?;
         in_range("push.backoff_ms", self.push.backoff_ms, 100..=600_000)?;
+        self.feed.validate()?;
         in_range("shutdown.grace_ms", self.shutdown.grace_ms, 1_000..=600_000)?;
         self.telemetry.validate()
     }

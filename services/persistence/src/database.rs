@@ -13,6 +13,10 @@ use crate::config::DatabaseSettings;
 
 /// Connections for writes outside of ingest: provisioning and dead letters.
 const WRITE_CONNECTIONS: u32 = 3;
+/// Connections for reports of presence.
+const REPORT_CONNECTIONS: u32 = 3;
+/// Longest attempt at ending on the server what was given up here.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// The ways to the database.
 #[derive(Clone)]
@@ -21,6 +25,8 @@ pub struct Database {
     pub reads: PgPool,
     /// For small writes outside of ingest; without a statement timeout.
     pub writes: PgPool,
+    /// For reports of presence, which renew the leases of gateways: other writes must not hold them up.
+    pub reports: PgPool,
     options: PgConnectOptions,
     connect_timeout: Duration,
 }
@@ -30,6 +36,8 @@ pub struct Held {
     options: PgConnectOptions,
     connect_timeout: Duration,
     connection: Option<PgConnection>,
+    /// Of the server.
+    process: Option<i32>,
 }
 
 impl Database {
@@ -48,9 +56,14 @@ impl Database {
             .max_connections(WRITE_CONNECTIONS)
             .acquire_timeout(settings.connect_timeout())
             .connect_lazy_with(options.clone());
+        let reports = PgPoolOptions::new()
+            .max_connections(REPORT_CONNECTIONS)
+            .acquire_timeout(settings.connect_timeout())
+            .connect_lazy_with(options.clone());
         Ok(Self {
             reads,
             writes,
+            reports,
             options,
             connect_timeout: settings.connect_timeout(),
         })
@@ -62,8 +75,18 @@ impl Database {
             options: self.options.clone(),
             connect_timeout: self.connect_timeout,
             connection: None,
+            process: None,
         }
     }
+}
+
+/// A connection, and the server's process that it is to.
+async fn connect(options: &PgConnectOptions) -> Result<(PgConnection, i32), sqlx::Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    let process = sqlx::query_scalar("SELECT pg_backend_pid()")
+        .fetch_one(&mut connection)
+        .await?;
+    Ok((connection, process))
 }
 
 impl Held {
@@ -74,9 +97,14 @@ impl Held {
     pub async fn get(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => timeout(self.connect_timeout, PgConnection::connect_with(&self.options))
-                .await
-                .map_err(|_| sqlx::Error::PoolTimedOut)??,
+            None => {
+                self.process = None;
+                let (connection, process) = timeout(self.connect_timeout, connect(&self.options))
+                    .await
+                    .map_err(|_| sqlx::Error::PoolTimedOut)??;
+                self.process = Some(process);
+                connection
+            }
         };
         Ok(self.connection.insert(connection))
     }
@@ -84,6 +112,25 @@ impl Held {
     /// Forgets the connection: after an error or an abandoned statement its state is not known.
     pub fn discard(&mut self) {
         self.connection = None;
+    }
+
+    /// The same where a statement was given up that took too long: the server would go on with it, and keep its locks from
+    /// whoever tries again.
+    pub async fn abandon(&mut self) {
+        self.discard();
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        let ended = timeout(self.connect_timeout.min(ENDING), async {
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            sqlx::query("SELECT pg_terminate_backend($1)")
+                .bind(process)
+                .execute(&mut connection)
+                .await
+        });
+        if !matches!(ended.await, Ok(Ok(_))) {
+            tracing::debug!(process, "the database may still work on what was given up");
+        }
     }
 }
 

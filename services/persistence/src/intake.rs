@@ -35,6 +35,16 @@ pub(crate) struct Intake {
     pub(crate) bus: Bus,
     pub(crate) database: Database,
     pub(crate) partitions: u16,
+    pub(crate) limits: Limits,
+}
+
+/// How large messages of services may be; no larger than those of users.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of the content.
+    pub content_bytes: usize,
+    /// Bytes of the metadata as JSON.
+    pub metadata_bytes: usize,
 }
 
 /// A message that can never become a command.
@@ -89,31 +99,32 @@ impl Intake {
 
     /// Turns one message into commands, for as long as it takes: the next one must not overtake it.
     async fn take_in(&self, delivery: &Delivery) {
-        match commands(delivery) {
-            Ok(commands) => {
-                for command in &commands {
-                    self.hand_in(command).await;
-                }
-            }
-            Err(Unusable(error)) => {
-                let letter = DeadLetter {
-                    id: dead_letter_id(delivery),
-                    partition: None,
-                    subject: delivery.subject.clone(),
-                    command_id: delivery.message_id.clone(),
-                    payload: delivery.payload.to_vec(),
-                    code: ErrorCode::Invalid,
-                    error,
-                };
-                park_letter(&self.database, &letter).await;
-            }
+        if let Err(Unusable(error)) = self.all_handed_in(delivery).await {
+            let letter = DeadLetter {
+                id: dead_letter_id(delivery),
+                partition: None,
+                subject: delivery.subject.clone(),
+                command_id: delivery.message_id.clone(),
+                payload: delivery.payload.to_vec(),
+                code: ErrorCode::Invalid,
+                error,
+            };
+            park_letter(&self.database, &letter).await;
         }
         if let Err(error) = delivery.ack().await {
             tracing::debug!(%error, "not acknowledged; it comes again");
         }
     }
 
-    async fn hand_in(&self, command: &Command) {
+    /// Hands in what a message stands for. What is refused for ever is no reason to hold up what follows.
+    async fn all_handed_in(&self, delivery: &Delivery) -> Result<(), Unusable> {
+        for command in &commands(delivery, &self.limits)? {
+            self.hand_in(command).await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_in(&self, command: &Command) -> Result<(), Unusable> {
         loop {
             let deadline = Instant::now() + HAND_IN;
             match self
@@ -121,7 +132,10 @@ impl Intake {
                 .send_command(command, self.partitions, &command.id, deadline)
                 .await
             {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::TooLarge => {
+                    return Err(Unusable("its command is larger than the bus takes".to_owned()));
+                }
                 Err(error) => {
                     tracing::warn!(%error, command = command.id, "a service's message waits for the stream");
                     tokio::time::sleep(PAUSE).await;
@@ -148,7 +162,7 @@ fn process_span(delivery: &Delivery) -> Span {
 }
 
 /// The commands a message stands for.
-fn commands(delivery: &Delivery) -> Result<Vec<Command>, Unusable> {
+fn commands(delivery: &Delivery, limits: &Limits) -> Result<Vec<Command>, Unusable> {
     let is_json = delivery
         .content_type
         .as_deref()
@@ -158,6 +172,7 @@ fn commands(delivery: &Delivery) -> Result<Vec<Command>, Unusable> {
         delivery.message_id.as_deref(),
         is_json,
         &delivery.payload,
+        limits,
     )
 }
 
@@ -166,10 +181,11 @@ pub(crate) fn again(
     subject: &str,
     message_id: Option<&str>,
     payload: &Bytes,
+    limits: &Limits,
 ) -> Result<Vec<Command>, String> {
     // The header is not kept; no protobuf of ours begins like this.
     let is_json = payload.trim_ascii_start().starts_with(b"{");
-    read(subject, message_id, is_json, payload).map_err(|Unusable(reason)| reason)
+    read(subject, message_id, is_json, payload, limits).map_err(|Unusable(reason)| reason)
 }
 
 fn read(
@@ -177,6 +193,7 @@ fn read(
     message_id: Option<&str>,
     is_json: bool,
     payload: &Bytes,
+    limits: &Limits,
 ) -> Result<Vec<Command>, Unusable> {
     let id = message_id.unwrap_or_default();
     if id.is_empty() || id.len() > MESSAGE_ID_MAX_BYTES {
@@ -191,12 +208,21 @@ fn read(
         SystemMessage::decode(payload.clone())
             .map_err(|_| Unusable("the payload is no SystemMessage; for JSON set Content-Type".to_owned()))?
     };
+    fits("content", message.content.len(), limits.content_bytes)?;
+    fits("metadata", message.metadata_json.len(), limits.metadata_bytes)?;
     commands_of(&target, id, message)
 }
 
+fn fits(field: &str, bytes: usize, most: usize) -> Result<(), Unusable> {
+    if bytes > most {
+        return Err(Unusable(format!("{field} has {bytes} bytes; {most} are allowed")));
+    }
+    Ok(())
+}
+
 fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Result<Vec<Command>, Unusable> {
-    let sender =
-        UserId::parse(message.sender_id.as_str()).map_err(|e| Unusable(format!("sender_id: {e}")))?;
+    // In a namespace of its own: a service speaks for itself, and never in the name of a user.
+    let sender = UserId::of_service(&message.sender_id).map_err(|e| Unusable(format!("sender_id: {e}")))?;
     let kind = match message.sender_kind() {
         SenderKind::Agent => SenderKind::Agent,
         SenderKind::Unspecified | SenderKind::System => SenderKind::System,
@@ -207,7 +233,7 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
         given => given,
     };
     let SystemMessage {
-        sender_id,
+        sender_id: _,
         sender_name,
         content,
         metadata_json,
@@ -215,7 +241,7 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
         ..
     } = message;
     let actor = v1::Actor {
-        user_id: sender_id,
+        user_id: sender.to_string(),
         username: sender_name,
         kind: kind.into(),
     };
@@ -327,9 +353,26 @@ mod tests {
         assert!(matches!(works[0].action, Action::Create(_)) && matches!(works[1].action, Action::Send(_)));
         assert_eq!(
             works[0].conversation,
-            ConversationId::direct(&user("weather"), &user("bob"))
+            ConversationId::direct(&user("service:weather"), &user("bob"))
         );
         assert!(!works[1].actor.is_user());
+    }
+
+    #[test]
+    fn what_a_service_sends_opens_no_journal() {
+        let share = SystemMessage {
+            sender_id: "alice".into(),
+            sender_kind: SenderKind::Agent.into(),
+            r#type: MessageType::JournalShare.into(),
+            metadata_json: r#"{"journalId":7}"#.into(),
+            ..message()
+        };
+        let target = SystemTarget::Conversation(ConversationId::direct(&user("alice"), &user("bob")));
+        let mut commands = commands_of(&target, "m1", share).unwrap();
+        let Action::Send(send) = Work::parse(commands.remove(0)).unwrap().action else {
+            panic!("a send")
+        };
+        assert!(send.journal.is_none());
     }
 
     #[test]
@@ -341,8 +384,15 @@ mod tests {
         };
         assert_ne!(
             send.message_id,
-            MessageId::derive(conversation, &user("weather"), "m1").to_string()
+            MessageId::derive(conversation, &user("service:weather"), "m1").to_string()
         );
+        // A user of the name that the service gives itself is somebody else.
+        let named = SystemMessage {
+            sender_id: "bob".into(),
+            ..message()
+        };
+        let commands = commands_of(&SystemTarget::Conversation(conversation), "m1", named).unwrap();
+        assert_eq!(commands[0].actor.as_ref().unwrap().user_id, "service:bob");
         let posing = SystemMessage {
             sender_kind: SenderKind::User.into(),
             ..message()

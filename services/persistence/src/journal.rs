@@ -1,27 +1,20 @@
 //! What commands do to journals, and how far they may go. The documents themselves are `parlance-journal`'s. Pure: bytes
 //! in, bytes out.
 
-use parlance_journal::{Budget, Document, Error, Writer};
-use uuid::Uuid;
+use parlance_journal::{Document, Error, Writer};
 
-/// Longest text in bytes. Text and update must fit one message on the bus together.
-pub const MAX_TEXT_BYTES: usize = 384 * 1024;
-/// Longest update in bytes.
-pub const MAX_UPDATE_BYTES: usize = 448 * 1024;
-/// Longest document in bytes, with all that was ever deleted.
-pub const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
-/// Most work that merging one update may take, in the units of [`Document::price`]: at worst some tenths of a second.
-pub const MAX_WORK: u64 = 2_000_000;
-
-/// A document after a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edited {
-    /// The whole document as an update.
-    pub state: Vec<u8>,
-    /// The change as an update.
-    pub update: Vec<u8>,
-    /// The whole text.
-    pub content: String,
+/// How large journals and changes of them may become. The units are those of `[journals]` in `defaults.toml`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest text.
+    pub text_bytes: usize,
+    /// Longest update.
+    pub update_bytes: usize,
+    /// Longest document, with all that was ever deleted. It is looked at when it may be too long: those are a few bytes
+    /// for each change since the last checkpoint.
+    pub document_bytes: usize,
+    /// Most work that merging one update may take, in the units of [`Document::price`].
+    pub work: u64,
 }
 
 /// A change that cannot be made.
@@ -30,107 +23,122 @@ pub enum Refusal {
     /// The document does not take it.
     #[error(transparent)]
     Document(#[from] Error),
-    /// The text or the update would be too long.
-    #[error(
-        "the journal or the change is too large: the text may have {MAX_TEXT_BYTES} bytes, an update {MAX_UPDATE_BYTES}"
-    )]
-    TooLarge,
+    /// The update, or what it would lead to, is too long.
+    #[error("the {what} would have {bytes} bytes; {most} are allowed")]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// How many it would have.
+        bytes: usize,
+        /// How many it may have.
+        most: usize,
+    },
 }
 
-/// The identity under which a change is made; never the same for two documents that change independently.
-pub fn writer_of(id: Uuid) -> Writer {
-    let (high, low) = id.as_u64_pair();
-    Writer::new(high.rotate_left(32) ^ low)
+/// The document of a journal while changes are merged into it. It is made when it is first needed.
+#[derive(Debug)]
+pub struct Journal {
+    /// A checkpoint and the updates since.
+    parts: Vec<Vec<u8>>,
+    document: Option<Document>,
 }
 
-/// A new document with a first text.
-///
-/// # Errors
-/// See [`Refusal`].
-pub fn begin(content: &str, writer: Writer) -> Result<Edited, Refusal> {
-    let edited = rewrite(&[], None, content, writer)?;
-    Ok(edited.unwrap_or_else(|| {
-        let state = Document::new(writer).checkpoint();
-        Edited {
-            update: state.clone(),
-            state,
-            content: String::new(),
+impl Clone for Journal {
+    /// The copy makes its document anew.
+    fn clone(&self) -> Self {
+        Self::new(self.parts.clone())
+    }
+}
+
+impl Journal {
+    /// The document that a checkpoint and the updates since make; without any, an empty one.
+    pub fn new(parts: Vec<Vec<u8>>) -> Self {
+        Self {
+            parts,
+            document: None,
         }
-    }))
-}
-
-/// Merges an update that a client made. `None` if the document has it already.
-///
-/// # Errors
-/// See [`Refusal`].
-pub fn merge(state: &[u8], update: &[u8]) -> Result<Option<Edited>, Refusal> {
-    if update.len() > MAX_UPDATE_BYTES {
-        return Err(Refusal::TooLarge);
     }
-    let mut present = Document::load([state], Writer::NONE)?;
-    present.apply(update, MAX_WORK)?;
-    finish(state, &present, update)
-}
 
-/// Makes the text of `base` into `content` and merges what that changes. `base` is the document that the editor saw, as
-/// updates in their order; `None` for the present one. `None` if nothing changes.
-///
-/// # Errors
-/// See [`Refusal`].
-pub fn rewrite(
-    state: &[u8],
-    base: Option<&[Vec<u8>]>,
-    content: &str,
-    writer: Writer,
-) -> Result<Option<Edited>, Refusal> {
-    if content.len() > MAX_TEXT_BYTES {
-        return Err(Refusal::TooLarge);
-    }
-    let mut fork = match base {
-        Some(updates) => Document::load(updates, writer)?,
-        None => Document::load([state], writer)?,
-    };
-    let Some(edit) = fork.rewrite(content, &mut { Budget::EDIT })? else {
-        return Ok(None);
-    };
-    let present = match base {
-        Some(_) => {
-            let mut present = Document::load([state], Writer::NONE)?;
-            present.apply(&edit.update, MAX_WORK)?;
-            present
+    /// Merges an update that a client made. Returns whether that changed anything.
+    ///
+    /// # Errors
+    /// See [`Refusal`]. The document stays as it was.
+    pub fn merge(&mut self, update: &[u8], limits: &Limits) -> Result<bool, Refusal> {
+        fits("update", update.len(), limits.update_bytes)?;
+        match self.document()?.apply_new(update, limits.work) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(false),
+            Err(refused) => {
+                if refused == Error::Broken {
+                    self.document = None;
+                }
+                return Err(refused.into());
+            }
         }
-        None => fork,
-    };
-    finish(state, &present, &edit.update)
+        self.parts.push(update.to_vec());
+        let fits = self.fits(limits);
+        if fits.is_err() {
+            self.parts.pop();
+            self.document = None;
+        }
+        fits.map(|()| true)
+    }
+
+    /// Bytes of the text.
+    ///
+    /// # Errors
+    /// What is stored makes no document.
+    pub fn text_bytes(&mut self) -> Result<usize, Refusal> {
+        Ok(self.document()?.text_bytes())
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// What is stored makes no document.
+    pub fn text(&mut self) -> Result<String, Refusal> {
+        Ok(self.document()?.text())
+    }
+
+    /// The whole document as one update, which stands for all that it was made of from now on.
+    ///
+    /// # Errors
+    /// What is stored makes no document.
+    pub fn checkpoint(&mut self) -> Result<Vec<u8>, Refusal> {
+        let checkpoint = self.document()?.checkpoint();
+        self.parts = vec![checkpoint.clone()];
+        Ok(checkpoint)
+    }
+
+    /// Bytes of all that it is made of.
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
+    }
+
+    fn fits(&mut self, limits: &Limits) -> Result<(), Refusal> {
+        fits("text", self.document()?.text_bytes(), limits.text_bytes)?;
+        // More than the document takes, or a little less.
+        if self.bytes() > limits.document_bytes {
+            let bytes = self.document()?.checkpoint().len();
+            fits("document", bytes, limits.document_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn document(&mut self) -> Result<&mut Document, Refusal> {
+        let document = match self.document.take() {
+            Some(document) => document,
+            None => Document::load(&self.parts, Writer::NONE).map_err(|_| Error::Broken)?,
+        };
+        Ok(self.document.insert(document))
+    }
 }
 
-/// The text of a document.
-///
-/// # Errors
-/// The bytes are no document.
-pub fn content_of(state: &[u8]) -> Result<String, Refusal> {
-    Ok(Document::load([state], Writer::NONE)?.text())
-}
-
-fn finish(before: &[u8], present: &Document, update: &[u8]) -> Result<Option<Edited>, Refusal> {
-    let state = present.checkpoint();
-    if state == before {
-        return Ok(None);
+fn fits(what: &'static str, bytes: usize, most: usize) -> Result<(), Refusal> {
+    if bytes > most {
+        return Err(Refusal::TooLarge { what, bytes, most });
     }
-    let content = present.text();
-    if content.contains('\0') {
-        return Err(Error::NotStorable.into());
-    }
-    let fits =
-        content.len() <= MAX_TEXT_BYTES && update.len() <= MAX_UPDATE_BYTES && state.len() <= MAX_STATE_BYTES;
-    if !fits {
-        return Err(Refusal::TooLarge);
-    }
-    Ok(Some(Edited {
-        state,
-        update: update.to_vec(),
-        content,
-    }))
+    Ok(())
 }
 
 #[cfg(test)]

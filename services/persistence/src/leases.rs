@@ -1,7 +1,8 @@
 //! Who works which partition: heartbeats, renewal, fair shares, takeover and handing over.
 //!
 //! Owns the life of the pulling tasks. All times that decide between replicas are the database's; this
-//! process' own clock only makes it give up earlier. Must not look into commands.
+//! process' own clock only makes it give up earlier. Runs on a thread of its own with its own connection: no load on the
+//! service may delay a renewal. Must not look into commands.
 
 mod owned;
 mod running;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use parlance_bus::Bus;
 use parlance_runtime::health::Condition;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::database::{Database, Held};
 use crate::error::without_content;
 use crate::ingest::entry::Job;
-use crate::store::leases::{self as store, Lease};
+use crate::store::leases::{self as store, Lease, Taken};
 pub use owned::Owned;
 use running::Running;
 use share::{Plan, plan};
@@ -38,6 +40,8 @@ pub struct Leases {
     pub owner: String,
     /// Partitions of the command stream.
     pub partitions: u16,
+    /// How large messages of services may be.
+    pub intake_limits: crate::intake::Limits,
     /// How long a silent replica keeps its partitions.
     pub ttl: Duration,
     /// For pulling.
@@ -48,6 +52,8 @@ pub struct Leases {
     pub owned: Owned,
     /// To the ingest loop; closed when this loop ends.
     pub queue: mpsc::Sender<Job>,
+    /// Of the tasks that pull: this loop has a thread of its own, which nothing may starve.
+    pub runtime: Handle,
     /// Whether this replica may turn services' messages into commands.
     pub intake: bool,
     /// Ready while the database answers.
@@ -245,6 +251,10 @@ impl Loop {
                 return;
             }
         };
+        let Taken {
+            leases: taken,
+            abandoned,
+        } = taken;
         if taken.is_empty() {
             return;
         }
@@ -255,7 +265,7 @@ impl Loop {
                 Ok(partition) => {
                     metrics::counter!("chat_persistence_takeovers_total").increment(1);
                     self.leases.owned.add(partition, epoch);
-                    Running::partition(&self.leases, partition, epoch)
+                    Running::partition(&self.leases, partition, epoch, abandoned.contains(&id))
                 }
                 Err(_) => Running::intake(&self.leases, epoch),
             };

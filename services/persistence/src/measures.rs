@@ -42,6 +42,30 @@ pub const MEASURES: &[Measure] = &[
         "Messages parked because they can never be carried out.",
     ),
     Measure::new(
+        "chat_persistence_quarantined_total",
+        Counter,
+        &[],
+        "Commands parked because they were too costly again and again.",
+    ),
+    Measure::new(
+        "chat_persistence_feed_lag_seconds",
+        Gauge,
+        &[],
+        "Age of the oldest event that the stream EVENTS lacks in the partitions of this replica; 0 when it lacks none.",
+    ),
+    Measure::new(
+        "chat_persistence_feed_backlog_conversations",
+        Gauge,
+        &[],
+        "Conversations of this replica's partitions of which the stream EVENTS lacks events.",
+    ),
+    Measure::new(
+        "chat_persistence_oversized_total",
+        Counter,
+        &["what"],
+        "Events, notices, confirmations and commands that were too large for the bus and were cut down or left out.",
+    ),
+    Measure::new(
         "chat_persistence_partitions",
         Gauge,
         &[],
@@ -66,6 +90,18 @@ pub const MEASURES: &[Measure] = &[
         "Bytes that a stream may hold.",
     ),
     Measure::new(
+        "chat_bus_follower_waiting",
+        Gauge,
+        &["consumer"],
+        "Events that a consumer of the feed has not taken yet.",
+    ),
+    Measure::new(
+        "chat_bus_follower_used_ratio",
+        Gauge,
+        &["consumer"],
+        "How much of what EVENTS can keep a consumer has used up by being behind; at 1 it loses events.",
+    ),
+    Measure::new(
         "chat_persistence_partitions_owned",
         Gauge,
         &[],
@@ -77,6 +113,12 @@ pub const MEASURES: &[Measure] = &[
         Histogram,
         &["name"],
         "Duration of an answer to a gateway.",
+    ),
+    Measure::new(
+        "chat_persistence_queries_shed_total",
+        Counter,
+        &["cause"],
+        "Queries of gateways that were not answered: too many waited (queue), or too long (deadline).",
     ),
     Measure::new(
         "chat_persistence_presence_changes_total",

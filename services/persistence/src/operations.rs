@@ -31,6 +31,7 @@ pub(crate) struct Operations {
     pub(crate) bus: Bus,
     pub(crate) database: Database,
     pub(crate) partitions: u16,
+    pub(crate) intake_limits: crate::intake::Limits,
     /// How long a silent gateway counts as alive.
     pub(crate) gateway_lease: Duration,
 }

@@ -56,7 +56,7 @@ impl Presence {
     /// # Errors
     /// The report is malformed, or the database failed: then it may be repeated.
     pub async fn report(&self, report: &v1::ReportPresence) -> Result<v1::PresenceReported, QueryError> {
-        let mut connection = self.database.writes.acquire().await?;
+        let mut connection = self.database.reports.acquire().await?;
         let (lease, changes) = take_in(&mut connection, report, self.limits).await?;
         drop(connection);
         tell(&self.bus, &changes).await;

@@ -135,7 +135,7 @@ impl Pushing {
         };
         let mut lost = Vec::new();
         for open in waiting.iter_mut().flat_map(|one| &mut one.messages) {
-            let at = sent_at(open);
+            let at = open.sent.sent_at;
             let connected = |user: &String| heard.get(user).is_some_and(|heard_at| *heard_at >= at);
             let undecided = open.undecided.get_or_insert_default();
             undecided.retain(|user| !connected(user));
@@ -219,8 +219,8 @@ async fn settle(waiting: &mut Vec<Waiting>) {
     }
 }
 
-fn sent_at(open: &Open) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(open.message.created_at_ms).unwrap_or(DateTime::<Utc>::MIN_UTC)
+fn sent_at(message: &v1::Message) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(message.created_at_ms).unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
 
 /// The same for the same message and recipients only: others must not pass for a repeat.
@@ -235,7 +235,7 @@ fn push_id(message: &v1::Message, recipients: &[String]) -> String {
 
 /// Who has surely no connection, and who perhaps has none: whose gateway was last heard of before the message.
 fn sort(candidates: Vec<Recipient>, open: &Open) -> (Vec<String>, Vec<String>) {
-    let at = sent_at(open);
+    let at = open.sent.sent_at;
     let (mut gone, mut undecided) = (Vec::new(), Vec::new());
     for Recipient { user_id, heard_at } in candidates {
         let decided = open
@@ -266,6 +266,7 @@ fn open(fed: Fed) -> Waiting {
                     .sender
                     .as_ref()
                     .map_or_else(String::new, |sender| sender.id.clone()),
+                sent_at: sent_at(&message),
             };
             Some(Open {
                 message,
@@ -297,6 +298,7 @@ mod tests {
                 conversation: Uuid::nil(),
                 seq: 1,
                 sender: String::new(),
+                sent_at: DateTime::from_timestamp_millis(AT).unwrap(),
             },
             undecided: undecided.map(|users| users.iter().map(|user| (*user).to_owned()).collect()),
         }

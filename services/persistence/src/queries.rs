@@ -1,11 +1,13 @@
 //! Answers to questions of gateways, on any replica. Reads from the primary only, so that what was confirmed
 //! is seen. Authorisation is part of each statement: a stranger and a missing conversation get one answer.
 
+mod arrivals;
 mod conversations;
 mod events;
 mod journals;
 mod messages;
 mod page;
+mod participants;
 mod presence;
 mod resolve;
 mod rooms;
@@ -31,6 +33,7 @@ use crate::database::Database;
 use crate::error::without_content;
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
+use crate::liveness::Liveness;
 use crate::presence::Presence;
 use crate::store;
 
@@ -38,6 +41,10 @@ use crate::store;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long questions that already arrived are still answered after the stop.
 const DRAIN: Duration = Duration::from_millis(500);
+/// How long gateways wait for an answer: a query that has waited longer for its turn is dropped.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Queries that wait for their turn; more are refused at once.
+const MAX_WAITING: usize = 20_000;
 
 /// What the answering needs.
 #[derive(Clone)]
@@ -50,8 +57,12 @@ pub struct Queries {
     pub database: Database,
     /// Questions answered at once.
     pub concurrency: usize,
+    /// Participants of a conversation in one answer.
+    pub inline_participants: usize,
     /// Takes in what gateways report.
     pub presence: Presence,
+    /// Answers pings.
+    pub liveness: Liveness,
 }
 
 /// Why there is no answer.
@@ -123,18 +134,32 @@ impl Queries {
                 anyhow::ensure!(stop.is_cancelled(), "the connection to NATS is closed for good");
                 break;
             };
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-                break;
-            };
-            let queries = self.clone();
-            answering.spawn(async move {
-                queries.serve(incoming).await;
-                drop(permit);
-            });
+            if answering.len() > MAX_WAITING && !is_urgent(&incoming) {
+                metrics::counter!("chat_persistence_queries_shed_total", "cause" => "queue").increment(1);
+                answering.spawn(refuse_overload(incoming));
+                continue;
+            }
+            answering.spawn(self.clone().take_turn(incoming, Arc::clone(&room)));
         }
         answering.close();
         answering.wait().await;
         Ok(())
+    }
+
+    /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
+    async fn take_turn(self, incoming: IncomingQuery, room: Arc<Semaphore>) {
+        let arrived = Instant::now();
+        if is_urgent(&incoming) {
+            return self.serve(incoming).await;
+        }
+        let Ok(_permit) = room.acquire().await else {
+            return;
+        };
+        if arrived.elapsed() < DEADLINE {
+            self.serve(incoming).await;
+        } else {
+            metrics::counter!("chat_persistence_queries_shed_total", "cause" => "deadline").increment(1);
+        }
     }
 
     async fn serve(&self, incoming: IncomingQuery) {
@@ -170,6 +195,13 @@ impl Queries {
         if let Some(actor) = actor {
             UserId::parse(actor.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
         }
+        if let query::Body::ListControl(asked) = body {
+            let page = self.bus.stored_control(asked.after_seq).await;
+            return page.map(reply::Body::ControlPage).map_err(|error| {
+                tracing::warn!(%error, "a gateway is not told what was revoked");
+                away().into()
+            });
+        }
         let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
         match self.write(actor, viewer, body).await? {
             Some(written) => Ok(written),
@@ -177,7 +209,7 @@ impl Queries {
         }
     }
 
-    /// Answers what writes; `None` where the question only reads.
+    /// Answers what writes, or needs no database; `None` where the question only reads.
     async fn write(
         &self,
         actor: Option<&v1::Actor>,
@@ -188,8 +220,9 @@ impl Queries {
         Ok(Some(match body {
             query::Body::ProvisionUser(provision) => {
                 let actor = actor.ok_or_else(needs_actor)?;
-                reply::Body::User(users::provision(database, actor, provision.create).await?)
+                reply::Body::User(arrivals::provision(database, actor, provision.create).await?)
             }
+            query::Body::Arrive(arrive) => reply::Body::Arrived(arrivals::arrive(database, arrive).await?),
             query::Body::SetName(set) => reply::Body::User(users::set_name(database, viewer, set).await?),
             query::Body::SetAgent(set) => reply::Body::User(users::set_agent(database, viewer, set).await?),
             query::Body::ReportPresence(report) => {
@@ -199,6 +232,10 @@ impl Queries {
                 served::report(database, report).await?;
                 reply::Body::ServedReported(v1::ServedReported {})
             }
+            query::Body::Ping(v1::Ping {}) if self.liveness.is_alive() => reply::Body::Pong(v1::Pong {
+                replica: self.replica.clone(),
+            }),
+            query::Body::Ping(v1::Ping {}) => return Err(away().into()),
             _ => return Ok(None),
         }))
     }
@@ -207,31 +244,30 @@ impl Queries {
     async fn read(&self, viewer: Viewer<'_>, body: &query::Body) -> Result<reply::Body, QueryError> {
         let mut connection = self.database.reads.acquire().await?;
         let c = &mut *connection;
+        let inline = self.inline_participants;
         Ok(match body {
             query::Body::ProvisionUser(_)
+            | query::Body::Arrive(_)
             | query::Body::SetName(_)
             | query::Body::SetAgent(_)
             | query::Body::ReportPresence(_)
-            | query::Body::ReportServed(_) => {
+            | query::Body::ReportServed(_)
+            | query::Body::ListControl(_)
+            | query::Body::Ping(_) => {
                 return Err(needs_actor().into());
             }
             query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),
             query::Body::ListPresenceChanges(q) => reply::Body::Presences(presence::changes(c, q).await?),
             query::Body::ListConversations(q) => {
                 let viewer = required(viewer)?;
-                let page = conversations::list(c, viewer, q).await?;
+                let page = conversations::list(c, viewer, q, inline).await?;
                 // Held while another one is awaited, it would be missing to those who only read.
                 drop(connection);
                 served::list(&self.database, viewer, &page).await?;
                 reply::Body::Conversations(page)
             }
             query::Body::GetConversation(q) => {
-                let viewer = required(viewer)?;
-                let mut found = conversations::get(c, viewer, &q.conversation_id).await?;
-                if let Some(client) = &q.client {
-                    served::of_client(c, viewer, client, &mut found).await?;
-                }
-                reply::Body::Conversation(found)
+                reply::Body::Conversation(conversations::get(c, required(viewer)?, q, inline).await?)
             }
             query::Body::ListMessages(q) => {
                 let viewer = required(viewer)?;
@@ -241,10 +277,18 @@ impl Queries {
             }
             query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
             query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
-            query::Body::GetRoom(q) => reply::Body::Room(rooms::get(c, viewer, &q.conversation_id).await?),
+            query::Body::GetRoom(q) => reply::Body::Room(rooms::get(c, viewer, q).await?),
+            query::Body::GetRooms(q) => reply::Body::Rooms(rooms::get_all(c, q).await?),
+            query::Body::ViewConversations(q) => {
+                reply::Body::ConversationViews(conversations::view(c, q, inline).await?)
+            }
+            query::Body::ListParticipants(q) => {
+                reply::Body::Participants(participants::list(c, required(viewer)?, q).await?)
+            }
+            query::Body::FindMembers(q) => reply::Body::FoundMembers(participants::find(c, q).await?),
             query::Body::GetHeads(q) => reply::Body::Heads(rooms::heads(c, viewer, q).await?),
             query::Body::ListMemberships(q) => {
-                reply::Body::Memberships(users::memberships(c, viewer, q).await?)
+                reply::Body::Memberships(arrivals::memberships(c, viewer, q).await?)
             }
             query::Body::ListReceipts(q) => reply::Body::Receipts(rooms::receipts(c, viewer, q).await?),
             query::Body::ListMissedReceipts(q) => {
@@ -264,16 +308,16 @@ impl Queries {
                 reply::Body::Threads(threads::list(c, required(viewer)?, q).await?)
             }
             query::Body::ListJournals(q) => {
-                reply::Body::Conversations(conversations::journals(c, required(viewer)?, q).await?)
+                reply::Body::Conversations(conversations::journals(c, required(viewer)?, q, inline).await?)
             }
             query::Body::ListJournalVersions(q) => {
                 reply::Body::JournalVersions(journals::versions(c, required(viewer)?, q).await?)
             }
-            query::Body::Ping(v1::Ping {}) => {
-                store::epoch::current(c).await?;
-                reply::Body::Pong(v1::Pong {
-                    replica: self.replica.clone(),
-                })
+            query::Body::ReadJournal(q) => {
+                reply::Body::JournalDocument(journals::document(c, viewer, q).await?)
+            }
+            query::Body::ListJournalUpdates(q) => {
+                reply::Body::JournalUpdates(journals::updates(c, viewer, q).await?)
             }
         })
     }
@@ -323,6 +367,14 @@ async fn head(
     Ok(head.ok_or_else(no_conversation)?)
 }
 
+/// Those users of whom the asker may know: on behalf of a user, nobody else.
+fn visible(viewer: Viewer<'_>, users: &[String]) -> Vec<String> {
+    let visible = users
+        .iter()
+        .filter(|id| viewer.is_none_or(|viewer| viewer == *id));
+    visible.cloned().collect()
+}
+
 fn required(viewer: Viewer<'_>) -> Result<&str, v1::Error> {
     viewer.ok_or_else(needs_actor)
 }
@@ -331,13 +383,33 @@ fn needs_actor() -> v1::Error {
     refuse("the query needs an actor")
 }
 
+/// What must not wait behind other queries: gateways are given up, or refuse their clients, without an answer.
+fn is_urgent(incoming: &IncomingQuery) -> bool {
+    let body = incoming.query.as_ref().ok().and_then(|query| query.body.as_ref());
+    matches!(body, Some(query::Body::Ping(_) | query::Body::ReportPresence(_)))
+}
+
+async fn refuse_overload(incoming: IncomingQuery) {
+    let error = v1::Error::with(ErrorCode::Unavailable, "too many queries wait");
+    let reply = Reply {
+        body: Some(reply::Body::Error(error)),
+    };
+    if let Err(error) = incoming.reply(&reply).await {
+        tracing::debug!(%error, "no reply sent");
+    }
+}
+
+fn away() -> v1::Error {
+    v1::Error::with(ErrorCode::Unavailable, "the database cannot answer now")
+}
+
 /// What the asker is told. The rest is for the log.
 fn told(name: &'static str, error: QueryError) -> v1::Error {
     match error {
         QueryError::Refused(error) => error,
         QueryError::Database(error) => {
             tracing::warn!(query = name, cause = without_content(&error), "a query failed");
-            v1::Error::with(ErrorCode::Unavailable, "the database cannot answer now")
+            away()
         }
     }
 }

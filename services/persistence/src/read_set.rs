@@ -19,6 +19,14 @@ pub struct ReadSet {
 pub struct NotAReadSet;
 
 impl ReadSet {
+    /// Most ranges that reading may make: what is stored, loaded and sent with each receipt. A healthy reader has one.
+    pub const MOST_RANGES: usize = 2_000;
+
+    /// How many ranges it has.
+    pub fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Adds everything from `first` to `last`, both included. Tells whether that changed anything.
     pub fn insert(&mut self, first: u64, last: u64) -> bool {
         if last < first {
@@ -44,22 +52,27 @@ impl ReadSet {
         true
     }
 
-    /// What is in this set and not in `other`.
+    /// What is in this set and not in `other`. Takes one pass over both.
     pub fn without(&self, other: &Self) -> Self {
-        let mut rest = Self::default();
+        let mut ranges = Vec::new();
+        let mut gone = other.ranges.iter().copied().peekable();
         for &(first, last) in &self.ranges {
             let mut from = first;
-            for &(gone_first, gone_last) in other
-                .ranges
-                .iter()
-                .filter(|range| range.1 >= first && range.0 <= last)
-            {
-                rest.insert(from, gone_first.saturating_sub(1));
-                from = gone_last + 1;
+            while let Some((gone_first, gone_last)) = gone.next_if(|range| range.1 <= last) {
+                if gone_first > from {
+                    ranges.push((from, gone_first - 1));
+                }
+                from = from.max(gone_last + 1);
             }
-            rest.insert(from, last);
+            // It may reach into the next range too.
+            let until = gone
+                .peek()
+                .map_or(last, |range| last.min(range.0.saturating_sub(1)));
+            if from <= until {
+                ranges.push((from, until));
+            }
         }
-        rest
+        Self { ranges }
     }
 
     /// The lowest and the highest seq; `None` for the empty set.

@@ -10,22 +10,29 @@ use parlance_runtime::health::{self, Condition, Health};
 use parlance_runtime::lifecycle::Lifecycle;
 use parlance_runtime::startup::{announce, bind};
 use parlance_runtime::telemetry::{self, MetricsHandle};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
+use crate::expiry::Expiry;
+use crate::feed::{CatchUp, Feed};
 use crate::identity;
 use crate::ingest::Ingest;
+use crate::ingest::announce::Announcer;
 use crate::ingest::batch::Limits;
 use crate::ingest::finish::Finisher;
+use crate::ingest::kept::KeptJournals;
+use crate::ingest::lane::{Apart, Core};
 use crate::leases::{Leases, Owned};
+use crate::liveness::Liveness;
 use crate::measures;
 use crate::operations::Operations;
 use crate::presence::{Presence, Sweeper};
 use crate::push::Pushing;
 use crate::queries::Queries;
-use crate::{signals, startup};
+use crate::{signals, startup, thread};
 
 /// Pause between attempts to make the streams.
 const STREAMS_PAUSE: Duration = Duration::from_secs(1);
@@ -79,6 +86,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
 
     let health = Health::new();
     let life = Lifecycle::new();
+    life.end_on_panic();
     let drained = CancellationToken::new();
     let router = health::router(health.clone(), metrics);
     life.spawn(
@@ -98,6 +106,8 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         presence: presence.clone(),
         every: Duration::from_millis(config.presence.sweep_ms),
     };
+    let expiry = Expiry::new(&bus, &database, config.ingest.remember_minutes);
+    life.spawn("expiry", expiry.run(life.soft()));
     life.spawn("presence", sweeper.run(life.soft()));
     if config.push.enabled {
         let pushing = Pushing {
@@ -107,18 +117,23 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         };
         life.spawn("push", pushing.run(life.soft()));
     }
+    let liveness = Liveness::default();
+    life.spawn("liveness", liveness.clone().run(database.clone(), life.soft()));
     let queries = Queries {
         replica: replica.to_owned(),
         bus: bus.clone(),
         database: database.clone(),
         concurrency: config.queries.concurrency,
+        inline_participants: config.limits.inline_participants,
         presence,
+        liveness,
     };
     life.spawn("queries", queries.run(life.soft()));
     let operations = Operations {
         bus: bus.clone(),
         database: database.clone(),
         partitions: config.ingest.partitions,
+        intake_limits: config.intake.limits(),
         gateway_lease: config.presence.limits().lease,
     };
     life.spawn("operations", operations.run(life.soft()));
@@ -152,42 +167,64 @@ async fn work(
     let _drained = drained.drop_guard();
     let owned = Owned::default();
     let (queue, jobs) = mpsc::channel(config.ingest.queue);
+    let feed = Feed::default();
     let (finisher, finishing) = Finisher::new(
         bus.clone(),
-        config.nats.streams(),
+        database.clone(),
         config.ingest.partitions,
         owned.clone(),
+        feed.clone(),
     );
+    let catch_up = CatchUp {
+        bus: bus.clone(),
+        database: database.clone(),
+        owned: owned.clone(),
+        feed: feed.clone(),
+    };
     let leases = Leases {
         owner: replica.clone(),
         partitions: config.ingest.partitions,
+        intake_limits: config.intake.limits(),
         ttl: config.lease.ttl(),
         bus: bus.clone(),
         database: database.clone(),
         owned: owned.clone(),
         queue,
+        runtime: Handle::current(),
         intake: config.intake.enabled,
         database_condition: health.condition("database"),
         leases_condition: health.condition("leases"),
     };
     let ingest = Ingest {
-        owner: replica,
+        core: Core {
+            owner: replica,
+            bounds: config.bounds(),
+            kept_journals: KeptJournals::default(),
+            write_timeout: config.database.write_timeout(),
+            announcer: Announcer {
+                bus: bus.clone(),
+                partitions: config.ingest.partitions,
+                feed,
+            },
+            database,
+            owned,
+            finisher,
+            apart: Apart::default(),
+            runtime: Handle::current(),
+        },
         partitions: config.ingest.partitions,
         limits: Limits {
             max: config.ingest.batch_max,
             bytes: config.ingest.batch_bytes,
             linger: Duration::from_millis(config.ingest.linger_ms),
         },
-        write_timeout: config.database.write_timeout(),
-        bus: bus.clone(),
-        database,
-        owned,
-        finisher,
     };
+    let soft = life.soft();
     tokio::join!(
-        leases.run(life.soft()),
+        thread::apart("leases", move || leases.run(soft)),
         ingest.run(jobs, life.hard()),
-        finishing.run(life.hard())
+        finishing.run(life.hard()),
+        catch_up.run(life.soft())
     );
     // The last acknowledgements may still sit in the client's buffer.
     if tokio::time::timeout(Duration::from_secs(1), bus.flush())
@@ -211,7 +248,7 @@ async fn watch_link(
     let mut link = bus.link();
     loop {
         let state = *link.borrow_and_update();
-        let made = state.connected && made_streams(&bus, &streams, &condition).await;
+        let made = state.connected && made_streams(&bus, &config, &condition).await;
         if !state.connected {
             condition.set_unready("connecting to NATS");
         }
@@ -219,7 +256,7 @@ async fn watch_link(
             if state.connected && !made {
                 tokio::time::sleep(STREAMS_PAUSE).await;
             } else if made {
-                vanished(&bus, &streams).await;
+                vanished(&bus, &config, &streams).await;
             } else {
                 std::future::pending::<()>().await;
             }
@@ -232,8 +269,12 @@ async fn watch_link(
     }
 }
 
-async fn made_streams(bus: &Bus, streams: &StreamSettings, condition: &Condition) -> bool {
-    match bus.ensure_streams(streams).await {
+async fn made_streams(bus: &Bus, config: &Config, condition: &Condition) -> bool {
+    let made = async {
+        bus.ensure_streams(&config.nats.streams()).await?;
+        bus.ensure_followers(&config.feed.consumers).await
+    };
+    match made.await {
         Ok(()) => {
             condition.set_ready();
             true
@@ -246,8 +287,12 @@ async fn made_streams(bus: &Bus, streams: &StreamSettings, condition: &Condition
     }
 }
 
-/// Shows how full the streams are, and returns when one was deleted under us.
-async fn vanished(bus: &Bus, streams: &StreamSettings) {
+/// Shows how full the streams are and how far their followers, and returns when one was deleted under us.
+async fn vanished(bus: &Bus, config: &Config, streams: &StreamSettings) {
+    let mut followers = config.feed.consumers.clone();
+    if config.push.enabled {
+        followers.push(parlance_bus::push::SOURCE.to_owned());
+    }
     loop {
         tokio::time::sleep(STREAMS_CHECK).await;
         match bus.look_at_streams(streams).await {
@@ -259,6 +304,10 @@ async fn vanished(bus: &Bus, streams: &StreamSettings) {
                 }
             }
             Err(error) => tracing::debug!(%error, "streams not looked for"),
+        }
+        match bus.followers(&followers).await {
+            Ok(found) => signals::show_followers(&found),
+            Err(error) => tracing::debug!(%error, "followers not looked for"),
         }
     }
 }

@@ -2,8 +2,11 @@
 //! or batch types by full destructuring. Statements are few and static; arrays are passed as parameters.
 //!
 //! Rows asked for by an array of two-part keys are fetched by `LATERAL (… LIMIT 1)`: in a plain join of three
-//! tables the planner was seen to use one part of the key only, and so to read whole conversations.
+//! tables the planner was seen to use one part of the key only, and so to read whole conversations. Those of whole
+//! conversations by `LATERAL (… OFFSET 0)`: then each is looked up in its own partition, and nothing before it.
 
+pub mod arrivals;
+pub mod attempts;
 pub mod batch;
 pub mod changes;
 pub mod conversations;
@@ -11,12 +14,14 @@ pub mod dead_letters;
 pub mod edits;
 pub mod epoch;
 pub mod events;
+pub mod feed;
 pub mod hidden;
 pub mod journals;
 pub mod leases;
 pub mod messages;
 pub mod participants;
 pub mod presence;
+pub mod processed;
 pub mod pushes;
 pub mod reactions;
 pub mod receipts;

@@ -7,6 +7,7 @@
 mod error;
 mod redact;
 mod schema;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 pub use error::{ConfigError, Invalid, Validate, both_or_none, in_range, not_empty, one_of};
 pub use redact::{is_secret, without_credentials};
+pub use secrets::{is_loopback, refuse_public_secrets};
 
 use error::Origin;
 use schema::{PREFIX, Schema, display, variable_of};

@@ -42,6 +42,18 @@ impl Lifecycle {
         Self::default()
     }
 
+    /// From here on a panic anywhere in the process, also in a task that nobody waits for, is logged as before, makes the
+    /// exit code non-zero and begins the end of the process: what it left undone nobody would do.
+    pub fn end_on_panic(&self) {
+        let (soft, state) = (self.soft.clone(), Arc::clone(&self.state));
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            state.failed.store(true, Ordering::Relaxed);
+            soft.cancel();
+        }));
+    }
+
     /// Cancelled when tasks shall finish and end. Cancelling it begins the end of the process.
     #[must_use]
     pub fn soft(&self) -> CancellationToken {
@@ -244,6 +256,16 @@ mod tests {
         life.spawn("worker", until(life.soft()));
         life.spawn("broken", async { panic!("expected in this test") });
         assert!(!run(&life, signals(0)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_a_task_that_nobody_waits_for_fails_the_run() {
+        let life = Lifecycle::new();
+        life.spawn("worker", until(life.soft()));
+        life.end_on_panic();
+        drop(tokio::spawn(async { panic!("expected in this test") }));
+        assert!(!run(&life, signals(0)).await);
+        drop(std::panic::take_hook());
     }
 
     #[tokio::test(start_paused = true)]

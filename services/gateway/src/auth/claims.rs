@@ -95,7 +95,8 @@ impl Rules {
         }
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
-        let user_id = self.subject(claims)?;
+        let is_service = self.service.is_on(claims);
+        let user_id = self.subject(claims, is_service)?;
         Ok(Identity {
             username: self.username(claims),
             user_id,
@@ -105,7 +106,7 @@ impl Rules {
                 issued_at: seconds(claims, "iat").unwrap_or_default(),
                 token_id: short_text(claims, "jti"),
             },
-            is_service: self.service.is_on(claims),
+            is_service,
             is_agent: self.agent.is_on(claims),
             dialect: short_text(claims, "dialect"),
         })
@@ -140,8 +141,8 @@ impl Rules {
 
     /// The user id, from the first claim of the list that is present; a further one never replaces an unusable
     /// one. Whole numbers are taken too: many applications number their users. Beyond what a double holds
-    /// exactly, two users could have one number.
-    fn subject(&self, claims: &Claims) -> Result<UserId, AuthError> {
+    /// exactly, two users could have one number. The ids of services are for tokens of services.
+    fn subject(&self, claims: &Claims, is_service: bool) -> Result<UserId, AuthError> {
         let present = self.subject_claims.iter().find_map(|claim| {
             let value = claims.get(claim).filter(|value| !value.is_null())?;
             Some((claim, value))
@@ -160,7 +161,11 @@ impl Rules {
             }
             _ => return Err(invalid()),
         };
-        UserId::parse(text).map_err(|_| invalid())
+        let user = UserId::parse(text).map_err(|_| invalid())?;
+        if user.is_service() && !is_service {
+            return Err(invalid());
+        }
+        Ok(user)
     }
 
     /// The first claim that holds a name that can be seen, as it is shown and cut to the longest length.

@@ -105,6 +105,26 @@ impl Validate for JwtSettings {
 }
 
 impl JwtSettings {
+    /// Says which checks of tokens are switched off. For the start, once there is a log.
+    pub fn warn_of_gaps(&self) {
+        let gaps = [
+            ("jwt.issuer", self.issuer.is_empty()),
+            ("jwt.audience", self.audience.is_empty()),
+        ];
+        let missing: Vec<_> = gaps
+            .iter()
+            .filter(|(_, missing)| *missing)
+            .map(|(name, _)| *name)
+            .collect();
+        if !missing.is_empty() {
+            tracing::warn!(
+                "not set: {}. Tokens that the same key signed for other services are accepted; set what your tokens \
+                 have in iss and aud",
+                missing.join(", ")
+            );
+        }
+    }
+
     /// Whether some tokens are services'.
     #[must_use]
     pub fn has_services(&self) -> bool {

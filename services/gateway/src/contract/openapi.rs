@@ -196,16 +196,6 @@ fn others() -> Map<String, Value> {
             "responses": { "200": { "description": "It is so.", "content": { kind: {} } } },
         } })
     };
-    let mut ready = plain(
-        "readyz",
-        "probes",
-        "Whether this replica takes clients.",
-        "application/json",
-    );
-    ready["get"]["responses"]["503"] = json!({
-        "description": "It does not, and why.",
-        "content": { "application/json": {} },
-    });
     let mut events = plain(
         "asyncapi_document",
         "documentation",
@@ -219,19 +209,7 @@ fn others() -> Map<String, Value> {
         "schema": { "type": "string", "enum": crate::dialect::DIALECTS.iter().map(|d| d.name()).collect::<Vec<_>>() },
     }]);
     events["get"]["responses"]["404"] = json!({ "$ref": "#/components/responses/not_found" });
-    let metrics = "Metrics in the text format of Prometheus.";
     let all = [
-        (
-            "/livez",
-            plain(
-                "livez",
-                "probes",
-                "Whether the process can answer at all.",
-                "text/plain",
-            ),
-        ),
-        ("/readyz", ready),
-        ("/metrics", plain("metrics", "probes", metrics, "text/plain")),
         (
             "/docs",
             plain("docs", "documentation", "This contract for people.", "text/html"),

@@ -306,7 +306,14 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, style: union::Style) -> Bo
         Ok(Answer::Thread(created)) => answered.thread = Some(thread(created)),
         Ok(Answer::Receipt(receipt)) => answered.unread = Some(receipt.unread),
         // Nothing these front ends can ask for is answered with a journal or a page.
-        Ok(Answer::Done | Answer::Journal(_) | Answer::Pages(_) | Answer::Presence(_)) => {}
+        Ok(
+            Answer::Done
+            | Answer::Journal(..)
+            | Answer::JournalSync { .. }
+            | Answer::Pages(_)
+            | Answer::Presence(_)
+            | Answer::Participants(_),
+        ) => {}
         Err(error) => answered.error = Some(error),
     }
     encode(&answered)

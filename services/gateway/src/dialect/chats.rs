@@ -41,9 +41,14 @@ struct ChatJson<'a> {
     chat_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     chat: Option<union::ConversationJson<'a>>,
-    /// All there are now, where they changed.
+    /// Those there are now, where they changed: the first hundred. Not of a large group.
     #[serde(skip_serializing_if = "Option::is_none")]
     participants: Option<Vec<union::ParticipantJson<'a>>>,
+    /// With `participants`, or instead of those of a large group: how many there are, and whether all are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participant_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participants_complete: Option<bool>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -228,10 +233,15 @@ impl Dialect for Chats {
             Outbound::MembersAdded(place, _)
             | Outbound::MemberRemoved(place, _)
             | Outbound::RoleChanged(place, _) => {
-                let participants = union::participants(&place.participants);
-                Frame::new("chat:updated", &named(place, Some(participants)))
+                let changed = ChatJson {
+                    participants: place.listed().map(union::participants),
+                    participant_count: Some(place.participant_count),
+                    participants_complete: Some(place.lists_all()),
+                    ..named(place)
+                };
+                Frame::new("chat:updated", &changed)
             }
-            Outbound::ConversationRemoved(place) => Frame::new("chat:removed", &named(place, None)),
+            Outbound::ConversationRemoved(place) => Frame::new("chat:removed", &named(place)),
             Outbound::Presence { seen, before } => match shape::came_or_went(seen, before) {
                 Some(status) => Frame::new("user:status", &user_status(seen, status)),
                 None => return Vec::new(),
@@ -250,7 +260,8 @@ impl Dialect for Chats {
             Outbound::RoomPresence(..)
             | Outbound::ThreadCreated(..)
             | Outbound::ListUpdated { .. }
-            | Outbound::JournalEdited(_)
+            | Outbound::JournalEdited(..)
+            | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };
         vec![frame]
@@ -281,14 +292,18 @@ fn chat(conversation: &Conversation) -> ChatJson<'_> {
         chat_id: conversation.id.clone(),
         chat: Some(union::conversation(conversation, union::Style::Chats)),
         participants: None,
+        participant_count: None,
+        participants_complete: None,
     }
 }
 
-fn named<'a>(place: &Place, participants: Option<Vec<union::ParticipantJson<'a>>>) -> ChatJson<'a> {
+fn named(place: &Place) -> ChatJson<'static> {
     ChatJson {
         chat_id: place.id.to_string(),
         chat: None,
-        participants,
+        participants: None,
+        participant_count: None,
+        participants_complete: None,
     }
 }
 

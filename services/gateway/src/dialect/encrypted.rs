@@ -170,7 +170,8 @@ impl Dialect for Encrypted {
             Outbound::RoomPresence(..)
             | Outbound::ThreadCreated(..)
             | Outbound::ListUpdated { .. }
-            | Outbound::JournalEdited(_)
+            | Outbound::JournalEdited(..)
+            | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };
         vec![frame]

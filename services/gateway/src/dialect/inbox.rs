@@ -232,7 +232,8 @@ impl Dialect for Inbox {
             | Outbound::MembersAdded(..)
             | Outbound::MemberRemoved(..)
             | Outbound::RoleChanged(..)
-            | Outbound::JournalEdited(_)
+            | Outbound::JournalEdited(..)
+            | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };
         vec![frame]

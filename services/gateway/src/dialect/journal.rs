@@ -100,7 +100,9 @@ struct GoneJson {
 #[serde(rename_all = "camelCase")]
 #[schema(as = JournalJournal)]
 struct JournalJson<'a> {
-    content: &'a str,
+    /// Absent in acks of changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
     journal_id: i64,
     version: u64,
 }
@@ -120,6 +122,10 @@ pub struct ConversationJson<'a> {
     #[schema(required)]
     user2_id: Option<i64>,
     participants: Vec<ParticipantJson<'a>>,
+    participant_count: u64,
+    /// Whether these are all participants; at most a hundred are listed: the first by id, and in the place of the last
+    /// of them the viewer where they come later. All are listed in pages, from the beginning.
+    participants_complete: bool,
     #[schema(required)]
     last_message_id: Option<i64>,
     unread: u64,
@@ -210,7 +216,10 @@ impl Dialect for Journal {
                 Action::Send(payload::send(payload, limits)?)
             }
             "markAsRead" => payload::reading(payload, limits)?.action()?,
-            "joinJournal" => Action::JoinJournal(journal(payload)?),
+            "joinJournal" => Action::JoinJournal {
+                journal: journal(payload)?,
+                state_vector: None,
+            },
             "leaveJournal" => Action::LeaveJournal(journal(payload)?),
             "journalEdit" => Action::EditJournal {
                 journal: payload::object::<JournalPayload>(payload)?.journal_id,
@@ -239,7 +248,11 @@ impl Dialect for Journal {
             Outbound::Receipt(place, receipt) if !receipt.read_now.is_empty() => {
                 Frame::new("messageUpdated", &read(place, receipt))
             }
-            Outbound::JournalEdited(edited) => Frame::new("journalUpdate", &journal_json(edited)),
+            Outbound::JournalEdited(edited, Some(content)) => {
+                Frame::new("journalUpdate", &journal_json(edited, Some(content)))
+            }
+            // These clients know whole texts only.
+            Outbound::JournalEdited(_, None) => return Vec::new(),
             Outbound::Failed { event, error, .. } => Frame::new(
                 "messageError",
                 &FailedEventJson {
@@ -252,6 +265,7 @@ impl Dialect for Journal {
             | Outbound::Typing(..)
             | Outbound::RoomPresence(..)
             | Outbound::Presence { .. }
+            | Outbound::Awareness { .. }
             | Outbound::ThreadCreated(..)
             | Outbound::MembersAdded(..)
             | Outbound::MemberRemoved(..)
@@ -274,8 +288,19 @@ impl Dialect for Journal {
             Ok(Answer::Message(sent)) => answer.message = Some(message(sent, place)),
             Ok(Answer::Conversation(joined)) => answer.conversation = Some(conversation(joined)),
             Ok(Answer::Receipt(receipt)) => answer.read = place.map(|place| read(place, receipt)),
-            Ok(Answer::Journal(edited)) => answer.journal = Some(journal_json(edited)),
-            Ok(Answer::Done | Answer::Thread(_) | Answer::Pages(_) | Answer::Presence(_)) => {}
+            Ok(Answer::Journal(edited, content)) => {
+                answer.journal = Some(journal_json(edited, content.as_deref()));
+            }
+            Ok(Answer::JournalSync { journal, .. }) => {
+                answer.journal = Some(journal_json(journal, None));
+            }
+            Ok(
+                Answer::Done
+                | Answer::Thread(_)
+                | Answer::Pages(_)
+                | Answer::Presence(_)
+                | Answer::Participants(_),
+            ) => {}
             Err(error) => answer.failed = Some(failed(error)),
         }
         encode(&answer)
@@ -442,9 +467,9 @@ fn read(place: &Place, receipt: &ReceiptUpdated) -> ReadJson {
     }
 }
 
-fn journal_json(edited: &JournalEdited) -> JournalJson<'_> {
+fn journal_json<'a>(edited: &'a JournalEdited, content: Option<&'a str>) -> JournalJson<'a> {
     JournalJson {
-        content: &edited.content,
+        content,
         journal_id: edited.journal_number,
         version: edited.version,
     }
@@ -470,6 +495,8 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
                 username: &participant.username,
             })
             .collect(),
+        participant_count: conversation.participant_count,
+        participants_complete: conversation.participants_complete,
         last_message_id: conversation.last_message.as_ref().map(message_number),
         unread: conversation.unread,
     }

@@ -2,6 +2,7 @@
 
 mod contract;
 pub mod input;
+mod journal;
 pub mod json;
 pub mod presence;
 #[cfg(test)]
@@ -9,8 +10,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{MessageType, Position, PresenceStatus};
 use serde::{Deserialize, Serialize};
@@ -23,11 +22,11 @@ use super::contract::Contract;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
-    Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, JournalChange, MessageRef, Outbound,
-    SendAction, Speaker, UserRef, encode, schema,
+    Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, SendAction,
+    Speaker, UserRef, encode, schema,
 };
 use crate::error::ClientError;
-use crate::limits::Limits;
+use crate::limits::{Limits, page_size};
 
 /// See the module.
 #[derive(Debug)]
@@ -37,6 +36,17 @@ pub struct Native;
 #[schema(as = ConversationPayload)]
 struct ConversationPayload {
     conversation_id: ConversationRef,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ParticipantsPayload)]
+struct ParticipantsPayload {
+    conversation_id: ConversationRef,
+    // The `next` of the page before; without it, the first page.
+    after: Option<UserRef>,
+    /// 50 by default; more than 100 count as 100.
+    #[schema(minimum = 1)]
+    limit: Option<u32>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -126,15 +136,6 @@ struct SwitchPayload {
     conversation_id: ConversationRef,
     #[serde(default, deserialize_with = "thread_id")]
     thread_id: Option<Uuid>,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = JournalEditPayload)]
-struct JournalEditPayload {
-    journal_id: ConversationRef,
-    content: Option<String>,
-    /// Base64.
-    update: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -272,6 +273,7 @@ impl Dialect for Native {
         &[
             "conversation:join",
             "conversation:leave",
+            "conversation:participants",
             "message:send",
             "message:edit",
             "message:delete",
@@ -285,6 +287,7 @@ impl Dialect for Native {
             "journal:join",
             "journal:leave",
             "journal:edit",
+            "journal:awareness",
             "presence",
             "presence:set",
             "presence:subscribe",
@@ -315,6 +318,17 @@ impl Dialect for Native {
         let action = match event {
             "conversation:join" => Action::Join(object::<ConversationPayload>(payload)?.conversation_id),
             "conversation:leave" => Action::Leave(object::<ConversationPayload>(payload)?.conversation_id),
+            "conversation:participants" => {
+                let payload: ParticipantsPayload = object(payload)?;
+                Action::ListParticipants {
+                    conversation: payload.conversation_id,
+                    after: payload
+                        .after
+                        .map(|UserRef(user)| user.to_string())
+                        .unwrap_or_default(),
+                    limit: page_size(payload.limit)?,
+                }
+            }
             "message:send" => Action::Send(decode_send(object(payload)?, limits)?),
             "message:edit" => decode_edit(object(payload)?, limits)?,
             "message:delete" => decode_delete(object(payload)?)?,
@@ -337,9 +351,10 @@ impl Dialect for Native {
                     thread: payload.thread_id,
                 }
             }
-            "journal:join" => Action::JoinJournal(object::<JournalPayload>(payload)?.journal_id),
+            "journal:join" => journal::decode_join(object(payload)?, limits)?,
             "journal:leave" => Action::LeaveJournal(object::<JournalPayload>(payload)?.journal_id),
-            "journal:edit" => decode_journal_edit(object(payload)?, limits)?,
+            "journal:edit" => journal::decode_edit(object(payload)?, limits)?,
+            "journal:awareness" => journal::decode_awareness_update(object(payload)?)?,
             "presence" => Action::Presence {
                 status: match object::<PresencePayload>(payload)?.online {
                     true => PresenceStatus::Online,
@@ -403,7 +418,15 @@ impl Dialect for Native {
             Outbound::ListUpdated {
                 place, last, unread, ..
             } => Frame::new("conversation:updated", &json::list_updated(place, last, unread)),
-            Outbound::JournalEdited(edited) => Frame::new("journal:updated", &json::journal(edited)),
+            Outbound::JournalEdited(edited, Some(content)) => {
+                Frame::new("journal:updated", &json::journal(edited, Some(content)))
+            }
+            Outbound::JournalEdited(edited, None) => {
+                Frame::new("journal:updated", &json::journal_update(edited, None))
+            }
+            Outbound::Awareness { place, update } => {
+                Frame::new("journal:awareness", &json::awareness(place.id, update))
+            }
             Outbound::Presence { seen, .. } => Frame::new("presence:changed", &presence::json(seen)),
             Outbound::Resync {
                 place,
@@ -427,8 +450,15 @@ impl Dialect for Native {
             Answer::Conversation(conversation) => acknowledged(&presence::Joined::new(conversation)),
             Answer::Receipt(receipt) => acknowledged(&json::Holding::receipt(receipt)),
             Answer::Thread(thread) => acknowledged(&json::Holding::thread(thread)),
-            Answer::Journal(journal) => acknowledged(&json::Holding::journal(journal)),
+            Answer::Journal(journal, content) => {
+                acknowledged(&json::Holding::journal(journal, content.as_deref()))
+            }
+            Answer::JournalSync {
+                journal,
+                state_vector,
+            } => acknowledged(&json::Synced::new(journal, state_vector)),
             Answer::Pages(pages) => acknowledged(&json::sync(pages)),
+            Answer::Participants(page) => acknowledged(&json::participant_page(page)),
             Answer::Presence(seen) => acknowledged(&presence::list(seen)),
         }
     }
@@ -522,27 +552,6 @@ fn decode_thread(payload: ThreadPayload, limits: &Limits) -> Result<Action, Clie
         title: payload.title,
         root: payload.root_message_id,
         parent: payload.parent_thread_id,
-    })
-}
-
-fn decode_journal_edit(payload: JournalEditPayload, limits: &Limits) -> Result<Action, ClientError> {
-    let change = match (payload.content, payload.update) {
-        (Some(content), None) => {
-            limits.journal(&content)?;
-            JournalChange::Content(content)
-        }
-        (None, Some(update)) => {
-            let bytes = BASE64
-                .decode(update)
-                .map_err(|_| ClientError::invalid("update is not base64"))?;
-            limits.journal_update(&bytes)?;
-            JournalChange::Update(bytes)
-        }
-        _ => return Err(ClientError::invalid("exactly one of content, update is needed")),
-    };
-    Ok(Action::EditJournal {
-        journal: payload.journal_id,
-        change,
     })
 }
 

@@ -14,6 +14,9 @@ use super::{ConversationRef, MessageRef};
 /// Largest integer a JSON number holds exactly in every client.
 pub const SAFE_INTEGER: i64 = (1 << 53) - 1;
 
+/// Most participants that one event lists.
+pub const LISTED: usize = 100;
+
 /// A conversation as its room knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
@@ -25,8 +28,10 @@ pub struct Place {
     pub kind: ConversationKind,
     /// Empty for direct.
     pub title: String,
-    /// Current participants.
+    /// Current participants: all of them, or none where the group is too large to be held here.
     pub participants: Vec<Participant>,
+    /// How many there are.
+    pub participant_count: u64,
     /// The seq of the latest durable change: of the very one that is being told.
     pub head_seq: u64,
 }
@@ -40,8 +45,25 @@ impl Place {
             kind: ConversationKind::Unspecified,
             title: String::new(),
             participants: Vec::new(),
+            participant_count: 0,
             head_seq: 0,
         }
+    }
+
+    /// Whether all participants are held here.
+    pub fn is_whole(&self) -> bool {
+        self.participants.len() as u64 >= self.participant_count
+    }
+
+    /// The participants that an event lists; `None` where they are not held here.
+    pub fn listed(&self) -> Option<&[Participant]> {
+        let most = self.participants.len().min(LISTED);
+        self.is_whole().then(|| &self.participants[..most])
+    }
+
+    /// Whether an event lists all participants.
+    pub fn lists_all(&self) -> bool {
+        self.is_whole() && self.participants.len() <= LISTED
     }
 
     /// The other participant of a direct conversation.

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use parlance_proto::UserId;
 use parlance_proto::v1::{
-    Conversation, Event, EventPage, Message, MessageCreated, Presence, PresenceStatus, event,
+    Conversation, Event, EventPage, Message, MessageCreated, ParticipantPage, Presence, PresenceStatus, event,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -68,19 +68,13 @@ pub fn conversation() -> &'static Conversation {
 pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
     let s = &*SAMPLES;
     let (direct, group) = (&s.direct, &s.group);
-    let failed = |tag, error, acked| Outbound::Failed {
-        event: "message:send",
-        tag,
-        error,
-        acked,
-    };
     let listed = |joined| Outbound::ListUpdated {
         place: group,
         last: &s.image,
         unread: 2,
         joined,
     };
-    vec![
+    let mut all = vec![
         ("message_direct", Outbound::MessageCreated(direct, &s.text)),
         ("message_group", Outbound::MessageCreated(group, &s.image)),
         (
@@ -129,7 +123,34 @@ pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
         ("conversation_removed", Outbound::ConversationRemoved(group)),
         ("list_updated", listed(false)),
         ("list_updated_joined", listed(true)),
-        ("journal_edited", Outbound::JournalEdited(&s.journal)),
+    ];
+    all.extend(journals_and_presence());
+    all
+}
+
+/// The rest of them.
+fn journals_and_presence() -> Vec<(&'static str, Outbound<'static>)> {
+    let s = &*SAMPLES;
+    let group = &s.group;
+    let failed = |tag, error, acked| Outbound::Failed {
+        event: "message:send",
+        tag,
+        error,
+        acked,
+    };
+    vec![
+        (
+            "journal_edited",
+            Outbound::JournalEdited(&s.journal, Some("Dear diary")),
+        ),
+        ("journal_updated", Outbound::JournalEdited(&s.journal, None)),
+        (
+            "awareness",
+            Outbound::Awareness {
+                place: group,
+                update: &[1, 7, 1, 4, b'n', b'u', b'l', b'l'],
+            },
+        ),
         ("came", presence(&s.online, PresenceStatus::Offline)),
         ("greeted", presence(&s.online, PresenceStatus::Unspecified)),
         ("away", presence(&s.away, PresenceStatus::Online)),
@@ -200,11 +221,31 @@ pub fn answers() -> Vec<(
         ("receipt", Ok(Answer::Receipt(s.read.clone())), direct),
         ("receipt_elsewhere", Ok(Answer::Receipt(s.read.clone())), None),
         ("thread", Ok(Answer::Thread(s.thread.clone())), group),
-        ("journal", Ok(Answer::Journal(s.journal.clone())), None),
+        (
+            "journal",
+            Ok(Answer::Journal(s.journal.clone(), Some("Dear diary".into()))),
+            None,
+        ),
+        (
+            "journal_sync",
+            Ok(Answer::JournalSync {
+                journal: s.journal.clone(),
+                state_vector: vec![1, 7, 3],
+            }),
+            None,
+        ),
         ("pages", Ok(Answer::Pages(vec![page])), None),
         (
             "presence",
             Ok(Answer::Presence(vec![s.away.clone(), s.offline.clone()])),
+            None,
+        ),
+        (
+            "participants",
+            Ok(Answer::Participants(ParticipantPage {
+                participants: s.added.members.clone(),
+                next: "carol".to_owned(),
+            })),
             None,
         ),
         ("refused", Err(&s.refused), None),

@@ -73,7 +73,7 @@ pub fn came_or_went(seen: &Presence, before: PresenceStatus) -> Option<&'static 
     (before == PresenceStatus::Unspecified || now != said).then_some(now)
 }
 
-/// Those a message is for.
+/// Those a message is for, where all of them are held here; else nobody.
 pub fn recipients<'a>(place: &'a Place, message: &Message) -> impl Iterator<Item = &'a Participant> {
     let sender = sender(message).0.to_owned();
     place

@@ -239,7 +239,10 @@ impl Dialect for Threads {
                 place, last, unread, ..
             } => one("conversation:updated", &list_updated(place, last, unread)),
             // The front end has no journals, and no way to be told to begin anew.
-            Outbound::JournalEdited(_) | Outbound::Presence { .. } | Outbound::Resync { .. } => Vec::new(),
+            Outbound::JournalEdited(..)
+            | Outbound::Awareness { .. }
+            | Outbound::Presence { .. }
+            | Outbound::Resync { .. } => Vec::new(),
         }
     }
 

@@ -148,6 +148,10 @@ pub struct ConversationJson<'a> {
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
     participants: Participants<'a>,
+    participant_count: u64,
+    /// Whether these are all participants; at most a hundred are listed: the first by id, and in the place of the last
+    /// of them the viewer where they come later. All are listed in pages, from the beginning.
+    participants_complete: bool,
     /// The participants as objects, where `participants` holds only their ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<ParticipantJson<'a>>>,
@@ -337,6 +341,8 @@ pub fn conversation(conversation: &Conversation, style: Style) -> ConversationJs
         } else {
             Participants::Objects(objects())
         },
+        participant_count: conversation.participant_count,
+        participants_complete: conversation.participants_complete,
         members: (style == Style::Threads).then(objects),
         unread: conversation.unread,
         last_message: last.map(|last| {

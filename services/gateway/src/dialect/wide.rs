@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::native::json as native;
+use super::place::LISTED;
 use super::shape::{self, time};
 use super::{Place, camel, union};
 
@@ -54,7 +55,7 @@ pub struct MessageJson<'a> {
     /// The content once more, under `/api` and on the routes of ciphertext.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_encrypted: Option<&'a str>,
-    /// One for each recipient, on the routes of ciphertext.
+    /// One for each of the first hundred recipients by id, on the routes of ciphertext.
     #[serde(skip_serializing_if = "Option::is_none")]
     statuses: Option<Vec<StatusJson<'a>>>,
 }
@@ -99,6 +100,10 @@ pub struct ConversationJson<'a> {
     #[schema(required)]
     title: Option<&'a str>,
     participants: Participants<'a>,
+    participant_count: u64,
+    /// Whether these are all participants; at most a hundred are listed: the first by id, and in the place of the last
+    /// of them the viewer where they come later. All are listed in pages, from the beginning.
+    participants_complete: bool,
     /// The participants as objects, where `participants` holds only their ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<native::ParticipantJson<'a>>>,
@@ -206,7 +211,7 @@ pub fn ciphertext<'a>(sent: &'a Message, place: Option<&'a Place>) -> MessageJso
     };
     MessageJson {
         content_encrypted: Some(&sent.content),
-        statuses: place.map(|place| shape::recipients(place, sent).map(status).collect()),
+        statuses: place.map(|place| shape::recipients(place, sent).take(LISTED).map(status).collect()),
         ..message(sent)
     }
 }
@@ -245,6 +250,8 @@ pub fn conversation<'a>(conversation: &'a Conversation, style: Style<'_>) -> Con
             Style::Older { .. } => Participants::Ids(union::ids(&conversation.participants)),
             Style::Current | Style::Encrypted => Participants::Objects(objects()),
         },
+        participant_count: conversation.participant_count,
+        participants_complete: conversation.participants_complete,
         members: matches!(style, Style::Older { .. }).then(objects),
         head_seq: conversation.head_seq,
         epoch: &conversation.epoch,

@@ -84,6 +84,7 @@ pub(super) async fn place(
         kind: room.kind(),
         title: room.title,
         participants: room.members,
+        participant_count: room.member_count,
         head_seq: room.head_seq,
     })
 }
@@ -93,7 +94,7 @@ impl FromRequestParts<Shared> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
         let identity = bearer(parts, shared).await?;
-        shared.limits.admit(&identity.user_id)?;
+        count(parts, shared, &identity.user_id)?;
         let representation = representation(parts, shared, &identity)?;
         if let Some(Chosen(chosen)) = parts.extensions.get() {
             // Set once: nothing but this extractor does.
@@ -150,6 +151,17 @@ fn representation(
 fn mapped(headers: &HeaderMap, shared: &Shared) -> Option<&'static dyn Dialect> {
     let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
     dialect::by_name(shared.dialects.origins.get(origin)?)
+}
+
+/// Whose allowance the bytes of a request's body are taken from, once they are read.
+#[derive(Clone)]
+pub(super) struct Payer(pub(super) UserId);
+
+/// Counts a request; its body is counted when it is read.
+pub(super) fn count(parts: &mut Parts, shared: &Shared, user: &UserId) -> Result<(), ClientError> {
+    shared.limits.admit(user, 0)?;
+    parts.extensions.insert(Payer(user.clone()));
+    Ok(())
 }
 
 /// Who the token in the Authorization header speaks for.

@@ -152,7 +152,7 @@ pub(super) async fn list(
             .transpose()?
             .map(Into::into),
     };
-    let page = shared.backend.conversations(Some(caller.actor()), wanted).await?;
+    let page = shared.backend.all_conversations(caller.actor(), wanted).await?;
     let list = ConversationList {
         conversations: page
             .conversations

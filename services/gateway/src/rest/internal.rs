@@ -15,13 +15,13 @@ use parlance_proto::v1::{
     Control, DisconnectUser, ErrorCode, MessageType, RevokeToken, RevokeUserTokens, SenderKind,
     SystemMessage, control,
 };
-use parlance_proto::{ConversationId, MessageId};
+use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::caller::bearer;
+use super::caller::{bearer, count};
 use super::users::{self, NameBody};
 use super::{Body, Named, Names, no_route, parse};
 use crate::app::Shared;
@@ -65,8 +65,16 @@ impl FromRequestParts<Shared> for Service {
                 "the token is not a service's",
             ));
         }
-        shared.limits.admit(&identity.user_id)?;
+        count(parts, shared, &identity.user_id)?;
         Ok(Self(identity))
+    }
+}
+
+impl Service {
+    /// As whom it sends.
+    fn sender(&self) -> Result<UserId, ClientError> {
+        UserId::of_service(self.0.user_id.as_str())
+            .map_err(|error| ClientError::invalid(format!("the service's own id: {error}")))
     }
 }
 
@@ -117,7 +125,7 @@ struct Accepted {
 }
 
 async fn to_conversation(
-    Service(service): Service,
+    service: Service,
     State(shared): State<Shared>,
     Named(id): Named,
     body: Body,
@@ -128,19 +136,19 @@ async fn to_conversation(
 }
 
 async fn to_user(
-    Service(service): Service,
+    service: Service,
     State(shared): State<Shared>,
     names: Names,
     body: Body,
 ) -> Result<Response, ClientError> {
     let user = names.user()?;
-    let conversation = ConversationId::direct(&service.user_id, &user);
+    let conversation = ConversationId::direct(&service.sender()?, &user);
     send(&shared, &service, SystemTarget::User(user), conversation, &body).await
 }
 
 async fn send(
     shared: &Shared,
-    service: &Identity,
+    service: &Service,
     target: SystemTarget,
     conversation: ConversationId,
     body: &Body,
@@ -150,6 +158,7 @@ async fn send(
         return Err(ClientError::invalid("id is empty or longer than 200 bytes"));
     }
     shared.limits.content(&body.content)?;
+    let sender = service.sender()?;
     let kind = match body.kind.as_deref() {
         None | Some("system") => MessageType::System,
         other => message_type(other)?,
@@ -160,8 +169,8 @@ async fn send(
         SenderKind::System
     };
     let message = SystemMessage {
-        sender_id: service.user_id.to_string(),
-        sender_name: service.username.clone().unwrap_or_default(),
+        sender_id: sender.to_string(),
+        sender_name: service.0.username.clone().unwrap_or_default(),
         sender_kind: sender_kind.into(),
         r#type: kind.into(),
         content: body.content,
@@ -169,7 +178,7 @@ async fn send(
         reply_to: body.reply_to.map(|id| id.to_string()),
     };
     // The stream compares ids across all services and conversations.
-    let id = MessageId::derive(conversation, &service.user_id, &format!("service:{}", body.id)).to_string();
+    let id = MessageId::derive(conversation, &sender, &format!("service:{}", body.id)).to_string();
     let sent = shared
         .bus
         .send_system(&target, &message, &id, deadline(shared))
@@ -177,7 +186,7 @@ async fn send(
     sent.map_err(|error| ClientError::from_send(&error))?;
     let accepted = AcceptedMessage {
         conversation_id: conversation.to_string(),
-        message_id: MessageId::of_service(conversation, &service.user_id, &id).to_string(),
+        message_id: MessageId::of_service(conversation, &sender, &id).to_string(),
     };
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
 }

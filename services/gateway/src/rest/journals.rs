@@ -1,16 +1,20 @@
 //! Journals: documents that several users write, with who may read and who may write.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use parlance_journal::{Blame, Error, Span};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, ErrorCode,
-    JournalVersion, Participant, Role, UpdateConversation, command, edit_journal,
+    JournalVersion, ListJournalUpdates, Participant, Role, UpdateConversation, command,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -24,6 +28,16 @@ use crate::commands::new_id;
 use crate::dialect::shape::{role_name, time};
 use crate::dialect::{ConversationRef, UserRef, schema};
 use crate::error::ClientError;
+use crate::journal as document;
+
+/// Versions whose authors are looked for, from the newest on.
+const BLAMED_VERSIONS: u64 = 2_000;
+/// Bytes of them.
+const BLAMED_BYTES: u64 = 4 * 1024 * 1024;
+/// Blames at once: each may take most of a second of a core.
+static BLAMES: Semaphore = Semaphore::const_new(1);
+/// Patience for one's turn.
+const TURN: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -32,6 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(versions))
         .routes(routes!(version))
         .routes(routes!(restore))
+        .routes(routes!(blame))
         .routes(routes!(share))
         .routes(routes!(change, unshare))
         .route_layer(map_response(named::as_is))
@@ -94,7 +109,12 @@ struct JournalJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
     version: u64,
+    /// All but the owner; of a journal with more than a hundred participants only some.
     collaborators: Vec<CollaboratorJson<'a>>,
+    /// The owner and all collaborators.
+    participant_count: u64,
+    /// Whether these are all collaborators; the others are listed in pages of participants.
+    participants_complete: bool,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(format = DateTime)]
@@ -130,10 +150,33 @@ struct VersionList<'a> {
 #[schema(as = JournalVersion)]
 struct VersionJson<'a> {
     version: u64,
-    content: &'a str,
+    /// Absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
     user_id: &'a str,
     #[schema(format = DateTime)]
     at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalBlame)]
+struct BlameJson {
+    version: u64,
+    content: String,
+    /// User ids.
+    authors: Vec<String>,
+    /// The text from its beginning to its end.
+    spans: Vec<SpanJson>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = JournalSpan)]
+struct SpanJson {
+    /// UTF-16 units, as browsers count.
+    length: usize,
+    /// Place in `authors`; null where that is not known.
+    #[schema(required)]
+    author: Option<usize>,
 }
 
 fn journal(journal: &Conversation) -> JournalJson<'_> {
@@ -147,12 +190,17 @@ fn journal(journal: &Conversation) -> JournalJson<'_> {
         title: &journal.title,
         owner: owner.map_or(&journal.created_by, |owner| &owner.user_id),
         content: journal.content.as_deref(),
-        version: journal.head_seq,
+        version: match journal.content {
+            Some(_) => journal.journal_version,
+            None => journal.head_seq,
+        },
         collaborators: participants
             .iter()
             .filter(|participant| participant.role() != Role::Owner)
             .map(collaborator)
             .collect(),
+        participant_count: journal.participant_count,
+        participants_complete: journal.participants_complete,
         created_at: time(journal.created_at_ms),
         updated_at: time(journal.updated_at_ms),
     }
@@ -213,11 +261,12 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
     let body: CreateBody = parse(&body)?;
     shared.limits.title(&body.title)?;
     shared.limits.journal(&body.content)?;
+    let journal = computed(move || document::first(&body.content)).await?;
     let id = ConversationId::from_uuid(new_id());
     let command = command::Body::CreateConversation(CreateConversation {
         kind: ConversationKind::Journal.into(),
         title: body.title,
-        content: body.content,
+        journal,
         ..CreateConversation::default()
     });
     shared.commands.execute(caller.actor(), id, command).await?;
@@ -300,14 +349,13 @@ async fn update(
     if let Some(content) = &body.content {
         shared.limits.journal(content)?;
     }
-    seen(&shared, &caller, id).await?;
+    let present = seen(&shared, &caller, id).await?;
     // The text first: what can go wrong with it must not leave a new title behind.
     if let Some(content) = body.content {
-        let edit = command::Body::EditJournal(EditJournal {
-            change: Some(edit_journal::Change::Content(content)),
-            base_version: body.base_version,
-        });
-        shared.commands.execute(caller.actor(), id, edit).await?;
+        if body.base_version > present.head_seq {
+            return Err(ClientError::invalid("base_version is later than the journal"));
+        }
+        rewrite(&shared, &caller, &present, id, body.base_version, content).await?;
     }
     if let Some(title) = body.title {
         let update = command::Body::UpdateConversation(UpdateConversation {
@@ -346,7 +394,7 @@ async fn delete(
     path = "/journals/{id}/versions",
     operation_id = "list_journal_versions",
     tag = "journals",
-    summary = "Reads what a journal said before.",
+    summary = "Lists the versions of a journal, without their texts.",
     params(("id" = ConversationRef, Path, description = "The journal, by any form of its id."), VersionsQuery),
     responses(
         (status = 200, description = "A page; `next` is the next bound.", body = VersionList<'_>),
@@ -388,8 +436,13 @@ async fn version(
     Named(id): Named,
     names: Names,
 ) -> Result<Response, ClientError> {
-    let found = version_of(&shared, &caller, id, names.version()?).await?;
-    Ok(Json(version_json(&found)).into_response())
+    let (found, content) = version_of(&shared, &caller, id, names.version()?).await?;
+    let content = Some(content);
+    Ok(Json(VersionJson {
+        content,
+        ..version_json(&found)
+    })
+    .into_response())
 }
 
 #[utoipa::path(
@@ -409,13 +462,101 @@ async fn restore(
     Named(id): Named,
     names: Names,
 ) -> Result<Response, ClientError> {
-    let found = version_of(&shared, &caller, id, names.version()?).await?;
-    let edit = command::Body::EditJournal(EditJournal {
-        change: Some(edit_journal::Change::Content(found.content)),
-        base_version: 0,
-    });
-    shared.commands.execute(caller.actor(), id, edit).await?;
+    let present = seen(&shared, &caller, id).await?;
+    let (_, content) = version_of(&shared, &caller, id, names.version()?).await?;
+    rewrite(&shared, &caller, &present, id, 0, content).await?;
     answer(&shared, &caller, id, StatusCode::OK).await
+}
+
+#[utoipa::path(
+    get,
+    path = "/journals/{id}/blame",
+    operation_id = "blame_journal",
+    tag = "journals",
+    summary = "Reads who wrote which part of a journal.",
+    params(("id" = ConversationRef, Path, description = "The journal, by any form of its id.")),
+    responses(
+        (status = 200, description = "The text in parts. What is older than the latest 2,000 versions, or 4 MiB of them, has no author.", body = BlameJson),
+    ),
+)]
+async fn blame(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+) -> Result<Response, ClientError> {
+    let actor = caller.actor();
+    let present = seen(&shared, &caller, id).await?;
+    let turn = tokio::time::timeout(TURN, BLAMES.acquire()).await;
+    let busy = || ClientError::new(ErrorCode::Unavailable, "others ask for the same; try again");
+    let _turn = turn.map_err(|_| busy())?;
+    let mut request = ListJournalUpdates {
+        journal_id: id.to_string(),
+        after: 0,
+        through: present.head_seq,
+        most: BLAMED_VERSIONS,
+        most_bytes: BLAMED_BYTES,
+    };
+    let mut page = shared
+        .backend
+        .journal_updates(Some(actor.clone()), request.clone())
+        .await?;
+    let mut version = page.after;
+    let before = match page.after {
+        0 => Vec::new(),
+        after => {
+            shared
+                .backend
+                .journal_document(Some(actor.clone()), id, after)
+                .await?
+                .parts
+        }
+    };
+    let mut blame = computed(move || document::blame(&before)).await?;
+    loop {
+        version = page.updates.last().map_or(version, |last| last.version);
+        let updates = page.updates;
+        blame = computed(move || {
+            for run in updates.chunk_by(|one, next| one.actor_id == next.actor_id) {
+                let author = run
+                    .first()
+                    .map(|update| update.actor_id.clone())
+                    .unwrap_or_default();
+                blame.apply_all(&author, run.iter().map(|update| &update.update))?;
+            }
+            Ok(blame)
+        })
+        .await?;
+        if page.next == 0 || page.next >= present.head_seq {
+            break;
+        }
+        request.after = page.next;
+        page = shared
+            .backend
+            .journal_updates(Some(actor.clone()), request.clone())
+            .await?;
+    }
+    let blamed = computed(move || Ok(blamed(version, &blame))).await?;
+    Ok(Json(blamed).into_response())
+}
+
+fn blamed(version: u64, blame: &Blame<String>) -> BlameJson {
+    let mut authors: Vec<String> = Vec::new();
+    let spans = blame.utf16_spans().into_iter().map(|Span { length, author }| {
+        let author = author.map(|author| {
+            let known = authors.iter().position(|known| *known == author);
+            known.unwrap_or_else(|| {
+                authors.push(author);
+                authors.len() - 1
+            })
+        });
+        SpanJson { length, author }
+    });
+    BlameJson {
+        version,
+        content: blame.text(),
+        spans: spans.collect(),
+        authors,
+    }
 }
 
 /// What the journal said at a version. Changes of its title and members have numbers too, and are no versions.
@@ -424,22 +565,63 @@ async fn version_of(
     caller: &Caller,
     id: ConversationId,
     version: u64,
-) -> Result<JournalVersion, ClientError> {
+) -> Result<(JournalVersion, String), ClientError> {
+    let backend = &shared.backend;
     let below = version.saturating_add(1);
-    let page = shared
-        .backend
+    let latest = backend
         .journal_versions(Some(caller.actor()), id, 1, below)
         .await?;
-    let mut found = page.versions.into_iter().filter(|found| found.version == version);
-    found
-        .next()
-        .ok_or_else(|| ClientError::new(ErrorCode::NotFound, "no such version"))
+    if latest
+        .versions
+        .first()
+        .is_none_or(|latest| latest.version != version)
+    {
+        return Err(ClientError::new(ErrorCode::NotFound, "no such version"));
+    }
+    let found = backend
+        .journal_document(Some(caller.actor()), id, version)
+        .await?;
+    let text = computed(move || document::text(&found.parts)).await?;
+    Ok((found.version, text))
+}
+
+/// Makes the text of a version into this one; 0 for the present. Whatever others changed since stays.
+async fn rewrite(
+    shared: &Shared,
+    caller: &Caller,
+    journal: &Conversation,
+    id: ConversationId,
+    base_version: u64,
+    content: String,
+) -> Result<(), ClientError> {
+    document::may_edit(&journal.participants, caller.user.as_str())?;
+    let backend = &shared.backend;
+    let base = backend
+        .journal_document(Some(caller.actor()), id, base_version)
+        .await?;
+    let update = computed(move || document::rewrite(&base.parts, &content)).await?;
+    let edit = command::Body::EditJournal(EditJournal { update });
+    shared.commands.execute(caller.actor(), id, edit).await?;
+    Ok(())
+}
+
+/// What documents and texts make, beside the runtime.
+async fn computed<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, ClientError> {
+    document::blocking(work).await.map_err(|error| match error {
+        Error::NotStorable => ClientError::invalid(error.to_string()),
+        error => {
+            tracing::error!(%error, "a stored journal cannot be read; are versions mixed?");
+            ClientError::internal()
+        }
+    })
 }
 
 fn version_json(version: &JournalVersion) -> VersionJson<'_> {
     VersionJson {
         version: version.version,
-        content: &version.content,
+        content: None,
         user_id: &version.actor_id,
         at: time(version.at_ms),
     }
@@ -467,11 +649,9 @@ async fn share(
     let body: ShareBody = parse(&body)?;
     let role = permission(&body.permission)?;
     let UserRef(user) = body.user_id;
-    let before = seen(&shared, &caller, id).await?;
-    let present = before
-        .participants
-        .iter()
-        .any(|participant| participant.user_id == user.as_str());
+    // To a stranger there is none.
+    seen(&shared, &caller, id).await?;
+    let present = shared.backend.member(id, user.as_str()).await?.is_some();
     let confirmed = add_members(&shared, &caller, id, vec![user], Some(role)).await?;
     let repeated = present || confirmed.repeated;
     answer(&shared, &caller, id, made(repeated)).await

@@ -1,26 +1,28 @@
 //! Who belongs to a conversation, and as what.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use parlance_proto::v1::{AddMembers, ChangeRole, ConversationKind, RemoveMember, Role, command};
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
-use utoipa::ToSchema;
 use utoipa::openapi::Object;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Body, Caller, Named, Names, made, parse};
+use super::{Asked, Body, Caller, Named, Names, asked, made, page_size, parse};
 use crate::app::Shared;
 use crate::commands::Confirmed;
+use crate::dialect::native::json;
 use crate::dialect::representation::AnyConversation;
 use crate::dialect::{Answer, ConversationRef, UserRef, schema};
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(add))
+        .routes(routes!(list, add))
         .routes(routes!(change, remove))
 }
 
@@ -103,8 +105,14 @@ pub(super) async fn set_members(
         }
     }
     let conversation = shared.backend.conversation(Some(caller.actor()), id).await?;
-    let mut present = Vec::with_capacity(conversation.participants.len());
-    for participant in &conversation.participants {
+    let participants = if conversation.participants_complete {
+        conversation.participants.clone()
+    } else {
+        let most = shared.limits.most_participants();
+        shared.backend.all_participants(caller.actor(), id, most).await?
+    };
+    let mut present = Vec::with_capacity(participants.len());
+    for participant in &participants {
         present.push(UserId::parse(participant.user_id.as_str())?);
     }
     let missing: Vec<UserId> = wanted
@@ -153,6 +161,44 @@ fn answer(caller: &Caller, status: StatusCode, confirmed: &Confirmed) -> Result<
         return Err(ClientError::internal());
     };
     Ok((status, caller.conversation(conversation)).into_response())
+}
+
+/// A page of the participants of a conversation.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PageQuery {
+    /// The `next` of the page before; empty for the first.
+    #[serde(default)]
+    after: String,
+    /// At most so many, 50 by default; more than 100 count as 100.
+    #[param(minimum = 1)]
+    limit: Option<u32>,
+}
+
+#[utoipa::path(
+    get,
+    path = "/conversations/{id}/participants",
+    operation_id = "list_participants",
+    tag = "participants",
+    summary = "Lists all participants of a conversation, by ascending id.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), PageQuery),
+    responses(
+        (status = 200, description = "A page; `next` is the `after` of the next one.", body = json::ParticipantPageJson<'_>),
+    ),
+)]
+async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Named(id): Named,
+    query: Asked<PageQuery>,
+) -> Result<Response, ClientError> {
+    let query = asked(query)?;
+    let limit = page_size(query.limit)?;
+    let page = shared
+        .backend
+        .participants(Some(caller.actor()), id, query.after, limit)
+        .await?;
+    Ok(Json(json::participant_page(&page)).into_response())
 }
 
 #[utoipa::path(

@@ -9,7 +9,7 @@ use parlance_proto::v1::ConversationKind;
 use crate::dialect::Place;
 use crate::presence::{Happened, News};
 
-/// The members of all followed conversations, journals left out. Cheap to clone.
+/// The members of all followed conversations, journals and large groups left out. Cheap to clone.
 #[derive(Clone)]
 pub struct Members {
     table: Arc<Mutex<HashMap<String, HashSet<ConversationId>>>>,
@@ -34,6 +34,11 @@ impl Members {
     /// Whether a user is in any conversation followed here.
     pub fn is_known(&self, user: &str) -> bool {
         self.lock().contains_key(user)
+    }
+
+    /// How often a user left a conversation followed here.
+    pub fn removals(&self) -> u64 {
+        self.news.removals()
     }
 
     /// A conversation is another one now, or not followed any more.
@@ -105,6 +110,7 @@ mod tests {
             kind,
             title: String::new(),
             participants: users.iter().map(participant).collect(),
+            participant_count: users.len() as u64,
             head_seq: 0,
         }
     }

@@ -4,7 +4,9 @@
 //! Start: subscribe, then ask for the state, then merge by seq. The question travels behind the
 //! subscription on one connection, so what is committed after its answer arrives live.
 
+mod admission;
 mod audience;
+mod awareness;
 mod event;
 mod journal;
 mod lists;
@@ -18,9 +20,10 @@ use std::time::Duration;
 
 use parlance_bus::{Subscription, faults};
 use parlance_proto::v1::{
-    Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
+    ConversationKind, Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
+use parlance_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -29,14 +32,20 @@ use super::{Attached, Following, Missed, Progress, Request, Rooms};
 use crate::dialect::{Outbound, Place};
 use crate::error::ClientError;
 use crate::journal::OpenJournal;
+use crate::presence::Happened;
 use crate::socket::session::Session;
+use admission::Admissions;
 use audience::{Audience, Progressed, Stretch};
+use awareness::Awareness;
+use journal::Texts;
 use lists::Lists;
 pub(super) use replay::Replayed;
 use typing::Typists;
 
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(250);
+/// The longest of these pauses, below the time in which everything must be right again after a fault.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// Pause between two reports of what users were served.
 const SERVED: Duration = Duration::from_millis(100);
 /// The same while clients have not got it yet.
@@ -59,13 +68,21 @@ pub(super) struct Room {
     /// that do may still come.
     read_back: Range<u64>,
     place: Place,
+    /// The head that participants were counted at, or later: changes up to it are part of that count.
+    counted_at: u64,
     /// Of journals.
     journal: Option<Arc<OpenJournal>>,
     /// When clients of the journal are looked after that were left behind.
     pauses_at: Option<Instant>,
+    texts: Texts,
     audience: Audience,
     lists: Lists,
     typing: Typists,
+    awareness: Awareness,
+    /// What may be dropped; followed from the first session on that follows the conversation itself.
+    ephemeral: Option<Subscription<Ephemeral>>,
+    /// Sessions of users of whom is asked whether they are participants.
+    admissions: Admissions,
     /// When what users were served is to be reported.
     report_at: Option<Instant>,
     reported_at: Option<Instant>,
@@ -73,10 +90,28 @@ pub(super) struct Room {
 
 type Queue = mpsc::UnboundedReceiver<Request>;
 
-/// The live subjects of the conversation.
-struct Live {
-    events: Subscription<EventBatch>,
-    ephemeral: Subscription<Ephemeral>,
+/// The pauses between attempts of a room to ask persistence.
+fn retries() -> Backoff {
+    Backoff::new(RETRY, LONGEST_RETRY)
+}
+
+/// Compares a young room with the database, in one query with other rooms; again until there is an answer. What happens
+/// in the room does not wait for it.
+async fn look_again(rooms: Rooms, conversation: ConversationId) {
+    let mut backoff = Backoff::new(SECOND_LOOK, LONGEST_RETRY);
+    loop {
+        backoff.pause().await;
+        match rooms.backend.head(conversation).await {
+            Ok(at) => {
+                let (epoch, head) = (at.epoch, at.head);
+                rooms.send(conversation, Request::Check { epoch, head });
+                return;
+            }
+            Err(error) if !error.retry => return,
+            Err(_) if !rooms.lock().contains_key(&conversation) => return,
+            Err(_) => {}
+        }
+    }
 }
 
 impl Room {
@@ -90,11 +125,16 @@ impl Room {
             receipts_version: 0,
             read_back: 0..0,
             place: Place::unknown(conversation, 0),
+            counted_at: 0,
             journal: None,
             pauses_at: None,
+            texts: Texts::default(),
             audience: Audience::default(),
             lists: Lists::default(),
             typing: Typists::default(),
+            awareness: Awareness::default(),
+            ephemeral: None,
+            admissions: Admissions::default(),
             report_at: None,
             reported_at: None,
         }
@@ -102,8 +142,8 @@ impl Room {
 
     pub(super) async fn run(mut self, mut queue: Queue) {
         let failure = match self.start().await {
-            Ok(live) => {
-                self.serve(live, &mut queue).await;
+            Ok(events) => {
+                self.serve(events, &mut queue).await;
                 return;
             }
             Err(failure) => failure,
@@ -121,15 +161,21 @@ impl Room {
         }
     }
 
-    async fn start(&mut self) -> Result<Live, ClientError> {
-        let bus = &self.rooms.bus;
-        let away = |error: parlance_bus::Error| ClientError::from_query(&error);
-        let live = Live {
-            events: bus.subscribe_events(self.conversation).await.map_err(away)?,
-            ephemeral: bus.subscribe_ephemeral(self.conversation).await.map_err(away)?,
-        };
+    async fn start(&mut self) -> Result<Subscription<EventBatch>, ClientError> {
+        let events = self.rooms.bus.subscribe_events(self.conversation).await;
+        let events = events.map_err(|error| ClientError::from_query(&error))?;
         self.load().await?;
-        Ok(live)
+        Ok(events)
+    }
+
+    /// Follows what may be dropped, for those who follow the conversation itself.
+    async fn follow_ephemeral(&mut self) -> Result<(), ClientError> {
+        if self.ephemeral.is_none() {
+            let followed = self.rooms.bus.subscribe_ephemeral(self.conversation).await;
+            self.ephemeral = Some(followed.map_err(|error| ClientError::from_query(&error))?);
+            self.request_awareness().await;
+        }
+        Ok(())
     }
 
     async fn load(&mut self) -> Result<(), ClientError> {
@@ -137,20 +183,23 @@ impl Room {
         self.place.kind = room.kind();
         self.place.number = room.number;
         self.place.title = room.title;
+        // Of a large group there are none: its members are asked for one by one.
         self.place.participants = room.members;
+        self.place.participant_count = room.member_count.max(self.place.participants.len() as u64);
+        self.counted_at = room.head_seq;
         self.publish_place();
         if self.epoch.is_empty() {
-            self.journal = journal::open(self.place.kind, room.journal_state, room.head_seq).await?;
+            let backend = &self.rooms.backend;
+            let journal = journal::open(backend, self.conversation, self.place.kind, room.head_seq);
+            self.journal = journal.await?;
             self.epoch = room.epoch;
             self.move_to(room.head_seq, room.receipts_version);
         }
         Ok(())
     }
 
-    async fn serve(&mut self, mut live: Live, queue: &mut Queue) {
-        let second_look = tokio::time::sleep(SECOND_LOOK);
-        tokio::pin!(second_look);
-        let mut looked = false;
+    async fn serve(&mut self, mut events: Subscription<EventBatch>, queue: &mut Queue) {
+        tokio::spawn(look_again(self.rooms.clone(), self.conversation));
         let mut empty_since = None;
         loop {
             let closing = empty_since.map(|since: Instant| since + self.rooms.linger);
@@ -160,28 +209,27 @@ impl Room {
                     Some(request) => self.answer(request).await,
                     None => return,
                 },
-                batch = live.events.next() => match batch {
+                batch = events.next() => match batch {
                     Some(batch) => self.deliver(batch.events).await,
                     None => return,
                 },
-                ephemeral = live.ephemeral.next() => match ephemeral {
+                ephemeral = next(&mut self.ephemeral) => match ephemeral {
                     Some(ephemeral) => self.pass_on(&ephemeral),
                     None => return,
                 },
-                () = &mut second_look, if !looked => {
-                    looked = true;
-                    self.catch_up().await;
-                }
                 () = at(self.report_at) => self.report_served(),
                 () = at(self.typing.next_end()) => self.end_typing(),
+                () = at(self.texts.due_at()) => self.show_held_back().await,
                 () = at(self.pauses_at) => self.show_paused().await,
+                () = at(self.awareness.next()) => self.flush_awareness().await,
                 () = at(closing) => {
                     if self.rooms.close(self.conversation, queue) {
                         return;
                     }
                 }
             }
-            empty_since = match (self.audience.is_empty(), empty_since) {
+            let is_empty = self.audience.is_empty() && self.admissions.is_empty();
+            empty_since = match (is_empty, empty_since) {
                 (false, _) => None,
                 (true, since) => Some(since.unwrap_or_else(Instant::now)),
             };
@@ -195,18 +243,39 @@ impl Room {
                 following,
                 reply,
             } => {
-                let outcome = self.attach(session, following).await;
-                // Whoever asked has gone; the session detaches by itself.
-                drop(reply.send(outcome));
+                self.let_in(admission::Waiting {
+                    session,
+                    following,
+                    reply,
+                })
+                .await;
             }
+            Request::Admit {
+                user,
+                found,
+                removals,
+            } => self.admit(user, found, removals).await,
             Request::Leave(id) => {
+                self.admissions.leave(id);
                 let served = self.audience.leave(id, self.head_seq);
                 self.report(served);
+                self.end_awareness();
             }
             Request::Detach(id) => {
+                self.admissions.detach(id);
                 let served = self.audience.detach(id);
                 self.report(served);
+                self.end_awareness();
                 self.rooms.served.left();
+            }
+            Request::Awareness {
+                session,
+                states,
+                reply,
+            } => {
+                let outcome = self.share_awareness(session, states);
+                // The session is gone, and its states go with it.
+                drop(reply.send(outcome));
             }
             Request::CaughtUp(id, replayed) => {
                 self.report_soon(Duration::ZERO);
@@ -219,13 +288,10 @@ impl Room {
         }
     }
 
+    /// Attaches a session of a participant.
     async fn attach(&mut self, session: Arc<Session>, following: Following) -> Result<Attached, ClientError> {
-        if self.place.participant(session.user.as_str()).is_none() {
-            // Perhaps a member since we looked.
-            self.load().await?;
-            if self.place.participant(session.user.as_str()).is_none() {
-                return Err(ClientError::no_conversation());
-            }
+        if following.joined {
+            self.follow_ephemeral().await?;
         }
         let missed = following.missed.as_ref();
         if missed.is_some_and(|missed| missed.after > self.head_seq) {
@@ -236,6 +302,7 @@ impl Room {
             .audience
             .attach(Arc::clone(&session), following, self.head_seq);
         session.attached(self.conversation);
+        self.show_awareness(&session);
         let head_seq = match missed {
             Some(missed) => self.replay(&session, missed),
             None => self.head_seq,
@@ -379,6 +446,7 @@ impl Room {
 
     /// Emits everything stored after the head, at least up to `target` or the stored head.
     async fn fetch_events(&mut self, target: u64) {
+        let mut backoff = retries();
         while self.head_seq < target {
             let page = self
                 .rooms
@@ -399,7 +467,7 @@ impl Room {
                     }
                 }
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(_) => backoff.pause().await,
             }
         }
     }
@@ -438,6 +506,8 @@ impl Room {
             Some(ephemeral::Body::RoomPresence(presence)) => {
                 (Outbound::RoomPresence(&self.place, presence), &presence.user_id)
             }
+            Some(ephemeral::Body::Awareness(awareness)) => return self.merge_awareness(awareness),
+            Some(ephemeral::Body::AwarenessRequested(_)) => return self.awareness.publish_all(),
             None => return,
         };
         self.audience.whisper(outbound, origin);
@@ -461,22 +531,47 @@ impl Room {
 
     /// Keeps only those attached who belong to the conversation in the database as it is now.
     async fn readmit(&mut self) {
+        let mut backoff = retries();
         loop {
             match self.load().await {
                 Ok(()) => break,
                 Err(error) if error.code == ErrorCode::NotFound.name() => {
-                    self.place.participants.clear();
-                    self.publish_place();
+                    self.end_memberships();
                     break;
                 }
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(_) => backoff.pause().await,
             }
         }
+        let users = self.audience.users();
+        for user in self.others_among(users.clone()).await {
+            self.audience.remove_user(&self.place, user.as_str());
+        }
+        // Whoever is here may watch members that the restored database does not have, wherever these are connected.
+        for user in users {
+            self.left(user.to_string());
+        }
+        self.end_awareness();
+    }
+
+    /// Nobody belongs to the conversation any more.
+    fn end_memberships(&mut self) {
+        self.place.participants.clear();
+        self.place.participant_count = 0;
+        self.publish_place();
         for user in self.audience.users() {
-            if self.place.participant(user.as_str()).is_none() {
-                self.audience.remove_user(&self.place, user.as_str());
-            }
+            self.left(user.to_string());
         }
+    }
+
+    /// A user may belong to the conversation no more.
+    fn left(&mut self, user: String) {
+        self.admissions.removed();
+        if self.place.kind == ConversationKind::Journal {
+            // Those who share one are not seen for that.
+            return;
+        }
+        let news = &self.rooms.members.news;
+        news.tell(Happened::Left(user));
     }
 
     fn move_to(&mut self, head_seq: u64, receipts_version: u64) {
@@ -493,6 +588,14 @@ impl Room {
         let place = Arc::new(self.place.clone());
         let before = self.progress.show(Arc::clone(&place));
         self.rooms.members.changed(before.as_deref(), Some(&place));
+    }
+}
+
+/// The next of what is followed; none ever where nothing is.
+async fn next(followed: &mut Option<Subscription<Ephemeral>>) -> Option<Ephemeral> {
+    match followed {
+        Some(followed) => followed.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::socket::DisconnectReason;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Ticket;
 use super::connection::Connection;
 use super::engineio::query_value;
 use super::inbound::{self, Queue, Waiting};
@@ -21,11 +22,12 @@ use super::page::Page;
 use super::session::{Opening, Session};
 use crate::app::Shared;
 use crate::auth::{self, AuthError, Identity};
-use crate::commands::{actor, now, sender_kind};
+use crate::backend::Arrival as Arriving;
+use crate::commands::{now, sender_kind};
 use crate::dialect::native::Positions;
 use crate::dialect::{self, Backlog, Dialect};
 use crate::edge::refusals::Refused;
-use crate::users::{Emitted, Expected, Since};
+use crate::users::{Emitted, Expected, Since, emitted_of};
 
 /// For so long a token that is not valid yet is waited for here; longer and the client is sent away to come again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -57,6 +59,8 @@ pub(super) struct Prepared {
     pub expected: Arc<Expected>,
     /// What the client says it has got.
     pub since: Option<Arc<Since>>,
+    /// Its client was connected before, here or elsewhere.
+    pub returns: bool,
     /// What its page was emitted before.
     pub emitted: Arc<Emitted>,
 }
@@ -65,6 +69,7 @@ pub(super) struct Prepared {
 struct Arrival {
     learns: bool,
     page: Page,
+    returns: bool,
     expected: Expected,
     since: Option<Arc<Since>>,
     emitted: Emitted,
@@ -144,7 +149,9 @@ pub(super) async fn authenticate(
     socket: SocketRef,
     auth: TryData<Option<Credentials>>,
 ) -> Result<(), Refusal> {
-    let outcome = admit(shared, &socket, auth).await;
+    let mut ticket = Connection::of(&socket).take_ticket();
+    let outcome = admit(shared, &socket, auth, ticket.as_mut()).await;
+    drop(ticket);
     let result = match &outcome {
         Ok(()) => "ok",
         Err(Refusal {
@@ -174,6 +181,7 @@ async fn admit(
     shared: &Shared,
     socket: &SocketRef,
     TryData(auth): TryData<Option<Credentials>>,
+    ticket: Option<&mut Ticket>,
 ) -> Result<(), Refusal> {
     let mut credentials = auth
         .map_err(|_| Refusal::new(dialect::DEFAULT, Cause::Malformed))?
@@ -199,14 +207,27 @@ async fn admit(
         None => None,
     };
     let returning = credentials.pid.as_deref().and_then(Page::presented);
-    let me = actor(
-        &identity.user_id,
-        identity.username.as_deref().unwrap_or_default(),
-    );
-    match shared.backend.provision(Some(me), shared.provision).await {
-        Ok(user) => {
-            let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
-            let expected = shared.users.expect(&identity.user_id, delivers).await;
+    let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
+    let expected = shared.users.expect(&identity.user_id);
+    let page = returning.filter(|_| delivers);
+    let arrival = Arriving {
+        user_id: identity.user_id.to_string(),
+        username: identity.username.clone().unwrap_or_default(),
+        page: page.as_ref().map(ToString::to_string).unwrap_or_default(),
+        // What was delivered must be known as it is now.
+        memberships: delivers || !expected.is_loaded(),
+    };
+    // Refused tokens say nothing of the backend.
+    if let Some(ticket) = ticket {
+        ticket.begin();
+    }
+    match shared.backend.arrive(arrival, shared.provision).await {
+        Ok((user, membership)) => {
+            let mut found = None;
+            if let Some(membership) = membership {
+                found = emitted_of(&membership);
+                shared.users.load(&expected, membership).await;
+            }
             // Nothing is known yet of a session that has just begun.
             let seen_ms_ago = match user.seen_at_ms {
                 0 => 0,
@@ -216,8 +237,8 @@ async fn admit(
             if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
                 shared.users.settle(&identity.user_id).await;
             }
-            if delivers && let Some(page) = returning {
-                emitted = shared.users.emitted(&identity.user_id, page).await;
+            if let Some(page) = page {
+                emitted = shared.users.emitted(&identity.user_id, page, found).await;
             }
             prepare(
                 shared,
@@ -228,6 +249,7 @@ async fn admit(
                 Arrival {
                     learns,
                     page: returning.unwrap_or_else(Page::open),
+                    returns: returning.is_some(),
                     expected,
                     since,
                     emitted,
@@ -345,6 +367,7 @@ fn prepare(
         learns: arrival.learns,
         expected: Arc::new(arrival.expected),
         since: arrival.since,
+        returns: arrival.returns,
         emitted: Arc::new(arrival.emitted),
     });
 }

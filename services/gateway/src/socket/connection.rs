@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use socketioxide::extract::SocketRef;
 
+use super::admission::{Ticket, TicketHolder};
 use super::listener::Wire;
 use super::packets::Packets;
 use super::page::Introductions;
@@ -18,6 +19,8 @@ pub struct Connection {
     pub packets: Packets,
     /// The pages its client is to learn of.
     pub introductions: Introductions,
+    /// Held until its first session has begun.
+    pub ticket: TicketHolder,
     sessions: AtomicUsize,
     meter: Mutex<Meter>,
 }
@@ -39,6 +42,11 @@ impl Connection {
     pub fn of(socket: &SocketRef) -> Arc<Self> {
         let shared = socket.req_parts().extensions.get::<Arc<Self>>();
         shared.map(Arc::clone).unwrap_or_default()
+    }
+
+    /// The ticket of the client, where its session is the first here: it is on its way in no longer once that is dropped.
+    pub fn take_ticket(&self) -> Option<Ticket> {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Counts one more session.

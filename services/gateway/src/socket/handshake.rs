@@ -1,4 +1,4 @@
-//! What happens to a Socket.IO request before the engine sees it: admission and memory.
+//! What happens to a Socket.IO request before the engine sees it: admission, per address and as a whole, and memory.
 //!
 //! Everything temporary is refused here with an HTTP status, because stock clients retry after that;
 //! after a `connect_error` they do not.
@@ -20,9 +20,11 @@ use parlance_proto::v1::ErrorCode;
 use socketioxide::service::SocketIoService;
 use tower::Service;
 
+use super::admission::{Admission, Ticket};
 use super::connection::Connection;
 use super::engineio::{self, Refusal, Transport, query_value};
 use super::listener::Peer;
+use super::packets::MessageLimit;
 use super::polling::{self, Polling};
 use super::relay::Foreign;
 use super::session_id::Named;
@@ -30,6 +32,7 @@ use super::upgrade::Upgrade;
 use super::websocket::{self, Screened};
 use crate::app::Shared;
 use crate::config::Socket;
+use crate::edge::addresses::{AddressSlot, ClientAddress};
 use crate::edge::refusals::Refused;
 use crate::error::ClientError;
 
@@ -47,7 +50,15 @@ pub struct Handshake {
     polling: Polling,
     shared: Shared,
     rate: Arc<DefaultDirectRateLimiter>,
-    max_message: usize,
+    admission: Admission,
+    limit: MessageLimit,
+}
+
+/// What a new client holds: nothing but the beginning of a session.
+struct Admitted {
+    ticket: Ticket,
+    /// For the life of its connection; none where its address is not known.
+    slot: Option<AddressSlot>,
 }
 
 /// What comes of a request.
@@ -63,14 +74,28 @@ impl Handshake {
             rate: Arc::new(RateLimiter::direct(Quota::per_second(
                 settings.handshakes_per_second,
             ))),
-            max_message: settings.max_message_bytes,
+            admission: Admission::new(settings.handshakes_under_way),
+            limit: settings.message_limit(),
         }
     }
 
-    fn admit(&self, request: &Request<Body>) -> Result<(), ClientError> {
-        if query_value(request.uri(), "sid=").is_some() {
-            return Ok(());
+    /// Lets a new client in, of this address where that is known.
+    async fn admit(&self, address: Option<ClientAddress>) -> Result<Admitted, ClientError> {
+        self.takes_clients()?;
+        // First, so that what one address makes too many of is not taken from what all share.
+        let slot = address.map(|address| self.slot(address)).transpose()?;
+        let crowded = || ClientError::new(ErrorCode::Unavailable, "too many clients come at once");
+        if self.rate.check().is_err() {
+            return Err(crowded());
         }
+        let ticket = self.admission.enter(address).await.ok_or_else(crowded)?;
+        // It may have waited for a moment.
+        self.takes_clients()?;
+        Ok(Admitted { ticket, slot })
+    }
+
+    /// Whether there is anything for a client here now.
+    fn takes_clients(&self) -> Result<(), ClientError> {
         if self.shared.refusing.is_cancelled() {
             return Err(ClientError::new(
                 ErrorCode::Unavailable,
@@ -83,18 +108,38 @@ impl Handshake {
         if self.shared.connections.load(Ordering::Relaxed) > self.shared.max_connections {
             return Err(ClientError::new(ErrorCode::Unavailable, "this replica is full"));
         }
-        if self.rate.check().is_err() {
-            return Err(ClientError::new(
-                ErrorCode::Unavailable,
-                "too many clients come at once",
-            ));
-        }
         Ok(())
     }
 
+    /// One of the sessions that the address may have. Operators read of refusals: it may be their load balancer.
+    fn slot(&self, address: ClientAddress) -> Result<AddressSlot, ClientError> {
+        self.shared.addresses.admit(address).inspect_err(|error| {
+            self.shared.refusals.note(&Refused {
+                kind: "address",
+                value: Some(&address.to_string()),
+                reason: &error.message,
+                setting: Some("http.trusted_proxies"),
+            });
+        })
+    }
+
+    /// Whom a request is from, where that can be told.
+    fn address(&self, request: &Request<Body>) -> Option<ClientAddress> {
+        let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<Peer>>()?;
+        self.shared.addresses.client(peer.addr.ip(), request.headers())
+    }
+
     /// A request without a session makes one.
-    fn open(&self, request: Request<Body>, transport: Transport) -> Answer {
+    fn open(&self, request: Request<Body>, transport: Transport, admitted: Admitted) -> Answer {
         let mut request = slim(request);
+        let Admitted { ticket, slot } = admitted;
+        if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
+            ticket.hold(connection, |connection| &connection.ticket);
+        }
+        // The engine keeps the request for the life of the session.
+        if let Some(slot) = slot {
+            request.extensions_mut().insert(Arc::new(slot));
+        }
         if transport == Transport::Polling {
             let polling = self.polling.clone();
             return Box::pin(async move { Ok(polling.open(request).await) });
@@ -103,7 +148,7 @@ impl Handshake {
         let upgraded = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let connection: Arc<Connection> = parts.extensions.get().map(Arc::clone).unwrap_or_default();
-        let (mut engine, shared, max) = (self.engine.clone(), self.shared.clone(), self.max_message);
+        let (mut engine, shared, max) = (self.engine.clone(), self.shared.clone(), self.limit);
         tokio::spawn(async move {
             let Ok(io) = upgraded.await else {
                 return;
@@ -119,7 +164,7 @@ impl Handshake {
     /// A WebSocket for a polling session of this gateway.
     fn upgrade(&self, mut request: Request<Body>, engine_id: String) -> Answer {
         let (engine, polling, shared) = (self.engine.clone(), self.polling.clone(), self.shared.clone());
-        let max_message = self.max_message;
+        let limit = self.limit;
         Box::pin(async move {
             let upgrading = match polling.begin_upgrade(&engine_id).await {
                 Ok(upgrading) => upgrading,
@@ -132,7 +177,7 @@ impl Handshake {
                 engine,
                 wire: peer.map(|ConnectInfo(peer)| Arc::clone(&peer.wire)),
                 shared,
-                max_message,
+                limit,
             };
             let response = websocket::accept(request.headers());
             let upgraded = hyper::upgrade::on(&mut request);
@@ -160,7 +205,16 @@ impl Handshake {
 
     fn route(&self, request: Request<Body>, transport: Transport) -> Answer {
         if query_value(request.uri(), "sid=").is_none() {
-            return self.open(request, transport);
+            let (handshake, address) = (self.clone(), self.address(&request));
+            return Box::pin(async move {
+                match handshake.admit(address).await {
+                    Ok(admitted) => handshake.open(request, transport, admitted).await,
+                    Err(error) => {
+                        metrics::counter!("chat_gateway_connects_total", "result" => error.code).increment(1);
+                        Ok(last(error.into_response()))
+                    }
+                }
+            });
         }
         let Some(named) = Named::of(request.uri()) else {
             return refuse(Refusal::UnknownSession);
@@ -200,10 +254,6 @@ impl Service<Request<Body>> for Handshake {
                 return refuse(refusal);
             }
         };
-        if let Err(error) = self.admit(&request) {
-            metrics::counter!("chat_gateway_connects_total", "result" => error.code).increment(1);
-            return Box::pin(async move { Ok(last(error.into_response())) });
-        }
         let answer = self.route(request, transport);
         if !self.shared.draining.is_cancelled() {
             return answer;

@@ -1,5 +1,5 @@
-//! Connections of clients with what the Socket.IO layer lacks: no Nagle delay, an end for clients that stop
-//! reading, a way to stop reading from a client, and a switch that closes one connection.
+//! Connections of clients with what the Socket.IO layer lacks: no Nagle delay, a limit for each address, an end for
+//! clients that stop reading, a way to stop reading from a client, and a switch that closes one connection.
 //!
 //! Must not know sessions or events.
 
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 
 use super::tls::{Certificate, Handshakes, Stream};
+use crate::edge::addresses::{AddressQuota, AddressSlot, ClientAddress, Proxies};
 
 /// Accepts connections and counts them.
 pub struct Accepting {
@@ -26,6 +26,28 @@ pub struct Accepting {
     handshakes: Option<Handshakes>,
     write_stall: Duration,
     open: Arc<AtomicUsize>,
+    proxies: Proxies,
+    quota: AddressQuota,
+}
+
+/// A connection that a client has made.
+pub struct Accepted {
+    /// The stream.
+    pub io: WireIo,
+    /// The connection as requests know it.
+    pub peer: Peer,
+    /// Whether a trusted proxy made it, for whatever clients.
+    pub is_proxied: bool,
+}
+
+/// A connection before it is encrypted.
+pub struct Arrived<S> {
+    /// The stream.
+    pub stream: S,
+    /// Where it comes from.
+    pub addr: SocketAddr,
+    /// What it counts as; none for a trusted proxy's.
+    pub slot: Option<AddressSlot>,
 }
 
 /// One connection as the rest of the gateway sees it.
@@ -56,16 +78,21 @@ pub struct WireIo {
     write_stall: Duration,
     /// Runs while a write waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Given back at the end of the connection.
+    _slot: Option<AddressSlot>,
 }
 
 impl Accepting {
-    /// `write_stall` is how long a write may make no progress.
-    pub fn new(listener: TcpListener, write_stall: Duration) -> Self {
+    /// `write_stall` is how long a write may make no progress. Each address may have as many connections open as
+    /// `quota` says; those of `proxies` are not counted.
+    pub fn new(listener: TcpListener, write_stall: Duration, proxies: Proxies, quota: AddressQuota) -> Self {
         Self {
             listener,
             handshakes: None,
             write_stall,
             open: Arc::default(),
+            proxies,
+            quota,
         }
     }
 
@@ -95,57 +122,76 @@ impl Accepting {
         }
     }
 
-    fn wrap(&self, stream: Stream) -> WireIo {
+    fn wrap(&self, arrived: Arrived<Stream>) -> Accepted {
+        let Arrived { stream, addr, slot } = arrived;
         self.open.fetch_add(1, Ordering::Relaxed);
-        WireIo {
-            stream,
-            wire: Arc::new(Wire {
-                killed: AtomicBool::new(false),
-                paused: AtomicUsize::new(0),
-                blocked: AtomicBool::new(false),
-                reader: AtomicWaker::new(),
-                written: AtomicU64::new(0),
-                open: Arc::clone(&self.open),
-            }),
-            write_stall: self.write_stall,
-            stalled: None,
+        let wire = Arc::new(Wire {
+            killed: AtomicBool::new(false),
+            paused: AtomicUsize::new(0),
+            blocked: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+            written: AtomicU64::new(0),
+            open: Arc::clone(&self.open),
+        });
+        Accepted {
+            is_proxied: slot.is_none(),
+            peer: Peer {
+                addr,
+                wire: Arc::clone(&wire),
+            },
+            io: WireIo {
+                stream,
+                wire,
+                write_stall: self.write_stall,
+                stalled: None,
+                _slot: slot,
+            },
         }
     }
-}
 
-impl Listener for Accepting {
-    type Io = WireIo;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+    /// The next connection. Those beyond what their address may have open are closed at once: nothing is read from
+    /// them, and no TLS handshake begins.
+    ///
+    /// Nothing is lost where the caller stops waiting, but handshakes of TLS go on only here.
+    pub async fn accept(&mut self) -> Accepted {
         loop {
             let Some(handshakes) = &mut self.handshakes else {
-                let (stream, addr) = Listener::accept(&mut self.listener).await;
-                self.prepare(&stream);
-                return (self.wrap(Stream::Plain(stream)), addr);
+                let accepted = Listener::accept(&mut self.listener).await;
+                if let Some(Arrived { stream, addr, slot }) = self.admit(accepted) {
+                    return self.wrap(Arrived {
+                        stream: Stream::Plain(stream),
+                        addr,
+                        slot,
+                    });
+                }
+                continue;
             };
-            let (stream, addr) = tokio::select! {
-                (stream, addr) = handshakes.next() => return (self.wrap(stream), addr),
+            let accepted = tokio::select! {
+                arrived = handshakes.next() => return self.wrap(arrived),
                 accepted = Listener::accept(&mut self.listener), if handshakes.have_room() => accepted,
             };
-            self.prepare(&stream);
-            if let Some(handshakes) = &mut self.handshakes {
-                handshakes.begin(stream, addr);
+            if let Some(arrived) = self.admit(accepted)
+                && let Some(handshakes) = &mut self.handshakes
+            {
+                handshakes.begin(arrived);
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, Accepting>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Accepting>) -> Self {
-        Self {
-            addr: *stream.remote_addr(),
-            wire: Arc::clone(&stream.io().wire),
-        }
+    fn admit(&self, (stream, addr): (TcpStream, SocketAddr)) -> Option<Arrived<TcpStream>> {
+        let slot = if self.proxies.trusts(addr.ip()) {
+            None
+        } else {
+            let slot = self.quota.open(ClientAddress::of(addr.ip()));
+            if slot.is_none() {
+                metrics::counter!("chat_gateway_refused_addresses_total", "limit" => "connections")
+                    .increment(1);
+                return None;
+            }
+            slot
+        };
+        self.prepare(&stream);
+        Some(Arrived { stream, addr, slot })
     }
 }
 
@@ -283,9 +329,47 @@ mod tests {
     async fn connected(stall: Duration) -> (WireIo, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
-        let mut accepting = Accepting::new(listener, stall);
-        let ((io, _), client) = tokio::join!(accepting.accept(), client);
-        (io, client.unwrap())
+        let mut accepting = accepting(listener, stall, &[], 1);
+        let (accepted, client) = tokio::join!(accepting.accept(), client);
+        (accepted.io, client.unwrap())
+    }
+
+    fn accepting(listener: TcpListener, stall: Duration, proxies: &[&str], most: usize) -> Accepting {
+        let proxies: Vec<_> = proxies.iter().map(|&network| network.to_owned()).collect();
+        let proxies = Proxies::new(&proxies).unwrap();
+        Accepting::new(listener, stall, proxies, AddressQuota::new(most))
+    }
+
+    /// How many of five connections of this machine are accepted.
+    async fn accepted_of_five(proxies: &[&str]) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut accepting = accepting(listener, Duration::from_secs(1), proxies, 2);
+        let (held, _clients) = {
+            let mut clients = Vec::new();
+            for _ in 0..5 {
+                clients.push(TcpStream::connect(address).await.unwrap());
+            }
+            let mut held = Vec::new();
+            while let Ok(accepted) =
+                tokio::time::timeout(Duration::from_millis(200), accepting.accept()).await
+            {
+                held.push(accepted);
+            }
+            (held, clients)
+        };
+        let count = held.len();
+        drop(held);
+        // The address may come again once its connections have ended.
+        let _client = TcpStream::connect(address).await.unwrap();
+        accepting.accept().await;
+        count
+    }
+
+    #[tokio::test]
+    async fn an_address_has_so_many_connections_and_a_trusted_proxy_any_number() {
+        assert_eq!(accepted_of_five(&[]).await, 2);
+        assert_eq!(accepted_of_five(&["127.0.0.0/8"]).await, 5);
     }
 
     #[tokio::test]
@@ -335,12 +419,12 @@ mod tests {
     async fn open_connections_are_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut accepting = Accepting::new(listener, Duration::from_secs(1));
+        let mut accepting = accepting(listener, Duration::from_secs(1), &[], 1);
         let open = accepting.open();
         let _client = TcpStream::connect(address).await.unwrap();
-        let (io, _) = accepting.accept().await;
+        let accepted = accepting.accept().await;
         assert_eq!(open.load(Ordering::Relaxed), 1);
-        drop(io);
+        drop(accepted);
         assert_eq!(open.load(Ordering::Relaxed), 0);
     }
 }

@@ -33,6 +33,15 @@ struct State {
     attachments: u32,
 }
 
+/// The largest message of a client, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageLimit {
+    /// Of one that is connected to a namespace: nobody else has shown a token.
+    pub connected: usize,
+    /// Before that.
+    pub connecting: usize,
+}
+
 /// What is to be done with a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -55,6 +64,15 @@ impl Packets {
     /// Whether it does.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    /// How large the next message may be, in bytes.
+    pub fn allowance(&self, limit: MessageLimit) -> usize {
+        if self.lock().namespaces.is_empty() {
+            limit.connecting.min(limit.connected)
+        } else {
+            limit.connected
+        }
     }
 
     /// The client is connected to this namespace from now on.
@@ -213,6 +231,20 @@ mod tests {
 
     fn judge(connection: &Packets, packet: &str) -> Verdict {
         connection.judge_text(packet.as_bytes(), true)
+    }
+
+    #[test]
+    fn much_may_be_sent_only_while_a_namespace_is_connected() {
+        let limit = MessageLimit {
+            connected: 1_000,
+            connecting: 10,
+        };
+        let connection = Packets::default();
+        assert_eq!(connection.allowance(limit), 10);
+        connection.join("/");
+        assert_eq!(connection.allowance(limit), 1_000);
+        connection.leave("/");
+        assert_eq!(connection.allowance(limit), 10);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 use super::connection::Connection;
 use super::engineio::{Refusal, query_value};
 use super::handshake::Engine;
-use super::packets::{self, Packets, Verdict};
+use super::packets::{self, MessageLimit, Packets, Verdict};
 use super::sessions;
 use crate::app::Shared;
 use crate::edge::refusals::Refused;
@@ -41,6 +41,8 @@ pub const NOOP: &str = "6";
 /// upgrade waits for its last poll, and one whose upgrade hangs polls on.
 const HELD: Duration = Duration::from_millis(100);
 const MAX_HELD: Duration = Duration::from_secs(3);
+/// How long the body of a request may take as a whole, however steadily its bytes come.
+pub const BODY: Duration = Duration::from_secs(60);
 /// How long what a client sends beyond the limit is discarded, so that it reads the answer.
 const LINGER: Duration = Duration::from_secs(5);
 /// Between packets in one body.
@@ -55,7 +57,7 @@ pub struct Polling {
 struct Inner {
     engine: Engine,
     shared: Shared,
-    max_body: usize,
+    limit: MessageLimit,
     /// By the engine's id. Some may have ended: only the engine knows.
     known: Cache<String, Arc<PollingSession>>,
     hasher: RandomState,
@@ -90,13 +92,13 @@ pub struct Upgrading {
 }
 
 impl Polling {
-    /// Sessions of this engine; a request's body may have `max_body` bytes.
-    pub fn new(engine: Engine, shared: Shared, max_body: usize) -> Self {
+    /// Sessions of this engine; a request's body may be as large as `limit` says.
+    pub fn new(engine: Engine, shared: Shared, limit: MessageLimit) -> Self {
         Self {
             inner: Arc::new(Inner {
                 engine,
                 shared,
-                max_body,
+                limit,
                 known: Cache::builder()
                     .time_to_idle(REMEMBERED)
                     .max_capacity(MAX_SESSIONS)
@@ -156,6 +158,14 @@ impl Polling {
         self.inner.shared.sessions.close_polling(engine_id.to_owned());
     }
 
+    /// How large a request of the session may be, in bytes; 0 where this gateway does not know it.
+    pub fn allowance(&self, engine_id: &str) -> usize {
+        let session = self.inner.known.get(engine_id);
+        session.map_or(0, |session| {
+            session.connection.packets.allowance(self.inner.limit)
+        })
+    }
+
     /// Whether this gateway knows the session. It may have ended lately.
     pub fn knows(&self, engine_id: &str) -> bool {
         self.inner.known.contains_key(engine_id)
@@ -212,7 +222,8 @@ impl Polling {
         request: Request<Body>,
     ) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let body = match whole(body, self.inner.max_body).await {
+        let most = session.connection.packets.allowance(self.inner.limit);
+        let body = match whole(body, most).await {
             Ok(body) => body,
             Err(response) => {
                 if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
@@ -326,20 +337,23 @@ impl Drop for Upgrading {
 /// The body of a request.
 ///
 /// # Errors
-/// It is too large, or its client has gone.
+/// It is too large, takes longer than [`BODY`], or its client has gone.
 pub async fn whole(mut body: Body, max: usize) -> Result<Bytes, Response<Body>> {
     let limited = Limited::new(&mut body, max);
-    match limited.collect().await {
+    let collected = tokio::time::timeout(BODY, limited.collect()).await;
+    match collected.map_err(|_| Refusal::BadRequest.into_response())? {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let discard = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
-            // A client that is still sending would not read the answer.
-            drop(tokio::time::timeout(LINGER, discard).await);
-            let error = ClientError::new(ErrorCode::TooLarge, "the request is larger than maxPayload");
-            Err(error.into_response())
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(&mut body).await),
         Err(_) => Err(Refusal::BadRequest.into_response()),
     }
+}
+
+/// The answer to a request whose body is too large, once its client reads it.
+pub async fn too_large(rest: &mut Body) -> Response<Body> {
+    let discard = async { while rest.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+    // A client that is still sending would not read the answer.
+    drop(tokio::time::timeout(LINGER, discard).await);
+    ClientError::new(ErrorCode::TooLarge, "the request is larger than maxPayload").into_response()
 }
 
 /// A client's request as the engine understands it.

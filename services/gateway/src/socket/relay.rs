@@ -24,6 +24,7 @@ use parlance_proto::v1::{RelayPart, relay};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::packets::MessageLimit;
 use super::session_id::SessionIds;
 use super::tls::Certificate;
 pub use asking::Foreign;
@@ -44,7 +45,7 @@ pub struct Relay {
 struct Inner {
     bus: Bus,
     ids: SessionIds,
-    max_body: usize,
+    limit: MessageLimit,
     /// Where other gateways reach this one; empty for nowhere.
     address: String,
     /// What every gateway shows; none without TLS.
@@ -64,7 +65,7 @@ struct Inner {
 }
 
 impl Relay {
-    /// Relays by this connection, in the name of this gateway. `max_body` bounds a request's body; `address` is
+    /// Relays by this connection, in the name of this gateway. `limit` bounds a request's body; `address` is
     /// where other gateways reach this one, or empty.
     /// With a `certificate` the others speak TLS, and show the same one.
     ///
@@ -72,7 +73,7 @@ impl Relay {
     /// See [`SessionIds::new`].
     pub fn new(
         bus: Bus,
-        max_body: usize,
+        limit: MessageLimit,
         address: String,
         certificate: Option<Certificate>,
     ) -> anyhow::Result<Self> {
@@ -80,7 +81,7 @@ impl Relay {
             inner: Arc::new(Inner {
                 ids: SessionIds::new(bus.name())?,
                 bus,
-                max_body,
+                limit,
                 address,
                 certificate,
                 next: AtomicU64::new(1),

@@ -53,6 +53,7 @@ pub(super) async fn begin(socket: SocketRef) {
         learns,
         expected,
         since,
+        returns,
         emitted,
     }) = socket.extensions.remove::<Prepared>()
     else {
@@ -64,7 +65,9 @@ pub(super) async fn begin(socket: SocketRef) {
     };
     drop(socket);
     tracing::debug!(user = %session.user, session = ?session.id, "connected");
-    shared.sessions.insert(Arc::clone(&session));
+    if let Some(oldest) = shared.sessions.insert(Arc::clone(&session), returns) {
+        oldest.displace(shared.sessions.per_user());
+    }
     shared.presence.arrived(&session);
     let arrival = shared.users.arrived(Arc::clone(&session), since, &emitted);
     drop(expected);
@@ -122,7 +125,10 @@ impl Serving {
             return self.renewed(outcome, inbound.ack);
         }
         let admitted = match &event {
-            Ok(_) => self.shared.limits.admit(&self.session.user),
+            Ok(event) => {
+                let bytes = event.name.len() + event.payload.get().len();
+                self.shared.limits.admit(&self.session.user, bytes)
+            }
             Err(_) => Ok(()),
         };
         if self.learns

@@ -3,12 +3,13 @@
 //! Must not know the bus or decide who may see what.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use parlance_bus::faults;
-use parlance_proto::v1::{Client, Message, SenderKind};
+use parlance_proto::v1::{Client, ErrorCode, Message, SenderKind};
 use parlance_proto::{ConversationId, UserId};
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
@@ -33,6 +34,12 @@ impl SessionId {
     /// Unique in this process.
     pub fn number(self) -> u64 {
         self.0
+    }
+
+    /// A name without a session.
+    #[cfg(test)]
+    pub const fn of_test(number: u64) -> Self {
+        Self(number)
     }
 }
 
@@ -478,6 +485,21 @@ impl Session {
                 session.close_transport();
             }
         });
+    }
+
+    /// Ends the session for good because its user began more than may be: its client reads why, and does not come
+    /// again by itself to displace the next one.
+    pub fn displace(self: &Arc<Self>, most: NonZeroUsize) {
+        tracing::info!(user = %self.user, most, "ended the oldest session of a user who began too many");
+        metrics::counter!("chat_gateway_displaced_sessions_total").increment(1);
+        let message = format!("this user has more than {most} connections here; the oldest was ended");
+        self.tell(Outbound::Failed {
+            event: "connect",
+            tag: None,
+            error: &ClientError::new(ErrorCode::RateLimited, message),
+            acked: false,
+        });
+        self.dismiss();
     }
 
     /// The WebSocket's connection; `None` while polling.

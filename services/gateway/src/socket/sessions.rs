@@ -1,12 +1,14 @@
 //! All sessions of this replica, and how to reach the connection under each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{Method, Request, StatusCode, header};
+use parlance_proto::UserId;
 use socketioxide::extract::SocketRef;
 use tower::ServiceExt;
 
@@ -16,14 +18,17 @@ use super::listener::{Peer, Wire};
 use super::session::{Session, SessionId};
 
 /// The sessions. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Sessions {
     inner: Arc<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
+    /// How many one user may have.
+    per_user: NonZeroUsize,
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
+    /// Those of each user, the oldest first.
+    users: Mutex<HashMap<UserId, VecDeque<SessionId>>>,
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
     /// may be left and entered again.
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
@@ -45,6 +50,20 @@ struct Polls {
 const POLLS: Duration = Duration::from_secs(120);
 
 impl Sessions {
+    /// None yet; one user may have `per_user`.
+    pub fn new(per_user: NonZeroUsize) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                per_user,
+                sessions: Mutex::default(),
+                users: Mutex::default(),
+                upgraded: Mutex::default(),
+                polls: Mutex::default(),
+                engine: OnceLock::new(),
+            }),
+        }
+    }
+
     /// Tells where polling sessions can be closed.
     pub fn set_engine(&self, engine: Engine) {
         if self.inner.engine.set(engine).is_err() {
@@ -52,14 +71,43 @@ impl Sessions {
         }
     }
 
-    /// Takes a session in.
-    pub fn insert(&self, session: Arc<Session>) {
-        lock(&self.inner.sessions).insert(session.id, session);
+    /// Takes a session in. Returns the oldest of its user where that has too many now: those that return, from another
+    /// replica maybe, may be twice as many as those that begin.
+    pub fn insert(&self, session: Arc<Session>, returns: bool) -> Option<Arc<Session>> {
+        let per_user = self.inner.per_user.get();
+        let most = if returns {
+            per_user.saturating_mul(2)
+        } else {
+            per_user
+        };
+        let id = session.id;
+        let user = session.user.clone();
+        lock(&self.inner.sessions).insert(id, session);
+        let oldest = {
+            let mut users = lock(&self.inner.users);
+            let own = users.entry(user).or_default();
+            own.push_back(id);
+            // It is still there until it has ended, and is not ended twice.
+            (own.len() > most).then(|| own.pop_front()).flatten()
+        };
+        lock(&self.inner.sessions).get(&oldest?).cloned()
+    }
+
+    /// How many sessions one user may have here.
+    pub fn per_user(&self) -> NonZeroUsize {
+        self.inner.per_user
     }
 
     /// Forgets a session.
     pub fn remove(&self, session: &Session) {
         lock(&self.inner.sessions).remove(&session.id);
+        let mut users = lock(&self.inner.users);
+        if let Some(own) = users.get_mut(&session.user) {
+            own.retain(|id| *id != session.id);
+            if own.is_empty() {
+                users.remove(&session.user);
+            }
+        }
     }
 
     /// All sessions as they are now.

@@ -4,7 +4,6 @@
 
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,11 +30,16 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
+use super::listener::Arrived;
+use crate::edge::addresses::{AddressQuota, ClientAddress};
+
 /// Between two looks at the files. Contents are compared, because mounted secrets change by a symbolic link.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Handshakes under way at once. Beyond it newcomers wait in the kernel until one ends, at the latest after the
-/// patience with each: who opens connections and says nothing can slow newcomers down, a load balancer's work to stop.
+/// patience with each.
 const MAX_UNDER_WAY: usize = 2048;
+/// Those of one address, so that silent connections of one client hold up nobody else. Proxies have no such limit.
+const MAX_OF_ADDRESS: usize = MAX_UNDER_WAY / 8;
 
 /// The certificate that clients are shown. Cheap to clone.
 #[derive(Clone)]
@@ -70,7 +74,8 @@ struct Pem {
 pub struct Handshakes {
     certificate: Certificate,
     patience: Duration,
-    under_way: JoinSet<Option<(Stream, SocketAddr)>>,
+    under_way: JoinSet<Option<Arrived<Stream>>>,
+    of_addresses: AddressQuota,
 }
 
 /// A connection with or without TLS.
@@ -254,6 +259,7 @@ impl Handshakes {
             certificate,
             patience,
             under_way: JoinSet::new(),
+            of_addresses: AddressQuota::new(MAX_OF_ADDRESS),
         }
     }
 
@@ -262,12 +268,25 @@ impl Handshakes {
         self.under_way.len() < MAX_UNDER_WAY
     }
 
-    /// Begins one.
-    pub fn begin(&mut self, stream: TcpStream, addr: SocketAddr) {
+    /// Begins one. A connection whose address has too many under way is closed.
+    pub fn begin(&mut self, arrived: Arrived<TcpStream>) {
+        let Arrived { stream, addr, slot } = arrived;
+        let is_counted = slot.is_some();
+        let turn = is_counted
+            .then(|| self.of_addresses.open(ClientAddress::of(addr.ip())))
+            .flatten();
+        if is_counted && turn.is_none() {
+            metrics::counter!("chat_gateway_refused_addresses_total", "limit" => "tls_handshakes")
+                .increment(1);
+            return;
+        }
         let (acceptor, patience) = (self.certificate.acceptor(), self.patience);
         self.under_way.spawn(async move {
             let (result, stream) = match timeout(patience, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => ("ok", Some((Stream::Tls(Box::new(stream)), addr))),
+                Ok(Ok(stream)) => {
+                    let stream = Stream::Tls(Box::new(stream));
+                    ("ok", Some(Arrived { stream, addr, slot }))
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, %addr, "TLS handshake failed");
                     ("failed", None)
@@ -275,12 +294,13 @@ impl Handshakes {
                 Err(_) => ("timeout", None),
             };
             metrics::counter!("chat_gateway_tls_handshakes_total", "result" => result).increment(1);
+            drop(turn);
             stream
         });
     }
 
     /// The next one that succeeded. Nothing is lost where the caller stops waiting.
-    pub async fn next(&mut self) -> (Stream, SocketAddr) {
+    pub async fn next(&mut self) -> Arrived<Stream> {
         loop {
             match self.under_way.join_next().await {
                 Some(Ok(Some(done))) => return done,
@@ -359,6 +379,7 @@ mod tests {
     use tokio_rustls::rustls::RootCertStore;
 
     use super::*;
+    use crate::edge::addresses::{AddressQuota, Proxies};
     use crate::socket::listener::Accepting;
 
     struct Place {
@@ -406,6 +427,10 @@ mod tests {
                 .with_no_client_auth();
             TlsConnector::from(Arc::new(config))
         }
+    }
+
+    fn accepting(listener: TcpListener, stall: Duration) -> Accepting {
+        Accepting::new(listener, stall, Proxies::new(&[]).unwrap(), AddressQuota::new(9))
     }
 
     #[test]
@@ -460,7 +485,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let patience = Duration::from_millis(300);
         let mut accepting =
-            Accepting::new(listener, Duration::from_secs(5)).encrypted(place.read().unwrap(), patience);
+            accepting(listener, Duration::from_secs(5)).encrypted(place.read().unwrap(), patience);
         let mut silent = TcpStream::connect(address).await.unwrap();
         let client = async {
             let stream = TcpStream::connect(address).await.unwrap();
@@ -470,16 +495,46 @@ mod tests {
             stream.flush().await.unwrap();
             stream
         };
-        let ((mut accepted, _), _client) =
-            tokio::join!(axum::serve::Listener::accept(&mut accepting), client);
+        let (accepted, _client) = tokio::join!(accepting.accept(), client);
+        let mut accepted = accepted.io;
         let mut said = [0; 5];
         accepted.read_exact(&mut said).await.unwrap();
         assert_eq!(&said, b"hello");
         let given_up = async { silent.read(&mut [0; 1]).await };
         tokio::select! {
-            _ = axum::serve::Listener::accept(&mut accepting) => panic!("nobody else came"),
+            _ = accepting.accept() => panic!("nobody else came"),
             read = given_up => assert!(matches!(read, Ok(0) | Err(_))),
         }
+    }
+
+    #[tokio::test]
+    async fn silent_connections_of_one_address_leave_room_for_others() {
+        let place = Place::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let quota = AddressQuota::new(2 * MAX_UNDER_WAY);
+        let mut handshakes = Handshakes::new(place.read().unwrap(), Duration::from_secs(60));
+        let mut clients = Vec::new();
+        for index in 0..MAX_OF_ADDRESS + 9 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+            let (stream, addr) = listener.accept().await.unwrap();
+            let slot = quota.open(ClientAddress::of(addr.ip()));
+            handshakes.begin(Arrived { stream, addr, slot });
+            assert_eq!(handshakes.under_way.len(), MAX_OF_ADDRESS.min(index + 1));
+        }
+        // Closed at once, and a proxy still gets in.
+        assert!(matches!(
+            clients.last_mut().unwrap().read(&mut [0; 1]).await,
+            Ok(0) | Err(_)
+        ));
+        clients.push(TcpStream::connect(address).await.unwrap());
+        let (stream, addr) = listener.accept().await.unwrap();
+        handshakes.begin(Arrived {
+            stream,
+            addr,
+            slot: None,
+        });
+        assert_eq!(handshakes.under_way.len(), MAX_OF_ADDRESS + 1);
     }
 
     #[tokio::test]
@@ -488,14 +543,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stall = Duration::from_millis(200);
-        let mut accepting = Accepting::new(listener, stall).encrypted(place.read().unwrap(), stall * 10);
+        let mut accepting = accepting(listener, stall).encrypted(place.read().unwrap(), stall * 10);
         let client = async {
             let stream = TcpStream::connect(address).await.unwrap();
             let name = "localhost".try_into().unwrap();
             place.connector().connect(name, stream).await.unwrap()
         };
-        let ((mut accepted, _), _client) =
-            tokio::join!(axum::serve::Listener::accept(&mut accepting), client);
+        let (accepted, _client) = tokio::join!(accepting.accept(), client);
+        let mut accepted = accepted.io;
         let block = vec![0; 1 << 14];
         let error = loop {
             if let Err(error) = accepted.write_all(&block).await {
@@ -516,12 +571,12 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let mut accepting =
-                Accepting::new(listener, Duration::from_secs(5)).encrypted(shown, Duration::from_secs(5));
+                accepting(listener, Duration::from_secs(5)).encrypted(shown, Duration::from_secs(5));
             let stream = TcpStream::connect(address).await.unwrap();
             let certificate = place.read().unwrap();
             let connected = tokio::select! {
                 connected = certificate.connect(stream) => connected.is_ok(),
-                _ = async { loop { axum::serve::Listener::accept(&mut accepting).await; } } => unreachable!(),
+                _ = async { loop { accepting.accept().await; } } => unreachable!(),
             };
             assert_eq!(connected, wanted);
         }

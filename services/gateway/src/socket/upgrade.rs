@@ -24,6 +24,7 @@ use tower::Service as _;
 
 use super::handshake::Engine;
 use super::listener::Wire;
+use super::packets::MessageLimit;
 use super::polling::{self, Upgrading};
 use super::websocket::{self, Screened};
 use crate::app::Shared;
@@ -49,7 +50,7 @@ pub struct Upgrade {
     /// The WebSocket's connection.
     pub wire: Option<Arc<Wire>>,
     /// See `defaults.toml`.
-    pub max_message: usize,
+    pub limit: MessageLimit,
 }
 
 impl Upgrade {
@@ -95,7 +96,7 @@ impl Upgrade {
         }
         let said = [PROBE, CONFIRMATION].map(websocket::client_frame).concat();
         let hidden = websocket::server_frame(PROBED).len();
-        let screened = Screened::new(io, self.upgrading.connection(), self.max_message);
+        let screened = Screened::new(io, self.upgrading.connection(), self.limit);
         let shared = self.shared.clone();
         let screened = screened
             .resumed(input, &said, hidden)

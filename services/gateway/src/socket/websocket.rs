@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::connection::Connection;
-use super::packets::{self, Verdict};
+use super::packets::{self, MessageLimit, Verdict};
 
 /// Appended to a client's key, by RFC 6455.
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -33,12 +33,16 @@ const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
+/// Largest payload of a frame that is no part of a message.
+const MAX_CONTROL: u64 = 125;
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
 /// Why the server ends a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloseCode {
+    /// A frame that RFC 6455 does not allow.
+    Protocol = 1002,
     /// The client uses another parser.
     Unsupported = 1003,
     /// A packet that does not fit the connection's state.
@@ -52,7 +56,7 @@ pub struct Screened<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     /// Taken at the end.
     io: Option<S>,
     connection: Arc<Connection>,
-    max_message: u64,
+    limit: MessageLimit,
     /// From the client, not judged yet: at most the beginning of a frame and what came with it.
     input: BytesMut,
     /// For the engine.
@@ -184,12 +188,12 @@ impl Header {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
-    /// A client's connection whose messages may have `max_message` bytes.
-    pub fn new(io: S, connection: Arc<Connection>, max_message: usize) -> Self {
+    /// A client's connection whose messages may be as large as `limit` says.
+    pub fn new(io: S, connection: Arc<Connection>, limit: MessageLimit) -> Self {
         Self {
             io: Some(io),
             connection,
-            max_message: max_message as u64,
+            limit,
             input: BytesMut::new(),
             ready: BytesMut::new(),
             taken: BytesMut::new(),
@@ -280,11 +284,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
         };
         let opcode = header.opcode();
         let (Some(mask), CONTINUATION | TEXT | BINARY) = (header.mask, opcode) else {
-            self.pass(&header);
+            // The engine refuses what is not masked, and what control frames may not be, only once it has all of it.
+            if header.length > MAX_CONTROL {
+                self.connection.packets.cut();
+                self.end(CloseCode::Protocol, "a frame that the protocol does not allow");
+            } else {
+                self.pass(&header);
+            }
             return true;
         };
         let message = self.message.saturating_add(header.length);
-        if message > self.max_message {
+        if message > self.connection.packets.allowance(self.limit) as u64 {
             self.connection.packets.cut();
             self.end(CloseCode::TooBig, "the message is larger than maxPayload");
             return true;
@@ -551,6 +561,10 @@ mod tests {
     use super::*;
 
     const MAX: usize = 1_000;
+    const LIMIT: MessageLimit = MessageLimit {
+        connected: MAX,
+        connecting: 100,
+    };
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
     /// A client's frame, masked.
@@ -574,7 +588,7 @@ mod tests {
         let (server, client) = tokio::io::duplex(1 << 20);
         let connection = Arc::new(Connection::default());
         connection.packets.join("/");
-        (Screened::new(server, connection, MAX), client)
+        (Screened::new(server, connection, LIMIT), client)
     }
 
     /// The messages and control frames in what the engine reads.
@@ -669,6 +683,40 @@ mod tests {
         .concat();
         let read = read(&fragments, 10).await;
         assert_eq!(read[1].1[..2], 1009_u16.to_be_bytes());
+    }
+
+    #[tokio::test]
+    async fn nothing_large_is_taken_from_a_client_that_is_not_connected() {
+        let header_of = |first: u8, mask: u8, length: u64| {
+            let mut header = vec![first, mask | 127];
+            header.extend(length.to_be_bytes());
+            header.extend(KEY);
+            header
+        };
+        for (first, mask, code) in [
+            // A frame of 9.9 MB of which nothing but the beginning comes.
+            (FINAL | TEXT, MASKED, CloseCode::TooBig),
+            (TEXT, MASKED, CloseCode::TooBig),
+            (FINAL | BINARY, MASKED, CloseCode::TooBig),
+            // Neither limit of messages holds for these.
+            (FINAL | 9, MASKED, CloseCode::Protocol),
+            (FINAL | TEXT, 0, CloseCode::Protocol),
+        ] {
+            let (server, mut client) = tokio::io::duplex(1 << 20);
+            let limit = MessageLimit {
+                connected: 10_000_000,
+                connecting: 100,
+            };
+            let mut engine = Screened::new(server, Arc::default(), limit);
+            let sent = [header_of(first, mask, 9_900_000), b"40{\"token\":".to_vec()].concat();
+            client.write_all(&sent).await.unwrap();
+            let mut read = Vec::new();
+            // It ends although the client does not.
+            engine.read_to_end(&mut read).await.unwrap();
+            let frames = frames(&read);
+            assert_eq!(frames.len(), 1, "{first}");
+            assert_eq!(frames[0].1[..2], (code as u16).to_be_bytes(), "{first}");
+        }
     }
 
     #[tokio::test]

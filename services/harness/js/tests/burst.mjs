@@ -12,6 +12,7 @@ import {
   eventually,
   gateways,
   group,
+  internals,
   person,
   token,
   transport,
@@ -70,7 +71,7 @@ function maskedFrame(text) {
 }
 
 async function metric(pattern) {
-  const text = await (await fetch(`${gateways[0]}/metrics`)).text();
+  const text = await (await fetch(`${internals[0]}/metrics`)).text();
   const values = text
     .split('\n')
     .filter((line) => pattern.test(line))

@@ -338,6 +338,12 @@ test('S1.e4 S1.r1: a direct conversation that exists is a conflict on the older 
   assert.equal((await as(200, 'POST', '/conversations/direct?ensure=true', { user_id: bob })).id, made.id);
 });
 
+/** What each author wrote of a text, in its order. */
+function parts({ content, authors, spans }) {
+  let at = 0;
+  return spans.map(({ length, author }) => [content.slice(at, (at += length)), authors[author] ?? null]);
+}
+
 for (const prefix of PREFIXES) {
   test(`a journal is written, shared and read back under ${prefix}`, async () => {
     const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
@@ -366,14 +372,14 @@ for (const prefix of PREFIXES) {
     await asAlice(400, 'PATCH', path, {});
 
     const { versions } = await asBob(200, 'GET', `${path}/versions`);
-    assert.deepEqual(
-      versions.slice(0, 2).map((one) => [one.content, one.user_id]),
-      [
-        ['zero one two three', bob],
-        ['zero one two', alice],
-      ],
-    );
-    const [, , first] = versions;
+    assert.deepEqual(versions.map((one) => one.user_id), [bob, alice, alice]);
+    assert.ok(versions.every((one) => !('content' in one)));
+    const [latest, second, first] = versions;
+    const then = ({ version }) => asBob(200, 'GET', `${path}/versions/${version}`);
+    assert.deepEqual([(await then(latest)).content, (await then(second)).content], ['zero one two three', 'zero one two']);
+    const blame = await asBob(200, 'GET', `${path}/blame`);
+    assert.deepEqual([blame.content, blame.version], ['zero one two three', latest.version]);
+    assert.deepEqual(parts(blame), [['zero one two', alice], [' three', bob]]);
     const { at, ...said } = await asBob(200, 'GET', `${path}/versions/${first.version}`);
     assert.deepEqual(said, { version: first.version, content: 'one two', user_id: alice });
     const restored = await asBob(200, 'POST', `${path}/restore/${first.version}`);

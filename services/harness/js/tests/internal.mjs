@@ -94,7 +94,7 @@ test('a message of a service is told like any other, once however often it is se
   assert.equal(sent.status, 202, sent.text);
   const message = await one.sees('message:new', (seen) => seen.content === order.content);
   assert.equal(message.id, sent.body.message_id);
-  assert.deepEqual(message.sender, { id: shop, username: 'Shop' });
+  assert.deepEqual(message.sender, { id: `service:${shop}`, username: 'Shop' });
   assert.equal(message.type, 'system');
   assert.deepEqual(message.metadata, order.metadata);
   await two.sees('message:new', (seen) => seen.content === order.content);

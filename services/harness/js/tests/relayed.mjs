@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { test } from 'node:test';
-import { direct, eventually, gateways, person, rest, token } from '../client.mjs';
+import { direct, eventually, gateways, internals, person, rest, token } from '../client.mjs';
 import { Polling } from '../engine.mjs';
 
 const [here, there] = gateways;
@@ -10,7 +10,7 @@ const isAck = (id) => (packet) => packet.startsWith(`43${id}[`);
 
 /** How many requests of other gateways' sessions had this result at the second gateway. */
 async function relayed(result) {
-  const text = await (await fetch(`${there}/metrics`)).text();
+  const text = await (await fetch(`${internals[1]}/metrics`)).text();
   const line = text.split('\n').find((line) => line.startsWith(`chat_gateway_relayed_total{result="${result}"}`));
   return Number(line?.split(' ').at(-1) ?? 0);
 }

@@ -80,9 +80,8 @@ impl Balancer {
     /// How to see that it serves: a replica is reached through it.
     #[must_use]
     pub fn probe(&self) -> Probe {
-        Probe::Service {
-            internal_url: self.url(),
-            stdout: None,
+        Probe::Http {
+            url: format!("{}/health", self.url()),
         }
     }
 

@@ -32,6 +32,11 @@ pub enum Probe {
         /// `host:port`
         address: String,
     },
+    /// Answers a request of this URL with success.
+    Http {
+        /// `http://…`
+        url: String,
+    },
     /// Says on standard output that it serves, and answers `/readyz` with 200.
     Service {
         /// Base URL of the internal listener.
@@ -59,11 +64,12 @@ impl Probe {
                 Self::Postgres { url } => answers_query(url).await,
                 Self::Nats { url } => greets(url).await,
                 Self::Port { address } => TcpStream::connect(address).await.map(drop).map_err(Into::into),
+                Self::Http { url } => succeeds(url).await,
                 Self::Service { internal_url, stdout } => {
                     if let Some(stdout) = stdout {
                         announced(stdout, internal_url)?;
                     }
-                    is_ready(internal_url).await
+                    succeeds(&format!("{internal_url}/readyz")).await
                 }
             }
         };
@@ -130,16 +136,18 @@ fn announced(stdout: &PathBuf, internal_url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn is_ready(internal_url: &str) -> anyhow::Result<()> {
+async fn succeeds(url: &str) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let response = client.get(format!("{internal_url}/readyz")).send().await?;
+    let response = client.get(url).send().await?;
     let status = response.status();
+    let response_path = response.url().path().to_owned();
     if status.is_success() {
         return Ok(());
     }
     let body = response.text().await.unwrap_or_default();
     bail!(
-        "/readyz answers {}: {}",
+        "{} answers {}: {}",
+        response_path,
         status.as_u16(),
         body.chars().take(300).collect::<String>()
     )

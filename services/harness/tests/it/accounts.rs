@@ -170,9 +170,10 @@ async fn other_services(stack: &Stack) {
 
     let database = stack.database().await.unwrap();
     let kept = || async {
-        let messages: i64 = sqlx::query_scalar("SELECT count(*) FROM messages WHERE sender_id = 'shop'")
-            .fetch_one(&database)
-            .await?;
+        let messages: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM messages WHERE sender_id = 'service:shop'")
+                .fetch_one(&database)
+                .await?;
         let parked: Vec<String> = sqlx::query_scalar(
             "SELECT split_part(subject, '.', 2) FROM dead_letters WHERE subject NOT LIKE '%push.%' OR error LIKE '%attempts'
              GROUP BY 1 ORDER BY 1",
@@ -186,24 +187,14 @@ async fn other_services(stack: &Stack) {
         .unwrap();
 }
 
-/// A service of its own makes a durable consumer of the feed and takes an event from it.
+/// A service of its own finds its durable consumer of the feed and takes an event from it.
 async fn follower(stack: &Stack) {
     let mut follower = Member::connect(stack, Role::Feed).await;
-    let config =
-        json!({ "durable_name": "search", "ack_policy": "explicit", "filter_subject": "chat.evt.>" });
-    let request = json!({ "stream_name": "EVENTS", "config": config }).to_string();
-    let made = follower
-        .asks(
-            "$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.search",
-            "",
-            request.as_bytes(),
-        )
-        .await;
+    let made = follower.asks("$JS.API.CONSUMER.INFO.EVENTS.feed", "", b"").await;
     let made: Value = serde_json::from_slice(&made).unwrap();
-    assert_eq!(made["name"], "search", "{made}");
-    let event = follower
-        .asks("$JS.API.CONSUMER.MSG.NEXT.EVENTS.search", "", b"1")
-        .await;
+    assert_eq!(made["config"]["filter_subject"], "chat.evt.>", "{made}");
+    assert!(made["config"]["deliver_subject"].is_null(), "{made}");
+    let event = follower.asks(TAKE_EVENT, "", b"1").await;
     assert!(event.len() > 36, "{event:?}");
 }
 
@@ -217,6 +208,7 @@ async fn a_whole_stack_lives_within_its_roles() {
         .gateway_env("PARLANCE_JWT_SERVICE_CLAIM", "scope")
         .gateway_env("PARLANCE_JWT_SERVICE_VALUE", "parlance:internal")
         .persistence_env("PARLANCE_PUSH_BACKOFF_MS", 300)
+        .persistence_env("PARLANCE_FEED_CONSUMERS", "feed")
         .start()
         .await
         .unwrap();
@@ -268,7 +260,7 @@ async fn a_whole_stack_lives_within_its_roles() {
 
 const LOCKED_OUT: &str = "chat.control.user.alice";
 const TAKE_PUSH: &str = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
-const TAKE_EVENT: &str = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.search";
+const TAKE_EVENT: &str = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.feed";
 
 /// A role, what it does, and how.
 type Row = (Role, &'static str, String);
@@ -295,6 +287,10 @@ fn forbidden() -> Vec<Row> {
         (Role::Gateway, "deletes a stream", publish("$JS.API.STREAM.DELETE.COMMANDS")),
         (Role::Gateway, "forgets revocations", publish("$JS.API.STREAM.PURGE.CONTROL")),
         (Role::Gateway, "takes commands", publish("$JS.API.CONSUMER.CREATE.COMMANDS.mine")),
+        (Role::Gateway, "has orders delivered elsewhere", publish("$JS.API.CONSUMER.CREATE.CONTROL.mine")),
+        (Role::Gateway, "has orders delivered elsewhere, unnamed", publish("$JS.API.CONSUMER.CREATE.CONTROL")),
+        (Role::Gateway, "pulls orders to anywhere", publish("$JS.API.CONSUMER.MSG.NEXT.CONTROL.mine")),
+        (Role::Gateway, "speaks below another gateway's name", publish("chat.gw.gw-1.poll")),
         (Role::Gateway, "answers operators in place of persistence", subscribe("chat.ops.persistence")),
         (Role::Persistence, "reads tokens that operators have judged", subscribe("chat.ops.gateways")),
         (Role::Persistence, "sends as another service", publish(&at("chat.system"))),
@@ -322,6 +318,10 @@ fn forbidden() -> Vec<Row> {
         (Role::Feed, "takes pushes", publish(TAKE_PUSH)),
         (Role::Feed, "takes events of persistence", publish("$JS.API.CONSUMER.MSG.NEXT.EVENTS.push-source")),
         (Role::Feed, "alters the consumer of persistence", publish("$JS.API.CONSUMER.CREATE.EVENTS.push-source.chat.evt.>")),
+        (Role::Feed, "has events delivered elsewhere", publish("$JS.API.CONSUMER.CREATE.EVENTS.mine")),
+        (Role::Feed, "has events delivered elsewhere, by the older subject", publish("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.mine")),
+        (Role::Feed, "takes events of another service", publish("$JS.API.CONSUMER.MSG.NEXT.EVENTS.search")),
+        (Role::Feed, "acknowledges events of another service", publish("$JS.ACK.EVENTS.search.1.1.1.1.0")),
         (Role::Feed, "deletes a consumer", publish("$JS.API.CONSUMER.DELETE.EVENTS.push-source")),
         (Role::Feed, "empties the feed", publish("$JS.API.STREAM.PURGE.EVENTS")),
         (Role::Feed, "reads commands", subscribe("chat.cmd.>")),
@@ -337,11 +337,14 @@ fn forbidden() -> Vec<Row> {
 fn allowed() -> Vec<Row> {
     vec![
         (Role::Gateway, "sends a command", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
-        (Role::Gateway, "passes a request on", publish("chat.gw.gw-1.poll")),
+        (Role::Gateway, "passes a request on", publish("chat.gw.gw-1")),
+        (Role::Gateway, "hears other gateways", subscribe("chat.gw.gw-1")),
         (Role::Gateway, "hears operators", subscribe("chat.ops.gateways")),
         (Role::Gateway, "follows a conversation", subscribe(&at("chat.evt"))),
         (Role::Persistence, "tells of an event", publish(&at("chat.evt"))),
         (Role::Persistence, "answers a gateway", publish("_INBOX.gateway.x")),
+        (Role::Persistence, "makes the consumer of another service", publish("$JS.API.CONSUMER.CREATE.EVENTS.search")),
+        (Role::Persistence, "reads orders for a gateway", publish("$JS.API.CONSUMER.CREATE.CONTROL.page")),
         (Role::Persistence, "hears operators", subscribe("chat.ops.persistence")),
         (Role::Emitter, "sends a message", publish(&at("chat.system"))),
         (Role::Push, "takes pushes", publish(TAKE_PUSH)),
@@ -370,6 +373,28 @@ async fn what_belongs_to_another_role_is_refused() {
             );
         }
     }
+}
+
+/// What a role may not say itself it cannot have persistence or a gateway say, by asking to be answered there.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_go_to_inboxes_alone() {
+    let stack = Stack::builder().accounts().start().await.unwrap();
+    let mut gateway = Member::connect(&stack, Role::Gateway).await;
+    for subject in [
+        at("chat.evt"),
+        "chat.cfm.gw-1".to_owned(),
+        "chat.control.token.t".to_owned(),
+    ] {
+        assert_eq!(gateway.objection(&subscribe(&subject)).await, None, "{subject}");
+        // A question that persistence refuses, and so answers at once.
+        let question = format!("PUB chat.qry.ping {subject} 0\r\n\r\n");
+        assert_eq!(gateway.objection(&question).await, None, "{subject}");
+    }
+    // Answered in order, so an answer to the others would have come before this one.
+    let answer = gateway.asks("chat.qry.ping", "", b"").await;
+    assert!(!answer.is_empty());
+    let log = stack.persistence(0).log_tail(1_000);
+    assert_eq!(log.matches("elsewhere than in an inbox").count(), 3, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -223,6 +223,7 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
         "/api/v1/conversations/{id}/participants",
         "/api/v1/conversations/{id}/participants/{user_id}",
     );
+    api.ok(alice, "GET", people, &[&group], None).await;
     api.ok(
         alice,
         "POST",
@@ -425,8 +426,9 @@ async fn journals(api: &mut Checked, alice: &str, bob: &str) {
     api.ok(bob, "PATCH", ONE, &[&id], Some(update)).await;
     api.ok(bob, "GET", ONE, &[&id], None).await;
     api.ok(bob, "GET", ALL, &[], None).await;
-    api.ok(bob, "GET", "/api/v1/journals/{id}/versions", &[&id], None)
-        .await;
+    for path in ["/api/v1/journals/{id}/versions", "/api/v1/journals/{id}/blame"] {
+        api.ok(bob, "GET", path, &[&id], None).await;
+    }
     for (method, path) in [
         ("GET", "/api/v1/journals/{id}/versions/{version}"),
         ("POST", "/api/v1/journals/{id}/restore/{version}"),

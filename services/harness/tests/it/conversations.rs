@@ -62,7 +62,14 @@ async fn strangers_and_bad_tokens_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_content_is_stored_or_refused_and_disturbs_nobody() {
-    let stack = replicas().await;
+    // What is refused is of many megabytes, and counts.
+    let stack = Stack::builder()
+        .gateways(2)
+        .persistence(1)
+        .gateway_env("PARLANCE_LIMITS_BYTES_BURST", 256 << 20)
+        .start()
+        .await
+        .unwrap();
     for transport in TRANSPORTS {
         run(&stack, "content", transport).await;
     }
@@ -107,6 +114,12 @@ async fn nothing_falls_between_the_backlog_and_the_join() {
     for transport in [Transport::Websocket, Transport::Polling] {
         run(&stack, "joining", transport).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_carries_a_large_group_whole_and_all_who_are_online_learn_of_it() {
+    let stack = replicas().await;
+    run(&stack, "large_groups", Transport::Websocket).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

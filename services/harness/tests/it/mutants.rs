@@ -1,9 +1,11 @@
 //! The suite must be able to fail: each known flaw of such systems, switched on in services that were built with
 //! failpoints, breaks the test of the promise it breaks. Without a flaw all of these promises hold.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use parlance_harness::Stack;
 use parlance_harness::devstack::service::Kind;
 use parlance_harness::eventually::{equal, eventually};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::director::directed;
 use crate::system_messages::Service;
+use crate::{feed, redelivery};
 
 const SOON: Duration = Duration::from_secs(15);
 /// Longer than any test looks: what is missing then is not found by comparing.
@@ -140,7 +143,7 @@ async fn accepted_means_stored(points: &str) -> anyhow::Result<()> {
     }
     let rows = stack.database().await?;
     let stored = || async {
-        let query = sqlx::query_scalar("SELECT count(*) FROM messages WHERE sender_id = 'shop'");
+        let query = sqlx::query_scalar("SELECT count(*) FROM messages WHERE sender_id = 'service:shop'");
         let count: i64 = query.fetch_one(&rows).await?;
         equal(count, &accepted).map_err(anyhow::Error::msg)
     };
@@ -207,6 +210,22 @@ async fn poison_is_kept_and_holds_up_nobody() {
 async fn poison_that_is_dropped_is_caught() {
     let error = poison_is_parked("no_parking=return").await.unwrap_err();
     assert!(error.to_string().contains("the poison is parked"), "{error:#}");
+}
+
+/// Without it, what changed nothing or was refused would be carried out anew when it comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_that_are_forgotten_are_caught() {
+    let error = redelivery::changes_nothing("forget_outcomes=return")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("redelivery"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_feed_lacks_and_nobody_noted_is_caught() {
+    let caught = AssertUnwindSafe(feed::catches_up("forget_gaps=return")).catch_unwind();
+    let text = caught.await.unwrap_err().downcast::<String>().unwrap();
+    assert!(text.contains("what the feed lacks is noted"), "{text}");
 }
 
 async fn a_conversation(stack: &Stack) -> anyhow::Result<String> {

@@ -450,7 +450,7 @@ async fn messages_of_services_and_pushes_are_replayed_as_what_they_were() {
         let id = park(&stack, &system, Some("order-7"), payload.as_bytes()).await;
         shown(&stack, &["dead-letters", "replay", &id]).await;
     }
-    let landed = || async { messages(&stack, &conversation).await == ["shop"] };
+    let landed = || async { messages(&stack, &conversation).await == ["service:shop"] };
     eventually(PATIENCE, "the message is stored", landed)
         .await
         .unwrap();

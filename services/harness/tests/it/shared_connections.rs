@@ -57,6 +57,6 @@ async fn a_polling_client_that_floods_leaves_the_connection_to_others() {
     let flood = vec![r#"42["nonsense"]"#; 200].join("\u{1e}");
     connection.post(&session, flood).await.unwrap();
     for _ in 0..4 {
-        connection.get("/readyz").await.unwrap();
+        connection.get("/health").await.unwrap();
     }
 }

@@ -74,6 +74,7 @@ pub async fn outcome(
     }
     shared_out(stack).await;
     let gateways: Vec<_> = stack.gateways().iter().map(Process::base_url).collect();
+    let internals: Vec<_> = stack.gateways().iter().map(Process::internal_url).collect();
     let results = tempfile::NamedTempFile::new().expect("a file for the results");
     let child = Command::new("node")
         .arg("--test")
@@ -88,6 +89,7 @@ pub async fn outcome(
         .arg(format!("tests/{name}.mjs"))
         .current_dir(folder)
         .env("PARLANCE_GATEWAYS", gateways.join(","))
+        .env("PARLANCE_INTERNALS", internals.join(","))
         .env("PARLANCE_NATS_URL", stack.nats_url())
         .env("DATABASE_URL", stack.database_url())
         .env("PARLANCE_JWT_SECRET", stack.jwt_secret())

@@ -166,6 +166,40 @@ fn bad_settings(folder: &std::path::Path) -> Vec<Case> {
     ]
 }
 
+/// Secrets that everybody knows where others can connect, and one that is missing.
+fn bad_secrets() -> Vec<Case> {
+    use Kind::{Gateway, Persistence};
+    vec![
+        case(
+            Gateway,
+            [
+                ("PARLANCE_JWT_SECRET", "dev-only-secret-change-me"),
+                ("PARLANCE_HTTP_HOST", "0.0.0.0"),
+            ],
+            BAD_SETTINGS,
+            ["jwt.secret", "a secret of your own", "PARLANCE_DEVELOPMENT"],
+        ),
+        case(
+            Gateway,
+            [("PARLANCE_NATS_USER", "gateway")],
+            BAD_SETTINGS,
+            ["nats.password"],
+        ),
+        case(
+            Persistence,
+            [
+                (
+                    "DATABASE_URL",
+                    "postgres://parlance:dev-only-postgres@127.0.0.1/none",
+                ),
+                ("PARLANCE_INTERNAL_HOST", "0.0.0.0"),
+            ],
+            BAD_SETTINGS,
+            ["database.url", "a secret of your own", "PARLANCE_DEVELOPMENT"],
+        ),
+    ]
+}
+
 /// Where clients connect, and from which pages.
 fn bad_edge() -> Vec<Case> {
     use Kind::Gateway;
@@ -234,6 +268,7 @@ async fn settings_that_cannot_work_are_named_before_anything_is_bound() {
     let stack = Stack::builder().servers_only().start().await.unwrap();
     let cases = bad_settings(stack.folder())
         .into_iter()
+        .chain(bad_secrets())
         .chain(bad_edge())
         .chain(bad_files(stack.folder()));
     join_all(cases.map(|case| assert_refused(&stack, case))).await;

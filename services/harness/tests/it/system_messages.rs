@@ -194,11 +194,17 @@ async fn a_service_speaks_in_protobuf_and_json_and_a_repeat_is_the_same_message(
     };
     assert_eq!(rain["content"], "Rain 🌧");
     assert_eq!(rain["type"], "system");
-    assert_eq!(rain["sender"], json!({"id": "weather", "username": "Weather"}));
+    assert_eq!(
+        rain["sender"],
+        json!({"id": "service:weather", "username": "Weather"})
+    );
     assert_eq!(rain["metadata"], json!({"mm": 3}));
     assert_eq!(help["content"], "May I help?");
     assert_eq!(help["type"], "text");
-    assert_eq!(help["sender"], json!({"id": "helper-bot", "username": "Helper"}));
+    assert_eq!(
+        help["sender"],
+        json!({"id": "service:helper-bot", "username": "Helper"})
+    );
     assert_eq!(sun["content"], "Sun");
     let conversation = scene
         .get(&format!("/conversations/{}", scene.conversation))
@@ -245,7 +251,7 @@ async fn one_id_of_two_services_or_in_two_conversations_is_two_messages() {
         .await;
     let messages = scene.messages(&scene.conversation, 2).await;
     let senders: Vec<_> = messages.iter().map(|message| &message["sender"]["id"]).collect();
-    assert_eq!(senders, ["weather", "traffic"]);
+    assert_eq!(senders, ["service:weather", "service:traffic"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +340,9 @@ async fn a_service_reaches_a_user_in_a_conversation_of_their_own() {
         let all = page["conversations"].as_array().cloned().unwrap_or_default();
         let own = all.into_iter().find(|one| {
             let members = one["participants"].as_array().cloned().unwrap_or_default();
-            members.iter().any(|member| member["user_id"] == "billing")
+            members
+                .iter()
+                .any(|member| member["user_id"] == "service:billing")
         });
         own.filter(|one| one["head_seq"] == 1)
             .ok_or_else(|| anyhow::anyhow!("no conversation with billing: {page}"))

@@ -7,8 +7,7 @@ use crate::change::{self, Change};
 use crate::diff::{Budget, diff_beside};
 use crate::versions::Version;
 
-/// What each change but the first counts more, in bytes, and each that inserts parts of several lines into the middle
-/// of one: most edits are one change, and most paragraphs are inserted as whole lines.
+/// What each change but the first counts more, in bytes: most edits are one change.
 const FURTHER_CHANGE: usize = 32;
 
 /// A text that the client may have changed into the one it sent.
@@ -21,12 +20,10 @@ pub(super) struct Basis {
     pub(super) changes: Vec<Change>,
 }
 
-/// The ranges of a text that came since the acknowledged version, or since the common one.
+/// The ranges of a text that others wrote since the acknowledged version, or since the common one; ascending and
+/// disjoint.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fresh {
-    pub(super) others: Vec<Range<usize>>,
-    pub(super) own: Vec<Range<usize>>,
-}
+pub(super) struct Fresh(pub(super) Vec<Range<usize>>);
 
 /// Measures the changes that lead from bases to the text sent.
 pub(super) struct Measure<'a> {
@@ -57,14 +54,10 @@ impl<'a> Measure<'a> {
         }
         let made = match self.is_certain {
             true => basis.changes.clone(),
-            false => change::keeping(basis.changes.clone(), &basis.fresh.others),
+            false => change::keeping(basis.changes.clone(), &basis.fresh.0),
         };
-        let splits = made
-            .iter()
-            .filter(|change| splits_line(&basis.text, change))
-            .count();
-        let further = made.len().saturating_sub(1) + splits;
-        change::size(&made) + further * FURTHER_CHANGE + self.lacking(&basis.text)
+        let further = made.len().saturating_sub(1) * FURTHER_CHANGE;
+        change::size(&made) + further + self.lacking(&basis.text)
     }
 
     /// Bytes of the lines that the text lacks.
@@ -77,45 +70,23 @@ impl<'a> Measure<'a> {
     }
 }
 
-/// Whether a change inserts parts of several lines into the middle of one.
-fn splits_line(text: &str, change: &Change) -> bool {
-    let lines = change.inserted.trim_matches('\n');
-    let (before, after) = (text.get(..change.at), text.get(change.at + change.removed..));
-    lines.contains('\n')
-        && before.is_some_and(|before| !before.is_empty() && !before.ends_with('\n'))
-        && after.is_some_and(|after| !after.is_empty() && !after.starts_with('\n'))
-}
-
 impl Fresh {
-    /// The ranges in the text after these changes, with the text that they insert.
+    /// The ranges in the text after these changes, with the text that they insert unless that is the session's own.
     pub(super) fn carry(self, changes: &[Change], is_own: bool) -> Self {
-        let inserted = change::inserted_ranges(changes);
-        let (others, own) = match is_own {
-            true => (Vec::new(), inserted),
-            false => (inserted, Vec::new()),
-        };
-        let carry = |ranges: Vec<Range<usize>>, inserted: Vec<Range<usize>>| {
-            let ranges = ranges.into_iter().flat_map(|range| change::carry(range, changes));
-            change::joined(ranges.chain(inserted).collect())
-        };
-        Self {
-            others: carry(self.others, others),
-            own: carry(self.own, own),
+        let mut ranges = change::carry(&self.0, changes);
+        if !is_own {
+            ranges.append(&mut change::inserted_ranges(changes));
         }
+        Self(change::joined(ranges))
     }
 
-    /// Whether the changes remove nothing that others wrote.
+    /// Whether the changes remove nothing of them.
     pub(super) fn stays(&self, changes: &[Change]) -> bool {
-        change::size(&change::keeping(changes.to_vec(), &self.others)) == change::size(changes)
+        change::size(&change::keeping(changes.to_vec(), &self.0)) == change::size(changes)
     }
 
     /// The changes from a text with these ranges to the one sent, by rule 4.
     pub(super) fn diff(&self, text: &str, sent: &str, budget: &mut Budget) -> Vec<Change> {
-        let changes = diff_beside(text, sent, &self.others, budget);
-        if changes.len() < 2 || self.own.is_empty() {
-            return changes;
-        }
-        let all = change::joined([self.others.as_slice(), &self.own].concat());
-        diff_beside(text, sent, &all, budget)
+        diff_beside(text, sent, &self.0, budget)
     }
 }

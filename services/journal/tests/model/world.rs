@@ -12,6 +12,8 @@ pub struct Settings {
     crdt: usize,
     /// Whether whole-text clients join; others edit, but are emitted nothing.
     joins: bool,
+    /// Whether some versions are not emitted, because the next one is before long.
+    is_paced: bool,
     begins_with: String,
 }
 
@@ -23,6 +25,8 @@ struct Client {
     shows: String,
     document: Option<Document>,
     session: Option<WholeTextSession>,
+    /// Whether the newest version is yet to be emitted to it.
+    is_owed: bool,
     to_gateway: VecDeque<ToGateway>,
     to_client: VecDeque<ToClient>,
     words: Vec<String>,
@@ -77,6 +81,7 @@ impl Settings {
             whole: 1,
             crdt: 0,
             joins: random.bool(),
+            is_paced: random.bool(),
             begins_with: String::new(),
         }
     }
@@ -87,6 +92,7 @@ impl Settings {
             whole: 2,
             crdt: 0,
             joins: true,
+            is_paced: random.bool(),
             begins_with: "0: \n1: \n".to_owned(),
         }
     }
@@ -97,6 +103,7 @@ impl Settings {
             whole: random.usize(1..4),
             crdt: random.usize(0..3),
             joins: true,
+            is_paced: random.bool(),
             begins_with: (0..12).map(|_| format!("old: {}\n", words(random))).collect(),
         }
     }
@@ -105,6 +112,18 @@ impl Settings {
         Self {
             gateways: 2,
             ..Self::calm(random)
+        }
+    }
+}
+
+impl Client {
+    /// It is emitted the newest version, if that is to be.
+    fn receives(&mut self, versions: &Versions) {
+        self.is_owed = false;
+        let session = self.session.as_mut();
+        if session.is_some_and(|session| session.emits(versions.newest(), versions)) {
+            let text = versions.text().to_string();
+            self.to_client.push_back(ToClient::Text(text));
         }
     }
 }
@@ -154,6 +173,7 @@ impl World {
                 shows: world.settings.begins_with.clone(),
                 document: (!is_whole).then(|| Document::load([&checkpoint], writer).unwrap()),
                 session: is_whole.then_some(joined),
+                is_owed: false,
                 to_gateway: VecDeque::new(),
                 to_client: VecDeque::new(),
                 words: Vec::new(),
@@ -354,14 +374,12 @@ impl World {
             return false;
         };
         gateway.versions.push(number, update).unwrap();
-        let text = gateway.versions.text();
+        let is_held_back = self.settings.is_paced && self.random.u8(0..3) > 0;
         for client in self.clients.iter_mut().filter(|client| client.gateway == n) {
             match &mut client.session {
-                Some(session) => {
-                    if self.settings.joins && session.emits(number, &gateway.versions) {
-                        client.to_client.push_back(ToClient::Text(text.to_string()));
-                    }
-                }
+                Some(_) if !self.settings.joins => {}
+                Some(_) if is_held_back => client.is_owed = true,
+                Some(_) => client.receives(&gateway.versions),
                 None => client.to_client.push_back(ToClient::Update(update.clone())),
             }
         }
@@ -422,6 +440,7 @@ impl World {
             let mut session = WholeTextSession::resumed(0);
             session.emits(versions.newest(), versions);
             client.session = Some(session);
+            client.is_owed = false;
             client.to_client.clear();
             client
                 .to_client
@@ -505,6 +524,12 @@ impl World {
         // Everyone pauses.
         for client in &mut self.clients {
             let versions = &self.gateways[client.gateway].versions;
+            if client.is_owed {
+                client.receives(versions);
+                while let Some(ToClient::Text(text)) = client.to_client.pop_front() {
+                    client.shows = text;
+                }
+            }
             let Some(session) = client
                 .session
                 .as_mut()

@@ -3,15 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use parlance_proto::v1::{self, ConversationKind, confirmation, event, user_notice};
+use parlance_proto::v1::{self, confirmation, event, user_notice};
 use parlance_proto::{ConversationId, UserId};
+use prost::Message as _;
 use sqlx::PgConnection;
 
 use super::apply::no_conversation;
-use super::state::{Effects, Loaded, Outcome, Told};
+use super::state::{Effects, Loaded, Outcome};
 use super::tell;
 use super::work::Work;
-use crate::store::{conversations, journals, participants, receipts, users, writes};
+use crate::store::{conversations, receipts, users, writes};
+
+/// Users up to which each gets a notice of their own, which gateways of the version before understand too.
+const NOTIFIED_ALONE: usize = 20;
+/// Bytes of users that one notice names, or one user more: a third of what the bus takes.
+const NOTICE_BYTES: usize = 300 * 1024;
 
 /// What one command led to.
 #[derive(Debug, Clone)]
@@ -22,7 +28,7 @@ pub struct Answer {
     pub repeated: bool,
     /// For the conversation.
     pub events: Vec<v1::Event>,
-    /// For single users.
+    /// For users, whatever conversation they look at.
     pub notices: Vec<v1::UserNotice>,
     /// To be handed in before the command is acknowledged.
     pub then: Vec<v1::Command>,
@@ -53,8 +59,8 @@ impl Answer {
 }
 
 impl ReadBack {
-    /// Settles receipts, fills in names, reads conversations as those who are told of them see them, and
-    /// last the versions of users' sets of conversations.
+    /// Settles receipts, fills in names, reads conversations as the emitters of commands see them, and last the
+    /// versions of users' sets of conversations.
     pub(super) async fn read(
         connection: &mut PgConnection,
         loaded: &Loaded,
@@ -63,20 +69,15 @@ impl ReadBack {
     ) -> Result<Self, sqlx::Error> {
         let receipts = receipts::settle(connection, loaded, effects).await?;
         name_people(connection, effects).await?;
-        let asked = asked(connection, works, effects).await?;
-        let mut views = conversations::views(connection, &asked).await?;
-        journals::fill(connection, views.values_mut()).await?;
+        let asked = asked(works, effects);
+        let views = conversations::views(connection, &asked, loaded.bounds.inline_participants).await?;
         // Last, because users are shared between replicas: their rows are locked for as short as possible.
-        let regrouped = regrouped(loaded, effects);
         let mut memberships = HashMap::new();
-        if !regrouped.is_empty() {
-            memberships.extend(writes::bump_memberships(connection, &regrouped).await?);
+        if !effects.memberships.is_empty() {
+            memberships.extend(writes::bump_memberships(connection, &effects.memberships).await?);
         }
-        let known: Vec<String> = asked
-            .into_iter()
-            .map(|(_, user)| user)
-            .chain(notified(works, effects))
-            .collect();
+        let mut known = notified(works, effects);
+        known.retain(|user| !memberships.contains_key(user));
         if !known.is_empty() {
             for user in users::versions(connection, &known).await? {
                 memberships.insert(user.user_id, user.memberships_version);
@@ -130,25 +131,31 @@ impl ReadBack {
                 ..Answer::quiet(confirmation::Result::Journal(*edited), repeated)
             },
             Outcome::Receipt => self.receipt(loaded, work),
+            Outcome::Bare(result) => Answer::quiet(*result, true),
             Outcome::Conversation {
                 bare,
                 repeated,
                 events,
-                added,
+                mut added,
+                joined_seq,
                 removed,
             } => {
-                let view = self.views.get(&(work.conversation, work.actor.id.to_string()));
-                let mut notices = self.added(work.conversation, &added);
-                notices.extend(removed.iter().map(|user| {
-                    self.notice(
-                        user.as_str(),
-                        user_notice::Body::ConversationRemoved(work.conversation.to_string()),
-                    )
-                }));
+                let id = work.conversation;
+                let state = loaded.conversations.get(&id);
+                added.retain(|user| state.is_some_and(|state| state.members.contains_key(user)));
+                let gains = v1::Conversation {
+                    head_seq: joined_seq,
+                    participant_count: state.map_or(0, |state| state.member_count),
+                    ..(*bare).clone()
+                };
+                let gains = self.notices(&added, user_notice::Body::ConversationAdded(gains));
+                let losses = user_notice::Body::ConversationRemoved(id.to_string());
+                let losses = self.notices(&removed, losses);
+                let view = self.views.get(&(id, work.actor.id.to_string()));
                 let result = confirmation::Result::Conversation(view.cloned().unwrap_or(*bare));
                 Answer {
                     events,
-                    notices,
+                    notices: gains.into_iter().chain(losses).collect(),
                     ..Answer::quiet(result, repeated)
                 }
             }
@@ -173,23 +180,6 @@ impl ReadBack {
         }
     }
 
-    /// Everybody sees what they are told of with their own eyes.
-    fn added(&self, id: ConversationId, added: &Told) -> Vec<v1::UserNotice> {
-        let told = |user: &str| match added {
-            Told::Nobody => false,
-            Told::Everybody => true,
-            Told::These(users) => users.iter().any(|told| told.as_str() == user),
-        };
-        let mut notices: Vec<v1::UserNotice> = self
-            .views
-            .iter()
-            .filter(|((conversation, user), _)| *conversation == id && told(user))
-            .map(|((_, user), view)| self.notice(user, user_notice::Body::ConversationAdded(view.clone())))
-            .collect();
-        notices.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id));
-        notices
-    }
-
     fn hidden(&self, work: &Work, message: &v1::Message) -> v1::UserNotice {
         let sender_id = message
             .sender
@@ -207,13 +197,58 @@ impl ReadBack {
         self.notice(work.actor.id.as_str(), user_notice::Body::MessageHidden(hidden))
     }
 
+    /// The same for all of these users: a notice each of few, of many as few as fit the bus.
+    fn notices(&self, users: &[UserId], body: user_notice::Body) -> Vec<v1::UserNotice> {
+        if users.len() <= NOTIFIED_ALONE {
+            let one = |user: &UserId| self.notice(user.as_str(), body.clone());
+            return users.iter().map(one).collect();
+        }
+        let noticed = users.iter().map(|user| self.noticed(user.as_str()));
+        let some = |users: Vec<v1::NoticedUser>| v1::UserNotice {
+            users,
+            body: Some(body.clone()),
+            ..v1::UserNotice::default()
+        };
+        by_bytes(noticed, NOTICE_BYTES).into_iter().map(some).collect()
+    }
+
     fn notice(&self, user: &str, body: user_notice::Body) -> v1::UserNotice {
+        let v1::NoticedUser {
+            user_id,
+            memberships_version,
+        } = self.noticed(user);
         v1::UserNotice {
-            user_id: user.to_owned(),
-            memberships_version: self.memberships.get(user).copied().unwrap_or_default(),
+            user_id,
+            memberships_version,
+            users: Vec::new(),
             body: Some(body),
         }
     }
+
+    fn noticed(&self, user: &str) -> v1::NoticedUser {
+        v1::NoticedUser {
+            user_id: user.to_owned(),
+            memberships_version: self.memberships.get(user).copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// The same in their order, in parts that end with the one that reaches this many bytes.
+fn by_bytes(users: impl Iterator<Item = v1::NoticedUser>, most: usize) -> Vec<Vec<v1::NoticedUser>> {
+    let mut parts: Vec<Vec<v1::NoticedUser>> = Vec::new();
+    let mut left = 0_usize;
+    for user in users {
+        let bytes = user.encoded_len() + 4;
+        match parts.last_mut().filter(|_| left > 0) {
+            Some(part) => part.push(user),
+            None => {
+                left = most;
+                parts.push(vec![user]);
+            }
+        }
+        left = left.saturating_sub(bytes);
+    }
+    parts
 }
 
 /// Fills in the names of those that events and messages speak of.
@@ -232,58 +267,52 @@ async fn name_people(connection: &mut PgConnection, effects: &mut Effects) -> Re
     users::name(connection, people).await
 }
 
-/// Which conversations are to be read for whom: for emitters, and for those who get them.
-async fn asked(
-    connection: &mut PgConnection,
-    works: &[&Work],
-    effects: &Effects,
-) -> Result<Vec<(ConversationId, String)>, sqlx::Error> {
-    let mut asked: BTreeSet<(ConversationId, String)> = BTreeSet::new();
-    let mut everybody: BTreeSet<ConversationId> = BTreeSet::new();
-    for (work, outcome) in works.iter().zip(&effects.outcomes) {
-        let Outcome::Conversation { added, .. } = outcome else {
-            continue;
-        };
-        asked.insert((work.conversation, work.actor.id.to_string()));
-        match added {
-            Told::Nobody => {}
-            Told::Everybody => drop(everybody.insert(work.conversation)),
-            Told::These(users) => {
-                asked.extend(users.iter().map(|user| (work.conversation, user.to_string())))
-            }
-        }
-    }
-    if !everybody.is_empty() {
-        let ids: Vec<_> = everybody.iter().map(|id| id.uuid()).collect();
-        for (id, members) in participants::of(connection, &ids).await? {
-            let id = ConversationId::from_uuid(id);
-            asked.extend(members.into_iter().map(|member| (id, member.user_id)));
-        }
-    }
-    Ok(asked.into_iter().collect())
+/// Which conversations are to be read for whom: for the emitters of commands that change them.
+fn asked(works: &[&Work], effects: &Effects) -> Vec<(ConversationId, String)> {
+    let each = works.iter().zip(&effects.outcomes);
+    let asked: BTreeSet<(ConversationId, String)> = each
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Conversation { .. }))
+        .map(|(work, _)| (work.conversation, work.actor.id.to_string()))
+        .collect();
+    asked.into_iter().collect()
 }
 
-/// Those whose set of conversations the batch changed. Journals are in nobody's set.
-fn regrouped<'a>(loaded: &Loaded, effects: &'a Effects) -> BTreeSet<&'a UserId> {
-    let counts = |id: &ConversationId| {
-        loaded
-            .conversations
-            .get(id)
-            .is_some_and(|state| state.kind != ConversationKind::Journal)
-    };
-    let keys = effects.joined.keys().chain(effects.left.keys());
-    keys.filter(|(id, _)| counts(id)).map(|(_, user)| user).collect()
-}
-
-/// Those who get a notice without seeing the conversation.
+/// Those who get a notice.
 fn notified(works: &[&Work], effects: &Effects) -> Vec<String> {
-    let mut users = Vec::new();
+    let mut users = BTreeSet::new();
     for (work, outcome) in works.iter().zip(&effects.outcomes) {
         match outcome {
-            Outcome::Conversation { removed, .. } => users.extend(removed.iter().map(ToString::to_string)),
-            Outcome::Message { hidden: true, .. } => users.push(work.actor.id.to_string()),
+            Outcome::Conversation { added, removed, .. } => {
+                users.extend(added.iter().chain(removed).map(ToString::to_string));
+            }
+            Outcome::Message { hidden: true, .. } => drop(users.insert(work.actor.id.to_string())),
             _ => {}
         }
     }
-    users
+    users.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_to_users_with_the_longest_ids_fit_the_bus_and_leave_nobody_out() {
+        let user = |number: usize| v1::NoticedUser {
+            user_id: format!("{number:0>512}"),
+            memberships_version: 1 << 40,
+        };
+        let parts = by_bytes((0..2_000).map(user), NOTICE_BYTES);
+        for part in &parts {
+            let notice = v1::UserNotice {
+                users: part.clone(),
+                ..Default::default()
+            };
+            assert!(notice.encoded_len() < NOTICE_BYTES + 1_024);
+        }
+        assert!(parts.iter().flatten().cloned().eq((0..2_000).map(user)));
+        let few = by_bytes((0..100).map(user), NOTICE_BYTES);
+        assert_eq!(few.len(), 1);
+        assert!(by_bytes(std::iter::empty(), NOTICE_BYTES).is_empty());
+    }
 }

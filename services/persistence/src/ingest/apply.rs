@@ -3,6 +3,7 @@
 //! Pure: no database, no clock, no bus. Every rule of a conversation stands here or in `permissions`;
 //! nothing that a client can observe is decided anywhere else. Later commands see the effects of earlier ones.
 
+mod again;
 mod create;
 mod details;
 mod journal;
@@ -19,12 +20,13 @@ use std::collections::{HashMap, HashSet};
 
 use parlance_bus::faults;
 use parlance_proto::v1::{self, ConversationKind, ErrorCode};
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 
-use super::state::{Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person};
+use super::state::{Bounds, Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person};
 use super::tell::{self, Parts};
 use super::work::{Action, Work};
 use crate::permissions::{Form, Right, Verdict, verdict};
+use crate::store::processed::Processed;
 
 /// One command at its conversation.
 struct Scene<'a> {
@@ -34,49 +36,89 @@ struct Scene<'a> {
     users: &'a mut HashMap<UserId, Person>,
     deleted_users: &'a HashSet<UserId>,
     journals_by_number: &'a HashMap<i64, ConversationId>,
+    sent_by: &'a mut HashMap<(ConversationId, MessageId), CommandId>,
     epoch: &'a str,
     now_ms: i64,
+    memberships: &'a HashMap<UserId, u64>,
+    bounds: &'a Bounds,
     /// Changes the command has made so far.
     changes_made: usize,
 }
 
-/// Applies all commands of a batch and tells what to write and to answer.
+/// Applies all commands of a batch and tells what to write and to answer. A command that was processed before changes
+/// nothing, whatever happened since.
 pub fn apply<'a>(loaded: &mut Loaded, works: impl IntoIterator<Item = &'a Work>) -> Effects {
     let mut effects = Effects::default();
     for work in works {
-        let outcome = one(loaded, &mut effects, work).unwrap_or_else(Outcome::Rejected);
+        let key = (work.conversation, work.id);
+        let outcome = match loaded.processed.get(&key).cloned() {
+            Some(Processed {
+                refusal: Some(refusal),
+                ..
+            }) => Outcome::Rejected(refusal),
+            Some(Processed { seq, .. }) => again::again(loaded, &mut effects, work, seq),
+            None => {
+                let outcome = one(loaded, &mut effects, work).unwrap_or_else(Outcome::Rejected);
+                if !leaves_trace(loaded, work, &outcome) {
+                    let processed = processed(&outcome);
+                    loaded.processed.insert(key, processed.clone());
+                    effects.processed.push((key, processed));
+                }
+                outcome
+            }
+        };
         effects.outcomes.push(outcome);
     }
+    journal::settle(loaded, &mut effects);
     effects
+}
+
+/// What is remembered of an outcome.
+fn processed(outcome: &Outcome) -> Processed {
+    match outcome {
+        Outcome::Rejected(error) => Processed {
+            refusal: Some(error.clone()),
+            seq: 0,
+        },
+        Outcome::Message { message, .. } => Processed {
+            refusal: None,
+            seq: message.seq,
+        },
+        _ => Processed::default(),
+    }
+}
+
+/// Whether the rows of the conversation tell for ever that the command was processed, and how; or nothing should.
+fn leaves_trace(loaded: &Loaded, work: &Work, outcome: &Outcome) -> bool {
+    if let Outcome::Rejected(error) = outcome
+        && error.code() == ErrorCode::Internal
+    {
+        // A defect of ours: the next attempt may be better.
+        return true;
+    }
+    match &work.action {
+        // A later creation of the same conversation takes its place.
+        Action::Create(_) => false,
+        Action::Send(send) => {
+            let later = loaded.conversations.get(&work.conversation);
+            let later = later.map(|state| send.message.in_life(state.history_from));
+            [Some(send.message), later]
+                .into_iter()
+                .flatten()
+                .any(|id| loaded.sent_by.get(&(work.conversation, id)) == Some(&work.id))
+        }
+        _ => loaded
+            .conversations
+            .get(&work.conversation)
+            .is_some_and(|state| state.changes.contains_key(&work.id)),
+    }
 }
 
 fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcome, v1::Error> {
     if let Action::Create(create) = &work.action {
         return create::create(loaded, effects, work, create);
     }
-    let Loaded {
-        now_ms,
-        epoch,
-        conversations,
-        users,
-        deleted_users,
-        numbers: _,
-        journals_by_number,
-    } = loaded;
-    let conversation = conversations
-        .get_mut(&work.conversation)
-        .ok_or_else(no_conversation)?;
-    let mut scene = Scene {
-        work,
-        conversation,
-        effects,
-        users,
-        deleted_users,
-        journals_by_number,
-        epoch: epoch.as_str(),
-        now_ms: *now_ms,
-        changes_made: 0,
-    };
+    let mut scene = Scene::of(loaded, effects, work).ok_or_else(no_conversation)?;
     if let Some(done) = scene.conversation.changes.get(&work.id).cloned() {
         return repeat::repeat(&scene, &done);
     }
@@ -99,6 +141,40 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         Action::ChangeRole(user, role) => members::change_role(scene, user, *role),
         Action::DeleteConversation => details::delete(scene),
         Action::EditJournal(edit) => journal::edit(scene, edit),
+    }
+}
+
+impl<'a> Scene<'a> {
+    /// The command at its conversation, if there is one.
+    fn of(loaded: &'a mut Loaded, effects: &'a mut Effects, work: &'a Work) -> Option<Self> {
+        let Loaded {
+            now_ms,
+            epoch,
+            conversations,
+            users,
+            deleted_users,
+            numbers: _,
+            journals_by_number,
+            memberships,
+            bounds,
+            processed: _,
+            sent_by,
+            feed_behind: _,
+        } = loaded;
+        Some(Self {
+            work,
+            conversation: conversations.get_mut(&work.conversation)?,
+            effects,
+            users,
+            deleted_users,
+            journals_by_number,
+            sent_by,
+            epoch: epoch.as_str(),
+            now_ms: *now_ms,
+            memberships,
+            bounds,
+            changes_made: 0,
+        })
     }
 }
 
@@ -150,6 +226,17 @@ impl Scene<'_> {
         self.effects.new_changes.push((self.id(), id, change.clone()));
         self.effects.moved.insert(self.id());
         change
+    }
+
+    /// These users came, or went.
+    fn count_members<'u>(&mut self, users: impl Iterator<Item = &'u UserId>, each: i64) {
+        for user in users {
+            let count = &mut self.conversation.member_count;
+            *count = count.saturating_add_signed(each);
+            if self.conversation.kind != ConversationKind::Journal {
+                *self.effects.memberships.entry(user.clone()).or_default() += each;
+            }
+        }
     }
 
     fn event(&self, change: &Change, parts: Parts) -> Option<v1::Event> {

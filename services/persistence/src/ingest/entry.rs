@@ -8,6 +8,7 @@ use parlance_proto::v1::{self, Command, ErrorCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
 
+use super::lane::Hold;
 use super::trace;
 use super::work::Work;
 
@@ -19,6 +20,8 @@ pub struct Job {
     pub partition: u16,
     /// The lease's epoch.
     pub epoch: u64,
+    /// Perhaps in hand when the last owner of the partition died.
+    pub suspect: bool,
     /// Dropped when the delivery is done with: a partition is given up when none is left.
     pub token: TaskTrackerToken,
 }
@@ -35,6 +38,12 @@ pub struct Entry {
     pub work: Result<Work, v1::Error>,
     /// Open until the delivery is done with; none where nothing is recorded.
     pub span: Span,
+    /// Attempts apart, with the one to come; 0 where they are not counted.
+    pub attempts: u16,
+    /// Was in a batch that could not be committed.
+    pub doubtful: bool,
+    /// While it is apart, those behind it in its conversation go there too.
+    pub hold: Option<Hold>,
 }
 
 impl Entry {
@@ -51,6 +60,9 @@ impl Entry {
                     command_id,
                     work,
                     span,
+                    attempts: 0,
+                    doubtful: false,
+                    hold: None,
                 }
             }
             Err(_) => {
@@ -61,6 +73,9 @@ impl Entry {
                     command_id: String::new(),
                     work: Err(refusal),
                     span,
+                    attempts: 0,
+                    doubtful: false,
+                    hold: None,
                 }
             }
         }

@@ -1,9 +1,11 @@
-//! The end of a command: once the feed has its events, its delivery is acknowledged. Runs beside the loop so
-//! that the next batch need not wait.
+//! The end of a command: once the feed has its events, or the database knows that it lacks them, its delivery is
+//! acknowledged. Runs beside the loop: no batch waits for the feed.
 
 use std::time::Duration;
 
-use parlance_bus::{Bus, StreamSettings};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use parlance_bus::{Bus, ErrorKind, faults};
 use parlance_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -11,76 +13,94 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::{Announced, Announcement};
 use super::entry::Entry;
+use crate::database::Database;
+use crate::error::without_content;
+use crate::feed::Feed;
 use crate::leases::Owned;
+use crate::store::feed::{self, Backlog};
 
-/// Parts of batches that may wait for the feed.
-const QUEUE: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Patience for handing one command to the stream before it is tried anew.
 const HAND_IN: Duration = Duration::from_secs(5);
 
-/// The way to the finishing task.
-pub struct Finisher(mpsc::Sender<(Vec<Entry>, Announced)>);
+type Part = (Vec<Entry>, Announced);
+
+/// The way to the finishing task. Unbounded, because what is on it is bounded by what the stream hands out
+/// unacknowledged.
+#[derive(Clone)]
+pub struct Finisher(mpsc::UnboundedSender<Part>);
 
 /// The finishing task.
 pub struct Finishing {
-    queue: mpsc::Receiver<(Vec<Entry>, Announced)>,
+    queue: mpsc::UnboundedReceiver<Part>,
+    end: End,
+}
+
+/// What ends commands.
+struct End {
     bus: Bus,
-    streams: StreamSettings,
+    database: Database,
     partitions: u16,
     owned: Owned,
+    feed: Feed,
 }
 
 impl Finisher {
     /// The task and the way to it.
-    pub fn new(bus: Bus, streams: StreamSettings, partitions: u16, owned: Owned) -> (Self, Finishing) {
-        let (tx, queue) = mpsc::channel(QUEUE);
-        (
-            Self(tx),
-            Finishing {
-                queue,
-                bus,
-                streams,
-                partitions,
-                owned,
-            },
-        )
+    pub fn new(bus: Bus, database: Database, partitions: u16, owned: Owned, feed: Feed) -> (Self, Finishing) {
+        let (tx, queue) = mpsc::unbounded_channel();
+        let end = End {
+            bus,
+            database,
+            partitions,
+            owned,
+            feed,
+        };
+        (Self(tx), Finishing { queue, end })
     }
 
     /// Hands over a part whose answers are out.
-    pub async fn finish(&self, part: Vec<Entry>, announced: Announced) {
+    pub fn finish(&self, part: Vec<Entry>, announced: Announced) {
         // A task that is gone means the process ends: what is not acknowledged comes again.
-        let _ = self.0.send((part, announced)).await;
+        let _ = self.0.send((part, announced));
     }
 }
 
 impl Finishing {
     /// Works until every [`Finisher`] is gone and nothing is left, or `hard` is cancelled.
     pub async fn run(mut self, hard: CancellationToken) {
-        loop {
-            let next = tokio::select! {
-                next = self.queue.recv() => next,
-                () = hard.cancelled() => None,
-            };
-            let Some((part, announced)) = next else { return };
+        let mut ends = FuturesUnordered::new();
+        let mut open = true;
+        while open || !ends.is_empty() {
             tokio::select! {
-                () = self.finish(part, announced) => {}
+                next = self.queue.recv(), if open => match next {
+                    Some((part, announced)) => ends.push(self.end.finish(part, announced)),
+                    None => open = false,
+                },
+                Some(()) = ends.next() => {}
                 () = hard.cancelled() => return,
             }
         }
     }
+}
 
+impl End {
     async fn finish(&self, part: Vec<Entry>, announced: Announced) {
         let Announced {
             events,
+            settlement,
             confirmed,
             then,
         } = announced;
-        for announcement in events {
-            if !self.stored(announcement, &part).await {
+        let missing = self.missing(events).await;
+        if missing.is_empty() {
+            settlement.stored();
+        } else {
+            if !self.recorded(&missing, &part).await {
                 return;
             }
+            settlement.behind();
         }
         for command in &then {
             if !self.handed_in(command, &part).await {
@@ -98,6 +118,51 @@ impl Finishing {
         }
     }
 
+    /// What of these events the feed may lack.
+    async fn missing(&self, events: Vec<Announcement>) -> Vec<(u16, Backlog)> {
+        let mut missing = Vec::new();
+        for Announcement {
+            partition,
+            backlog,
+            sent,
+        } in events
+        {
+            // What an earlier batch still waited for is no sign of an outage.
+            if let Some(sent) = sent {
+                let Err(error) = sent.stored().await else {
+                    continue;
+                };
+                tracing::debug!(%error, conversation = %backlog.conversation, "the feed is to catch up");
+                self.feed.set_away(true);
+            }
+            missing.push((partition, backlog));
+        }
+        missing
+    }
+
+    /// Notes what the feed lacks, for as long as it takes. False when none of the part's partitions is ours any more:
+    /// then the next owner answers the commands again, and sends their events.
+    async fn recorded(&self, missing: &[(u16, Backlog)], part: &[Entry]) -> bool {
+        if faults::happens("forget_gaps") {
+            return true;
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let recorded = async {
+                let mut connection = self.database.writes.acquire().await?;
+                feed::record(&mut connection, missing).await
+            };
+            let Err(error) = recorded.await else { return true };
+            if !self.ours(part) {
+                return false;
+            }
+            let cause = without_content(&error);
+            tracing::warn!(cause, "what the feed lacks is not noted; trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// Hands in a command that another one led to. False when none of the part's partitions is ours any
     /// more: then the next owner does it.
     async fn handed_in(&self, command: &v1::Command, part: &[Entry]) -> bool {
@@ -110,6 +175,11 @@ impl Finishing {
             else {
                 return true;
             };
+            if matches!(error.kind(), ErrorKind::TooLarge) {
+                metrics::counter!("chat_persistence_oversized_total", "what" => "command").increment(1);
+                tracing::error!(%error, command = command.id, "left out a command that follows another");
+                return true;
+            }
             if !self.ours(part) {
                 return false;
             }
@@ -121,39 +191,5 @@ impl Finishing {
     fn ours(&self, part: &[Entry]) -> bool {
         part.iter()
             .any(|entry| self.owned.holds(entry.job.partition, entry.job.epoch))
-    }
-
-    /// Waits until the feed has the events, publishing them again as often as it takes. False when none of
-    /// the part's partitions is ours any more: then the next owner publishes them.
-    async fn stored(&self, announcement: Announcement, part: &[Entry]) -> bool {
-        let Announcement { batch, stored } = announcement;
-        let mut pending = stored;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let first = pending.is_some();
-            let result = match pending.take() {
-                Some(stored) => stored.stored().await,
-                None => match self.bus.publish_events(batch.clone()).await {
-                    Ok(stored) => stored.stored().await,
-                    Err(error) => Err(error),
-                },
-            };
-            let Err(error) = result else { return true };
-            if !self.ours(part) {
-                return false;
-            }
-            if first {
-                // Perhaps the answer was lost with a connection: whether the feed is there shows when asked again.
-                tracing::debug!(%error, "events may not be in the feed; publishing again");
-                continue;
-            }
-            tracing::warn!(%error, "the event feed does not answer; publishing again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            // A stream that was deleted is made anew; a NATS that is away is noticed by the next attempt.
-            if let Err(error) = self.bus.ensure_streams(&self.streams).await {
-                tracing::debug!(%error, "streams not ensured");
-            }
-        }
     }
 }

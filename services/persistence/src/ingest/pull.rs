@@ -24,6 +24,8 @@ pub struct Partition {
     pub partition: u16,
     /// The lease's epoch.
     pub epoch: u64,
+    /// Whether the last owner ended without giving it back: what it had in hand may be what ended it.
+    pub suspect: bool,
     /// Cancelled when the lease is given up or lost.
     pub stop: CancellationToken,
     /// Counts deliveries that are not done with.
@@ -48,6 +50,8 @@ pub async fn run(bus: Bus, lease: Partition, queue: mpsc::Sender<Job>) {
 
 /// Returns only when the queue is closed.
 async fn pull(bus: &Bus, lease: &Partition, queue: &mpsc::Sender<Job>, slot: &mut Option<Puller>) {
+    // Everything that waits at the takeover, as far as the last owner can have had it.
+    let mut suspects = if lease.suspect { None } else { Some(0) };
     let lag = metrics::gauge!("chat_persistence_lag_messages", "partition" => lease.partition.to_string());
     loop {
         let puller = match slot {
@@ -67,11 +71,15 @@ async fn pull(bus: &Bus, lease: &Partition, queue: &mpsc::Sender<Job>, slot: &mu
                     lag.set(f64::from(u32::try_from(last.pending).unwrap_or(u32::MAX)));
                 }
                 for delivery in deliveries {
+                    let waiting = suspects.get_or_insert((delivery.pending + 1).min(Puller::MOST_IN_HAND));
+                    let suspect = *waiting > 0;
+                    *waiting = waiting.saturating_sub(1);
                     let token = lease.in_flight.token();
                     let job = Job {
                         delivery,
                         partition: lease.partition,
                         epoch: lease.epoch,
+                        suspect,
                         token,
                     };
                     if queue.send(job).await.is_err() {

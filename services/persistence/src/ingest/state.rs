@@ -7,7 +7,10 @@ use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use uuid::Uuid;
 
 use super::work::MessageName;
+use crate::journal::{self, Journal};
 use crate::read_set::ReadSet;
+use crate::store::feed::Position;
+use crate::store::processed::{self, Processed};
 
 /// The part of the database a batch works on. `apply` carries its commands out on it.
 #[derive(Debug, Default)]
@@ -26,6 +29,41 @@ pub struct Loaded {
     pub numbers: Vec<i64>,
     /// Journals that messages name by number.
     pub journals_by_number: HashMap<i64, ConversationId>,
+    /// Commands of the batch that were processed before and leave no other trace.
+    pub processed: HashMap<processed::Key, Processed>,
+    /// Which command sent a message that the batch names or sends, where that is known.
+    pub sent_by: HashMap<(ConversationId, MessageId), CommandId>,
+    /// Conversations of which the feed lacks events.
+    pub feed_behind: HashMap<ConversationId, Position>,
+    /// How many conversations each of `users` is in.
+    pub memberships: HashMap<UserId, u64>,
+    /// How large things may become.
+    pub bounds: Bounds,
+}
+
+/// How large what users make may become.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Journals.
+    pub journals: journal::Limits,
+    /// Participants that a conversation carries in any answer or notice.
+    pub inline_participants: usize,
+    /// Participants of a conversation.
+    pub group_members: u64,
+    /// Conversations of a user, journals left out.
+    pub user_conversations: u64,
+}
+
+impl Default for Bounds {
+    /// Without bounds.
+    fn default() -> Self {
+        Self {
+            journals: journal::Limits::default(),
+            inline_participants: usize::MAX,
+            group_members: u64::MAX,
+            user_conversations: u64::MAX,
+        }
+    }
 }
 
 /// How a user is shown.
@@ -72,6 +110,8 @@ pub struct ConversationState {
     pub receipts_version: u64,
     /// Unix milliseconds of the latest message, of a journal's latest change, or of the creation.
     pub updated_at_ms: i64,
+    /// How many belong to it now.
+    pub member_count: u64,
     /// Of those who belong to it now: the batch's actors, or everybody where a command needs that.
     pub members: HashMap<UserId, Member>,
     /// Those messages the batch names.
@@ -103,17 +143,19 @@ pub struct Member {
     pub receipts_version: u64,
 }
 
-/// A journal's document.
-#[derive(Debug, Clone, Default)]
+/// A journal's document, as a batch edits it.
+#[derive(Debug, Clone)]
 pub struct JournalState {
     /// Seq of the latest change of the text.
     pub version: u64,
-    /// All of it as a Yjs update.
-    pub state: Vec<u8>,
+    /// All of it.
+    pub journal: Journal,
     /// The latest version stored with the whole document.
     pub checkpoint_version: u64,
-    /// What the documents consist of that editors of this batch saw, by the version they name.
-    pub bases: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Bytes of that document.
+    pub checkpoint_bytes: usize,
+    /// Bytes of the updates since.
+    pub bytes_since: usize,
     /// Changes that commands of the batch have made before, by their seq.
     pub done: BTreeMap<u64, v1::JournalEdited>,
 }
@@ -166,6 +208,8 @@ pub struct Change {
 pub struct Effects {
     /// One per command, in their order.
     pub outcomes: Vec<Outcome>,
+    /// Commands to remember, because nothing else tells that they were processed.
+    pub processed: Vec<(processed::Key, Processed)>,
     /// Users to create: id and user name.
     pub new_users: BTreeMap<UserId, String>,
     /// Conversations to insert.
@@ -176,6 +220,8 @@ pub struct Effects {
     pub moved: BTreeSet<ConversationId>,
     /// Participants to insert or to bring back, with the head at that time.
     pub joined: BTreeMap<(ConversationId, UserId), (Role, u64)>,
+    /// By how many the conversations of each user grow.
+    pub memberships: BTreeMap<UserId, i64>,
     /// Participants to give another role.
     pub roles: BTreeMap<(ConversationId, UserId), Role>,
     /// Participants to end, with the last seq they may see.
@@ -198,8 +244,8 @@ pub struct Effects {
     pub moved_threads: BTreeSet<(ConversationId, Uuid)>,
     /// Changes to insert.
     pub new_changes: Vec<(ConversationId, CommandId, Change)>,
-    /// Journals to write anew.
-    pub journals: BTreeSet<ConversationId>,
+    /// The journals that changed, with their texts where these are to be stored.
+    pub journals: BTreeMap<ConversationId, Option<String>>,
     /// Versions of journals to insert.
     pub versions: Vec<(ConversationId, Version)>,
     /// Participants who told what they have read or got.
@@ -231,8 +277,6 @@ pub struct Version {
     pub version: u64,
     /// What changed.
     pub update: Vec<u8>,
-    /// The whole text.
-    pub content: String,
     /// The whole document, now and then.
     pub checkpoint: Option<Vec<u8>>,
     /// Who made it.
@@ -280,9 +324,11 @@ pub enum Outcome {
         repeated: bool,
         /// What the members are told.
         events: Vec<v1::Event>,
-        /// Who is told that they have it.
-        added: Told,
-        /// Who is told that they have it no more.
+        /// Who is notified that they have it, as far as they still do when the batch is done.
+        added: Vec<UserId>,
+        /// The head when those joined.
+        joined_seq: u64,
+        /// Who is notified that they have it no more.
         removed: Vec<UserId>,
     },
     /// A thread.
@@ -305,17 +351,22 @@ pub enum Outcome {
     },
     /// The actor's receipts, to be settled.
     Receipt,
+    /// Carried out before, for somebody who may not see it any more.
+    Bare(Box<v1::confirmation::Result>),
 }
 
-/// Who is told something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
-    /// No one.
-    Nobody,
-    /// Who belongs to the conversation when the batch is done.
-    Everybody,
-    /// These, as far as they belong to it.
-    These(Vec<UserId>),
+impl JournalState {
+    /// Of a document that is not stored yet.
+    pub fn new(journal: Journal) -> Self {
+        Self {
+            version: 0,
+            journal,
+            checkpoint_version: 0,
+            checkpoint_bytes: 0,
+            bytes_since: 0,
+            done: BTreeMap::new(),
+        }
+    }
 }
 
 impl ConversationState {

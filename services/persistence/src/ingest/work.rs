@@ -15,6 +15,9 @@ use uuid::Uuid;
 
 /// Users that one command may name.
 pub const MAX_USERS: usize = 1_000;
+/// Most users that one change of a conversation adds: no event carries more participants. A command that adds more makes
+/// several changes.
+pub const MEMBERS_PER_CHANGE: usize = 100;
 
 /// One command to carry out.
 #[derive(Debug, Clone)]
@@ -83,8 +86,8 @@ pub enum Action {
     ChangeRole(UserId, Role),
     /// Delete the conversation for all.
     DeleteConversation,
-    /// See [`EditJournal`].
-    EditJournal(EditJournal),
+    /// Merge a Yjs (v1) update into a journal.
+    EditJournal(Vec<u8>),
 }
 
 /// Create a conversation.
@@ -104,8 +107,8 @@ pub struct Create {
     pub channel: Channel,
     /// A JSON object as text; empty for `{}`.
     pub metadata_json: String,
-    /// First text of a journal.
-    pub content: String,
+    /// First text of a journal, as an update of an empty document; empty for none.
+    pub journal: Vec<u8>,
 }
 
 /// Send a message.
@@ -203,20 +206,6 @@ pub struct AddMembers {
     pub change_present: bool,
 }
 
-/// Change a journal's text.
-#[derive(Debug, Clone)]
-pub enum EditJournal {
-    /// The whole text.
-    Content {
-        /// As the editor wants it.
-        content: String,
-        /// The version it was made on; 0 for the present one.
-        base_version: u64,
-    },
-    /// A Yjs (v1) update.
-    Update(Vec<u8>),
-}
-
 impl Work {
     /// Checks a command.
     ///
@@ -263,20 +252,69 @@ impl Work {
         match &self.action {
             Action::Create(_) | Action::Send(_) | Action::Receive(_) | Action::Hide(_) => 0,
             Action::AddMembers(add) if add.change_present => add.users.len(),
+            Action::AddMembers(add) => add.users.len().div_ceil(MEMBERS_PER_CHANGE),
             Action::RemoveMember(_) => 2,
             _ => 1,
         }
     }
 
-    /// Whether carrying it out needs to know all participants, not only the actor.
+    /// Whether a document is merged, which may take a while.
+    pub fn changes_journal(&self) -> bool {
+        match &self.action {
+            Action::EditJournal(_) => true,
+            Action::Create(create) => create.kind == ConversationKind::Journal,
+            _ => false,
+        }
+    }
+
+    /// Whether carrying it out needs to know all participants.
     pub fn needs_all_members(&self) -> bool {
         match &self.action {
-            Action::AddMembers(_)
-            | Action::RemoveMember(_)
-            | Action::ChangeRole(..)
-            | Action::DeleteConversation => true,
+            Action::DeleteConversation => true,
             Action::Send(send) => send.journal.is_some(),
             _ => false,
+        }
+    }
+
+    /// Up to this weight a command is carried out with all others.
+    pub const LIGHT: usize = 100;
+
+    /// What carrying it out may cost, as far as the command tells: about a row or a message each. What needs all members
+    /// may be costly in a large group, and is never light.
+    pub fn weight(&self) -> usize {
+        /// Of an update of a journal: one inserts blocks that may have to be compared with others.
+        const BYTES: usize = 10;
+        let own = match &self.action {
+            Action::Create(create) => create.others.len() + create.journal.len() / BYTES,
+            Action::AddMembers(add) => add.users.len(),
+            Action::Receive(receive) => receive.messages.len(),
+            Action::EditJournal(update) => update.len() / BYTES,
+            _ => 1,
+        };
+        if self.needs_all_members() {
+            own + Self::LIGHT
+        } else {
+            own
+        }
+    }
+
+    /// The users it names as participants, or makes some.
+    pub fn named_members(&self) -> Vec<&UserId> {
+        match &self.action {
+            Action::Create(create) => create.others.iter().collect(),
+            Action::AddMembers(add) => add.users.iter().collect(),
+            Action::RemoveMember(user) | Action::ChangeRole(user, _) => vec![user],
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many participants it may take the lead from: whoever leads afterwards is one of so many and one more that
+    /// come first.
+    pub fn dethroned(&self) -> usize {
+        match &self.action {
+            Action::AddMembers(add) if add.change_present => add.users.len(),
+            Action::RemoveMember(_) | Action::ChangeRole(..) => 1,
+            _ => 0,
         }
     }
 
@@ -307,9 +345,15 @@ impl Work {
 }
 
 impl Actor {
-    /// Whether membership decides what the actor may do; services may write anywhere.
+    /// Whether it is a service, which sends for itself alone. Some of the commands that wait were made before services had
+    /// ids of their own; their actors are told by their kind.
+    pub fn is_service(&self) -> bool {
+        self.id.is_service() || self.kind == SenderKind::System
+    }
+
+    /// Whether membership decides what the actor may do, an agent's too; services may write anywhere.
     pub fn is_user(&self) -> bool {
-        self.kind == SenderKind::User
+        !self.is_service()
     }
 }
 

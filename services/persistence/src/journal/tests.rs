@@ -1,111 +1,159 @@
+use parlance_journal::{Budget, EMPTY_UPDATE};
+
 use super::*;
 
-fn writer(number: u128) -> Writer {
-    writer_of(Uuid::from_u128(number << 64 | number))
-}
+const LIMITS: Limits = Limits {
+    text_bytes: 1_000,
+    update_bytes: 1_200,
+    document_bytes: 5_000,
+    work: 2_000_000,
+};
 
 /// The update of a client that has this document and makes its text into that.
-fn update(state: &[u8], content: &str) -> Vec<u8> {
-    let mut theirs = Document::load([state], writer(7)).unwrap();
-    theirs
-        .rewrite(content, &mut { Budget::EDIT })
-        .unwrap()
-        .unwrap()
-        .update
+fn update(journal: &mut Journal, writer: u64, content: &str) -> Vec<u8> {
+    let writer = Writer::new(writer << 32);
+    let mut theirs = Document::load([journal.checkpoint().unwrap()], writer).unwrap();
+    let edit = theirs.rewrite(content, &mut { Budget::EDIT }).unwrap();
+    edit.map_or_else(|| EMPTY_UPDATE.to_vec(), |edit| edit.update)
+}
+
+fn journal(content: &str) -> Journal {
+    let mut journal = Journal::new(Vec::new());
+    let first = update(&mut journal, 1, content);
+    journal.merge(&first, &LIMITS).unwrap();
+    journal
 }
 
 #[test]
-fn a_journal_begins_with_its_text_and_an_empty_one_is_a_document_too() {
-    let first = begin("héllo\n", writer(1)).unwrap();
-    assert_eq!(
-        (first.content.as_str(), content_of(&first.state).unwrap().as_str()),
-        ("héllo\n", "héllo\n")
-    );
-    let empty = begin("", writer(1)).unwrap();
-    assert_eq!(content_of(&empty.state).unwrap(), "");
-    let edited = rewrite(&empty.state, None, "x", writer(2)).unwrap().unwrap();
-    assert_eq!(edited.content, "x");
+fn updates_of_one_version_are_both_kept_and_each_merges_once() {
+    let mut both = journal("one\ntwo\n");
+    let left = update(&mut both, 2, "one\nleft\ntwo\n");
+    let right = update(&mut both, 3, "one\ntwo\nright\n");
+    assert_eq!(both.merge(&left, &LIMITS), Ok(true));
+    assert_eq!(both.merge(&right, &LIMITS), Ok(true));
+    assert_eq!(both.merge(&left, &LIMITS), Ok(false));
+    assert_eq!(both.merge(EMPTY_UPDATE, &LIMITS), Ok(false));
+    assert_eq!(both.text().unwrap(), "one\nleft\ntwo\nright\n");
 }
 
 #[test]
-fn edits_of_one_version_are_both_kept() {
-    let base = begin("one\ntwo\n", writer(1)).unwrap();
-    let fork = [base.state.clone()];
-    let left = rewrite(&base.state, Some(&fork), "one\nleft\ntwo\n", writer(2));
-    let left = left.unwrap().unwrap();
-    let both = rewrite(&left.state, Some(&fork), "one\ntwo\nright\n", writer(3));
-    assert_eq!(both.unwrap().unwrap().content, "one\nleft\ntwo\nright\n");
+fn a_document_is_its_checkpoint_and_the_updates_since() {
+    let mut written = journal("one\n");
+    let checkpoint = written.checkpoint().unwrap();
+    let first = update(&mut written, 2, "one\ntwo\n");
+    written.merge(&first, &LIMITS).unwrap();
+    let second = update(&mut written, 3, "zero\none\ntwo\n");
+    written.merge(&second, &LIMITS).unwrap();
+    let mut stored = Journal::new(vec![checkpoint, first, second]);
+    assert_eq!(stored.text(), written.text());
+    assert_eq!(stored.checkpoint(), written.checkpoint());
 }
 
 #[test]
-fn nothing_new_is_no_change() {
-    let base = begin("one\n", writer(1)).unwrap();
-    assert_eq!(rewrite(&base.state, None, "one\n", writer(2)), Ok(None));
-    assert_eq!(merge(&base.state, &base.state), Ok(None));
-    assert_eq!(merge(&base.state, parlance_journal::EMPTY_UPDATE), Ok(None));
-}
-
-#[test]
-fn an_update_of_a_client_merges_once() {
-    let base = begin("one", writer(1)).unwrap();
-    let update = update(&base.state, "one two");
-    let merged = merge(&base.state, &update).unwrap().unwrap();
-    assert_eq!((merged.content.as_str(), &merged.update), ("one two", &update));
-    assert_eq!(merge(&merged.state, &update), Ok(None));
-}
-
-#[test]
-fn what_is_no_update_or_builds_on_the_unknown_is_refused() {
-    let base = begin("one", writer(1)).unwrap();
-    for bytes in [&b""[..], b"\x01", b"garbage"] {
-        assert_eq!(
-            merge(&base.state, bytes),
-            Err(Error::Malformed.into()),
-            "{bytes:?}"
-        );
+fn what_is_no_update_or_builds_on_the_unknown_changes_nothing() {
+    let mut one = journal("one");
+    let foreign = update(&mut journal("another"), 2, "another one");
+    let before = one.checkpoint();
+    for (bytes, refusal) in [
+        (&b""[..], Error::Malformed),
+        (b"\x01", Error::Malformed),
+        (b"garbage", Error::Malformed),
+        (&foreign, Error::Incomplete),
+    ] {
+        assert_eq!(one.merge(bytes, &LIMITS), Err(refusal.into()), "{bytes:?}");
     }
-    let other = begin("another", writer(2)).unwrap();
-    let foreign = update(&other.state, "another one");
-    assert_eq!(merge(&base.state, &foreign), Err(Error::Incomplete.into()));
+    assert_eq!(one.checkpoint(), before);
 }
 
 #[test]
-fn what_cannot_be_stored_or_carried_is_refused() {
-    let base = begin("one", writer(1)).unwrap();
-    let nul = rewrite(&base.state, None, "a\0b", writer(2));
-    assert_eq!(nul, Err(Error::NotStorable.into()));
-    let long = "x".repeat(MAX_TEXT_BYTES + 1);
-    assert_eq!(
-        rewrite(&base.state, None, &long, writer(2)),
-        Err(Refusal::TooLarge)
+fn what_would_grow_too_large_changes_nothing_and_what_comes_after_it_merges() {
+    let mut journal = journal(&"x".repeat(600));
+    let limits = |text_bytes, update_bytes| Limits {
+        text_bytes,
+        update_bytes,
+        ..LIMITS
+    };
+    let before = journal.checkpoint();
+    let more = update(&mut journal, 2, &"xy".repeat(400));
+    let refused = [
+        journal.merge(&more, &limits(700, 1_200)),
+        journal.merge(&more, &limits(1_000, more.len() - 1)),
+        journal.merge(&more, &Limits { work: 1, ..LIMITS }),
+    ];
+    assert!(
+        matches!(
+            refused,
+            [
+                Err(Refusal::TooLarge {
+                    what: "text",
+                    bytes: 800,
+                    most: 700
+                }),
+                Err(Refusal::TooLarge { what: "update", .. }),
+                Err(Refusal::Document(Error::TooCostly { .. })),
+            ]
+        ),
+        "{refused:?}"
     );
-    let all = "y".repeat(MAX_TEXT_BYTES);
-    assert!(rewrite(&base.state, None, &all, writer(2)).unwrap().is_some());
+    assert_eq!(journal.checkpoint(), before);
+    assert_eq!(journal.merge(&more, &LIMITS), Ok(true));
+    assert_eq!(journal.text().unwrap(), "xy".repeat(400));
+}
+
+#[test]
+fn text_is_counted_in_bytes() {
+    let mut journal = journal("");
+    let many = update(&mut journal, 2, &"漢字😄".repeat(100));
+    let limits = |text_bytes| Limits { text_bytes, ..LIMITS };
+    let refused = journal.merge(&many, &limits(999));
+    let large = Refusal::TooLarge {
+        what: "text",
+        bytes: 1_000,
+        most: 999,
+    };
+    assert_eq!(refused, Err(large));
+    assert_eq!(journal.merge(&many, &limits(1_000)), Ok(true));
+}
+
+#[test]
+fn a_document_that_keeps_too_much_of_what_was_deleted_takes_no_more() {
+    let mut journal = journal("");
+    let mut grown = 0;
+    let refused = loop {
+        grown += 1;
+        let writer = Writer::new(grown << 32);
+        let mut theirs = Document::load([journal.checkpoint().unwrap()], writer).unwrap();
+        let mut updates = Vec::new();
+        for content in ["a", "ab", ""] {
+            updates.extend(theirs.rewrite(content, &mut { Budget::EDIT }).unwrap());
+        }
+        let refused = updates
+            .iter()
+            .find_map(|edit| journal.merge(&edit.update, &LIMITS).err());
+        if let Some(refused) = refused {
+            break refused;
+        }
+    };
+    assert!(grown > 50, "{grown}");
+    assert!(
+        matches!(refused, Refusal::TooLarge { what: "document", bytes, .. } if bytes > 5_000),
+        "{refused:?}"
+    );
 }
 
 #[test]
 fn a_text_that_is_all_new_fits_one_message() {
     let words = |word: &str| format!("{word} - ").repeat(50_000);
-    let base = begin(&words("old"), writer(1)).unwrap();
-    let edited = rewrite(&base.state, None, &words("new"), writer(2))
-        .unwrap()
-        .unwrap();
-    assert_eq!(edited.content, words("new"));
-    assert!(edited.update.len() < MAX_UPDATE_BYTES);
-    assert!(edited.content.len() + edited.update.len() < 850 * 1024);
-}
-
-#[test]
-fn an_update_that_takes_too_much_work_is_refused() {
-    let mut document = Document::new(writer(9));
-    for n in 0..3_000_usize {
-        let content = format!("{}x{}", "x".repeat(n / 2), "y".repeat(n - n / 2));
-        document.rewrite(&content, &mut { Budget::EDIT }).unwrap();
+    let limits = Limits {
+        text_bytes: 384 * 1024,
+        update_bytes: 448 * 1024,
+        document_bytes: 1 << 22,
+        ..LIMITS
+    };
+    let mut journal = Journal::new(Vec::new());
+    for (writer, word) in [(1, "old"), (2, "new")] {
+        let all = update(&mut journal, writer, &words(word));
+        assert_eq!(journal.merge(&all, &limits), Ok(true), "{} bytes", all.len());
     }
-    let empty = begin("", writer(1)).unwrap();
-    let refused = merge(&empty.state, &document.checkpoint());
-    assert!(
-        matches!(refused, Err(Refusal::Document(Error::TooCostly { .. }))),
-        "{refused:?}"
-    );
+    assert_eq!(journal.text().unwrap(), words("new"));
 }

@@ -14,6 +14,11 @@ impl Owned {
         self.table().get(&partition) == Some(&epoch)
     }
 
+    /// The partitions that are held.
+    pub fn partitions(&self) -> Vec<u16> {
+        self.table().keys().copied().collect()
+    }
+
     /// Notes a lease.
     pub fn add(&self, partition: u16, epoch: u64) {
         self.table().insert(partition, epoch);

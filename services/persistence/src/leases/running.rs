@@ -22,15 +22,18 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts pulling a partition.
-    pub(super) fn partition(leases: &Leases, partition: u16, epoch: u64) -> Self {
+    pub(super) fn partition(leases: &Leases, partition: u16, epoch: u64, suspect: bool) -> Self {
         let (stop, in_flight) = (CancellationToken::new(), TaskTracker::new());
         let lease = Partition {
             partition,
             epoch,
+            suspect,
             stop: stop.clone(),
             in_flight: in_flight.clone(),
         };
-        let task = tokio::spawn(pull::run(leases.bus.clone(), lease, leases.queue.clone()));
+        let task = leases
+            .runtime
+            .spawn(pull::run(leases.bus.clone(), lease, leases.queue.clone()));
         Self {
             epoch,
             stop,
@@ -47,8 +50,9 @@ impl Running {
             bus: leases.bus.clone(),
             database: leases.database.clone(),
             partitions: leases.partitions,
+            limits: leases.intake_limits,
         };
-        let task = tokio::spawn(intake.run(epoch, stop.clone()));
+        let task = leases.runtime.spawn(intake.run(epoch, stop.clone()));
         Self {
             epoch,
             stop,

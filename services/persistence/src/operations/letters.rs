@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{Failure, Operations};
 use crate::intake;
+use crate::store::attempts;
 use crate::store::dead_letters::{self, Parked, Place};
 
 /// Letters of a page where no number is asked.
@@ -80,7 +81,12 @@ impl Operations {
         let subjects = match kind(&parked.subject) {
             "push" => vec![self.push_again(&parked, payload, &dedup_id).await?],
             "system" => {
-                let commands = intake::again(&parked.subject, parked.command_id.as_deref(), &payload);
+                let commands = intake::again(
+                    &parked.subject,
+                    parked.command_id.as_deref(),
+                    &payload,
+                    &self.intake_limits,
+                );
                 let commands =
                     commands.map_err(|reason| Failure::refused(ErrorCode::Unprocessable, reason))?;
                 self.hand_in(&commands, &dedup_id).await?
@@ -118,6 +124,14 @@ impl Operations {
 
     async fn hand_in(&self, commands: &[Command], dedup_id: &str) -> Result<Vec<String>, Failure> {
         let deadline = Instant::now() + HAND_IN;
+        // An operator means it: attempts that failed before do not count.
+        let ids: Vec<Uuid> = commands
+            .iter()
+            .filter_map(|command| command.id.parse().ok())
+            .collect();
+        let mut connection = self.database.writes.acquire().await?;
+        attempts::forget(&mut connection, &ids).await?;
+        drop(connection);
         let mut subjects = Vec::new();
         for (place, command) in commands.iter().enumerate() {
             let dedup_id = format!("{dedup_id}-{place}");

@@ -17,7 +17,7 @@ const CHANGES_MAX: usize = 4_000;
 /// A transaction may commit later than what it wrote says, so each answer goes back this far behind the last.
 const OVERLAP_US: i64 = 5_000_000;
 /// Participants up to which a conversation is read with how each of them is seen.
-const LARGE_GROUP: usize = 200;
+const LARGE_GROUP: u64 = 200;
 /// Users looked up for one page of conversations.
 const LOOKED_UP: usize = 2_000;
 
@@ -65,29 +65,78 @@ pub(super) async fn changes(
     })
 }
 
-/// Fills in how the participants of conversations are seen, but of large groups.
+/// Fills in how the participants of conversations are seen, but of large groups; nothing where they are too many.
 pub(super) async fn fill(
     connection: &mut PgConnection,
     conversations: &mut [v1::Conversation],
 ) -> Result<(), sqlx::Error> {
-    let small = |conversation: &&mut v1::Conversation| conversation.participants.len() <= LARGE_GROUP;
-    let mut users: Vec<String> = conversations
-        .iter_mut()
-        .filter(small)
-        .flat_map(|conversation| &conversation.participants)
-        .map(|participant| participant.user_id.clone())
-        .collect();
-    users.sort_unstable();
-    users.dedup();
-    if users.is_empty() || users.len() > LOOKED_UP {
+    let mut conversations: Vec<_> = conversations.iter_mut().filter(is_small).collect();
+    let users = participants(&conversations);
+    if users.len() > LOOKED_UP {
         return Ok(());
     }
-    let seen: HashMap<String, v1::Presence> = store::of(connection, &users, None)
-        .await?
-        .into_iter()
-        .map(|presence| (presence.user_id.clone(), presence))
-        .collect();
-    for conversation in conversations.iter_mut().filter(small) {
+    show(connection, &mut conversations, &users).await
+}
+
+/// The same for conversations that several users open, each by itself: for all of them.
+pub(super) async fn fill_each<'a>(
+    connection: &mut PgConnection,
+    conversations: impl Iterator<Item = &'a mut v1::Conversation>,
+) -> Result<(), sqlx::Error> {
+    let mut conversations: Vec<_> = conversations.filter(is_small).collect();
+    let users = participants(&conversations);
+    show(connection, &mut conversations, &users).await
+}
+
+/// Fills in how these participants are seen.
+pub(super) async fn fill_participants(
+    connection: &mut PgConnection,
+    participants: &mut [v1::Participant],
+) -> Result<(), sqlx::Error> {
+    let users: Vec<String> = participants.iter().map(|one| one.user_id.clone()).collect();
+    let mut seen = look_up(connection, &users).await?;
+    for participant in participants {
+        participant.presence = seen.remove(&participant.user_id);
+    }
+    Ok(())
+}
+
+fn is_small(conversation: &&mut v1::Conversation) -> bool {
+    conversation.participant_count <= LARGE_GROUP
+}
+
+/// The ids of all participants, each once.
+fn participants(conversations: &[&mut v1::Conversation]) -> Vec<String> {
+    let all = conversations
+        .iter()
+        .flat_map(|conversation| &conversation.participants);
+    let mut users: Vec<String> = all.map(|participant| participant.user_id.clone()).collect();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
+/// How users are seen, by their ids.
+async fn look_up(
+    connection: &mut PgConnection,
+    users: &[String],
+) -> Result<HashMap<String, v1::Presence>, sqlx::Error> {
+    let mut seen: HashMap<String, v1::Presence> = HashMap::new();
+    for some in users.chunks(LOOKED_UP) {
+        let found = store::of(connection, some, None).await?;
+        let each = found.into_iter();
+        seen.extend(each.map(|presence| (presence.user_id.clone(), presence)));
+    }
+    Ok(seen)
+}
+
+async fn show(
+    connection: &mut PgConnection,
+    conversations: &mut [&mut v1::Conversation],
+    users: &[String],
+) -> Result<(), sqlx::Error> {
+    let seen = look_up(connection, users).await?;
+    for conversation in conversations {
         for participant in &mut conversation.participants {
             participant.presence = seen.get(&participant.user_id).cloned();
         }

@@ -1,52 +1,111 @@
 //! What gateways need to serve conversations live: members, heads, receipts.
 
+use std::collections::HashSet;
+
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, ConversationKind};
 use prost::Message as _;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::page::{MAX_BYTES, cut, slim};
-use super::{QueryError, Viewer, head};
+use super::{QueryError, Viewer, conversation_id, head, visible};
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
-use crate::store::{conversations, epoch, journals, participants, receipts as store, users};
+use crate::store::conversations::Head;
+use crate::store::{conversations, epoch, participants, receipts as store, users};
 
+/// Rooms in one question.
+const MAX_ROOMS: usize = 500;
+/// Rooms whose members are read by one statement.
+const ROOMS_AT_ONCE: usize = 100;
 /// Users in one question about a list.
 const MAX_USERS: usize = 2_000;
 
 pub(super) async fn get(
     connection: &mut PgConnection,
     viewer: Viewer<'_>,
-    id: &str,
+    query: &v1::GetRoom,
 ) -> Result<v1::Room, QueryError> {
-    let head = head(connection, viewer, id).await?;
-    if head.deleted {
-        return Err(no_conversation().into());
+    let id = conversation_id(connection, &query.conversation_id).await?;
+    let mut heads = conversations::counted_heads(connection, &[id], viewer).await?;
+    heads.retain(|head| !head.deleted);
+    let rooms = load(connection, heads, query.small).await?;
+    Ok(rooms.into_iter().next().ok_or_else(no_conversation)?)
+}
+
+/// What many rooms start from.
+pub(super) async fn get_all(
+    connection: &mut PgConnection,
+    query: &v1::GetRooms,
+) -> Result<v1::Rooms, QueryError> {
+    if query.conversation_ids.len() > MAX_ROOMS {
+        return Err(refuse(format!("more than {MAX_ROOMS} conversations")).into());
     }
-    // Members after the head: whoever joins in between is an event the asker will see.
-    let mut members = participants::of(connection, &[head.id.uuid()]).await?;
-    let mut room = v1::Room {
-        conversation_id: head.id.to_string(),
-        number: head.number,
-        head_seq: head.seq,
-        epoch: head.epoch,
-        receipts_version: head.receipts_version,
-        members: members.remove(&head.id.uuid()).unwrap_or_default(),
-        kind: head.kind,
-        title: head.title,
-        journal_state: None,
+    let parsed = query
+        .conversation_ids
+        .iter()
+        .map(|id| id.parse::<ConversationId>());
+    let ids: Vec<ConversationId> = parsed.filter_map(Result::ok).collect();
+    let mut heads = conversations::counted_heads(connection, &ids, None).await?;
+    heads.retain(|head| !head.deleted);
+    let found: HashSet<String> = heads.iter().map(|head| head.id.to_string()).collect();
+    let missing = query.conversation_ids.iter().filter(|id| !found.contains(*id));
+    let missing = missing.cloned().collect();
+    // Some rooms at a time: what does not fit any more was read in vain, and is asked for again.
+    let mut rooms = Vec::with_capacity(heads.len());
+    let mut left = MAX_BYTES;
+    let mut heads = heads.into_iter().peekable();
+    while heads.peek().is_some() && left > 0 {
+        for room in load(
+            connection,
+            heads.by_ref().take(ROOMS_AT_ONCE).collect(),
+            query.small,
+        )
+        .await?
+        {
+            let bytes = room.encoded_len() + 8;
+            if bytes > left && !rooms.is_empty() {
+                left = 0;
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            rooms.push(room);
+        }
+    }
+    Ok(v1::Rooms { rooms, missing })
+}
+
+/// The rooms of these heads, in their order. Members are listed of those that have at most `small`, and of direct ones.
+async fn load(
+    connection: &mut PgConnection,
+    heads: Vec<Head>,
+    small: u32,
+) -> Result<Vec<v1::Room>, sqlx::Error> {
+    let is_small = |head: &&Head| {
+        small == 0
+            || head.member_count <= u64::from(small)
+            || head.kind == i32::from(ConversationKind::Direct)
     };
-    slim(&mut room, |room| &mut room.members);
-    if room.kind() == ConversationKind::Journal {
-        let state = journals::states(connection, &[head.id.uuid()])
-            .await?
-            .remove(&head.id.uuid());
-        // A document too large for one message is left out; its versions can be read one by one.
-        room.journal_state = state
-            .map(|journal| journal.state)
-            .filter(|state| state.len() + room.encoded_len() <= MAX_BYTES);
-    }
-    Ok(room)
+    let ids: Vec<Uuid> = heads.iter().filter(is_small).map(|head| head.id.uuid()).collect();
+    // Members after the heads: whoever joins in between is an event the asker will see.
+    let mut members = participants::of(connection, &ids, i64::MAX).await?;
+    let room = |head: Head| {
+        let mut room = v1::Room {
+            conversation_id: head.id.to_string(),
+            number: head.number,
+            head_seq: head.seq,
+            epoch: head.epoch,
+            receipts_version: head.receipts_version,
+            members: members.remove(&head.id.uuid()).unwrap_or_default(),
+            kind: head.kind,
+            title: head.title,
+            member_count: head.member_count,
+        };
+        slim(&mut room, |room| &mut room.members);
+        room
+    };
+    Ok(heads.into_iter().map(room).collect())
 }
 
 pub(super) async fn heads(
@@ -68,13 +127,7 @@ pub(super) async fn heads(
             receipts_version: head.receipts_version,
         })
         .collect();
-    // On behalf of a user: nobody else's counters.
-    let asked: Vec<String> = query
-        .user_ids
-        .iter()
-        .filter(|id| viewer.is_none_or(|viewer| viewer == *id))
-        .cloned()
-        .collect();
+    let asked = visible(viewer, &query.user_ids);
     Ok(v1::Heads {
         epoch: epoch::current(connection).await?,
         heads,
@@ -90,13 +143,17 @@ pub(super) async fn list_state(
     if query.user_ids.len() > MAX_USERS {
         return Err(refuse(format!("more than {MAX_USERS} users")).into());
     }
-    // The head first: what the rest is ahead of it is counted once more, and never left out.
     let head = head(connection, None, &query.conversation_id).await?;
-    let unread = store::unread(connection, head.id, &query.user_ids).await?;
+    let is_first = query.head_seq == 0;
+    // What comes after this head is counted as it comes.
+    let head_seq = if is_first { head.seq } else { query.head_seq };
     Ok(v1::ListState {
-        head_seq: head.seq,
-        last_message: conversations::last_message(connection, head.id).await?,
-        unread,
+        head_seq,
+        last_message: match is_first {
+            true => conversations::last_message(connection, head.id).await?,
+            false => None,
+        },
+        unread: store::unread(connection, head.id, head_seq, &query.user_ids).await?,
     })
 }
 

@@ -1,12 +1,15 @@
 //! What users were served: as gateways report it, and by what they read.
 
+use std::collections::HashMap;
+
 use parlance_proto::v1;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::QueryError;
 use crate::database::Database;
 use crate::ingest::work::refuse;
-use crate::store::served::{self as store, ClientPosition, Position};
+use crate::store::served::{self as store, ClientPosition, Joining, Position};
 
 /// Positions in one report.
 const REPORT_MAX: usize = 5_000;
@@ -47,12 +50,36 @@ pub(super) async fn of_client(
     client: &v1::Client,
     joined: &mut v1::Conversation,
 ) -> Result<(), QueryError> {
-    let Ok(conversation) = joined.id.parse() else {
-        return Ok(());
+    let viewing = v1::Viewing {
+        user_id: viewer.to_owned(),
+        conversation_id: joined.id.clone(),
+        client: Some(client.clone()),
+        presence: false,
     };
-    let page = checked(&client.page)?;
-    joined.served = store::of_client(connection, conversation, viewer, page, client.connected_at_ms).await?;
+    joined.served = of_viewings(connection, &[viewing]).await?.remove(&0);
     Ok(())
+}
+
+/// Where clients that join go on from, by the place of each.
+pub(super) async fn of_viewings(
+    connection: &mut PgConnection,
+    viewings: &[v1::Viewing],
+) -> Result<HashMap<usize, v1::Served>, QueryError> {
+    let mut asked = Vec::new();
+    for (place, viewing) in viewings.iter().enumerate() {
+        if let Some(client) = &viewing.client
+            && let Ok(conversation) = viewing.conversation_id.parse()
+        {
+            asked.push(Joining {
+                place,
+                conversation,
+                user: viewing.user_id.clone(),
+                page: checked(&client.page)?.to_owned(),
+                connected_at_ms: client.connected_at_ms,
+            });
+        }
+    }
+    Ok(store::of_clients(connection, &asked).await?)
 }
 
 /// Up to where a client that returns was emitted its user's conversations.
@@ -62,7 +89,14 @@ pub(super) async fn of_page(
     query: &v1::ListServed,
 ) -> Result<v1::ServedPositions, QueryError> {
     let page = checked(&query.page)?;
-    let emitted = store::of_page(connection, viewer, page, ANSWER_MAX).await?;
+    let after = match query.after.as_str() {
+        "" => Uuid::nil(),
+        after => Uuid::try_parse(after).map_err(|_| refuse("after is no conversation"))?,
+    };
+    let emitted = store::of_page(connection, viewer, page, after, ANSWER_MAX).await?;
+    let is_full = i64::try_from(emitted.len()).is_ok_and(|count| count >= ANSWER_MAX);
+    let last = emitted.last().filter(|_| is_full);
+    let next = last.map(|one| one.conversation.to_string()).unwrap_or_default();
     let position = |one: Position| v1::ServedPosition {
         conversation_id: one.conversation.to_string(),
         seq: one.seq,
@@ -70,6 +104,7 @@ pub(super) async fn of_page(
     };
     Ok(v1::ServedPositions {
         positions: emitted.into_iter().map(position).collect(),
+        next,
     })
 }
 

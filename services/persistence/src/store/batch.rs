@@ -10,8 +10,10 @@ use parlance_proto::{CommandId, ConversationId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{corrupt, metadata_from, millis, seq_from};
-use crate::ingest::state::{ConversationState, Loaded};
+use super::participants::member_count;
+use super::{corrupt, feed, metadata_from, millis, processed, seq_from};
+use crate::ingest::kept::KeptJournals;
+use crate::ingest::state::{Bounds, ConversationState, Loaded};
 use crate::ingest::work::Work;
 use touched::{changes, journals, members, messages_and_threads, people_and_numbers};
 
@@ -23,6 +25,8 @@ pub struct LeaseCheck {
     pub now_ms: i64,
     /// See `Conversation.epoch`.
     pub epoch: String,
+    /// Whether the feed lacks events of any conversation. What this replica is about to note itself may be missing.
+    pub feed_is_behind: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -44,6 +48,7 @@ struct ConversationRow {
     deleted: bool,
     history_from: i64,
     open: bool,
+    member_count: i64,
 }
 
 /// Checks that the leases of a batch are ours under the same epochs, and keeps them so until the
@@ -71,9 +76,10 @@ pub async fn check_leases(
     .bind(epochs)
     .fetch_all(&mut *connection)
     .await?;
-    let (now, epoch): (DateTime<Utc>, Uuid) = sqlx::query_as("SELECT now(), id FROM epoch")
-        .fetch_one(connection)
-        .await?;
+    let (now, epoch, feed_is_behind): (DateTime<Utc>, Uuid, bool) =
+        sqlx::query_as("SELECT now(), id, EXISTS (SELECT FROM feed_backlog) FROM epoch")
+            .fetch_one(connection)
+            .await?;
     let held = rows
         .into_iter()
         .filter_map(|(partition,)| u16::try_from(partition).ok())
@@ -82,6 +88,7 @@ pub async fn check_leases(
         held,
         now_ms: millis(now),
         epoch: epoch.to_string(),
+        feed_is_behind,
     })
 }
 
@@ -93,18 +100,31 @@ pub async fn load(
     connection: &mut PgConnection,
     check: LeaseCheck,
     works: &[&Work],
+    bounds: Bounds,
+    kept: &KeptJournals,
 ) -> Result<Loaded, sqlx::Error> {
     let conversations = lock_conversations(connection, works).await?;
+    let feed_behind = if check.feed_is_behind {
+        let ids: Vec<Uuid> = conversations.keys().map(|id| id.uuid()).collect();
+        feed::of(connection, &ids).await?
+    } else {
+        HashMap::new()
+    };
+    let keys: Vec<processed::Key> = works.iter().map(|work| (work.conversation, work.id)).collect();
+    let processed = processed::among(connection, &keys).await?;
     let mut loaded = Loaded {
         now_ms: check.now_ms,
         epoch: check.epoch,
         conversations,
+        processed,
+        feed_behind,
+        bounds,
         ..Loaded::default()
     };
     members(connection, works, &mut loaded).await?;
     messages_and_threads(connection, works, &mut loaded).await?;
     changes(connection, works, &mut loaded).await?;
-    journals(connection, works, &mut loaded).await?;
+    journals(connection, works, &mut loaded, kept).await?;
     people_and_numbers(connection, works, &mut loaded).await?;
     Ok(loaded)
 }
@@ -114,12 +134,14 @@ async fn lock_conversations(
     works: &[&Work],
 ) -> Result<HashMap<ConversationId, ConversationState>, sqlx::Error> {
     let ids: BTreeSet<Uuid> = works.iter().map(|work| work.conversation.uuid()).collect();
-    let rows: Vec<ConversationRow> = sqlx::query_as(
-        "SELECT conversation_id, number, kind, title, created_by, created_by_command, head_seq, last_message_seq,
-                receipts_version, created_at, updated_at, channel, status, metadata::text AS metadata,
-                deleted_at IS NOT NULL AS deleted, history_from, open
-         FROM conversations WHERE conversation_id = ANY($1) ORDER BY conversation_id FOR NO KEY UPDATE",
-    )
+    let rows: Vec<ConversationRow> = sqlx::query_as(concat!(
+        "SELECT c.conversation_id, c.number, c.kind, c.title, c.created_by, c.created_by_command, c.head_seq,
+                c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, c.channel, c.status,
+                c.metadata::text AS metadata, c.deleted_at IS NOT NULL AS deleted, c.history_from, c.open, ",
+        member_count!(),
+        " AS member_count
+         FROM conversations c WHERE c.conversation_id = ANY($1) ORDER BY c.conversation_id FOR NO KEY UPDATE OF c"
+    ))
     .bind(ids.into_iter().collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
@@ -148,6 +170,7 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             deleted,
             history_from,
             open,
+            member_count,
         } = row;
         let state = ConversationState {
             number,
@@ -169,6 +192,7 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             last_message_seq: seq_from(last_message_seq)?,
             receipts_version: seq_from(receipts_version)?,
             updated_at_ms: millis(updated_at),
+            member_count: seq_from(member_count)?,
             members: HashMap::new(),
             messages: HashMap::new(),
             places: HashMap::new(),

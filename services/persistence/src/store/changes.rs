@@ -104,15 +104,20 @@ pub(super) async fn of(
         .collect()
 }
 
-/// Inserts the changes of a batch.
+/// Inserts the changes of a batch, each with how many its conversation has up to it.
 ///
 /// # Errors
 /// Of the database.
 pub(super) async fn insert(connection: &mut PgConnection, effects: &Effects) -> Result<(), sqlx::Error> {
     let rows = &effects.new_changes;
     sqlx::query(
-        "INSERT INTO changes (conversation_id, seq, command_id, kind, target_seq, actor, payload, at)
-         SELECT conversation_id, seq, command_id, kind, target_seq, actor, payload, at
+        "INSERT INTO changes (conversation_id, seq, command_id, kind, target_seq, actor, payload, at, nth)
+         SELECT new.conversation_id, seq, command_id, kind, target_seq, actor, payload, at,
+                row_number() OVER (PARTITION BY new.conversation_id ORDER BY seq)
+                + coalesce((SELECT coalesce(x.nth, (SELECT count(*) FROM changes y
+                                                    WHERE y.conversation_id = x.conversation_id))
+                            FROM changes x WHERE x.conversation_id = new.conversation_id
+                            ORDER BY x.seq DESC LIMIT 1), 0)
          FROM unnest($1::uuid[], $2::int8[], $3::uuid[], $4::int2[], $5::int8[], $6::text[], $7::bytea[],
                      $8::timestamptz[])
               AS new (conversation_id, seq, command_id, kind, target_seq, actor, payload, at)",

@@ -1,6 +1,7 @@
 //! Reading conversations as their participants see them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use chrono::{DateTime, Utc};
 use parlance_proto::ConversationId;
@@ -8,27 +9,25 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::receipts::unread_messages;
-use super::{messages, metadata_from, millis, participants, seq_from};
+use super::participants::{known_member_count, member_count};
+use super::receipts::{LongCount, fill_long, unread_messages};
+use super::{corrupt, messages, metadata_from, millis, participants, seq_from};
+use crate::read_set::ReadSet;
 
-/// The seq of the latest message of `c` that is neither deleted nor hidden by `p`; 0 for none.
-macro_rules! last_message {
-    () => {
-        "CASE WHEN NOT EXISTS (SELECT FROM hidden_messages h
-                               WHERE h.conversation_id = c.conversation_id AND h.user_id = p.user_id
-                                 AND h.message_seq = c.last_message_seq)
-               AND NOT EXISTS (SELECT FROM messages d
-                               WHERE d.conversation_id = c.conversation_id AND d.seq = c.last_message_seq
-                                 AND d.deleted_at IS NOT NULL)
-              THEN c.last_message_seq
-              ELSE coalesce((SELECT m.seq FROM messages m
-                             WHERE m.conversation_id = c.conversation_id AND m.seq > c.history_from
-                               AND m.deleted_at IS NULL
-                               AND NOT EXISTS (SELECT FROM hidden_messages h
-                                               WHERE h.conversation_id = c.conversation_id
-                                                 AND h.user_id = p.user_id AND h.message_seq = m.seq)
-                             ORDER BY m.seq DESC LIMIT 1), 0)
-         END"
+/// The counters of the conversations $1; with the viewer $2, of those they belong to.
+macro_rules! head_query {
+    ($member_count:expr) => {
+        concat!(
+            "SELECT c.conversation_id, c.number, c.kind, c.title, c.head_seq, c.receipts_version, c.history_from,
+                    c.deleted_at IS NOT NULL AS deleted, e.id AS epoch, ",
+            $member_count,
+            " AS member_count
+             FROM conversations c CROSS JOIN epoch e
+             WHERE c.conversation_id = ANY($1)
+               AND ($2::text IS NULL OR EXISTS
+                    (SELECT 1 FROM participants p
+                     WHERE p.conversation_id = c.conversation_id AND p.user_id = $2 AND p.left_seq IS NULL))"
+        )
     };
 }
 
@@ -42,6 +41,8 @@ struct ViewRow {
     created_by: String,
     head_seq: i64,
     last_message_seq: i64,
+    /// Whether the viewer hid that message.
+    last_hidden: bool,
     receipts_version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -52,6 +53,12 @@ struct ViewRow {
     metadata: String,
     delivered_seq: i64,
     open: bool,
+    /// `None` where they are to be counted.
+    member_count: Option<i64>,
+    username: String,
+    user_number: i64,
+    role: i16,
+    read_seqs: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -82,6 +89,7 @@ struct HeadRow {
     history_from: i64,
     deleted: bool,
     epoch: Uuid,
+    member_count: Option<i64>,
 }
 
 /// The counters of a conversation.
@@ -105,6 +113,8 @@ pub struct Head {
     pub receipts_version: u64,
     /// See `Conversation.epoch`.
     pub epoch: String,
+    /// Participants, where they were asked for.
+    pub member_count: u64,
 }
 
 /// Where a page of a list begins: below this place in (updated_at, id).
@@ -116,31 +126,96 @@ pub struct Place {
     pub id: Uuid,
 }
 
+/// Conversations as several viewers see them.
+#[derive(Debug, Default)]
+pub struct Views {
+    /// Each without what differs from viewer to viewer.
+    pub conversations: HashMap<ConversationId, v1::Conversation>,
+    /// What does, by (conversation, viewer); nothing where the viewer does not belong to the conversation.
+    pub viewers: HashMap<(ConversationId, String), Viewed>,
+}
+
+/// What of a conversation is its viewer's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Viewed {
+    /// Messages of others the viewer has not read.
+    pub unread: u64,
+    /// Latest seq delivered to the viewer.
+    pub delivered_seq: u64,
+    /// The latest message that the viewer is shown.
+    pub last_message: Option<v1::Message>,
+    /// The viewer as participant.
+    pub participant: v1::Participant,
+}
+
+impl Views {
+    /// A conversation as one of the viewers sees it, all of it.
+    pub fn whole(&self, id: ConversationId, viewer: &str) -> Option<v1::Conversation> {
+        let Viewed {
+            unread,
+            delivered_seq,
+            last_message,
+            participant,
+        } = self.viewers.get(&(id, viewer.to_owned()))?.clone();
+        let mut whole = v1::Conversation {
+            unread,
+            delivered_seq,
+            last_message,
+            ..self.conversations.get(&id)?.clone()
+        };
+        whole.list_viewer(participant);
+        Some(whole)
+    }
+}
+
 /// Conversations as their viewers see them, by (conversation, viewer); where the viewer does not belong to
 /// the conversation, nothing.
 ///
 /// # Errors
-/// Of the database.
+/// [`sqlx::Error`] if a query fails.
 pub async fn views(
     connection: &mut PgConnection,
     asked: &[(ConversationId, String)],
+    inline: usize,
 ) -> Result<HashMap<(ConversationId, String), v1::Conversation>, sqlx::Error> {
+    let views = shared_views(connection, asked, inline).await?;
+    let whole = |key: &(ConversationId, String)| Some((key.clone(), views.whole(key.0, &key.1)?));
+    Ok(views.viewers.keys().filter_map(whole).collect())
+}
+
+/// The same, what many viewers see of one conversation only once, with `inline` participants at most: where these are not
+/// all, a viewer may be none of them.
+///
+/// # Errors
+/// [`sqlx::Error`] if a query fails.
+pub async fn shared_views(
+    connection: &mut PgConnection,
+    asked: &[(ConversationId, String)],
+    inline: usize,
+) -> Result<Views, sqlx::Error> {
     if asked.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Views::default());
     }
-    let rows: Vec<ViewRow> = sqlx::query_as(concat!(
+    // Each partitioned table that is named costs its partitions to be opened, however few rows are read: what is needed
+    // for few is asked for those.
+    let mut rows: Vec<ViewRow> = sqlx::query_as(concat!(
         "SELECT p.user_id AS viewer, c.conversation_id, c.number, c.kind, c.title, c.created_by, c.head_seq,
-                ",
-        last_message!(),
-        " AS last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
-                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open
+                c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
+                EXISTS (SELECT FROM hidden_messages h
+                        WHERE h.conversation_id = c.conversation_id AND h.user_id = p.user_id
+                          AND h.message_seq = c.last_message_seq) AS last_hidden,
+                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open, p.role,
+                p.read_seqs::text AS read_seqs, u.username, u.number AS user_number, ",
+        known_member_count!(),
+        " AS member_count
          FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
          CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
                              AND x.user_id = asked.user_id LIMIT 1) AS p
          JOIN conversations c ON c.conversation_id = asked.conversation_id
+         JOIN users u ON u.user_id = asked.user_id
          CROSS JOIN epoch e
          CROSS JOIN ",
-        unread_messages!(),
+        unread_messages!("c.head_seq"),
         " WHERE p.left_seq IS NULL"
     ))
     .bind(asked.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
@@ -152,50 +227,139 @@ pub async fn views(
     )
     .fetch_all(&mut *connection)
     .await?;
+    let counts = rows.iter_mut().map(|row| {
+        let count = LongCount {
+            conversation: row.conversation_id,
+            user: &row.viewer,
+            head_seq: row.head_seq,
+            read: None,
+        };
+        (count, &mut row.unread)
+    });
+    fill_long(connection, counts).await?;
     let mut ids: Vec<Uuid> = rows.iter().map(|row| row.conversation_id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut places: Vec<(Uuid, i64)> = rows
-        .iter()
-        .map(|row| (row.conversation_id, row.last_message_seq))
-        .filter(|&(_, seq)| seq > 0)
-        .collect();
-    places.sort_unstable();
-    places.dedup();
-    let participants = participants::of(connection, &ids).await?;
-    let last: HashMap<(String, u64), v1::Message> = if places.is_empty() {
-        HashMap::new()
-    } else {
-        let messages = messages::by_seq(connection, &places).await?;
-        messages
-            .into_iter()
-            .map(|message| ((message.conversation_id.clone(), message.seq), message))
-            .collect()
-    };
-    rows.into_iter()
-        .map(|row| {
-            let members = participants
-                .get(&row.conversation_id)
-                .cloned()
-                .unwrap_or_default();
-            let place = (row.conversation_id.to_string(), seq_from(row.last_message_seq)?);
-            let last_message = last.get(&place).cloned();
-            let (viewer, view) = view(row, members, last_message)?;
-            let id = view.0;
-            Ok(((id, viewer), view.1))
-        })
-        .collect()
+    let limit = i64::try_from(inline).unwrap_or(i64::MAX);
+    let mut participants = participants::of(connection, &ids, limit).await?;
+    // The participants are of a later statement, which may find another one more or less.
+    let mut counts: HashMap<Uuid, u64> = HashMap::with_capacity(ids.len());
+    for row in &rows {
+        let listed = participants.get(&row.conversation_id).map_or(0, Vec::len);
+        let known = row.member_count.map(seq_from).transpose()?;
+        if let Some(count) = known.or((listed < inline).then_some(listed as u64)) {
+            counts.insert(row.conversation_id, count);
+        }
+    }
+    ids.retain(|id| !counts.contains_key(id));
+    counts.extend(participants::count(connection, &ids).await?);
+    let last = last_messages(connection, &mut rows).await?;
+    let mut views = Views::default();
+    for mut row in rows {
+        let id = ConversationId::from_uuid(row.conversation_id);
+        let place = (row.conversation_id.to_string(), seq_from(row.last_message_seq)?);
+        let viewed = Viewed {
+            unread: seq_from(row.unread)?,
+            delivered_seq: seq_from(row.delivered_seq)?,
+            last_message: last.get(&place).cloned(),
+            participant: row.participant()?,
+        };
+        let viewer = std::mem::take(&mut row.viewer);
+        views.viewers.insert((id, viewer), viewed);
+        // Rows of one statement: what they say of the conversation is the same.
+        if let Entry::Vacant(vacant) = views.conversations.entry(id) {
+            let members = participants.remove(&row.conversation_id).unwrap_or_default();
+            let count = counts.get(&row.conversation_id).copied().unwrap_or_default();
+            vacant.insert(shared(row, members, count)?);
+        }
+    }
+    Ok(views)
 }
 
-type View = (ConversationId, v1::Conversation);
+/// The latest messages that the viewers are shown, by conversation and seq. Where a viewer hid the latest one, or it is
+/// deleted, the row names the one that is shown instead.
+async fn last_messages(
+    connection: &mut PgConnection,
+    rows: &mut [ViewRow],
+) -> Result<HashMap<(String, u64), v1::Message>, sqlx::Error> {
+    let place = |row: &ViewRow| (row.conversation_id, row.last_message_seq);
+    let mut last = messages_at(connection, rows.iter().map(place)).await?;
+    let mut replaced: Vec<&mut ViewRow> = Vec::new();
+    for row in rows.iter_mut().filter(|row| row.last_message_seq > 0) {
+        let place = (row.conversation_id.to_string(), seq_from(row.last_message_seq)?);
+        if row.last_hidden
+            || last
+                .get(&place)
+                .is_some_and(|message| message.deleted_at_ms.is_some())
+        {
+            replaced.push(row);
+        }
+    }
+    if replaced.is_empty() {
+        return Ok(last);
+    }
+    let shown: Vec<i64> = sqlx::query_scalar(
+        "SELECT coalesce((SELECT m.seq FROM messages m
+                          WHERE m.conversation_id = c.conversation_id AND m.seq > c.history_from
+                            AND m.deleted_at IS NULL
+                            AND NOT EXISTS (SELECT FROM hidden_messages h
+                                            WHERE h.conversation_id = c.conversation_id
+                                              AND h.user_id = asked.user_id AND h.message_seq = m.seq)
+                          ORDER BY m.seq DESC LIMIT 1), 0)
+         FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS asked (conversation_id, user_id, place)
+         LEFT JOIN conversations c ON c.conversation_id = asked.conversation_id
+         ORDER BY asked.place",
+    )
+    .bind(replaced.iter().map(|row| row.conversation_id).collect::<Vec<_>>())
+    .bind(replaced.iter().map(|row| row.viewer.as_str()).collect::<Vec<_>>())
+    .fetch_all(&mut *connection)
+    .await?;
+    for (row, seq) in replaced.iter_mut().zip(shown) {
+        row.last_message_seq = seq;
+    }
+    last.extend(messages_at(connection, replaced.iter().map(|row| place(row))).await?);
+    Ok(last)
+}
 
-fn view(
+async fn messages_at(
+    connection: &mut PgConnection,
+    places: impl Iterator<Item = (Uuid, i64)>,
+) -> Result<HashMap<(String, u64), v1::Message>, sqlx::Error> {
+    let mut places: Vec<(Uuid, i64)> = places.filter(|&(_, seq)| seq > 0).collect();
+    places.sort_unstable();
+    places.dedup();
+    if places.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let messages = messages::by_seq(connection, &places).await?;
+    let place = |message: v1::Message| ((message.conversation_id.clone(), message.seq), message);
+    Ok(messages.into_iter().map(place).collect())
+}
+
+impl ViewRow {
+    /// The viewer.
+    fn participant(&self) -> Result<v1::Participant, sqlx::Error> {
+        let read: ReadSet = self.read_seqs.parse().map_err(|_| corrupt("read_seqs"))?;
+        Ok(v1::Participant {
+            user_id: self.viewer.clone(),
+            username: self.username.clone(),
+            role: self.role.into(),
+            number: self.user_number,
+            delivered_seq: seq_from(self.delivered_seq)?,
+            read: read.to_wire(),
+            presence: None,
+        })
+    }
+}
+
+/// What of a row does not depend on its viewer.
+fn shared(
     row: ViewRow,
     participants: Vec<v1::Participant>,
-    last_message: Option<v1::Message>,
-) -> Result<(String, View), sqlx::Error> {
+    counted: u64,
+) -> Result<v1::Conversation, sqlx::Error> {
     let ViewRow {
-        viewer,
+        viewer: _,
         conversation_id,
         number,
         kind,
@@ -203,18 +367,26 @@ fn view(
         created_by,
         head_seq,
         last_message_seq: _,
+        last_hidden: _,
         receipts_version,
         created_at,
         updated_at,
-        unread,
+        unread: _,
         epoch,
         channel,
         status,
         metadata,
-        delivered_seq,
+        delivered_seq: _,
         open,
+        member_count: _,
+        username: _,
+        user_number: _,
+        role: _,
+        read_seqs: _,
     } = row;
-    let conversation = v1::Conversation {
+    let participants_complete = participants.len() as u64 >= counted;
+    let participant_count = counted.max(participants.len() as u64);
+    Ok(v1::Conversation {
         id: conversation_id.to_string(),
         number,
         kind: kind.into(),
@@ -223,20 +395,17 @@ fn view(
         head_seq: seq_from(head_seq)?,
         epoch: epoch.to_string(),
         receipts_version: seq_from(receipts_version)?,
-        unread: seq_from(unread)?,
-        last_message,
         created_at_ms: millis(created_at),
         updated_at_ms: millis(updated_at),
         created_by,
         channel: channel.into(),
         status: status.into(),
         metadata_json: metadata_from(metadata),
-        content: None,
-        delivered_seq: seq_from(delivered_seq)?,
         open,
-        served: None,
-    };
-    Ok((viewer, (ConversationId::from_uuid(conversation_id), conversation)))
+        participant_count,
+        participants_complete,
+        ..v1::Conversation::default()
+    })
 }
 
 /// The latest message of a conversation that is not deleted.
@@ -353,19 +522,32 @@ pub async fn heads(
     conversations: &[ConversationId],
     viewer: Option<&str>,
 ) -> Result<Vec<Head>, sqlx::Error> {
-    let rows: Vec<HeadRow> = sqlx::query_as(
-        "SELECT c.conversation_id, c.number, c.kind, c.title, c.head_seq, c.receipts_version, c.history_from,
-                c.deleted_at IS NOT NULL AS deleted, e.id AS epoch
-         FROM conversations c CROSS JOIN epoch e
-         WHERE c.conversation_id = ANY($1)
-           AND ($2::text IS NULL OR EXISTS
-                (SELECT 1 FROM participants p
-                 WHERE p.conversation_id = c.conversation_id AND p.user_id = $2 AND p.left_seq IS NULL))",
-    )
-    .bind(conversations.iter().map(|id| id.uuid()).collect::<Vec<_>>())
-    .bind(viewer)
-    .fetch_all(connection)
-    .await?;
+    read_heads(connection, conversations, viewer, head_query!("NULL::int8")).await
+}
+
+/// The same with the number of participants as of the head.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn counted_heads(
+    connection: &mut PgConnection,
+    conversations: &[ConversationId],
+    viewer: Option<&str>,
+) -> Result<Vec<Head>, sqlx::Error> {
+    read_heads(connection, conversations, viewer, head_query!(member_count!())).await
+}
+
+async fn read_heads(
+    connection: &mut PgConnection,
+    conversations: &[ConversationId],
+    viewer: Option<&str>,
+    query: &'static str,
+) -> Result<Vec<Head>, sqlx::Error> {
+    let rows: Vec<HeadRow> = sqlx::query_as(query)
+        .bind(conversations.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+        .bind(viewer)
+        .fetch_all(connection)
+        .await?;
     rows.into_iter()
         .map(|row| {
             let HeadRow {
@@ -378,8 +560,10 @@ pub async fn heads(
                 history_from,
                 deleted,
                 epoch,
+                member_count,
             } = row;
             Ok(Head {
+                member_count: seq_from(member_count.unwrap_or_default())?,
                 id: ConversationId::from_uuid(conversation_id),
                 number,
                 kind: kind.into(),

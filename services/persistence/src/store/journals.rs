@@ -1,23 +1,27 @@
-//! Journals: the present document, and what each version changed and led to.
+//! Journals: the present text, and the documents as checkpoints and the updates since.
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use parlance_journal::{Document, Writer};
 use parlance_proto::v1;
 use parlance_proto::{CommandId, ConversationId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::events::{MOST, Stretch};
-use super::{from_millis, millis, seq_from, seq_to};
+use super::{corrupt, from_millis, millis, seq_from, seq_to};
 use crate::ingest::state::{Effects, JournalState, Loaded};
+use crate::journal::Journal;
+
+/// A journal that a batch changed, with its text where that is to be stored.
+type Row<'a> = (Uuid, &'a JournalState, Option<&'a str>);
 
 #[derive(sqlx::FromRow)]
 struct EditedRow {
     conversation_id: Uuid,
     number: i64,
     version: i64,
-    content: String,
     update: Vec<u8>,
     actor: String,
     at: DateTime<Utc>,
@@ -26,7 +30,6 @@ struct EditedRow {
 #[derive(sqlx::FromRow)]
 struct VersionRow {
     version: i64,
-    content: String,
     actor: String,
     at: DateTime<Utc>,
 }
@@ -39,7 +42,6 @@ impl TryFrom<EditedRow> for v1::JournalEdited {
             conversation_id,
             number,
             version,
-            content,
             update,
             actor,
             at,
@@ -48,7 +50,6 @@ impl TryFrom<EditedRow> for v1::JournalEdited {
             journal_id: conversation_id.to_string(),
             journal_number: number,
             version: seq_from(version)?,
-            content,
             update,
             actor_id: actor,
             at_ms: millis(at),
@@ -56,7 +57,32 @@ impl TryFrom<EditedRow> for v1::JournalEdited {
     }
 }
 
-/// The present documents of journals.
+/// A part of a document: the whole as of a version, or what a later one changed.
+struct Part {
+    version: u64,
+    bytes: Vec<u8>,
+    is_whole: bool,
+}
+
+/// The present versions of journals.
+///
+/// # Errors
+/// Of the database.
+pub async fn present(
+    connection: &mut PgConnection,
+    journals: &[Uuid],
+) -> Result<Vec<(Uuid, u64)>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64)> =
+        sqlx::query_as("SELECT conversation_id, version FROM journals WHERE conversation_id = ANY($1)")
+            .bind(journals)
+            .fetch_all(connection)
+            .await?;
+    rows.into_iter()
+        .map(|(id, version)| Ok((id, seq_from(version)?)))
+        .collect()
+}
+
+/// The present documents of journals, to be edited.
 ///
 /// # Errors
 /// Of the database.
@@ -64,57 +90,154 @@ pub async fn states(
     connection: &mut PgConnection,
     journals: &[Uuid],
 ) -> Result<HashMap<Uuid, JournalState>, sqlx::Error> {
-    let rows: Vec<(Uuid, i64, Vec<u8>, i64)> = sqlx::query_as(
-        "SELECT conversation_id, version, state, checkpoint_version FROM journals WHERE conversation_id = ANY($1)",
-    )
-    .bind(journals)
-    .fetch_all(connection)
-    .await?;
-    rows.into_iter()
-        .map(|(id, version, state, checkpoint_version)| {
-            let journal = JournalState {
-                version: seq_from(version)?,
-                state,
-                checkpoint_version: seq_from(checkpoint_version)?,
-                ..JournalState::default()
-            };
-            Ok((id, journal))
-        })
-        .collect()
+    let present: Vec<(Uuid, u64)> = journals.iter().map(|id| (*id, u64::MAX)).collect();
+    let mut states = HashMap::new();
+    for (id, parts) in parts(connection, &present).await? {
+        let Some(version) = parts.last().map(|part| part.version) else {
+            continue;
+        };
+        let whole = parts.iter().find(|part| part.is_whole);
+        let checkpoint_version = whole.map_or(0, |part| part.version);
+        let checkpoint_bytes = whole.map_or(0, |part| part.bytes.len());
+        let all: usize = parts.iter().map(|part| part.bytes.len()).sum();
+        let parts = parts.into_iter().map(|part| part.bytes).collect();
+        let state = JournalState {
+            version,
+            journal: Journal::new(parts),
+            checkpoint_version,
+            checkpoint_bytes,
+            bytes_since: all - checkpoint_bytes,
+            done: BTreeMap::new(),
+        };
+        states.insert(id, state);
+    }
+    Ok(states)
 }
 
-/// What the documents of earlier versions consist of: a checkpoint and the updates since, by what was asked.
+/// What the document of a journal consists of as of the latest version up to `through`: the whole document at an earlier
+/// one, and the updates since. Empty if there is no such version.
 ///
 /// # Errors
 /// Of the database.
-pub(super) async fn bases(
+pub async fn document(
+    connection: &mut PgConnection,
+    journal: ConversationId,
+    through: u64,
+) -> Result<Vec<v1::JournalUpdate>, sqlx::Error> {
+    let parts = parts(connection, &[(journal.uuid(), through)]).await?;
+    let of = parts.into_values().flatten();
+    Ok(of
+        .map(|part| v1::JournalUpdate {
+            version: part.version,
+            update: part.bytes,
+            actor_id: String::new(),
+        })
+        .collect())
+}
+
+/// The parts of documents as of the latest versions up to these.
+async fn parts(
     connection: &mut PgConnection,
     asked: &[(Uuid, u64)],
-) -> Result<BTreeMap<(Uuid, u64), Vec<Vec<u8>>>, sqlx::Error> {
-    let mut bases: BTreeMap<(Uuid, u64), Vec<Vec<u8>>> = BTreeMap::new();
-    if asked.is_empty() {
-        return Ok(bases);
-    }
-    let rows: Vec<(Uuid, i64, Vec<u8>)> = sqlx::query_as(
-        "SELECT asked.conversation_id, asked.base, coalesce(v.checkpoint, v.update)
-         FROM unnest($1::uuid[], $2::int8[]) AS asked (conversation_id, base)
+) -> Result<HashMap<Uuid, Vec<Part>>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64, Vec<u8>, bool)> = sqlx::query_as(
+        "SELECT asked.conversation_id, v.version, coalesce(v.checkpoint, v.update), v.checkpoint IS NOT NULL
+         FROM unnest($1::uuid[], $2::int8[]) AS asked (conversation_id, through)
          CROSS JOIN LATERAL (SELECT k.version FROM journal_versions k
-                             WHERE k.conversation_id = asked.conversation_id AND k.version <= asked.base
+                             WHERE k.conversation_id = asked.conversation_id AND k.version <= asked.through
                                AND k.checkpoint IS NOT NULL
                              ORDER BY k.version DESC LIMIT 1) AS start
          CROSS JOIN LATERAL (SELECT * FROM journal_versions w
                              WHERE w.conversation_id = asked.conversation_id AND w.version >= start.version
-                               AND w.version <= asked.base) AS v
-         ORDER BY asked.conversation_id, asked.base, v.version",
+                               AND w.version <= asked.through) AS v
+         ORDER BY asked.conversation_id, v.version",
     )
     .bind(asked.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-    .bind(asked.iter().map(|(_, base)| seq_to(*base)).collect::<Vec<_>>())
+    .bind(
+        asked
+            .iter()
+            .map(|(_, through)| seq_to(*through))
+            .collect::<Vec<_>>(),
+    )
     .fetch_all(connection)
     .await?;
-    for (id, base, bytes) in rows {
-        bases.entry((id, seq_from(base)?)).or_default().push(bytes);
+    let mut parts: HashMap<Uuid, Vec<Part>> = HashMap::new();
+    for (id, version, bytes, is_whole) in rows {
+        let version = seq_from(version)?;
+        parts.entry(id).or_default().push(Part {
+            version,
+            bytes,
+            is_whole,
+        });
     }
-    Ok(bases)
+    Ok(parts)
+}
+
+/// The version after which no more than `most` follow, with no more than `most_bytes` of updates.
+///
+/// # Errors
+/// Of the database.
+pub async fn reach(
+    connection: &mut PgConnection,
+    journal: ConversationId,
+    through: u64,
+    most: u64,
+    most_bytes: u64,
+) -> Result<u64, sqlx::Error> {
+    let after: Option<i64> = sqlx::query_scalar(
+        "SELECT version
+         FROM (SELECT version, row_number() OVER (ORDER BY version DESC) AS place,
+                      sum(octet_length(update)) OVER (ORDER BY version DESC) AS bytes
+               FROM (SELECT version, update FROM journal_versions
+                     WHERE conversation_id = $1 AND version <= $2 ORDER BY version DESC LIMIT $3 + 1) AS latest) AS sized
+         WHERE place > $3 OR bytes > $4 ORDER BY version DESC LIMIT 1",
+    )
+    .bind(journal.uuid())
+    .bind(seq_to(through))
+    .bind(seq_to(most.min(u64::from(u32::MAX))))
+    .bind(seq_to(most_bytes))
+    .fetch_optional(connection)
+    .await?;
+    after.map_or(Ok(0), seq_from)
+}
+
+/// The updates after one version up to another, ascending: no more than fit `bytes`, but at least one.
+///
+/// # Errors
+/// Of the database.
+pub async fn updates(
+    connection: &mut PgConnection,
+    journal: ConversationId,
+    after: u64,
+    through: u64,
+    bytes: i64,
+) -> Result<Vec<v1::JournalUpdate>, sqlx::Error> {
+    let rows: Vec<(i64, Vec<u8>, String)> = sqlx::query_as(
+        "SELECT version, update, actor
+         FROM (SELECT version, update, actor, row_number() OVER (ORDER BY version) AS place,
+                      sum(octet_length(update) + 200) OVER (ORDER BY version) AS bytes
+               FROM (SELECT version, update, actor FROM journal_versions
+                     WHERE conversation_id = $1 AND version > $2 AND version <= $3
+                     ORDER BY version LIMIT $4) AS next) AS sized
+         WHERE bytes <= $5 OR place = 1 ORDER BY version",
+    )
+    .bind(journal.uuid())
+    .bind(seq_to(after))
+    .bind(seq_to(through))
+    .bind(MOST)
+    .bind(bytes)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(version, update, actor_id)| {
+            let version = seq_from(version)?;
+            Ok(v1::JournalUpdate {
+                version,
+                update,
+                actor_id,
+            })
+        })
+        .collect()
 }
 
 /// The versions that these commands made.
@@ -128,7 +251,7 @@ pub(super) async fn made_by(
     let (journals, ids): (Vec<Uuid>, Vec<Uuid>) =
         commands.iter().map(|(c, id)| (c.uuid(), id.uuid())).unzip();
     let rows: Vec<EditedRow> = sqlx::query_as(
-        "SELECT v.conversation_id, c.number, v.version, v.content, v.update, v.actor, v.at
+        "SELECT v.conversation_id, c.number, v.version, v.update, v.actor, v.at
          FROM unnest($1::uuid[], $2::uuid[]) AS asked (conversation_id, command_id)
          CROSS JOIN LATERAL (SELECT * FROM changes h WHERE h.conversation_id = asked.conversation_id
                              AND h.command_id = asked.command_id LIMIT 1) AS x
@@ -154,7 +277,7 @@ pub(super) async fn of(
     stretches: &[Stretch],
 ) -> Result<HashMap<(ConversationId, u64), v1::JournalEdited>, sqlx::Error> {
     let rows: Vec<EditedRow> = sqlx::query_as(
-        "SELECT v.conversation_id, c.number, v.version, v.content, v.update, v.actor, v.at
+        "SELECT v.conversation_id, c.number, v.version, v.update, v.actor, v.at
          FROM unnest($1::uuid[], $2::int8[], $3::int8[]) AS s (conversation_id, after, through)
          CROSS JOIN LATERAL
               (SELECT * FROM journal_versions x
@@ -182,8 +305,7 @@ pub(super) async fn of(
         .collect()
 }
 
-/// The latest versions below one, latest first: at most `limit`, and no more than fit `bytes`, but at least
-/// one.
+/// The latest versions below one, latest first.
 ///
 /// # Errors
 /// Of the database.
@@ -192,39 +314,24 @@ pub async fn versions(
     journal: ConversationId,
     below: u64,
     limit: i64,
-    bytes: i64,
 ) -> Result<Vec<v1::JournalVersion>, sqlx::Error> {
     let rows: Vec<VersionRow> = sqlx::query_as(
-        "SELECT version, content, actor, at
-         FROM (SELECT version, content, actor, at,
-                      sum(octet_length(content) + 200) OVER (ORDER BY version DESC) AS bytes,
-                      row_number() OVER (ORDER BY version DESC) AS place
-               FROM (SELECT version, content, actor, at FROM journal_versions
-                     WHERE conversation_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3) AS latest) AS sized
-         WHERE bytes <= $4 OR place = 1 ORDER BY version DESC",
+        "SELECT version, actor, at FROM journal_versions
+         WHERE conversation_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3",
     )
     .bind(journal.uuid())
     .bind(seq_to(below))
     .bind(limit)
-    .bind(bytes)
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(
-            |VersionRow {
-                 version,
-                 content,
-                 actor,
-                 at,
-             }| {
-                Ok(v1::JournalVersion {
-                    version: seq_from(version)?,
-                    content,
-                    actor_id: actor,
-                    at_ms: millis(at),
-                })
-            },
-        )
+        .map(|VersionRow { version, actor, at }| {
+            Ok(v1::JournalVersion {
+                version: seq_from(version)?,
+                actor_id: actor,
+                at_ms: millis(at),
+            })
+        })
         .collect()
 }
 
@@ -243,19 +350,57 @@ pub async fn fill(
     if journals.is_empty() {
         return Ok(());
     }
-    let texts: Vec<(Uuid, String)> =
-        sqlx::query_as("SELECT conversation_id, content FROM journals WHERE conversation_id = ANY($1)")
-            .bind(journals.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-            .fetch_all(connection)
-            .await?;
-    let texts: HashMap<Uuid, String> = texts.into_iter().collect();
+    let ids: Vec<Uuid> = journals.iter().map(|(id, _)| *id).collect();
+    let mut texts = texts(connection, &ids).await?;
     for (id, view) in journals {
-        view.content = texts.get(&id).cloned();
+        if let Some((version, text)) = texts.remove(&id) {
+            view.journal_version = version;
+            view.content = Some(text);
+        }
     }
     Ok(())
 }
 
-/// Writes the documents and versions of a batch.
+/// The present versions of journals and their texts. What is not stored as a text is made of updates.
+async fn texts(
+    connection: &mut PgConnection,
+    journals: &[Uuid],
+) -> Result<HashMap<Uuid, (u64, String)>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64, Option<String>)> = sqlx::query_as(
+        "SELECT conversation_id, version,
+                CASE WHEN coalesce(content_version, version) = version THEN content END
+         FROM journals WHERE conversation_id = ANY($1)",
+    )
+    .bind(journals)
+    .fetch_all(&mut *connection)
+    .await?;
+    let (mut texts, mut unwritten) = (HashMap::new(), Vec::new());
+    for (id, version, text) in rows {
+        let version = seq_from(version)?;
+        match text {
+            Some(text) => drop(texts.insert(id, (version, text))),
+            None => unwritten.push((id, version)),
+        }
+    }
+    if unwritten.is_empty() {
+        return Ok(texts);
+    }
+    let parts = parts(connection, &unwritten).await?;
+    let made = tokio::task::spawn_blocking(move || {
+        let made = parts.into_iter().filter_map(|(id, parts)| {
+            let version = parts.last()?.version;
+            let document = Document::load(parts.iter().map(|part| &part.bytes), Writer::NONE);
+            Some(document.map(|document| (id, (version, document.text()))))
+        });
+        made.collect::<Result<Vec<_>, _>>()
+    });
+    let unreadable = "a journal whose document cannot be read";
+    let made = made.await.map_err(|_| corrupt(unreadable))?;
+    texts.extend(made.map_err(|_| corrupt(unreadable))?);
+    Ok(texts)
+}
+
+/// Writes the texts and versions of a batch.
 ///
 /// # Errors
 /// Of the database.
@@ -264,60 +409,95 @@ pub(super) async fn write(
     loaded: &Loaded,
     effects: &Effects,
 ) -> Result<(), sqlx::Error> {
-    if effects.journals.is_empty() {
+    if effects.versions.is_empty() {
         return Ok(());
     }
-    let texts: HashMap<ConversationId, &str> = effects
-        .versions
-        .iter()
-        .map(|(id, version)| (*id, version.content.as_str()))
-        .collect();
-    let rows: Vec<(Uuid, &JournalState, &str)> = effects
-        .journals
-        .iter()
-        .filter_map(|id| {
-            Some((
-                id.uuid(),
-                loaded.conversations.get(id)?.journal.as_ref()?,
-                *texts.get(id)?,
-            ))
-        })
-        .collect();
-    sqlx::query(
-        "INSERT INTO journals (conversation_id, version, state, content, checkpoint_version)
-         SELECT conversation_id, version, state, content, checkpoint_version
-         FROM unnest($1::uuid[], $2::int8[], $3::bytea[], $4::text[], $5::int8[])
-              AS new (conversation_id, version, state, content, checkpoint_version)
-         ON CONFLICT (conversation_id) DO UPDATE
-         SET version = excluded.version, state = excluded.state, content = excluded.content,
-             checkpoint_version = excluded.checkpoint_version",
-    )
-    .bind(rows.iter().map(|row| row.0).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| seq_to(row.1.version)).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.1.state.as_slice()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.2).collect::<Vec<_>>())
-    .bind(
-        rows.iter()
-            .map(|row| seq_to(row.1.checkpoint_version))
-            .collect::<Vec<_>>(),
-    )
-    .execute(&mut *connection)
-    .await?;
+    write_journals(connection, loaded, effects).await?;
     let versions = &effects.versions;
     sqlx::query(
-        "INSERT INTO journal_versions (conversation_id, version, update, content, checkpoint, actor, at)
-         SELECT conversation_id, version, update, content, checkpoint, actor, at
-         FROM unnest($1::uuid[], $2::int8[], $3::bytea[], $4::text[], $5::bytea[], $6::text[], $7::timestamptz[])
-              AS new (conversation_id, version, update, content, checkpoint, actor, at)",
+        "INSERT INTO journal_versions (conversation_id, version, update, checkpoint, actor, at)
+         SELECT conversation_id, version, update, checkpoint, actor, at
+         FROM unnest($1::uuid[], $2::int8[], $3::bytea[], $4::bytea[], $5::text[], $6::timestamptz[])
+              AS new (conversation_id, version, update, checkpoint, actor, at)",
     )
     .bind(versions.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, v)| seq_to(v.version)).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, v)| v.update.as_slice()).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, v)| v.content.as_str()).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, v)| v.checkpoint.as_deref()).collect::<Vec<_>>())
+    .bind(
+        versions
+            .iter()
+            .map(|(_, v)| seq_to(v.version))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        versions
+            .iter()
+            .map(|(_, v)| v.update.as_slice())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        versions
+            .iter()
+            .map(|(_, v)| v.checkpoint.as_deref())
+            .collect::<Vec<_>>(),
+    )
     .bind(versions.iter().map(|(_, v)| v.actor.as_str()).collect::<Vec<_>>())
-    .bind(versions.iter().map(|(_, v)| from_millis(v.at_ms)).collect::<Vec<_>>())
+    .bind(
+        versions
+            .iter()
+            .map(|(_, v)| from_millis(v.at_ms))
+            .collect::<Vec<_>>(),
+    )
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Writes the journals that changed, with their texts where these are to be stored.
+async fn write_journals(
+    connection: &mut PgConnection,
+    loaded: &Loaded,
+    effects: &Effects,
+) -> Result<(), sqlx::Error> {
+    let state = |id: &ConversationId| loaded.conversations.get(id)?.journal.as_ref();
+    let rows = effects
+        .journals
+        .iter()
+        .filter_map(|(id, text)| Some((id.uuid(), state(id)?, text.as_deref())));
+    let (texts, others): (Vec<_>, Vec<_>) = rows.partition(|(_, _, text)| text.is_some());
+    let ids = |rows: &[Row<'_>]| rows.iter().map(|row| row.0).collect::<Vec<_>>();
+    let versions = |rows: &[Row<'_>]| rows.iter().map(|row| seq_to(row.1.version)).collect::<Vec<_>>();
+    if !texts.is_empty() {
+        sqlx::query(
+            "INSERT INTO journals (conversation_id, version, content, content_version, checkpoint_version)
+             SELECT conversation_id, version, content, version, checkpoint_version
+             FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::int8[])
+                  AS new (conversation_id, version, content, checkpoint_version)
+             ON CONFLICT (conversation_id) DO UPDATE
+             SET version = excluded.version, content = excluded.content, content_version = excluded.content_version,
+                 checkpoint_version = excluded.checkpoint_version, state = NULL",
+        )
+        .bind(ids(&texts))
+        .bind(versions(&texts))
+        .bind(texts.iter().map(|row| row.2).collect::<Vec<_>>())
+        .bind(
+            texts
+                .iter()
+                .map(|row| seq_to(row.1.checkpoint_version))
+                .collect::<Vec<_>>(),
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    if !others.is_empty() {
+        sqlx::query(
+            "UPDATE journals AS j
+             SET version = new.version, content_version = coalesce(j.content_version, j.version), state = NULL
+             FROM unnest($1::uuid[], $2::int8[]) AS new (conversation_id, version)
+             WHERE j.conversation_id = new.conversation_id",
+        )
+        .bind(ids(&others))
+        .bind(versions(&others))
+        .execute(&mut *connection)
+        .await?;
+    }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Leases of partitions and the heartbeats of replicas. All times are the database's own.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -76,6 +77,15 @@ pub async fn renew(
     rows.into_iter().map(lease).collect()
 }
 
+/// What was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Ours now.
+    pub leases: Vec<Lease>,
+    /// Those of them that another replica let expire instead of giving them back.
+    pub abandoned: BTreeSet<i32>,
+}
+
 /// Takes at most `count` leases that are free or expired, among `ids`. A row that a batch still holds is
 /// passed over: it is free as soon as that batch ends.
 ///
@@ -87,14 +97,14 @@ pub async fn take(
     ids: &[i32],
     count: usize,
     ttl: Duration,
-) -> Result<Vec<Lease>, sqlx::Error> {
-    let rows: Vec<(i32, i64)> = sqlx::query_as(
+) -> Result<Taken, sqlx::Error> {
+    let rows: Vec<(i32, i64, bool)> = sqlx::query_as(
         "UPDATE partition_leases l SET owner = $1, epoch = l.epoch + 1, expires_at = now() + $4
-         FROM (SELECT partition FROM partition_leases
+         FROM (SELECT partition, owner FROM partition_leases
                WHERE partition = ANY($2) AND expires_at < now()
                ORDER BY partition LIMIT $3 FOR UPDATE SKIP LOCKED) AS free
          WHERE l.partition = free.partition
-         RETURNING l.partition, l.epoch",
+         RETURNING l.partition, l.epoch, free.owner IS DISTINCT FROM $1 AND free.owner IS NOT NULL",
     )
     .bind(owner)
     .bind(ids)
@@ -102,7 +112,14 @@ pub async fn take(
     .bind(interval(ttl))
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(lease).collect()
+    let mut taken = Taken::default();
+    for (id, epoch, abandoned) in rows {
+        taken.leases.push(lease((id, epoch))?);
+        if abandoned {
+            taken.abandoned.insert(id);
+        }
+    }
+    Ok(taken)
 }
 
 /// Gives leases back at once.

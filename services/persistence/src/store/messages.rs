@@ -1,8 +1,10 @@
 //! Reading messages. Their stored form becomes the wire form here and nowhere else.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use parlance_proto::v1;
-use parlance_proto::{ConversationId, MessageId};
+use parlance_proto::{CommandId, ConversationId, MessageId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -262,20 +264,26 @@ pub async fn window(
 ///
 /// # Errors
 /// Of the database.
-pub async fn insert(connection: &mut PgConnection, messages: &[&v1::Message]) -> Result<(), sqlx::Error> {
+pub async fn insert(
+    connection: &mut PgConnection,
+    messages: &[&v1::Message],
+    sent_by: &[Option<CommandId>],
+) -> Result<(), sqlx::Error> {
     let sender = |m: &v1::Message| m.sender.clone().unwrap_or_default();
     let is_user = |m: &v1::Message| sender(m).kind() == v1::SenderKind::User;
     sqlx::query(
         "INSERT INTO messages (conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
                                metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted,
-                               thread_id)
+                               thread_id, command_id)
          SELECT conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
-                metadata::jsonb, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id
+                metadata::jsonb, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id,
+                command_id
          FROM unnest($1::uuid[], $2::int8[], $3::uuid[], $4::text[], $5::int2[], $6::text[], $7::int2[], $8::text[],
                      $9::text[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[],
-                     $15::bool[], $16::uuid[])
+                     $15::bool[], $16::uuid[], $17::uuid[])
               AS new (conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
-                      metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id)",
+                      metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id,
+                      command_id)",
     )
     .bind(uuids(messages, |m| &m.conversation_id)?)
     .bind(messages.iter().map(|m| seq_to(m.seq)).collect::<Vec<_>>())
@@ -293,9 +301,39 @@ pub async fn insert(connection: &mut PgConnection, messages: &[&v1::Message]) ->
     .bind(messages.iter().map(|m| m.deleted_at_ms.map(from_millis)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.encrypted).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| optional_uuid(m.thread_id.as_ref())).collect::<Vec<_>>())
+    .bind(sent_by.iter().map(|id| id.map(|id| id.uuid())).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Which commands sent these messages, where that is known.
+///
+/// # Errors
+/// Of the database.
+pub async fn sent_by(
+    connection: &mut PgConnection,
+    messages: &[(ConversationId, MessageId)],
+) -> Result<HashMap<(ConversationId, MessageId), CommandId>, sqlx::Error> {
+    let rows: Vec<(Uuid, Uuid, Uuid)> = sqlx::query_as(
+        "SELECT m.conversation_id, m.message_id, m.command_id
+         FROM unnest($1::uuid[], $2::uuid[]) AS asked (conversation_id, message_id)
+         CROSS JOIN LATERAL (SELECT * FROM messages x WHERE x.conversation_id = asked.conversation_id
+                             AND x.message_id = asked.message_id LIMIT 1) AS m
+         WHERE m.command_id IS NOT NULL",
+    )
+    .bind(messages.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
+    .bind(messages.iter().map(|(_, id)| id.uuid()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let known = rows.into_iter().map(|(conversation, message, command)| {
+        let key = (
+            ConversationId::from_uuid(conversation),
+            MessageId::from_uuid(message),
+        );
+        (key, CommandId::from_uuid(command))
+    });
+    Ok(known.collect())
 }
 
 /// Stores the present content of edited and deleted messages.

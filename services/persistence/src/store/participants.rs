@@ -21,37 +21,21 @@ struct ParticipantRow {
     read_seqs: String,
 }
 
-/// The current participants of conversations with what they got and read, in the order of their ids.
-///
-/// # Errors
-/// Of the database.
-pub async fn of(
-    connection: &mut PgConnection,
-    conversations: &[Uuid],
-) -> Result<HashMap<Uuid, Vec<v1::Participant>>, sqlx::Error> {
-    let rows: Vec<ParticipantRow> = sqlx::query_as(
-        "SELECT p.conversation_id, p.user_id, u.username, u.number, p.role, p.delivered_seq,
-                p.read_seqs::text AS read_seqs
-         FROM participants p JOIN users u USING (user_id)
-         WHERE p.conversation_id = ANY($1) AND p.left_seq IS NULL
-         ORDER BY p.conversation_id, p.user_id",
-    )
-    .bind(conversations)
-    .fetch_all(connection)
-    .await?;
-    let mut all: HashMap<Uuid, Vec<v1::Participant>> = HashMap::new();
-    for ParticipantRow {
-        conversation_id,
-        user_id,
-        username,
-        number,
-        role,
-        delivered_seq,
-        read_seqs,
-    } in rows
-    {
+impl TryFrom<ParticipantRow> for v1::Participant {
+    type Error = sqlx::Error;
+
+    fn try_from(row: ParticipantRow) -> Result<Self, sqlx::Error> {
+        let ParticipantRow {
+            conversation_id: _,
+            user_id,
+            username,
+            number,
+            role,
+            delivered_seq,
+            read_seqs,
+        } = row;
         let read: ReadSet = read_seqs.parse().map_err(|_| corrupt("read_seqs"))?;
-        let participant = v1::Participant {
+        Ok(Self {
             user_id,
             username,
             role: role.into(),
@@ -59,10 +43,145 @@ pub async fn of(
             delivered_seq: seq_from(delivered_seq)?,
             read: read.to_wire(),
             presence: None,
-        };
-        all.entry(conversation_id).or_default().push(participant);
+        })
+    }
+}
+
+/// The number of participants of the conversation `c` as of its head: kept where it was counted as of that head, else
+/// counted. A direct conversation that begins again has its participants back without a change.
+macro_rules! member_count {
+    () => {
+        "CASE WHEN c.kind <> 1 AND c.members_at = c.head_seq THEN c.member_count
+              ELSE (SELECT count(*) FROM participants x
+                    WHERE x.conversation_id = c.conversation_id AND x.left_seq IS NULL)
+         END"
+    };
+}
+pub(super) use member_count;
+
+/// The same where it is known without counting, else NULL.
+macro_rules! known_member_count {
+    () => {
+        "CASE WHEN c.kind <> 1 AND c.members_at = c.head_seq THEN c.member_count END"
+    };
+}
+pub(super) use known_member_count;
+
+/// Characters that what the participants of a conversation have read may take where they are listed together, about as many
+/// as bytes in an answer. Healthy readers need twenty each.
+const MOST_READ: i64 = 100_000;
+
+/// The first current participants of conversations, each conversation named once: by user id, at most `limit` of each,
+/// with what they got and, as far as `MOST_READ` goes in their order, read.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn of(
+    connection: &mut PgConnection,
+    conversations: &[Uuid],
+    limit: i64,
+) -> Result<HashMap<Uuid, Vec<v1::Participant>>, sqlx::Error> {
+    let rows: Vec<ParticipantRow> = sqlx::query_as(
+        "SELECT p.conversation_id, p.user_id, u.username, u.number, p.role, p.delivered_seq,
+                CASE WHEN sum(length(p.read_seqs::text)) OVER (PARTITION BY p.conversation_id ORDER BY p.user_id) <= $3
+                     THEN p.read_seqs::text ELSE '{}' END AS read_seqs
+         FROM unnest($1::uuid[]) AS asked (conversation_id)
+         CROSS JOIN LATERAL (SELECT * FROM participants x
+                             WHERE x.conversation_id = asked.conversation_id AND x.left_seq IS NULL
+                             ORDER BY x.user_id LIMIT $2) AS p
+         JOIN users u ON u.user_id = p.user_id
+         ORDER BY p.conversation_id, p.user_id",
+    )
+    .bind(conversations)
+    .bind(limit)
+    .bind(MOST_READ)
+    .fetch_all(connection)
+    .await?;
+    let mut all: HashMap<Uuid, Vec<v1::Participant>> = HashMap::new();
+    for row in rows {
+        all.entry(row.conversation_id).or_default().push(row.try_into()?);
     }
     Ok(all)
+}
+
+/// How many current participants these conversations have.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn count(
+    connection: &mut PgConnection,
+    conversations: &[Uuid],
+) -> Result<HashMap<Uuid, u64>, sqlx::Error> {
+    if conversations.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT asked.id, (SELECT count(*) FROM participants x
+                           WHERE x.conversation_id = asked.id AND x.left_seq IS NULL)
+         FROM unnest($1::uuid[]) AS asked (id)",
+    )
+    .bind(conversations)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(id, count)| Ok((id, seq_from(count)?)))
+        .collect()
+}
+
+/// At most `limit` current participants of a conversation with greater ids than `after`, by ascending id.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn page(
+    connection: &mut PgConnection,
+    conversation: Uuid,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<v1::Participant>, sqlx::Error> {
+    let rows: Vec<ParticipantRow> = sqlx::query_as(
+        "SELECT p.conversation_id, p.user_id, u.username, u.number, p.role, p.delivered_seq,
+                p.read_seqs::text AS read_seqs
+         FROM (SELECT * FROM participants x
+               WHERE x.conversation_id = $1 AND x.left_seq IS NULL AND x.user_id > $2
+               ORDER BY x.user_id LIMIT $3) AS p
+         JOIN users u ON u.user_id = p.user_id
+         ORDER BY p.user_id",
+    )
+    .bind(conversation)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Those of these users who are current participants of the conversations named beside them.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn among(
+    connection: &mut PgConnection,
+    names: &[(Uuid, &str)],
+) -> Result<HashMap<(Uuid, String), v1::Participant>, sqlx::Error> {
+    let (conversations, users): (Vec<Uuid>, Vec<&str>) = names.iter().copied().unzip();
+    let rows: Vec<ParticipantRow> = sqlx::query_as(
+        "SELECT p.conversation_id, p.user_id, u.username, u.number, p.role, p.delivered_seq,
+                p.read_seqs::text AS read_seqs
+         FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
+         CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
+                             AND x.user_id = asked.user_id LIMIT 1) AS p
+         JOIN users u ON u.user_id = asked.user_id
+         WHERE p.left_seq IS NULL",
+    )
+    .bind(conversations)
+    .bind(users)
+    .fetch_all(connection)
+    .await?;
+    let found = |row: ParticipantRow| {
+        let key = (row.conversation_id, row.user_id.clone());
+        Ok((key, row.try_into()?))
+    };
+    rows.into_iter().map(found).collect()
 }
 
 /// Writes who came, who is something else now, and who is gone, in this order.

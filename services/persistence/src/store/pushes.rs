@@ -17,6 +17,8 @@ pub struct Sent {
     pub seq: u64,
     /// By whom.
     pub sender: String,
+    /// When.
+    pub sent_at: DateTime<Utc>,
 }
 
 /// Somebody a message is for who neither got nor read it.
@@ -28,7 +30,9 @@ pub struct Recipient {
     pub heard_at: Option<DateTime<Utc>>,
 }
 
-/// Those each message is for, by its place in `messages`, in the order of their ids.
+/// Those each message is for who perhaps got it by no connection, by its place in `messages`, in the order of their ids:
+/// those whose gateway was heard of since the message did. Each member's connections are looked up once, however many
+/// messages of the conversation are asked about.
 ///
 /// # Errors
 /// Of the database.
@@ -37,19 +41,28 @@ pub async fn recipients(
     messages: &[Sent],
 ) -> Result<HashMap<usize, Vec<Recipient>>, sqlx::Error> {
     let rows: Vec<(i64, String, Option<DateTime<Utc>>)> = sqlx::query_as(
-        "SELECT asked.place, p.user_id,
-                (SELECT max(g.renewed_at) FROM sessions s JOIN gateways g ON g.instance = s.gateway
-                 WHERE s.user_id = p.user_id) AS heard_at
-         FROM unnest($1::uuid[], $2::int8[], $3::text[]) WITH ORDINALITY
-              AS asked (conversation_id, seq, sender, place)
-         JOIN participants p ON p.conversation_id = asked.conversation_id
-         WHERE p.left_seq IS NULL AND p.user_id <> asked.sender AND p.joined_seq < asked.seq
-           AND p.delivered_seq < asked.seq AND NOT p.read_seqs @> asked.seq
-         ORDER BY asked.place, p.user_id",
+        "WITH asked AS MATERIALIZED (
+             SELECT * FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::timestamptz[]) WITH ORDINALITY
+                           AS asked (conversation_id, seq, sender, sent_at, place)),
+         members AS MATERIALIZED (
+             SELECT p.conversation_id, p.user_id, p.joined_seq, p.delivered_seq, p.read_seqs, s.heard_at
+             FROM (SELECT conversation_id, max(seq) AS seq FROM asked GROUP BY conversation_id) AS latest
+             CROSS JOIN LATERAL (SELECT * FROM participants x
+                                 WHERE x.conversation_id = latest.conversation_id AND x.left_seq IS NULL
+                                   AND x.delivered_seq < latest.seq OFFSET 0) AS p
+             CROSS JOIN LATERAL (SELECT max(g.renewed_at) AS heard_at
+                                 FROM sessions s JOIN gateways g ON g.instance = s.gateway
+                                 WHERE s.user_id = p.user_id) AS s)
+         SELECT asked.place, m.user_id, m.heard_at
+         FROM asked JOIN members m ON m.conversation_id = asked.conversation_id
+         WHERE m.user_id <> asked.sender AND m.joined_seq < asked.seq AND m.delivered_seq < asked.seq
+           AND (m.heard_at IS NULL OR m.heard_at < asked.sent_at) AND NOT m.read_seqs @> asked.seq
+         ORDER BY asked.place, m.user_id",
     )
     .bind(messages.iter().map(|one| one.conversation).collect::<Vec<_>>())
     .bind(messages.iter().map(|one| seq_to(one.seq)).collect::<Vec<_>>())
     .bind(messages.iter().map(|one| one.sender.as_str()).collect::<Vec<_>>())
+    .bind(messages.iter().map(|one| one.sent_at).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     let mut all: HashMap<usize, Vec<Recipient>> = HashMap::new();

@@ -3,6 +3,8 @@
 //! Rows are written in the order of their keys, so that writers do not block each other. A commit here need not be
 //! durable, and only its own statement says so: what a crash of the database loses is served once more.
 
+use std::collections::HashMap;
+
 use chrono::TimeDelta;
 use parlance_proto::{ConversationId, v1};
 use sqlx::PgConnection;
@@ -153,40 +155,68 @@ pub async fn of(
     Ok(seq.flatten())
 }
 
-/// From where on a client that joins is to be served: the history that was read since it connected, or for one that
-/// never joined just before; else what it was emitted itself; else what its user was served. `None` where the user was
-/// served nothing.
+/// A client that joins a conversation.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// Its place among those who are asked for.
+    pub place: usize,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Whose client.
+    pub user: String,
+    /// Which client.
+    pub page: String,
+    /// When it connected, in Unix milliseconds.
+    pub connected_at_ms: i64,
+}
+
+/// From where on clients that join are to be served, by the place of each: the history that was read since it connected,
+/// or for one that never joined just before; else what it was emitted itself; else what its user was served. None where
+/// the user was served nothing.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the query fails.
-pub async fn of_client(
+pub async fn of_clients(
     connection: &mut PgConnection,
-    conversation: ConversationId,
-    user: &str,
-    page: &str,
-    connected_at_ms: i64,
-) -> Result<Option<v1::Served>, sqlx::Error> {
-    let found: Option<(Option<i64>, bool)> = sqlx::query_as(
-        "SELECT coalesce(greatest(own, shown), seq), own IS NOT NULL OR shown IS NOT NULL
-         FROM (SELECT seq, (pages -> $3 ->> 0)::int8 AS own,
-                      CASE WHEN history_at >= CASE WHEN pages ? $3 THEN $4 ELSE $5 END THEN history_seq END AS shown
-               FROM served WHERE conversation_id = $1 AND user_id = $2) AS known",
+    joining: &[Joining],
+) -> Result<HashMap<usize, v1::Served>, sqlx::Error> {
+    if joining.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(i64, Option<i64>, bool)> = sqlx::query_as(
+        "SELECT place, coalesce(greatest(own, shown), seq), own IS NOT NULL OR shown IS NOT NULL
+         FROM (SELECT a.place, s.seq, (s.pages -> a.page ->> 0)::int8 AS own,
+                      CASE WHEN s.history_at >= CASE WHEN s.pages ? a.page THEN a.connected_at ELSE a.looked_at END
+                           THEN s.history_seq END AS shown
+               FROM unnest($1::int8[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[])
+                    AS a (place, conversation_id, user_id, page, connected_at, looked_at)
+               CROSS JOIN LATERAL (SELECT * FROM served x WHERE x.conversation_id = a.conversation_id
+                                   AND x.user_id = a.user_id LIMIT 1) AS s) AS known",
     )
-    .bind(conversation.uuid())
-    .bind(user)
-    .bind(page)
-    .bind(from_millis(connected_at_ms))
-    .bind(from_millis(connected_at_ms) - BEFORE_CONNECT)
-    .fetch_optional(connection)
+    .bind(joining.iter().map(|one| i64::try_from(one.place).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(joining.iter().map(|one| one.conversation.uuid()).collect::<Vec<_>>())
+    .bind(joining.iter().map(|one| one.user.as_str()).collect::<Vec<_>>())
+    .bind(joining.iter().map(|one| one.page.as_str()).collect::<Vec<_>>())
+    .bind(joining.iter().map(|one| from_millis(one.connected_at_ms)).collect::<Vec<_>>())
+    .bind(
+        joining
+            .iter()
+            .map(|one| from_millis(one.connected_at_ms) - BEFORE_CONNECT)
+            .collect::<Vec<_>>(),
+    )
+    .fetch_all(connection)
     .await?;
-    let Some((Some(seq), exact)) = found else {
-        return Ok(None);
-    };
-    let seq = seq_from(seq)?;
-    Ok(Some(v1::Served { seq, exact }))
+    let mut served = HashMap::with_capacity(rows.len());
+    for (place, seq, exact) in rows {
+        if let (Ok(place), Some(seq)) = (usize::try_from(place), seq) {
+            let seq = seq_from(seq)?;
+            served.insert(place, v1::Served { seq, exact });
+        }
+    }
+    Ok(served)
 }
 
-/// Up to where a client was emitted the conversations of its user: at most `max` of them.
+/// Up to where a client was emitted the conversations of its user: of those with greater ids than `after`, at most `max`.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the query fails.
@@ -194,16 +224,18 @@ pub async fn of_page(
     connection: &mut PgConnection,
     user: &str,
     page: &str,
+    after: Uuid,
     max: i64,
 ) -> Result<Vec<Position>, sqlx::Error> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "SELECT s.conversation_id, (s.pages -> $2 ->> 0)::int8
          FROM participants p JOIN served s USING (conversation_id, user_id)
-         WHERE p.user_id = $1 AND p.left_seq IS NULL AND s.pages ? $2
-         LIMIT $3",
+         WHERE p.user_id = $1 AND p.left_seq IS NULL AND s.pages ? $2 AND p.conversation_id > $3
+         ORDER BY p.conversation_id LIMIT $4",
     )
     .bind(user)
     .bind(page)
+    .bind(after)
     .bind(max)
     .fetch_all(connection)
     .await?;

@@ -7,12 +7,29 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::receipts::unread_messages;
 use super::{from_millis, millis, seq_from};
 use crate::ingest::tell::Unnamed;
 
+/// The number of conversations of the user `u`, journals left out: kept where it was counted as of the present version
+/// of their set, else counted. With a growth, what it is after the participants were written.
+macro_rules! conversation_count {
+    () => {
+        conversation_count!("0")
+    };
+    ($growth:literal) => {
+        concat!(
+            "CASE WHEN u.conversations_at = u.memberships_version THEN u.conversation_count + ",
+            $growth,
+            " ELSE (SELECT count(*) FROM participants x JOIN conversations y ON y.conversation_id = x.conversation_id
+                    WHERE x.user_id = u.user_id AND x.left_seq IS NULL AND y.kind <> 3)
+              END"
+        )
+    };
+}
+pub(super) use conversation_count;
+
 #[derive(sqlx::FromRow)]
-struct UserRow {
+pub(super) struct UserRow {
     user_id: String,
     number: i64,
     username: String,
@@ -30,16 +47,10 @@ pub struct Known {
     pub token_name: String,
 }
 
-#[derive(sqlx::FromRow)]
-struct MembershipRow {
-    user_id: String,
-    memberships_version: i64,
-    conversations: Vec<Uuid>,
-    unread: Vec<i64>,
-    heads: Vec<i64>,
-    delivered: Vec<i64>,
-    served: Vec<i64>,
-    listed: Vec<i64>,
+impl UserRow {
+    pub(super) fn user_id(&self) -> &str {
+        &self.user_id
+    }
 }
 
 impl TryFrom<UserRow> for Known {
@@ -65,51 +76,6 @@ impl TryFrom<UserRow> for Known {
         };
         Ok(Self { user, token_name })
     }
-}
-
-/// A living user, with up to when an earlier session was surely told what was committed: while it is open, a
-/// minute before the latest report of its gateway: in that time any dead connection is noticed.
-///
-/// # Errors
-/// Of the database.
-pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Known>, sqlx::Error> {
-    let row: Option<UserRow> = sqlx::query_as(
-        "SELECT u.user_id, u.number, u.username, u.memberships_version, u.agent,
-                coalesce(u.token_name, u.username) AS token_name,
-                greatest(p.alive_at, (SELECT max(g.renewed_at) - interval '60 seconds' FROM sessions s JOIN gateways g ON g.instance = s.gateway
-                                      WHERE s.user_id = u.user_id)) AS seen_at
-         FROM users u LEFT JOIN presence p USING (user_id)
-         WHERE u.user_id = $1 AND u.deleted_at IS NULL",
-    )
-    .bind(id)
-    .fetch_optional(connection)
-    .await?;
-    row.map(TryInto::try_into).transpose()
-}
-
-/// Creates the user if need be and gives them the name that a token says, if any; `None` if they were deleted. Earlier
-/// sessions are left out.
-///
-/// # Errors
-/// Of the database.
-pub async fn upsert(
-    connection: &mut PgConnection,
-    id: &str,
-    said: &str,
-) -> Result<Option<v1::User>, sqlx::Error> {
-    let row: Option<UserRow> = sqlx::query_as(
-        "INSERT INTO users AS u (user_id, username, token_name) VALUES ($1, coalesce(nullif($2, ''), $1), nullif($2, ''))
-         ON CONFLICT (user_id) DO UPDATE SET username = coalesce(nullif($2, ''), u.username),
-             token_name = coalesce(nullif($2, ''), u.token_name), updated_at = now()
-         WHERE u.deleted_at IS NULL
-         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at,
-                   username AS token_name",
-    )
-    .bind(id)
-    .bind(said)
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(Known::try_from).transpose()?.map(|known| known.user))
 }
 
 /// Gives a user this name, or takes back the one that was given where it is empty. Creates the user if asked to; `None`
@@ -212,62 +178,6 @@ pub async fn name(connection: &mut PgConnection, people: Vec<Unnamed<'_>>) -> Re
         }
     }
     Ok(())
-}
-
-/// The conversations each living user belongs to now, journals left out, with what is unread in them.
-///
-/// # Errors
-/// Of the database.
-pub async fn memberships(
-    connection: &mut PgConnection,
-    ids: &[String],
-) -> Result<Vec<v1::Membership>, sqlx::Error> {
-    // One statement, one snapshot: the set is exactly the version's.
-    let rows: Vec<MembershipRow> = sqlx::query_as(concat!(
-        "SELECT u.user_id, u.memberships_version, m.conversations, m.unread, m.heads, m.delivered, m.served, m.listed
-         FROM users u
-         CROSS JOIN LATERAL
-              (SELECT coalesce(array_agg(c.conversation_id ORDER BY c.conversation_id), '{}') AS conversations,
-                      coalesce(array_agg(n.unread ORDER BY c.conversation_id), '{}') AS unread,
-                      coalesce(array_agg(c.head_seq ORDER BY c.conversation_id), '{}') AS heads,
-                      coalesce(array_agg(p.delivered_seq ORDER BY c.conversation_id), '{}') AS delivered,
-                      coalesce(array_agg(coalesce(s.seq, 0) ORDER BY c.conversation_id), '{}') AS served,
-                      coalesce(array_agg(coalesce(s.listed_seq, 0) ORDER BY c.conversation_id), '{}') AS listed
-               FROM participants p JOIN conversations c USING (conversation_id)
-               LEFT JOIN served s ON s.conversation_id = p.conversation_id AND s.user_id = p.user_id
-               CROSS JOIN ",
-        unread_messages!(),
-        " WHERE p.user_id = u.user_id AND p.left_seq IS NULL AND c.kind <> 3) AS m
-         WHERE u.user_id = ANY($1) AND u.deleted_at IS NULL"
-    ))
-    .bind(ids)
-    .fetch_all(connection)
-    .await?;
-    rows.into_iter()
-        .map(
-            |MembershipRow {
-                 user_id,
-                 memberships_version,
-                 conversations,
-                 unread,
-                 heads,
-                 delivered,
-                 served,
-                 listed,
-             }| {
-                Ok(v1::Membership {
-                    user_id,
-                    version: seq_from(memberships_version)?,
-                    conversation_ids: conversations.iter().map(Uuid::to_string).collect(),
-                    unread: unread.into_iter().map(seq_from).collect::<Result<_, _>>()?,
-                    head_seqs: heads.into_iter().map(seq_from).collect::<Result<_, _>>()?,
-                    delivered_seqs: delivered.into_iter().map(seq_from).collect::<Result<_, _>>()?,
-                    served_seqs: served.into_iter().map(seq_from).collect::<Result<_, _>>()?,
-                    listed_seqs: listed.into_iter().map(seq_from).collect::<Result<_, _>>()?,
-                })
-            },
-        )
-        .collect()
 }
 
 /// Memberships of a user that ended since, or at any time in these conversations: the latest, at most `max`.

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use parlance_bus::faults;
 use parlance_proto::v1;
 use parlance_proto::{ConversationId, MessageId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::users::conversation_count;
 use super::{
-    changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, participants, reactions,
-    seq_to, small, threads,
+    changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, participants, processed,
+    reactions, seq_to, small, threads,
 };
 use crate::ingest::state::{ConversationState, Effects, Loaded};
 
@@ -35,6 +37,9 @@ pub async fn write(
     if !effects.new_changes.is_empty() {
         changes::insert(connection, effects).await?;
     }
+    if !effects.processed.is_empty() && !faults::happens("forget_outcomes") {
+        processed::remember(connection, &effects.processed).await?;
+    }
     change_conversations(connection, loaded, effects).await?;
     move_conversations(connection, loaded, effects).await
 }
@@ -47,7 +52,13 @@ async fn write_messages(
     let find = |(c, m): &(ConversationId, MessageId)| loaded.conversations.get(c)?.messages.get(m);
     let new: Vec<&v1::Message> = effects.new_messages.iter().filter_map(find).collect();
     if !new.is_empty() {
-        messages::insert(connection, &new).await?;
+        let sent_by: Vec<_> = effects
+            .new_messages
+            .iter()
+            .filter(|key| find(key).is_some())
+            .map(|key| loaded.sent_by.get(key).copied())
+            .collect();
+        messages::insert(connection, &new, &sent_by).await?;
     }
     let inserted: BTreeSet<_> = effects.new_messages.iter().copied().collect();
     let changed: Vec<&v1::Message> = effects
@@ -61,21 +72,28 @@ async fn write_messages(
     Ok(())
 }
 
-/// Tells the users that their set of conversations changed. Returns their new versions.
+/// Gives the sets of conversations of these users, which grew by so many, their next versions. After the participants
+/// were written: what is not kept yet is counted. Returns the versions.
 ///
 /// # Errors
-/// Of the database.
+/// [`sqlx::Error`] if the statement fails.
 pub async fn bump_memberships(
     connection: &mut PgConnection,
-    users: &BTreeSet<&UserId>,
+    users: &BTreeMap<UserId, i64>,
 ) -> Result<BTreeMap<String, u64>, sqlx::Error> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "UPDATE users u SET memberships_version = u.memberships_version + 1
-         FROM (SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR NO KEY UPDATE) AS locked
+    let rows: Vec<(String, i64)> = sqlx::query_as(concat!(
+        "UPDATE users u SET memberships_version = u.memberships_version + 1,
+             conversations_at = u.memberships_version + 1,
+             conversation_count = ",
+        conversation_count!("locked.growth"),
+        " FROM (SELECT v.user_id, new.growth
+                FROM unnest($1::text[], $2::int8[]) AS new (user_id, growth) JOIN users v USING (user_id)
+                ORDER BY v.user_id FOR NO KEY UPDATE OF v) AS locked
          WHERE u.user_id = locked.user_id
-         RETURNING u.user_id, u.memberships_version",
-    )
-    .bind(users.iter().map(|id| id.as_str()).collect::<Vec<_>>())
+         RETURNING u.user_id, u.memberships_version"
+    ))
+    .bind(users.keys().map(UserId::as_str).collect::<Vec<_>>())
+    .bind(users.values().copied().collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
     rows.into_iter()
@@ -114,13 +132,14 @@ async fn insert_conversations(
     }
     sqlx::query(
         "INSERT INTO conversations (conversation_id, number, kind, title, created_by, created_by_command,
-                                    channel, status, metadata, created_at, updated_at, open)
+                                    channel, status, metadata, created_at, updated_at, open, member_count,
+                                    members_at)
          SELECT conversation_id, number, kind, title, created_by, created_by_command, channel, status,
-                metadata::jsonb, at, at, open
+                metadata::jsonb, at, at, open, member_count, 0
          FROM unnest($1::uuid[], $2::int8[], $3::int2[], $4::text[], $5::text[], $6::uuid[], $7::int2[],
-                     $8::int2[], $9::text[], $10::timestamptz[], $11::bool[])
+                     $8::int2[], $9::text[], $10::timestamptz[], $11::bool[], $12::int8[])
               AS new (conversation_id, number, kind, title, created_by, created_by_command, channel, status,
-                      metadata, at, open)",
+                      metadata, at, open, member_count)",
     )
     .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, c)| c.number).collect::<Vec<_>>())
@@ -149,6 +168,11 @@ async fn insert_conversations(
             .collect::<Vec<_>>(),
     )
     .bind(rows.iter().map(|(_, c)| c.open).collect::<Vec<_>>())
+    .bind(
+        rows.iter()
+            .map(|(_, c)| seq_to(c.member_count))
+            .collect::<Vec<_>>(),
+    )
     .execute(&mut *connection)
     .await?;
     sqlx::query(
@@ -211,9 +235,10 @@ async fn move_conversations(
     let done = sqlx::query(
         "UPDATE conversations c
          SET head_seq = new.head_seq, last_message_seq = new.last_message_seq,
-             receipts_version = new.receipts_version, updated_at = new.updated_at
-         FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::timestamptz[])
-              AS new (conversation_id, head_seq, last_message_seq, receipts_version, updated_at)
+             receipts_version = new.receipts_version, updated_at = new.updated_at,
+             member_count = new.member_count, members_at = new.head_seq
+         FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::timestamptz[], $6::int8[])
+              AS new (conversation_id, head_seq, last_message_seq, receipts_version, updated_at, member_count)
          WHERE c.conversation_id = new.conversation_id",
     )
     .bind(moved.iter().map(|(id, _)| *id).collect::<Vec<_>>())
@@ -234,6 +259,12 @@ async fn move_conversations(
         moved
             .iter()
             .map(|(_, c)| from_millis(c.updated_at_ms))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        moved
+            .iter()
+            .map(|(_, c)| seq_to(c.member_count))
             .collect::<Vec<_>>(),
     )
     .execute(connection)

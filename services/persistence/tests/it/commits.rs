@@ -1,11 +1,13 @@
 //! What a committed batch leaves in the database and answers.
 
 use parlance_persistence::error::{BatchError, Disposition, disposition};
-use parlance_proto::v1::{ErrorCode, Role, user_notice};
+use parlance_persistence::store::processed;
+use parlance_proto::v1::{self, ErrorCode, Role, command, user_notice};
 
 use crate::database::with_database;
 use crate::works::{
-    code, conversation, creation, delete, direct, edit, fresh, message, poison, sending, told, view, work,
+    add, code, conversation, creation, delete, direct, edit, fresh, message, poison, sending, told, view,
+    work,
 };
 
 #[tokio::test]
@@ -89,17 +91,38 @@ async fn both_sides_of_a_direct_conversation_get_the_same_one_and_each_is_told_o
         let answers = db.commit(&[work(&mine), work(&theirs)]).await;
         assert_eq!((answers[0].repeated, answers[1].repeated), (false, true));
         let seen = view(&answers[0]);
-        assert_eq!((seen.number, seen.head_seq, seen.unread), (view(&answers[1]).number, 0, 0));
-        let people: Vec<(&str, i32)> = seen.participants.iter().map(|p| (p.user_id.as_str(), p.role)).collect();
-        assert_eq!(people, [("alice", Role::Member.into()), ("bob", Role::Member.into())]);
-        let notices: Vec<(&str, u64)> =
-            answers[0].notices.iter().map(|n| (n.user_id.as_str(), n.memberships_version)).collect();
+        assert_eq!(
+            (seen.number, seen.head_seq, seen.unread),
+            (view(&answers[1]).number, 0, 0)
+        );
+        let people: Vec<(&str, i32)> = seen
+            .participants
+            .iter()
+            .map(|p| (p.user_id.as_str(), p.role))
+            .collect();
+        assert_eq!(
+            people,
+            [("alice", Role::Member.into()), ("bob", Role::Member.into())]
+        );
+        // One for each: replicas of the version before know no notices to several.
+        let notices: Vec<(&str, u64)> = answers[0]
+            .notices
+            .iter()
+            .map(|n| (n.user_id.as_str(), n.memberships_version))
+            .collect();
         assert_eq!(notices, [("alice", 1), ("bob", 1)]);
-        assert!(matches!(&answers[0].notices[1].body, Some(user_notice::Body::ConversationAdded(c)) if c.id == seen.id));
+        let is_gain = |notice: &v1::UserNotice| {
+            notice.users.is_empty()
+                && matches!(&notice.body, Some(user_notice::Body::ConversationAdded(c)) if c.id == seen.id)
+        };
+        assert!(answers[0].notices.iter().all(is_gain));
         assert!(answers[1].notices.is_empty());
         // The same command once more: the notices may have been lost.
         let again = db.commit(&[work(&mine)]).await;
-        assert_eq!((again[0].repeated, again[0].notices.len()), (false, 2));
+        assert_eq!(
+            (again[0].repeated, &again[0].notices),
+            (false, &answers[0].notices)
+        );
         assert_eq!(db.number("SELECT max(memberships_version) FROM users").await, 1);
         assert_eq!(db.number("SELECT count(*) FROM conversation_numbers").await, 1);
     })
@@ -195,6 +218,93 @@ async fn a_large_batch_over_many_conversations_is_one_transaction_with_whole_seq
                      AND 25 = (SELECT count(*) FROM messages m WHERE m.conversation_id = c.conversation_id
                                AND m.seq BETWEEN 1 AND 25)";
         assert_eq!(db.number(whole).await, 20);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_s_id_is_used_up_in_one_life_of_a_conversation_only() {
+    with_database(async |mut db| {
+        let id =
+            parlance_proto::ConversationId::direct(&crate::works::user("alice"), &crate::works::user("bob"));
+        let first = sending("alice", id, "m1", "first life");
+        let end = command::Body::DeleteConversation(parlance_proto::v1::DeleteConversation {});
+        let end = crate::works::command("bob", id, end);
+        db.commit(&[
+            work(&direct("alice", "bob")),
+            work(&first),
+            work(&end),
+            work(&direct("bob", "alice")),
+        ])
+        .await;
+        let second = sending("alice", id, "m1", "second life");
+        let answers = db
+            .commit(&[work(&second), work(&sending("alice", id, "m1", "said twice"))])
+            .await;
+        let stored = message(&answers[0]);
+        assert_eq!(
+            (answers[0].repeated, stored.content.as_str()),
+            (false, "second life")
+        );
+        assert_eq!(
+            (answers[1].repeated, message(&answers[1])),
+            (true, stored.clone())
+        );
+        // What comes again of either life is what it was.
+        let again = db.commit(&[work(&first), work(&second)]).await;
+        assert!(again.iter().all(|answer| answer.repeated) && again[0].events.is_empty());
+        assert_eq!((message(&again[0]).seq, message(&again[1])), (1, stored));
+        assert_eq!(db.number("SELECT count(*) FROM messages").await, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_changed_nothing_or_was_refused_is_remembered_until_nothing_as_old_waits() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let (idle, refused) = (
+            add("alice", id, &["bob"]),
+            sending("carol", id, "m1", "let me in"),
+        );
+        let remove = command::Body::RemoveMember(parlance_proto::v1::RemoveMember {
+            user_id: "bob".into(),
+        });
+        let remove = crate::works::command("alice", id, remove);
+        let answers = db
+            .commit(&[
+                work(&creation("alice", id, &["bob"])),
+                work(&idle),
+                work(&idle),
+                work(&refused),
+            ])
+            .await;
+        assert!(answers[1].repeated && answers[2].repeated);
+        assert_eq!(code(&answers[3]), Some(ErrorCode::NotFound));
+        db.commit(&[work(&remove), work(&add("alice", id, &["carol"]))])
+            .await;
+        let again = db.commit(&[work(&idle), work(&refused)]).await;
+        assert!(again[0].repeated && again[0].events.is_empty() && again[0].notices.is_empty());
+        assert_eq!(
+            format!("{:?}", again[1].result),
+            format!("{:?}", answers[3].result)
+        );
+        let members = "SELECT count(*) FROM participants WHERE left_seq IS NULL";
+        assert_eq!(db.number(members).await, 2);
+        assert_eq!(db.number("SELECT count(*) FROM messages").await, 0);
+
+        let remembered = "SELECT count(*) FROM processed_commands";
+        let all = db.number(remembered).await;
+        assert_eq!(all, 3, "the creation, the idle and the refused one");
+        let mut connection = db.database.writes.acquire().await.unwrap();
+        let none = std::time::Duration::ZERO;
+        let hour = std::time::Duration::from_secs(3600);
+        for (age, oldest, gone) in [(hour, None, 0), (none, Some(0), 0), (none, None, 3)] {
+            let forgotten = processed::forget(&mut connection, age, oldest, 100)
+                .await
+                .unwrap();
+            assert_eq!(forgotten, gone, "{age:?} {oldest:?}");
+        }
     })
     .await;
 }

@@ -6,14 +6,30 @@ use parlance_harness::{Stack, environment};
 use parlance_persistence::config::DatabaseSettings;
 use parlance_persistence::database::{Database, Held};
 use parlance_persistence::ingest::answer::Answer;
-use parlance_persistence::ingest::commit::commit;
+use parlance_persistence::ingest::commit::{Batch, commit};
+use parlance_persistence::ingest::kept::KeptJournals;
+use parlance_persistence::ingest::state::Bounds;
 use parlance_persistence::ingest::work::Work;
+use parlance_persistence::journal::Limits;
 use parlance_persistence::store::leases;
 use parlance_persistence::{error::BatchError, startup};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::time::Duration;
 
 const TTL: Duration = Duration::from_secs(60);
+/// As in `defaults.toml`.
+pub(crate) const LIMITS: Limits = Limits {
+    text_bytes: 384 * 1024,
+    update_bytes: 448 * 1024,
+    document_bytes: 4 * 1024 * 1024,
+    work: 2_000_000,
+};
+const BOUNDS: Bounds = Bounds {
+    journals: LIMITS,
+    inline_participants: 100,
+    group_members: 10_000,
+    user_conversations: 20_000,
+};
 const OWNER: &str = "this replica";
 
 /// A migrated database in which this process owns partition 0.
@@ -22,6 +38,8 @@ pub(crate) struct TestDatabase {
     pub(crate) database: Database,
     held: Held,
     lease: (u16, u64),
+    kept: KeptJournals,
+    pub(crate) bounds: Bounds,
 }
 
 /// Runs `test` on a fresh database; drops it whether the test succeeds or not.
@@ -42,6 +60,8 @@ where
             database,
             held,
             lease,
+            kept: KeptJournals::default(),
+            bounds: BOUNDS,
         }))
         .await
     })
@@ -86,7 +106,10 @@ pub(crate) fn settings(url: &str) -> DatabaseSettings {
 
 async fn own(connection: &mut PgConnection, owner: &str) -> (u16, u64) {
     startup::check_partitions(connection, 1).await.unwrap();
-    let taken = leases::take(connection, owner, &[0], 1, TTL).await.unwrap();
+    let taken = leases::take(connection, owner, &[0], 1, TTL)
+        .await
+        .unwrap()
+        .leases;
     (0, taken[0].1)
 }
 
@@ -94,19 +117,30 @@ impl TestDatabase {
     /// Commits the commands as one batch.
     pub(crate) async fn try_commit(&mut self, works: &[Work]) -> Result<Vec<Answer>, BatchError> {
         let works: Vec<&Work> = works.iter().collect();
-        commit(
-            &mut self.held,
-            OWNER,
-            &[self.lease],
-            &works,
-            Duration::from_secs(10),
-        )
-        .await
+        let batch = Batch {
+            owner: OWNER,
+            leases: &[self.lease],
+            works: &works,
+            bounds: self.bounds,
+            kept_journals: &self.kept,
+            is_apart: false,
+        };
+        commit(&mut self.held, &batch, Duration::from_secs(10))
+            .await
+            .map(|committed| committed.answers)
     }
 
     /// Commits the commands as one batch, which must succeed.
     pub(crate) async fn commit(&mut self, works: &[Work]) -> Vec<Answer> {
         self.try_commit(works).await.unwrap()
+    }
+
+    /// As another replica would, which has worked on nothing yet.
+    pub(crate) async fn commit_elsewhere(&mut self, works: &[Work]) -> Vec<Answer> {
+        let kept = std::mem::take(&mut self.kept);
+        let answers = self.commit(works).await;
+        self.kept = kept;
+        answers
     }
 
     /// Someone else takes the partition.
@@ -118,12 +152,20 @@ impl TestDatabase {
             leases::take(&mut connection, "another", &[0], 1, TTL)
                 .await
                 .unwrap()
+                .leases
                 .len(),
             1
         );
     }
 
     /// One number out of the database.
+    pub(crate) async fn text(&self, sql: &'static str) -> String {
+        sqlx::query_scalar(sql)
+            .fetch_one(&self.database.writes)
+            .await
+            .unwrap()
+    }
+
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql)
             .fetch_one(&self.database.writes)

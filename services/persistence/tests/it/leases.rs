@@ -18,10 +18,16 @@ async fn a_lease_has_one_owner_and_a_takeover_raises_its_epoch() {
             .execute(&mut *c)
             .await
             .unwrap();
-        let mine = leases::take(&mut c, "one", &[1, 2, 3], 2, TTL).await.unwrap();
+        let mine = leases::take(&mut c, "one", &[1, 2, 3], 2, TTL)
+            .await
+            .unwrap()
+            .leases;
         assert_eq!(mine, [(1, 1), (2, 1)]);
         assert_eq!(
-            leases::take(&mut c, "two", &[1, 2, 3], 9, TTL).await.unwrap(),
+            leases::take(&mut c, "two", &[1, 2, 3], 9, TTL)
+                .await
+                .unwrap()
+                .leases,
             [(3, 1)]
         );
         assert_eq!(leases::renew(&mut c, "one", &mine, OVER).await.unwrap().len(), 2);
@@ -32,14 +38,20 @@ async fn a_lease_has_one_owner_and_a_takeover_raises_its_epoch() {
             [(1, 1)]
         );
         assert_eq!(
-            leases::take(&mut c, "two", &[1, 2, 3], 9, TTL).await.unwrap(),
+            leases::take(&mut c, "two", &[1, 2, 3], 9, TTL)
+                .await
+                .unwrap()
+                .leases,
             [(2, 2)]
         );
         assert_eq!(leases::renew(&mut c, "one", &mine, TTL).await.unwrap(), [(1, 1)]);
         // A late owner cannot give back what is another's.
         leases::release(&mut c, "one", &mine).await.unwrap();
         assert_eq!(
-            leases::take(&mut c, "three", &[1, 2, 3], 9, TTL).await.unwrap(),
+            leases::take(&mut c, "three", &[1, 2, 3], 9, TTL)
+                .await
+                .unwrap()
+                .leases,
             [(1, 2)]
         );
     })
@@ -57,7 +69,10 @@ async fn a_batch_in_progress_holds_off_a_takeover_but_no_renewal() {
             .execute(&mut *other)
             .await
             .unwrap();
-        let mine = leases::take(&mut other, "one", &[1], 1, TTL).await.unwrap();
+        let mine = leases::take(&mut other, "one", &[1], 1, TTL)
+            .await
+            .unwrap()
+            .leases;
         let mut tx = writer.begin().await.unwrap();
         let check = batch::check_leases(&mut tx, "one", &[(1, mine[0].1)])
             .await
@@ -68,11 +83,15 @@ async fn a_batch_in_progress_holds_off_a_takeover_but_no_renewal() {
             leases::take(&mut other, "two", &[1], 1, TTL)
                 .await
                 .unwrap()
+                .leases
                 .is_empty()
         );
         tx.commit().await.unwrap();
         assert_eq!(
-            leases::take(&mut other, "two", &[1], 1, TTL).await.unwrap(),
+            leases::take(&mut other, "two", &[1], 1, TTL)
+                .await
+                .unwrap()
+                .leases,
             [(1, 2)]
         );
         let mut tx = writer.begin().await.unwrap();
@@ -95,8 +114,8 @@ async fn what_was_taken_under_an_earlier_lease_of_one_s_own_is_not_held_any_more
             .execute(&mut *c)
             .await
             .unwrap();
-        let first = leases::take(&mut c, "one", &[1], 1, OVER).await.unwrap()[0].1;
-        let second = leases::take(&mut c, "one", &[1], 1, TTL).await.unwrap()[0].1;
+        let first = leases::take(&mut c, "one", &[1], 1, OVER).await.unwrap().leases[0].1;
+        let second = leases::take(&mut c, "one", &[1], 1, TTL).await.unwrap().leases[0].1;
         for (epoch, held) in [(first, false), (second, true)] {
             let check = batch::check_leases(&mut c, "one", &[(1, epoch)]).await.unwrap();
             assert_eq!(check.held.contains(&1), held);
@@ -116,7 +135,10 @@ async fn a_replica_stopped_inside_its_transaction_does_not_hold_a_partition_beyo
             .execute(&mut *other)
             .await
             .unwrap();
-        let mine = leases::take(&mut other, "one", &[1], 1, OVER).await.unwrap();
+        let mine = leases::take(&mut other, "one", &[1], 1, OVER)
+            .await
+            .unwrap()
+            .leases;
         let mut tx = writer.begin().await.unwrap();
         batch::check_leases(&mut tx, "one", &[(1, mine[0].1)])
             .await
@@ -125,7 +147,10 @@ async fn a_replica_stopped_inside_its_transaction_does_not_hold_a_partition_beyo
         let other = tokio::sync::Mutex::new(other);
         let taken = parlance_harness::eventually(Duration::from_secs(5), "takeover", || async {
             let mut other = other.lock().await;
-            let taken = leases::take(&mut other, "two", &[1], 1, TTL).await.unwrap();
+            let taken = leases::take(&mut other, "two", &[1], 1, TTL)
+                .await
+                .unwrap()
+                .leases;
             taken.first().copied()
         });
         assert_eq!(taken.await.unwrap(), (1, 2));

@@ -4,13 +4,16 @@
 //! of its own that is dropped at its end.
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod arrivals;
 mod commits;
 mod database;
 mod details;
 mod journals;
+mod large_groups;
 mod leases;
 mod members;
 mod messages;
+mod plans;
 mod presence;
 mod pushes;
 mod queries;
@@ -18,4 +21,5 @@ mod receipts;
 mod served;
 mod service;
 mod startup;
+mod unread;
 mod works;

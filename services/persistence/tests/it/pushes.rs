@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use parlance_persistence::identity;
 use parlance_persistence::presence::{Limits, take_in};
 use parlance_persistence::store::pushes::{Recipient, Sent, recipients};
@@ -9,6 +10,9 @@ use parlance_proto::v1::{PresenceStatus, ReportPresence, SessionReport};
 
 use crate::database::with_database;
 use crate::works::{conversation, creation, message, read, sending, work};
+
+/// In the year 2100.
+const NOT_YET_MS: i64 = 4_102_444_800_000;
 
 #[tokio::test]
 async fn a_push_is_for_participants_who_have_not_read_it_with_when_their_gateway_was_heard_of() {
@@ -47,12 +51,24 @@ async fn a_push_is_for_participants_who_have_not_read_it_with_when_their_gateway
             grace: Duration::from_secs(5),
         };
         take_in(&mut c, &report, limits).await.unwrap();
-        let asked = [(id, "alice"), (other, "bob")].map(|(id, sender)| Sent {
-            conversation: id.uuid(),
-            seq: 1,
-            sender: sender.into(),
-        });
-        let found = recipients(&mut c, &asked).await.unwrap();
+        let asked = |sent_at_ms: i64| {
+            [(id, "alice"), (other, "bob")].map(|(id, sender)| Sent {
+                conversation: id.uuid(),
+                seq: 1,
+                sender: sender.into(),
+                sent_at: DateTime::from_timestamp_millis(sent_at_ms).unwrap(),
+            })
+        };
+        // Her gateway was heard of after the message.
+        let found = recipients(&mut c, &asked(0)).await.unwrap();
+        assert_eq!(
+            found[&0]
+                .iter()
+                .map(|one| one.user_id.as_str())
+                .collect::<Vec<_>>(),
+            ["bob"]
+        );
+        let found = recipients(&mut c, &asked(NOT_YET_MS)).await.unwrap();
         let named = |place: usize| -> Vec<(&str, bool)> {
             fn one(Recipient { user_id, heard_at }: &Recipient) -> (&str, bool) {
                 (user_id.as_str(), heard_at.is_some())

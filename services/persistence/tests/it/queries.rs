@@ -3,6 +3,7 @@
 use parlance_bus::{Bus, ConnectSettings, Tls};
 use std::time::Duration;
 
+use parlance_persistence::liveness::Liveness;
 use parlance_persistence::presence::{Limits, Presence};
 use parlance_persistence::queries::{Queries, QueryError};
 use parlance_proto::v1::{self, ErrorCode, query, reply};
@@ -27,6 +28,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
         bus: bus.clone(),
         database: db.database.clone(),
         concurrency: 1,
+        inline_participants: 100,
         presence: Presence {
             bus: bus.clone(),
             database: db.database.clone(),
@@ -35,6 +37,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
                 grace: Duration::from_secs(5),
             },
         },
+        liveness: Liveness::default(),
     }
 }
 
@@ -252,6 +255,7 @@ async fn a_stranger_and_a_missing_conversation_get_one_answer_to_every_question(
                 }),
                 query::Body::GetRoom(v1::GetRoom {
                     conversation_id: conversation_id(),
+                    small: 0,
                 }),
                 query::Body::ListReceipts(v1::ListReceipts {
                     conversation_id: conversation_id(),
@@ -306,6 +310,7 @@ async fn gateways_learn_rooms_heads_memberships_and_receipts() {
         let id = id.to_string();
         let room = query::Body::GetRoom(v1::GetRoom {
             conversation_id: id.clone(),
+            small: 0,
         });
         let room = answered!(ask(&queries, "", room).await, Room);
         assert_eq!(

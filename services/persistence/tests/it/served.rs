@@ -122,6 +122,7 @@ async fn reports_never_go_backwards_and_lists_count_apart() {
         let state = query::Body::GetListState(v1::GetListState {
             conversation_id: id.to_string(),
             user_ids: vec!["alice".into(), "bob".into(), "mallory".into()],
+            ..Default::default()
         });
         let state = answered!(ask(&queries, "", state).await, ListState);
         let counts: Vec<_> = state
@@ -188,7 +189,10 @@ async fn a_page_that_returns_goes_on_from_itself_and_a_new_one_from_the_history_
         // A late report takes nothing back.
         ask(&queries, "bob", report("tab", 5, began)).await.unwrap();
         assert_eq!(of("tab", now_ms()).await, served(9, true));
-        let asked = query::Body::ListServed(v1::ListServed { page: "phone".into() });
+        let asked = query::Body::ListServed(v1::ListServed {
+            page: "phone".into(),
+            ..Default::default()
+        });
         let emitted = answered!(ask(&queries, "bob", asked.clone()).await, ServedPositions);
         let positions: Vec<_> = emitted
             .positions
@@ -205,7 +209,10 @@ async fn a_page_that_returns_goes_on_from_itself_and_a_new_one_from_the_history_
         let emitted = answered!(ask(&queries, "bob", asked).await, ServedPositions);
         assert_eq!(emitted.positions, []);
         let long = "x".repeat(33);
-        let refused = query::Body::ListServed(v1::ListServed { page: long });
+        let refused = query::Body::ListServed(v1::ListServed {
+            page: long,
+            ..Default::default()
+        });
         assert!(ask(&queries, "bob", refused).await.is_err());
     })
     .await;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::journals::{journal, rewrite};
+use crate::journals::{edit, journal};
 use crate::works::{conversation, creation, poison, sending};
 
 const PARTITIONS: u16 = 16;
@@ -269,10 +269,16 @@ async fn a_service_s_message_is_stored_and_what_cannot_be_one_is_parked() {
         body,
     )
     .await;
+    // Larger than those of users may be, and larger than the bus takes once it is a command.
+    for (order, bytes) in [("order-21", 65_537), ("order-22", 960_000)] {
+        let large = format!(r#"{{"sender_id":"shop","content":"{}"}}"#, "x".repeat(bytes));
+        let headers = [("Content-Type", "application/json"), ("Nats-Msg-Id", order)];
+        publish(&stack, &format!("chat.system.{id}"), &headers, large.as_bytes()).await;
+    }
     becomes(
         &stack,
         "SELECT count(*) FROM dead_letters WHERE partition IS NULL",
-        3,
+        5,
     )
     .await;
     assert_eq!(
@@ -284,7 +290,7 @@ async fn a_service_s_message_is_stored_and_what_cannot_be_one_is_parked() {
     assert_eq!(
         number(
             &stack,
-            "SELECT count(*) FROM conversations WHERE kind = 1 AND created_by = 'shop'"
+            "SELECT count(*) FROM conversations WHERE kind = 1 AND created_by = 'service:shop'"
         )
         .await,
         1
@@ -337,7 +343,7 @@ async fn sharing_a_journal_opens_it_for_the_members_before_the_message_is_done_w
     let (chat, diary) = (conversation(), conversation());
     assert_eq!(gateway.ask(&creation("alice", chat, &["bob"])).await, Ok(0));
     assert_eq!(gateway.ask(&journal("alice", diary, "dear")).await, Ok(1));
-    let edit = || rewrite("bob", diary, 0, "mine");
+    let edit = || edit("bob", diary, parlance_journal::EMPTY_UPDATE.to_vec());
     assert_eq!(gateway.ask(&edit()).await, Err(ErrorCode::NotFound));
     let mut sharing = sending("alice", chat, "m1", "");
     if let Some(command::Body::SendMessage(send)) = &mut sharing.body {
@@ -350,4 +356,48 @@ async fn sharing_a_journal_opens_it_for_the_members_before_the_message_is_done_w
     while gateway.ask(&edit()).await != Err(ErrorCode::Forbidden) {
         assert!(Instant::now() < deadline, "the journal stays closed");
     }
+}
+
+/// What the bus can never carry is no reason to do a command again and again.
+#[tokio::test]
+async fn what_cannot_be_confirmed_or_handed_in_ends_and_holds_up_nobody() {
+    let stack = Stack::builder().gateways(0).start().await.unwrap();
+    let mut gateway = Gateway::connect(&stack).await;
+    let id = conversation();
+    assert_eq!(gateway.ask(&creation("alice", id, &["bob"])).await, Ok(0));
+    let mut nowhere = sending("alice", id, "m1", "for a gateway that cannot be");
+    nowhere.reply_to = "no such gateway".into();
+    gateway.send(&nowhere).await;
+    // More than the bus takes, and less than NATS does.
+    let name = "n".repeat(960_000);
+    let large = format!(r#"{{"sender_id":"shop","sender_name":"{name}","content":"hi"}}"#);
+    let kind = ("Content-Type", "application/json");
+    let subject = format!("chat.system.{id}");
+    publish(
+        &stack,
+        &subject,
+        &[("Nats-Msg-Id", "large"), kind],
+        large.as_bytes(),
+    )
+    .await;
+    let small = br#"{"sender_id":"shop","content":"behind it"}"#;
+    publish(&stack, &subject, &[("Nats-Msg-Id", "small"), kind], small).await;
+    becomes(
+        &stack,
+        "SELECT count(*) FROM dead_letters WHERE command_id = 'large'",
+        1,
+    )
+    .await;
+    becomes(&stack, "SELECT count(*) FROM messages", 2).await;
+    eventually(PATIENCE, "nothing waits any more", || async {
+        let lag = gateway.bus.lag().await.map_err(|error| error.to_string())?;
+        let waiting: u64 = lag
+            .iter()
+            .filter(|lag| lag.stream == "COMMANDS")
+            .map(|lag| lag.messages)
+            .sum();
+        parlance_harness::eventually::equal(waiting, &0)
+    })
+    .await
+    .unwrap();
 }

@@ -22,6 +22,7 @@ const BEYOND_SHAPE: &[(&str, &str)] = &[
     ("holds a NUL", "what Postgres cannot store"),
     ("differ", "one thing named twice"),
     ("is not base64", "an encoding"),
+    ("is not an awareness update", "an encoding"),
     ("is not the connected user", "who speaks"),
     ("has white space, control or invisible", "what ids may consist of"),
 ];
@@ -65,12 +66,18 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         Action::Join(_) => &["conversation_direct", "conversation_group"],
         Action::Receipt { .. } => &["receipt", "receipt_elsewhere"],
         Action::CreateThread { .. } => &["thread"],
-        Action::JoinJournal(_) | Action::EditJournal { .. } => &["journal"],
+        Action::JoinJournal {
+            state_vector: Some(_),
+            ..
+        } => &["journal_sync"],
+        Action::JoinJournal { .. } | Action::EditJournal { .. } => &["journal"],
+        Action::ListParticipants { .. } => &["participants"],
         Action::Sync(_) => &["pages"],
         Action::WatchPresence(_) => &["presence"],
         Action::Leave(_)
         | Action::UnwatchPresence(_)
         | Action::LeaveJournal(_)
+        | Action::ShareAwareness { .. }
         | Action::SwitchThread { .. }
         | Action::Typing { .. }
         | Action::Presence { .. } => &["done"],

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::dialect::contract::{Contract, Shape};
+use crate::dialect::place::LISTED;
 use crate::dialect::shape::{self, metadata, role_name, time, type_name};
 use crate::dialect::{Answer, Place, camel, encode, payload, wide};
 use crate::error::ClientError;
@@ -47,7 +48,7 @@ pub struct MessageJson<'a> {
     edited_at: Option<String>,
     #[schema(required, format = DateTime)]
     deleted_at: Option<String>,
-    /// One for each recipient, where they are known.
+    /// One for each of the first hundred recipients by id, where they are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     statuses: Option<Vec<StatusJson<'a>>>,
 }
@@ -158,9 +159,14 @@ pub struct ConversationEventJson<'a> {
     conversation_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     conversation: Option<wide::ConversationJson<'a>>,
-    /// All there are now, where they changed.
+    /// Those there are now, where they changed: the first hundred. Not of a large group.
     #[serde(skip_serializing_if = "Option::is_none")]
     participants: Option<Vec<ParticipantJson<'a>>>,
+    /// With `participants`, or instead of those of a large group: how many there are, and whether all are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participant_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participants_complete: Option<bool>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -344,7 +350,12 @@ pub fn message<'a>(message: &'a Message, place: Option<&'a Place>) -> MessageJso
         created_at: time(message.created_at_ms),
         edited_at: message.edited_at_ms.map(time),
         deleted_at: message.deleted_at_ms.map(time),
-        statuses: place.map(|place| shape::recipients(place, message).map(status).collect()),
+        statuses: place.map(|place| {
+            shape::recipients(place, message)
+                .take(LISTED)
+                .map(status)
+                .collect()
+        }),
     }
 }
 
@@ -418,6 +429,16 @@ pub fn conversation(conversation: &Conversation) -> ConversationEventJson<'_> {
         conversation_id: conversation.id.clone(),
         conversation: Some(wide::conversation(conversation, wide::Style::Encrypted)),
         participants: None,
+        participant_count: None,
+        participants_complete: None,
+    }
+}
+
+fn participant(participant: &Participant) -> ParticipantJson<'_> {
+    ParticipantJson {
+        user_id: &participant.user_id,
+        username: &participant.username,
+        role: role_name(participant.role()),
     }
 }
 
@@ -426,17 +447,11 @@ pub fn participants(place: &Place) -> ConversationEventJson<'_> {
     ConversationEventJson {
         conversation_id: place.id.to_string(),
         conversation: None,
-        participants: Some(
-            place
-                .participants
-                .iter()
-                .map(|participant| ParticipantJson {
-                    user_id: &participant.user_id,
-                    username: &participant.username,
-                    role: role_name(participant.role()),
-                })
-                .collect(),
-        ),
+        participants: place
+            .listed()
+            .map(|listed| listed.iter().map(participant).collect()),
+        participant_count: Some(place.participant_count),
+        participants_complete: Some(place.lists_all()),
     }
 }
 
@@ -446,6 +461,8 @@ pub fn removed(place: &Place) -> ConversationEventJson<'static> {
         conversation_id: place.id.to_string(),
         conversation: None,
         participants: None,
+        participant_count: None,
+        participants_complete: None,
     }
 }
 
@@ -473,9 +490,11 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> 
             | Answer::Conversation(_)
             | Answer::Receipt(_)
             | Answer::Thread(_)
-            | Answer::Journal(_)
+            | Answer::Journal(..)
+            | Answer::JournalSync { .. }
             | Answer::Pages(_)
-            | Answer::Presence(_),
+            | Answer::Presence(_)
+            | Answer::Participants(_),
         ) => {}
         Err(error) => {
             answer.error = Some(&error.message);

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
 use super::{
-    ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalEditPayload,
-    JournalPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
+    ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload,
+    ParticipantsPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
     SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
 use crate::dialect::contract::{Contract, Shape};
@@ -35,6 +36,12 @@ fn presences() -> Shape {
 fn joined() -> Shape {
     Shape::of::<presence::Joined<'_>>()
         .answering("ok", true, &["conversation"])
+        .or(refused())
+}
+
+fn participants() -> Shape {
+    Shape::of::<json::ParticipantPageJson<'_>>()
+        .answering("ok", true, &["participants", "next"])
         .or(refused())
 }
 
@@ -79,7 +86,9 @@ fn journal_edit() -> Shape {
 /// All events.
 pub(super) fn contract() -> Contract {
     let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
-    told(others(messages(contract)))
+    told(presence_and_sync(journals(typing_and_threads(messages(
+        contract,
+    )))))
 }
 
 /// About conversations and their messages.
@@ -97,6 +106,12 @@ fn messages(contract: Contract) -> Contract {
             "Follow it no more.",
             Shape::of::<ConversationPayload>(),
             done(),
+        )
+        .takes(
+            "conversation:participants",
+            "Read a page of the participants of a conversation, by ascending id.",
+            Shape::of::<ParticipantsPayload>(),
+            participants(),
         )
         .takes(
             "message:send",
@@ -137,9 +152,9 @@ fn messages(contract: Contract) -> Contract {
         )
 }
 
-/// About everything else.
-fn others(contract: Contract) -> Contract {
-    let (thread, journal) = (|| holding("thread"), || holding("journal"));
+/// About typing and threads.
+fn typing_and_threads(contract: Contract) -> Contract {
+    let thread = || holding("thread");
     contract
         .takes(
             "typing",
@@ -159,11 +174,21 @@ fn others(contract: Contract) -> Contract {
             Shape::of::<SwitchPayload>(),
             done(),
         )
+}
+
+/// About journals.
+fn journals(contract: Contract) -> Contract {
+    let journal = || holding("journal");
+    contract
         .takes(
             "journal:join",
-            "Follow a journal.",
-            Shape::of::<JournalPayload>(),
-            journal(),
+            "Follow a journal. A client that keeps the Yjs document itself says what it knows of it: the answer holds what it \
+             lacks, and what the server knows instead of the text, so that it can send with journal:edit what the server \
+             lacks; journal:updated then brings it updates without texts.",
+            Shape::of::<JournalJoinPayload>(),
+            Shape::of::<json::Synced<'_>>()
+                .answering("ok", true, &["journal"])
+                .or(journal()),
         )
         .takes(
             "journal:leave",
@@ -177,6 +202,22 @@ fn others(contract: Contract) -> Contract {
             journal_edit(),
             journal(),
         )
+        .takes(
+            "journal:awareness",
+            "Show the others in a journal one's name and cursor: a y-protocols awareness update in base64, with the states \
+             of this page. The journal must be joined; reading it is enough. user.id and user.name in a state become \
+             those of the connection, all other fields stay. A state ends when it is removed, when the journal is left, \
+             with the connection, and 12 s after its last update: renew it every 5 s (setLocalState with the same state; \
+             y-protocols by itself does so only every 15 s). At most 5 client ids per connection and 1,000 per journal; \
+             states of others are ignored, a change of one is refused.",
+            Shape::of::<AwarenessPayload>(),
+            done(),
+        )
+}
+
+/// About presence and catching up.
+fn presence_and_sync(contract: Contract) -> Contract {
+    contract
         .takes(
             "presence",
             "Be seen as online, or not.",
@@ -231,7 +272,14 @@ fn told(contract: Contract) -> Contract {
             Shape::of::<json::ConversationChangedJson<'_>>().or(Shape::of::<json::ListUpdatedJson<'_>>()),
         )
         .tells("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
-        .tells("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>())
+        .tells("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>().or(Shape::of::<json::JournalUpdateJson<'_>>()))
+        .tells(
+            "journal:awareness",
+            "Names and cursors in a joined journal: a y-protocols awareness update, merged, at most 10 a second. What is \
+             shown already is sent when the journal is joined. An update that removes this page's own state means that it \
+             was taken for gone: set it again.",
+            Shape::of::<json::AwarenessJson>(),
+        )
         .tells(
             "auth:expiring",
             "The token ends soon: `auth:refresh` puts that off.",

@@ -1,5 +1,6 @@
 //! The native representation of the domain as JSON; REST speaks it too. Must not decide anything.
 
+mod journal;
 mod log;
 
 use base64::Engine as _;
@@ -7,7 +8,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, SecondsFormat};
 use parlance_proto::v1::{
     Channel, Conversation, ConversationKind, ConversationStatus, JournalEdited, Message, MessageType,
-    Participant, ReactionChanged, ReceiptUpdated, Role, Sender, SenderKind, SeqRange, Thread, Typing,
+    Participant, ParticipantPage, ReactionChanged, ReceiptUpdated, Role, Sender, SenderKind, SeqRange,
+    Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId};
 use serde::Serialize;
@@ -16,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::presence;
 use crate::dialect::Place;
+pub(super) use journal::{AwarenessJson, JournalUpdateJson, Synced, awareness, journal_update};
 pub use log::{EventJson, EventPageJson, SyncJson, event_page, sync};
 
 /// A message as clients see it.
@@ -78,7 +81,12 @@ pub struct ConversationJson<'a> {
     kind: &'static str,
     #[schema(required)]
     title: Option<&'a str>,
+    /// At most a hundred: the first by id, and in the place of the last of them the viewer where they come later. All are
+    /// listed in pages, from the beginning.
     participants: Vec<ParticipantJson<'a>>,
+    participant_count: u64,
+    /// Whether these are all participants.
+    participants_complete: bool,
     head_seq: u64,
     epoch: &'a str,
     unread: u64,
@@ -97,6 +105,16 @@ pub struct ConversationJson<'a> {
     created_by: &'a str,
     /// Every participant of the group manages it: title, status, channel, metadata and members.
     open: bool,
+}
+
+/// Participants of a conversation, by ascending id.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ParticipantPage)]
+pub struct ParticipantPageJson<'a> {
+    participants: Vec<ParticipantJson<'a>>,
+    /// The `after` of the next page; null on the last one.
+    #[schema(required)]
+    next: Option<&'a str>,
 }
 
 /// A participant as clients see one.
@@ -168,7 +186,9 @@ pub struct JournalJson<'a> {
     journal_id: &'a str,
     number: i64,
     version: u64,
-    content: &'a str,
+    /// The whole text. Absent in logs and in acks of changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
     /// The change in base64, where there was one.
     #[schema(required)]
     update: Option<String>,
@@ -321,6 +341,8 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         },
         title: Some(conversation.title.as_str()).filter(|title| !title.is_empty()),
         participants: participants(&conversation.participants),
+        participant_count: conversation.participant_count,
+        participants_complete: conversation.participants_complete,
         head_seq: conversation.head_seq,
         epoch: &conversation.epoch,
         unread: conversation.unread,
@@ -332,6 +354,14 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         metadata: metadata(&conversation.metadata_json),
         created_by: &conversation.created_by,
         open: conversation.open,
+    }
+}
+
+/// Writes a page of participants.
+pub fn participant_page(page: &ParticipantPage) -> ParticipantPageJson<'_> {
+    ParticipantPageJson {
+        participants: participants(&page.participants),
+        next: Some(page.next.as_str()).filter(|next| !next.is_empty()),
     }
 }
 
@@ -432,12 +462,12 @@ fn conversation_changed_json(conversation: &Conversation) -> ConversationChanged
 }
 
 /// Writes a journal's text.
-pub fn journal(edited: &JournalEdited) -> JournalJson<'_> {
+pub fn journal<'a>(edited: &'a JournalEdited, content: Option<&'a str>) -> JournalJson<'a> {
     JournalJson {
         journal_id: &edited.journal_id,
         number: edited.journal_number,
         version: edited.version,
-        content: &edited.content,
+        content,
         update: Some(&edited.update)
             .filter(|update| !update.is_empty())
             .map(|update| BASE64.encode(update)),
@@ -547,9 +577,9 @@ impl<'a> Holding<'a> {
     }
 
     /// `{journal}`.
-    pub fn journal(held: &'a JournalEdited) -> Self {
+    pub fn journal(held: &'a JournalEdited, content: Option<&'a str>) -> Self {
         Self {
-            journal: Some(journal(held)),
+            journal: Some(journal(held, content)),
             ..Self::default()
         }
     }

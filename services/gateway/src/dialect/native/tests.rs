@@ -26,6 +26,7 @@ fn place() -> Place {
         kind: parlance_proto::v1::ConversationKind::Group,
         title: "Team".to_owned(),
         participants: Vec::new(),
+        participant_count: 0,
         head_seq: 9,
     }
 }

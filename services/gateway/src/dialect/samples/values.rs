@@ -76,12 +76,16 @@ impl Samples {
             },
             direct_conversation: Conversation {
                 participants: vec![alice.clone(), bob.clone()],
+                participant_count: 2,
+                participants_complete: true,
                 last_message: Some(text.clone()),
                 unread: 1,
                 ..conversation(DIRECT, 7, ConversationKind::Direct, "")
             },
             group_conversation: Conversation {
                 participants: vec![alice, bob, carol],
+                participant_count: 3,
+                participants_complete: true,
                 metadata_json: r#"{"topic":"cats"}"#.to_owned(),
                 status: ConversationStatus::Archived.into(),
                 ..conversation(GROUP, 8, ConversationKind::Group, "Team")
@@ -141,6 +145,7 @@ fn place<const N: usize>(
         kind,
         title: title.to_owned(),
         participants: who.map(Participant::clone).to_vec(),
+        participant_count: N as u64,
         head_seq: 9,
     }
 }
@@ -250,7 +255,6 @@ fn journal() -> JournalEdited {
         journal_id: JOURNAL.to_owned(),
         journal_number: 9,
         version: 4,
-        content: "Dear diary".to_owned(),
         update: vec![1, 2, 3],
         actor_id: "42".to_owned(),
         at_ms: NOW,

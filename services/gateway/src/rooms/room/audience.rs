@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parlance_bus::faults;
-use parlance_proto::v1::Message;
+use parlance_proto::v1::{JournalEdited, Message};
 use parlance_proto::{ConversationId, UserId};
 
 use super::replay::Replayed;
@@ -36,6 +36,10 @@ type Joined = bool;
 struct Listener {
     session: Arc<Session>,
     joined: Joined,
+    /// Whether its client keeps the document of a journal itself.
+    takes_updates: bool,
+    /// Whether the newest version of the journal is yet to be emitted to it, as a whole text.
+    is_owed: bool,
     /// The seq after which it goes on: up to there its client has got everything, or will from the replay under
     /// way. `None` where it has begun nothing here yet.
     position: Option<u64>,
@@ -83,6 +87,8 @@ pub(super) struct Audience {
     /// Sessions that were held so far.
     holds: u64,
     sessions: HashMap<SessionId, Listener>,
+    /// How many sessions each attached user has here.
+    users: HashMap<UserId, usize>,
     /// Of attached users, as far as it is known.
     unread: HashMap<String, Unread>,
     /// The latest messages: seq and sender.
@@ -111,15 +117,20 @@ impl Audience {
         {
             self.unread.insert(session.user.to_string(), unread);
         }
-        let listener = self.sessions.entry(session.id).or_insert(Listener {
-            session,
-            joined: false,
-            position: None,
-            reported: None,
-            joined_at_ms: 0,
-            reports_at: None,
-            replayed_at: None,
-            waiting: None,
+        let listener = self.sessions.entry(session.id).or_insert_with(|| {
+            *self.users.entry(session.user.clone()).or_default() += 1;
+            Listener {
+                session,
+                joined: false,
+                takes_updates: false,
+                is_owed: false,
+                position: None,
+                reported: None,
+                joined_at_ms: 0,
+                reports_at: None,
+                replayed_at: None,
+                waiting: None,
+            }
         });
         listener.attach(&following, head_seq)
     }
@@ -185,8 +196,12 @@ impl Audience {
 
     /// Whoever has a session here.
     pub(super) fn users(&self) -> HashSet<UserId> {
-        let sessions = self.sessions.values();
-        sessions.map(|listener| listener.session.user.clone()).collect()
+        self.users.keys().cloned().collect()
+    }
+
+    /// Whether a session of the user is attached.
+    pub(super) fn has(&self, user: &UserId) -> bool {
+        self.users.contains_key(user)
     }
 
     /// The session follows only the conversation's place in a list any more. Clients that only append go on from
@@ -196,6 +211,7 @@ impl Audience {
         let listener = self.sessions.get_mut(&id).filter(|listener| listener.joined)?;
         let served = listener.served(&self.emissions);
         listener.joined = false;
+        listener.is_owed = false;
         let appends = listener.session.dialect().backlog() == Backlog::AtJoin;
         listener.position = appends.then_some(head_seq);
         served
@@ -204,13 +220,13 @@ impl Audience {
     /// The session has ended. Returns what it got and is not reported.
     pub(super) fn detach(&mut self, id: SessionId) -> Option<Progressed> {
         let mut gone = self.sessions.remove(&id)?;
-        let user = gone.session.user.clone();
-        if !self
-            .sessions
-            .values()
-            .any(|listener| listener.session.user == user)
-        {
-            self.unread.remove(user.as_str());
+        let user = &gone.session.user;
+        if let Some(sessions) = self.users.get_mut(user) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.users.remove(user);
+                self.unread.remove(user.as_str());
+            }
         }
         gone.served(&self.emissions)
     }
@@ -248,12 +264,14 @@ impl Audience {
             listener.release();
             listener.session.detached(conversation);
         }
+        self.users.clear();
         self.unread.clear();
     }
 
     /// Nothing that comes after this reaches the user's sessions.
     pub(super) fn remove_user(&mut self, place: &Place, user: &str) {
         self.unread.remove(user);
+        self.users.retain(|other, _| other.as_str() != user);
         self.sessions.retain(|_, listener| {
             let stays = listener.session.user.as_str() != user;
             if !stays {
@@ -298,9 +316,58 @@ impl Audience {
         }
     }
 
-    /// Emits a version of a journal to those of its followers that receive it.
-    pub(super) fn emit_version(&mut self, outbound: Outbound<'_>, receives: impl Fn(SessionId) -> bool) {
-        self.tell(outbound, |session, joined| joined && receives(session.id));
+    /// Emits a version of a journal to those of its followers that receive it. Without its text, it is for those only
+    /// that keep the document themselves.
+    pub(super) fn emit_version(
+        &mut self,
+        edited: &JournalEdited,
+        content: Option<&str>,
+        receives: impl Fn(SessionId) -> bool,
+    ) {
+        let mut whole = Frames::new(Outbound::JournalEdited(edited, content));
+        let mut updates = Frames::new(Outbound::JournalEdited(edited, None));
+        for (id, listener) in &mut self.sessions {
+            if !listener.joined || !receives(*id) {
+                continue;
+            }
+            let frames = match (listener.takes_updates, content) {
+                (true, _) => &mut updates,
+                (false, Some(_)) => &mut whole,
+                (false, None) => continue,
+            };
+            for frame in frames.of(listener.session.dialect()) {
+                listener.emit(frame);
+            }
+        }
+    }
+
+    /// Those that keep the document of the journal themselves.
+    pub(super) fn readers_of_updates(&self) -> HashSet<SessionId> {
+        let readers = self
+            .sessions
+            .iter()
+            .filter(|(_, listener)| listener.takes_updates);
+        readers.map(|(id, _)| *id).collect()
+    }
+
+    /// The others are emitted a version of the journal later. Whether there are any.
+    pub(super) fn owe_version(&mut self) -> bool {
+        let mut are_any = false;
+        for listener in self.sessions.values_mut() {
+            listener.is_owed |= listener.joined && !listener.takes_updates;
+            are_any |= listener.is_owed;
+        }
+        are_any
+    }
+
+    /// Those that a version is owed to, which are emitted it now.
+    pub(super) fn take_owed(&mut self) -> HashSet<SessionId> {
+        let owed = self.sessions.iter_mut().filter(|(_, listener)| listener.is_owed);
+        owed.map(|(id, listener)| {
+            listener.is_owed = false;
+            *id
+        })
+        .collect()
     }
 
     /// Tells those who follow the conversation itself and have no word for what was told before.
@@ -328,6 +395,35 @@ impl Audience {
     /// Tells everyone attached.
     pub(super) fn tell_all(&mut self, outbound: Outbound<'_>) {
         self.tell(outbound, |_, _| true);
+    }
+
+    /// The session with this id, where it follows the conversation itself; `None` where it does not, or not any more.
+    pub(super) fn joined(&self, id: SessionId) -> Option<&Arc<Session>> {
+        let listener = self.sessions.get(&id).filter(|listener| listener.joined)?;
+        Some(&listener.session)
+    }
+
+    /// Whether the session is attached.
+    pub(super) fn is_attached(&self, id: SessionId) -> bool {
+        self.sessions.contains_key(&id)
+    }
+
+    /// Whether anybody but this session follows the conversation itself.
+    pub(super) fn has_joined(&self, but: Option<SessionId>) -> bool {
+        let mut sessions = self.sessions.iter();
+        sessions.any(|(id, listener)| listener.joined && Some(*id) != but)
+    }
+
+    /// Emits something that may be dropped to all sessions but one that follow the conversation itself.
+    pub(super) fn whisper_past(&self, outbound: Outbound<'_>, but: Option<SessionId>) {
+        let mut frames = Frames::new(outbound);
+        for (id, listener) in &self.sessions {
+            if listener.joined && Some(*id) != but {
+                for frame in frames.of(listener.session.dialect()) {
+                    listener.session.emit_ephemeral(frame);
+                }
+            }
+        }
     }
 
     /// Tells everyone who follows, but the user it comes from, something that may be dropped.
@@ -445,10 +541,12 @@ impl Emissions {
 impl Listener {
     /// Follows as is asked for. Returns what must be replayed: nothing to a session that has joined already.
     fn attach(&mut self, following: &Following, head_seq: u64) -> Option<Missed> {
+        self.takes_updates = following.takes_updates.unwrap_or(self.takes_updates);
         if self.joined {
             return None;
         }
         self.joined = following.joined;
+        self.is_owed = false;
         let missed = following.missed.clone();
         if !following.joined && missed.is_none() {
             return None;
@@ -462,8 +560,15 @@ impl Listener {
         };
         self.reports_at = Some(Instant::now() + waits);
         match (ended, missed) {
+            // It had left. What its page is known to have got elsewhere counts; what other pages of its user have does not,
+            // where nothing is known of this one yet: it ended here.
             (Some(ended), Some(missed)) => Some(Missed {
-                after: missed.after.max(ended),
+                after: if missed.own_after == 0 {
+                    missed.after.max(ended)
+                } else {
+                    ended
+                },
+                own_after: 0,
                 ..missed
             }),
             // It joins after its backlog, or after it had left.

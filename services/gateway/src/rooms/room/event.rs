@@ -26,7 +26,7 @@ pub(super) fn told<'a>(place: &'a Place, event: &'a Event) -> Option<Outbound<'a
         event::Body::MemberRemoved(body) => Outbound::MemberRemoved(place, body.member.as_ref()?),
         event::Body::RoleChanged(body) => Outbound::RoleChanged(place, body.member.as_ref()?),
         event::Body::ConversationDeleted(_) => Outbound::ConversationRemoved(place),
-        event::Body::JournalEdited(edited) => Outbound::JournalEdited(edited),
+        event::Body::JournalEdited(edited) => Outbound::JournalEdited(edited, None),
         event::Body::ReceiptUpdated(receipt) => Outbound::Receipt(place, receipt),
     })
 }
@@ -91,24 +91,25 @@ impl Room {
                 self.audience
                     .tell_all(Outbound::ConversationChanged(&self.place, conversation));
             }
-            Some(event::Body::MembersAdded(added)) => self.added(added),
+            Some(event::Body::MembersAdded(added)) => self.added(event.seq, added),
             Some(event::Body::MemberRemoved(v1::MemberRemoved {
                 member: Some(member), ..
             })) => {
-                self.removed(member);
+                self.removed(event.seq, member).await;
             }
             Some(event::Body::RoleChanged(v1::RoleChanged {
                 member: Some(member), ..
             })) => {
                 self.put(member.clone());
+                self.publish_place();
                 self.audience
                     .tell_joined(Outbound::RoleChanged(&self.place, member));
             }
             Some(event::Body::ConversationDeleted(_)) => {
                 self.audience.tell_all(Outbound::ConversationRemoved(&self.place));
-                self.place.participants.clear();
-                self.publish_place();
+                self.end_memberships();
                 self.audience.detach_all(self.conversation);
+                self.end_awareness();
             }
             Some(event::Body::JournalEdited(edited)) => {
                 self.journal_edited(edited).await;
@@ -135,27 +136,58 @@ impl Room {
         metrics::histogram!("chat_message_delivery_seconds").record(age);
     }
 
-    fn added(&mut self, added: &v1::MembersAdded) {
-        for member in &added.members {
-            self.put(member.clone());
+    fn added(&mut self, seq: u64, added: &v1::MembersAdded) {
+        if self.place.is_whole() {
+            for member in &added.members {
+                self.put(member.clone());
+            }
+        } else if seq > self.counted_at {
+            self.place.participant_count += added.members.len() as u64;
         }
+        if self.place.participants.len() > self.most_held() {
+            // It is a large group from now on.
+            self.place.participants.clear();
+        }
+        self.publish_place();
         self.audience
             .tell_joined(Outbound::MembersAdded(&self.place, added));
     }
 
-    fn removed(&mut self, member: &Participant) {
+    async fn removed(&mut self, seq: u64, member: &Participant) {
         self.audience
             .tell_joined(Outbound::MemberRemoved(&self.place, member));
         if !faults::happens("members_at_join_only") {
             self.audience.remove_user(&self.place, &member.user_id);
+            self.end_awareness();
         }
-        self.place
-            .participants
-            .retain(|other| other.user_id != member.user_id);
-        self.publish_place();
+        if self.place.is_whole() {
+            self.place
+                .participants
+                .retain(|other| other.user_id != member.user_id);
+            self.place.participant_count = self.place.participants.len() as u64;
+        } else if seq > self.counted_at {
+            self.place.participant_count = self.place.participant_count.saturating_sub(1);
+        }
+        self.left(member.user_id.clone());
+        // A large group that has become a small one; without an answer it counts as large for now.
+        if self.place.is_whole()
+            || self.place.participant_count > self.most_held() as u64
+            || self.load().await.is_err()
+        {
+            self.publish_place();
+        }
     }
 
+    /// Participants up to which they are all held here.
+    fn most_held(&self) -> usize {
+        usize::try_from(self.rooms.backend.small_group()).unwrap_or(usize::MAX)
+    }
+
+    /// Takes over how a participant is now, of a small group.
     fn put(&mut self, member: Participant) {
+        if !self.place.is_whole() {
+            return;
+        }
         match self
             .place
             .participants
@@ -165,7 +197,7 @@ impl Room {
             Some(known) => *known = member,
             None => self.place.participants.push(member),
         }
-        self.publish_place();
+        self.place.participant_count = self.place.participants.len() as u64;
     }
 
     pub(super) fn emit_receipt(&mut self, receipt: &ReceiptUpdated) {

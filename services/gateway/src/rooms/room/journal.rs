@@ -4,65 +4,156 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parlance_journal::Error;
-use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{ConversationKind, ErrorCode, JournalEdited};
+use parlance_proto::{ConversationId, ErrorCodeExt as _};
 
 use tokio::time::Instant;
 
-use super::{RETRY, Room};
+use super::{Room, retries};
+use crate::backend::Backend;
 use crate::commands::now;
-use crate::dialect::Outbound;
 use crate::error::ClientError;
-use crate::journal::{Current, OpenJournal, Pushed, blocking};
+use crate::journal::{CaughtUp, Current, OpenJournal, Pushed, Receivers, blocking};
+use crate::socket::session::SessionId;
 
 /// How long a client does not write that has paused.
 const PAUSE: Duration = Duration::from_millis(400);
+/// Bytes of whole texts that a client is sent each second, about: a large journal that many write at once must not cost
+/// its readers, and everybody else here, a multiple of its length with every keystroke.
+const TEXT_BYTES_PER_SECOND: u64 = 1024 * 1024;
+/// Pauses between texts that nobody would notice.
+const NO_PAUSE: Duration = Duration::from_millis(20);
 
-/// The journal that begins with this state; `None` for any other conversation.
+/// The pace of the whole texts.
+#[derive(Default)]
+pub(super) struct Texts {
+    next_at: Option<Instant>,
+    held: Option<HeldBack>,
+}
+
+/// Versions that clients of whole texts were not emitted yet.
+struct HeldBack {
+    /// Just below the first of them.
+    since: u64,
+    last: JournalEdited,
+}
+
+impl Texts {
+    /// When what is held back is to be emitted.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.held.as_ref().and(self.next_at)
+    }
+
+    fn are_early(&self) -> bool {
+        self.held.is_some() || self.next_at.is_some_and(|at| at > Instant::now())
+    }
+
+    fn hold(&mut self, edited: &JournalEdited) {
+        let before = edited.version.saturating_sub(1);
+        self.held = Some(HeldBack {
+            since: self.held.as_ref().map_or(before, |held| held.since),
+            last: edited.clone(),
+        });
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        let pause = Duration::from_micros(bytes as u64 * 1_000_000 / TEXT_BYTES_PER_SECOND);
+        if pause > NO_PAUSE {
+            self.next_at = Some(Instant::now() + pause);
+        }
+    }
+}
+
+/// The journal as of this place of the conversation; `None` for any other conversation.
 pub(super) async fn open(
+    backend: &Backend,
+    id: ConversationId,
     kind: ConversationKind,
-    state: Option<Vec<u8>>,
-    version: u64,
+    head_seq: u64,
 ) -> Result<Option<Arc<OpenJournal>>, ClientError> {
     if kind != ConversationKind::Journal {
         return Ok(None);
     }
-    let state = state.unwrap_or_default();
-    let journal = blocking(move || OpenJournal::new(version, &state))
-        .await
-        .map_err(|error| {
-            tracing::error!(%error, "the state of a journal cannot be read; are versions mixed?");
-            ClientError::internal()
-        })?;
-    Ok(Some(Arc::new(journal)))
+    let document = backend.journal_document(None, id, head_seq).await?;
+    let journal = blocking(move || OpenJournal::new(head_seq, &document.parts)).await;
+    journal.map(|journal| Some(Arc::new(journal))).map_err(|error| {
+        tracing::error!(conversation = %id, %error, "the state of a journal cannot be read; are versions mixed?");
+        ClientError::internal()
+    })
 }
 
 impl Room {
     pub(super) async fn journal_edited(&mut self, edited: &JournalEdited) {
-        let added = match self.journal.clone() {
-            Some(journal) => {
-                let (version, update) = (edited.version, edited.update.clone());
-                blocking(move || journal.push(version, &update)).await
-            }
-            None => Ok(Pushed::default()),
+        let Some(journal) = self.journal.clone() else {
+            self.audience.emit_version(edited, None, |_| true);
+            return;
         };
+        let is_early = self.texts.are_early();
+        let receivers = match is_early {
+            true => Receivers::Only(Arc::new(self.audience.readers_of_updates())),
+            false => Receivers::Everyone,
+        };
+        let (version, update) = (edited.version, edited.update.clone());
+        let added = blocking(move || journal.push(version, &update, &receivers)).await;
         match added {
-            Ok(Pushed {
-                silent,
-                leaves_behind,
-            }) => {
-                let receives = |id| !silent.contains(&id);
-                self.audience
-                    .emit_version(Outbound::JournalEdited(edited), receives);
-                if leaves_behind {
-                    self.pauses_at.get_or_insert_with(|| Instant::now() + PAUSE);
+            Ok(pushed) if is_early => {
+                self.emit_version(edited, None, &pushed, |_| true);
+                if pushed.text.is_some() && self.audience.owe_version() {
+                    self.texts.hold(edited);
+                }
+                if self.texts.due_at().is_some_and(|at| at <= Instant::now()) {
+                    self.show_held_back().await;
                 }
             }
+            Ok(pushed) => self.emit_version(edited, pushed.text.as_deref(), &pushed, |_| true),
             Err(error) => {
                 tracing::error!(conversation = %self.conversation, %error, "a change of a journal cannot be read");
-                self.audience.tell_joined(Outbound::JournalEdited(edited));
+                self.audience.emit_version(edited, None, |_| true);
                 self.restore_journal().await;
             }
+        }
+    }
+
+    /// Emits the newest version to the clients of whole texts that the last ones were held back from.
+    pub(super) async fn show_held_back(&mut self) {
+        let (Some(journal), Some(held)) = (self.journal.clone(), self.texts.held.take()) else {
+            return;
+        };
+        let owed = Arc::new(self.audience.take_owed());
+        let receivers = Receivers::Only(Arc::clone(&owed));
+        let caught_up = blocking(move || journal.catch_up(held.since, &receivers)).await;
+        match caught_up {
+            Ok(CaughtUp {
+                version,
+                update,
+                pushed,
+            }) => {
+                let newest = JournalEdited {
+                    version,
+                    update,
+                    ..held.last
+                };
+                self.emit_version(&newest, pushed.text.as_deref(), &pushed, |id| owed.contains(&id));
+            }
+            Err(error) => {
+                tracing::error!(conversation = %self.conversation, %error, "changes of a journal cannot be merged");
+                self.restore_journal().await;
+            }
+        }
+    }
+
+    fn emit_version(
+        &mut self,
+        edited: &JournalEdited,
+        text: Option<&str>,
+        pushed: &Pushed,
+        receives: impl Fn(SessionId) -> bool,
+    ) {
+        let receives = |id| receives(id) && !pushed.silent.contains(&id);
+        self.audience.emit_version(edited, text, receives);
+        self.texts.sent(text.map_or(0, str::len));
+        if pushed.leaves_behind {
+            self.pauses_at.get_or_insert_with(|| Instant::now() + PAUSE);
         }
     }
 
@@ -80,10 +171,10 @@ impl Room {
             self.pauses_at = Some(Instant::now() + PAUSE);
         }
         if let Some(newest) = paused.newest {
+            let content = Arc::clone(&newest.content);
             let newest = self.present(newest);
             let receives = |id| paused.clients.contains(&id);
-            self.audience
-                .emit_version(Outbound::JournalEdited(&newest), receives);
+            self.audience.emit_version(&newest, Some(&content), receives);
         }
     }
 
@@ -97,23 +188,31 @@ impl Room {
         let Some(journal) = self.journal.clone() else {
             return;
         };
-        let room = loop {
-            match self.rooms.backend.room(None, self.conversation).await {
-                Ok(room) => break room,
+        self.texts.held = None;
+        self.audience.take_owed();
+        let mut backoff = retries();
+        let document = loop {
+            match self
+                .rooms
+                .backend
+                .journal_document(None, self.conversation, 0)
+                .await
+            {
+                Ok(document) => break document,
                 // Deleted: the last event says so.
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(_) => backoff.pause().await,
             }
         };
-        let (version, state) = (room.head_seq, room.journal_state.unwrap_or_default());
-        let current = match blocking(move || journal.reset(version, &state)).await {
+        let current = match blocking(move || journal.reset(document.version.version, &document.parts)).await {
             Ok(current) => current,
             Err(error) => {
                 tracing::error!(conversation = %self.conversation, %error, "the state of a journal cannot be read");
                 return;
             }
         };
+        let content = Arc::clone(&current.content);
         let restored = self.present(current);
-        self.audience.tell_joined(Outbound::JournalEdited(&restored));
+        self.audience.emit_version(&restored, Some(&content), |_| true);
     }
 }

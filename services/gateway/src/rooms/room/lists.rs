@@ -66,7 +66,7 @@ impl Room {
         let (rooms, conversation) = (self.rooms.clone(), self.conversation);
         tokio::spawn(async move {
             // Without an answer the next change is looked up.
-            let state = rooms.backend.list_state(None, conversation, users).await;
+            let state = rooms.backend.list_state(conversation, &users).await;
             rooms.listed(conversation, state.unwrap_or_default());
         });
     }

@@ -11,7 +11,7 @@ use parlance_proto::v1::{ErrorCode, Event, event};
 
 use super::audience::Stretch;
 use super::event::told;
-use super::{RETRY, Rooms};
+use super::{Rooms, retries};
 use crate::commands::actor;
 use crate::dialect::{Dialect, Outbound, Place};
 
@@ -72,6 +72,7 @@ impl Replay {
     }
 
     async fn events(&mut self) {
+        let mut backoff = retries();
         while self.stretch.missed.after < self.stretch.through && self.is_wanted() {
             let me = actor(&self.stretch.session.user, &self.stretch.session.username);
             let id = self.place.id;
@@ -84,7 +85,7 @@ impl Replay {
                 Ok(page) => page,
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
                 Err(_) => {
-                    tokio::time::sleep(RETRY).await;
+                    backoff.pause().await;
                     continue;
                 }
             };

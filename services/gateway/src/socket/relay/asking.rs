@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::IntoResponse as _;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use parlance_bus::relay::MAX_PART;
 use parlance_bus::{Error, ErrorKind};
 use parlance_proto::v1::{
     self, ErrorCode, RelayAbandon, RelayAnswer, RelayPart, RelayRequest, RelayWaiting, relay,
 };
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Gathered, RECEIPT, Relay, about, count, lock, parts, query_without_session};
+use super::{Gathered, RECEIPT, Relay, about, count, lock, query_without_session};
 use crate::error::ClientError;
 use crate::socket::engineio::Refusal;
+use crate::socket::packets::MessageLimit;
 use crate::socket::polling::{self, NOOP};
 use crate::socket::session_id::Named;
 
@@ -31,6 +35,8 @@ const HAND_BACK: Duration = Duration::from_secs(2);
 /// come back.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(250);
+/// Bytes that are passed on for anybody: only the owner can tell whether the session exists. Most requests are smaller.
+const FIRST_PIECE: usize = 16 * 1024;
 /// What ends a session: the packet `close`.
 const CLOSE: &str = "1";
 
@@ -48,6 +54,27 @@ pub(super) struct Asked {
     head: Option<RelayAnswer>,
     body: Gathered,
     done: oneshot::Sender<Answered>,
+}
+
+/// Why the owner has not got a request, or not all of it.
+enum NotHandedOver {
+    /// The session is no more.
+    Gone,
+    /// The owner does not answer.
+    Unavailable(ClientError),
+    /// The body is too large, or its client has gone: the answer to it.
+    Unusable(Response<Body>),
+}
+
+/// A body that is read in pieces.
+struct Pieces {
+    body: Body,
+    read: BytesMut,
+    /// Bytes that may still come.
+    left: usize,
+    /// Largest size of the next piece in bytes.
+    piece: usize,
+    until: Instant,
 }
 
 /// An answer that has come whole.
@@ -74,6 +101,51 @@ impl Foreign {
     }
 }
 
+impl Pieces {
+    /// Until the owner has said that the session exists, no more than the first piece is read.
+    fn new(body: Body, limit: MessageLimit) -> Self {
+        Self {
+            body,
+            read: BytesMut::new(),
+            left: limit.connected,
+            piece: FIRST_PIECE,
+            until: Instant::now() + polling::BODY,
+        }
+    }
+
+    /// The next piece, as large as it may be or the last.
+    ///
+    /// # Errors
+    /// What the client is answered.
+    async fn next(&mut self) -> Result<RelayPart, Response<Body>> {
+        let piece = std::mem::replace(&mut self.piece, MAX_PART);
+        while self.read.len() <= piece {
+            let frame = timeout_at(self.until, self.body.frame()).await;
+            match frame.map_err(|_| Refusal::BadRequest.into_response())? {
+                None => {
+                    return Ok(RelayPart {
+                        data: self.read.split().to_vec(),
+                        more: false,
+                    });
+                }
+                Some(Ok(frame)) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    let Some(left) = self.left.checked_sub(data.len()) else {
+                        return Err(polling::too_large(&mut self.body).await);
+                    };
+                    self.left = left;
+                    self.read.extend_from_slice(&data);
+                }
+                Some(Err(_)) => return Err(Refusal::BadRequest.into_response()),
+            }
+        }
+        Ok(RelayPart {
+            data: self.read.split_to(piece).to_vec(),
+            more: true,
+        })
+    }
+}
+
 impl Relay {
     /// Has the owner of the session answer a polling request.
     pub async fn forward(&self, foreign: Foreign, request: Request<Body>) -> Response<Body> {
@@ -81,19 +153,9 @@ impl Relay {
         if head.method != Method::GET && head.method != Method::POST {
             return Refusal::BadRequest.into_response();
         }
-        let body = match polling::whole(body, self.inner.max_body).await {
-            Ok(body) => body,
-            Err(response) if response.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                // As at the owner, it ends the session.
-                let close = Request::from_parts(head, Body::from(CLOSE));
-                Box::pin(self.forward(foreign, close)).await;
-                return response;
-            }
-            Err(response) => return response,
-        };
         let kind = head.headers.get(header::CONTENT_TYPE);
         let first = RelayRequest {
-            session: foreign.session,
+            session: foreign.session.clone(),
             method: head.method.to_string(),
             query: query_without_session(&head.uri),
             content_type: kind
@@ -102,15 +164,30 @@ impl Relay {
                 .to_owned(),
             part: None,
         };
-        let (mut waiting, answer) = self.wait(foreign.owner);
-        if let Err(error) = self.hand_over(&waiting, first, &body).await {
-            count(if error.is_some() { "unavailable" } else { "gone" });
-            waiting.over = true;
-            lock(&self.inner.asked).remove(&waiting.id);
-            return match error {
-                Some(error) => error.into_response(),
-                None => Refusal::UnknownSession.into_response(),
-            };
+        let (mut waiting, answer) = self.wait(foreign.owner.clone());
+        let pieces = Pieces::new(body, self.inner.limit);
+        match self.hand_over(&waiting, first, pieces).await {
+            Ok(()) => {}
+            Err(NotHandedOver::Unusable(response)) => {
+                // The owner is told that the rest does not come.
+                drop(waiting);
+                if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    // As at the owner, it ends the session.
+                    let close = Request::from_parts(head, Body::from(CLOSE));
+                    Box::pin(self.forward(foreign, close)).await;
+                }
+                return response;
+            }
+            Err(error) => {
+                waiting.over = true;
+                lock(&self.inner.asked).remove(&waiting.id);
+                let NotHandedOver::Unavailable(error) = error else {
+                    count("gone");
+                    return Refusal::UnknownSession.into_response();
+                };
+                count("unavailable");
+                return error.into_response();
+            }
         }
         self.outcome(&mut waiting, answer, head.method == Method::GET)
             .await
@@ -179,18 +256,21 @@ impl Relay {
         (waiting, answer)
     }
 
-    /// The error is for the client; `None` where the session is no more.
+    /// Passes the body on piece by piece: only the owner knows whether the session may send much, and until it has
+    /// said so no more than a piece is kept here.
     async fn hand_over(
         &self,
         waiting: &Waiting,
         first: RelayRequest,
-        body: &Bytes,
-    ) -> Result<(), Option<ClientError>> {
+        mut body: Pieces,
+    ) -> Result<(), NotHandedOver> {
         let bus = &self.inner.bus;
-        let kibibytes = u32::try_from(body.len() / 1024 + 1).unwrap_or(u32::MAX);
-        let _room = self.inner.bytes.acquire_many(kibibytes).await;
         let mut first = Some(first);
-        for part in parts(body) {
+        let mut more = true;
+        while more {
+            let part = body.next().await.map_err(NotHandedOver::Unusable)?;
+            more = part.more;
+            let size = part.data.len();
             let said = match first.take() {
                 Some(first) => relay::Body::Request(RelayRequest {
                     part: Some(part),
@@ -199,16 +279,14 @@ impl Relay {
                 None => relay::Body::Part(part),
             };
             let told = about(bus.name(), waiting.id, said);
-            match self.tell(&waiting.owner, &told).await {
+            match self.tell(&waiting.owner, &told, size).await {
                 Ok(receipt) if receipt.taken => {}
-                Ok(_) => return Err(None),
-                Err(error) if error.kind() == ErrorKind::NoResponders => return Err(None),
+                Ok(_) => return Err(NotHandedOver::Gone),
+                Err(error) if error.kind() == ErrorKind::NoResponders => return Err(NotHandedOver::Gone),
                 Err(error) => {
                     tracing::warn!(%error, owner = waiting.owner, "a polling request did not reach its owner");
-                    return Err(Some(ClientError::new(
-                        ErrorCode::Unavailable,
-                        "the session cannot be reached",
-                    )));
+                    let error = ClientError::new(ErrorCode::Unavailable, "the session cannot be reached");
+                    return Err(NotHandedOver::Unavailable(error));
                 }
             }
         }
@@ -218,11 +296,16 @@ impl Relay {
         Ok(())
     }
 
-    /// What nobody heard is told again.
-    async fn tell(&self, owner: &str, told: &v1::Relay) -> Result<v1::RelayReceipt, Error> {
+    /// Sends a message with `size` bytes of a body, and again where nobody received it. It takes its part of the bytes
+    /// that may be on their way only while it is, not in the pauses.
+    async fn tell(&self, owner: &str, told: &v1::Relay, size: usize) -> Result<v1::RelayReceipt, Error> {
+        let kibibytes = u32::try_from(size / 1024 + 1).unwrap_or(u32::MAX);
         let mut attempt = 1;
         loop {
-            match self.inner.bus.relay(owner, told, RECEIPT).await {
+            let room = self.inner.bytes.acquire_many(kibibytes).await;
+            let outcome = self.inner.bus.relay(owner, told, RECEIPT).await;
+            drop(room);
+            match outcome {
                 Err(error) if error.kind() == ErrorKind::NoResponders && attempt < ATTEMPTS => {
                     attempt += 1;
                     tokio::time::sleep(PAUSE).await;
@@ -352,4 +435,55 @@ async fn abandon(relay: &Relay, owner: &str, id: u64) -> bool {
     let word = about(bus.name(), id, relay::Body::Abandon(RelayAbandon {}));
     let receipt = bus.relay(owner, &word, RECEIPT).await;
     receipt.is_ok_and(|receipt| receipt.taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::stream::{self, StreamExt as _};
+
+    use super::*;
+
+    const LIMIT: MessageLimit = MessageLimit {
+        connected: 4 * MAX_PART,
+        connecting: 2 * FIRST_PIECE,
+    };
+
+    #[tokio::test]
+    async fn only_a_small_first_piece_is_read_before_the_owner_answers() {
+        for length in [
+            0,
+            1,
+            FIRST_PIECE,
+            FIRST_PIECE + 1,
+            FIRST_PIECE + MAX_PART,
+            3 * MAX_PART,
+        ] {
+            let mut pieces = Pieces::new(Body::from(vec![1; length]), LIMIT);
+            let mut sizes = Vec::new();
+            loop {
+                let part = pieces.next().await.unwrap();
+                sizes.push(part.data.len());
+                if !part.more {
+                    break;
+                }
+            }
+            assert!(sizes[0] <= FIRST_PIECE, "{sizes:?}");
+            assert!(sizes.iter().all(|size| *size <= MAX_PART), "{sizes:?}");
+            assert_eq!(sizes.iter().sum::<usize>(), length);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_given_up() {
+        let bytes = stream::iter(0..).then(async |_: u32| {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            Ok::<_, Infallible>(Bytes::from_static(b"x"))
+        });
+        let begun = Instant::now();
+        let mut pieces = Pieces::new(Body::from_stream(bytes), LIMIT);
+        assert_eq!(pieces.next().await.unwrap_err().status(), StatusCode::BAD_REQUEST);
+        assert!(begun.elapsed() <= polling::BODY + Duration::from_secs(1));
+    }
 }

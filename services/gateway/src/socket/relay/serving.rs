@@ -14,7 +14,7 @@ use super::{Gathered, RECEIPT, Relay, about, count, lock, parts};
 use crate::socket::engineio::Refusal;
 use crate::socket::polling::Polling;
 
-/// How long the parts of one request may take to come.
+/// How long the next part of a request may take to come.
 const GATHERING: Duration = Duration::from_secs(30);
 
 /// A request that is not answered yet.
@@ -134,7 +134,8 @@ impl Relay {
             return false;
         };
         coming.size += part.data.len();
-        if coming.size > self.inner.max_body {
+        coming.since = Instant::now();
+        if coming.size > polling.allowance(&coming.engine_id) {
             gathering.remove(&key);
             return false;
         }

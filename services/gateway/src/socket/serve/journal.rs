@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parlance_journal::{EMPTY_UPDATE, Error};
+use parlance_journal::{ClientState, EMPTY_UPDATE, Error};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
-    Actor, Conversation, ConversationKind, EditJournal, ErrorCode, command, edit_journal,
+    Actor, Conversation, ConversationKind, EditJournal, ErrorCode, JournalEdited, command,
 };
 
 use super::Serving;
 use crate::app::Shared;
+use crate::awareness::identify;
 use crate::commands;
 use crate::dialect::{Answer, JournalChange, Outbound};
 use crate::error::ClientError;
-use crate::journal::{Current, OpenJournal, Unedited, blocking};
+use crate::journal::{Current, OpenJournal, Synced, Unedited, blocking, may_edit};
 use crate::rooms::Following;
 use crate::socket::session::{Session, SessionId};
 
@@ -48,8 +49,47 @@ impl Serving {
             show(&self.shared, &self.session, id, &journal, current.clone()).await;
         }
         self.journals.insert(id, journal);
+        let content = Arc::clone(&current.content);
         let joined = current.into_event(id, seen.number, seen.updated_at_ms);
-        Ok(Answer::Journal(joined))
+        Ok(Answer::Journal(joined, Some(content)))
+    }
+
+    /// Follows a journal whose document the client keeps itself, from what it knows of it on.
+    pub(super) async fn sync_journal(
+        &mut self,
+        id: ConversationId,
+        state_vector: Vec<u8>,
+    ) -> Result<Answer, ClientError> {
+        let seen = self.seen_journal(id).await?;
+        let following = Following {
+            joined: true,
+            takes_updates: Some(true),
+            ..Following::default()
+        };
+        let journal = self.attach_journal(id, following).await?;
+        let (syncing, session) = (Arc::clone(&journal), self.session.id);
+        let synced = blocking(move || syncing.sync(session, &state_vector)).await;
+        let Synced {
+            version,
+            update,
+            state_vector,
+        } = synced.map_err(|error| match error {
+            Error::Malformed => ClientError::invalid("state_vector is not a Yjs (v1) state vector"),
+            error => unusable(id, error),
+        })?;
+        self.journals.insert(id, journal);
+        let journal = JournalEdited {
+            journal_id: id.to_string(),
+            journal_number: seen.number,
+            version,
+            update,
+            at_ms: seen.updated_at_ms,
+            ..JournalEdited::default()
+        };
+        Ok(Answer::JournalSync {
+            journal,
+            state_vector,
+        })
     }
 
     /// Follows it no more.
@@ -58,6 +98,22 @@ impl Serving {
         if let Some(journal) = self.journals.remove(&id) {
             forget(journal, self.session.id);
         }
+    }
+
+    /// Shows the others the states of this page.
+    pub(super) async fn share_awareness(
+        &self,
+        id: ConversationId,
+        states: Vec<ClientState>,
+    ) -> Result<Answer, ClientError> {
+        if !self.session.is_attached(id) {
+            self.seen_journal(id).await?;
+            return Err(ClientError::not_joined());
+        }
+        let states = identify(states, self.session.user.as_str(), &self.session.username)?;
+        let rooms = &self.shared.rooms;
+        rooms.share_awareness(id, self.session.id, states).await?;
+        Ok(Answer::Done)
     }
 
     /// The command for a change of a journal, and what follows its outcome where the client sent its whole text.
@@ -98,9 +154,19 @@ impl Serving {
         // Once removed, a session is attached no more, and what it was shown may be of another room.
         let known = known.filter(|_| self.session.is_attached(id)).cloned();
         let (journal, returns) = match known {
-            Some(journal) => (journal, false),
+            Some(journal) => {
+                let place = self.shared.rooms.place(id);
+                let may = place.map(|place| may_edit(&place.participants, self.session.user.as_str()));
+                if let Some(Err(error)) = may {
+                    take_off(&self.shared, &self.session, id, &journal).await;
+                    return Err(error);
+                }
+                (journal, false)
+            }
             None => {
-                let returns = returns(&self.seen_journal(id).await?);
+                let seen = self.seen_journal(id).await?;
+                may_edit(&seen.participants, self.session.user.as_str())?;
+                let returns = returns(&seen);
                 let journal = self.open_journal(id, false, returns).await?;
                 self.journals.insert(id, Arc::clone(&journal));
                 (journal, returns)
@@ -135,7 +201,7 @@ impl Serving {
             .execute(self.actor(), id, edit(EMPTY_UPDATE.to_vec()))
             .await;
         match outcome.ok()?.answer {
-            Answer::Journal(journal) => Some(journal.version),
+            Answer::Journal(journal, _) => Some(journal.version),
             _ => None,
         }
     }
@@ -165,8 +231,17 @@ impl Serving {
     ) -> Result<Arc<OpenJournal>, ClientError> {
         let following = Following {
             joined,
+            takes_updates: joined.then_some(false),
             ..Following::default()
         };
+        self.attach_journal(id, following).await
+    }
+
+    async fn attach_journal(
+        &self,
+        id: ConversationId,
+        following: Following,
+    ) -> Result<Arc<OpenJournal>, ClientError> {
         let session = Arc::clone(&self.session);
         let attached = self.shared.rooms.attach(id, session, following).await?;
         attached.journal.ok_or_else(no_journal)
@@ -229,18 +304,20 @@ impl WholeTextChange {
     }
 
     async fn refuse(self) {
-        let (journal, session) = (Arc::clone(&self.journal), self.session.id);
-        if let Ok(Some(current)) = blocking(move || Ok::<_, Error>(journal.refuse(session))).await {
-            show(&self.shared, &self.session, self.id, &self.journal, current).await;
-        }
+        take_off(&self.shared, &self.session, self.id, &self.journal).await;
+    }
+}
+
+/// Takes what was refused off the client's page.
+async fn take_off(shared: &Shared, session: &Session, id: ConversationId, journal: &Arc<OpenJournal>) {
+    let (refusing, client) = (Arc::clone(journal), session.id);
+    if let Ok(Some(current)) = blocking(move || Ok::<_, Error>(refusing.refuse(client))).await {
+        show(shared, session, id, journal, current).await;
     }
 }
 
 fn edit(update: Vec<u8>) -> command::Body {
-    command::Body::EditJournal(EditJournal {
-        change: Some(edit_journal::Change::Update(update)),
-        base_version: 0,
-    })
+    command::Body::EditJournal(EditJournal { update })
 }
 
 /// Whether the client's page was here before. What was emitted to it then it may not have got.
@@ -262,7 +339,9 @@ async fn show(
         let version = current.version;
         let number = shared.rooms.place(id).map_or(0, |place| place.number);
         let at_ms = commands::now().timestamp_millis();
-        session.tell(Outbound::JournalEdited(&current.into_event(id, number, at_ms)));
+        let content = Arc::clone(&current.content);
+        let event = current.into_event(id, number, at_ms);
+        session.tell(Outbound::JournalEdited(&event, Some(&content)));
         if journal.version() <= version || session.closed.is_cancelled() {
             return;
         }

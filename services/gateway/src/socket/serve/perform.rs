@@ -11,7 +11,7 @@ use parlance_proto::{ConversationId, MessageId, UserId};
 
 use super::Serving;
 use super::journal::WholeTextChange;
-use crate::backend::SYNC_EVENTS;
+use crate::backend::{Opening, SYNC_EVENTS};
 use crate::commands::{Then, Waiter, actor, new_id, now};
 use crate::dialect::{Action, Answer, Backlog, ConversationRef, Decoded, MessageRef, SendAction};
 use crate::error::ClientError;
@@ -123,6 +123,11 @@ impl Serving {
                 }
                 Outcome::Now(Ok(Answer::Done))
             }
+            Action::ListParticipants {
+                conversation,
+                after,
+                limit,
+            } => Outcome::Now(self.participants(conversation, after, limit).await),
             Action::Sync(positions) => Outcome::Now(self.sync(positions).await),
             Action::Presence { status } => {
                 shared.presence.set(&self.session, status);
@@ -133,15 +138,25 @@ impl Serving {
                 shared.presence.unwatch(self.session.id, users);
                 Outcome::Now(Ok(Answer::Done))
             }
-            Action::JoinJournal(journal) => {
+            Action::JoinJournal {
+                journal,
+                state_vector,
+            } => {
                 let id = resolver.conversation(journal).await?;
-                Outcome::Now(self.join_journal(id).await)
+                Outcome::Now(match state_vector {
+                    Some(state_vector) => self.sync_journal(id, state_vector).await,
+                    None => self.join_journal(id).await,
+                })
             }
             Action::LeaveJournal(journal) => {
                 if let Some(id) = left(resolver, journal).await? {
                     self.leave_journal(id);
                 }
                 Outcome::Now(Ok(Answer::Done))
+            }
+            Action::ShareAwareness { journal, states } => {
+                let id = resolver.conversation(journal).await?;
+                Outcome::Now(self.share_awareness(id, states).await)
             }
             Action::EditJournal { journal, change } => {
                 let id = resolver.conversation(journal).await?;
@@ -154,12 +169,30 @@ impl Serving {
         })
     }
 
+    async fn participants(
+        &self,
+        conversation: ConversationRef,
+        after: String,
+        limit: u32,
+    ) -> Result<Answer, ClientError> {
+        let id = self.shared.resolver.conversation(conversation).await?;
+        let backend = &self.shared.backend;
+        let page = backend.participants(Some(self.actor()), id, after, limit).await?;
+        Ok(Answer::Participants(page))
+    }
+
     async fn join(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
         let backend = &self.shared.backend;
-        let mut joined = backend
-            .conversation_for(Some(self.actor()), id, self.session.client())
-            .await?;
-        let appends = self.session.dialect().backlog() == Backlog::AtJoin;
+        let dialect = self.session.dialect();
+        let appends = dialect.backlog() == Backlog::AtJoin;
+        let opening = Opening {
+            user_id: self.session.user.to_string(),
+            id,
+            client: appends.then(|| self.session.client()),
+            // Others of these are known here, see `show_presence`.
+            presence: !dialect.shows_presence() || dialect.joins_by_itself(),
+        };
+        let mut joined = backend.opened(opening.clone()).await?;
         let missed = self.missed(&joined);
         if appends
             && missed.is_none_or(|missed| missed.after < joined.head_seq)
@@ -167,9 +200,7 @@ impl Serving {
         {
             // Another session may have got it, or have opened it for the first time, a moment ago.
             tokio::time::sleep(SETTLES).await;
-            joined = backend
-                .conversation_for(Some(self.actor()), id, self.session.client())
-                .await?;
+            joined = backend.opened(opening).await?;
         }
         let following = Following {
             joined: true,
@@ -178,6 +209,7 @@ impl Serving {
                 head_seq: joined.head_seq,
             }),
             missed: self.missed(&joined),
+            takes_updates: None,
         };
         let session = Arc::clone(&self.session);
         let is_back = self.session.seen_at_ms > 0 && self.session.dialect().backlog() == Backlog::AtJoin;
@@ -225,7 +257,7 @@ impl Serving {
             }
             return;
         }
-        if joined.participants.len() > self.shared.large_group {
+        if joined.participant_count > self.shared.large_group as u64 {
             // It would not be told when it changes.
             for participant in &mut joined.participants {
                 participant.presence = None;
@@ -242,11 +274,11 @@ impl Serving {
 
     async fn watch(&self, users: Vec<String>) -> Result<Answer, ClientError> {
         let me = Some(self.actor());
+        let removals = self.shared.presence.removals();
         let allowed = self.shared.backend.presence(me, users).await?.presences;
         let session = Arc::clone(&self.session);
-        Ok(Answer::Presence(
-            self.shared.presence.watch(session, allowed).await,
-        ))
+        let seen = self.shared.presence.watch(session, allowed, removals).await?;
+        Ok(Answer::Presence(seen))
     }
 
     async fn leave(&mut self, id: ConversationId) {

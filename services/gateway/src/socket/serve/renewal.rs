@@ -100,7 +100,7 @@ impl Serving {
     pub(super) async fn renew(&self, payload: &RawValue) -> Result<i64, ClientError> {
         metrics::counter!("chat_gateway_events_total", "direction" => "in", "event" => EVENT).increment(1);
         let Self { shared, session, .. } = self;
-        shared.limits.admit(&session.user)?;
+        shared.limits.admit(&session.user, 0)?;
         let RefreshPayload { token } = serde_json::from_str(payload.get())
             .map_err(|_| ClientError::invalid("token is missing or no text"))?;
         let identity = shared.auth.authenticate(&token).await.map_err(|error| {

@@ -128,6 +128,12 @@ export function restored(before, after, at) {
   assert.equal(after.written.content, at.secret);
 }
 
+/** Nothing changed, and the answer says who wrote the journal. */
+export function versions(before, after, at, answer) {
+  nothing(before, after);
+  assert.ok(answer.versions.length > 0 && answer.versions.every((one) => one.user_id), JSON.stringify(answer));
+}
+
 /** Nothing changed, and the answer shows what is for insiders only. */
 export function shown(before, after, at, answer) {
   nothing(before, after);

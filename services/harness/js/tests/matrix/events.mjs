@@ -52,6 +52,36 @@ const types = {
   },
 };
 
+/** One state of a page, as y-protocols encodes it, full of lies. */
+const awareness = (at) => {
+  const state = JSON.stringify({ user: { id: at.host, name: 'Host' }, note: said });
+  const update = Buffer.concat([Buffer.from([1, 1, 1]), Buffer.from([(state.length & 127) | 128, state.length >> 7]), Buffer.from(state)]);
+  return { journal_id: at.id, update: update.toString('base64') };
+};
+
+/** What is shown in a journal reaches the host under the name of who shows it. */
+const shows = {
+  before: async (at) => {
+    if (at.kind !== 'journal') return;
+    at.observer = await connect(at.host, 1, { events: ['journal:awareness'] });
+    await at.observer.does('journal:join', { journal_id: at.id });
+  },
+  after: async (at, allowed) => {
+    if (!at.observer) return;
+    if (allowed) {
+      const { update } = await at.observer.sees('journal:awareness');
+      const shown = Buffer.from(update, 'base64').toString();
+      assert.ok(shown.includes(said) && shown.includes(JSON.stringify({ id: at.user, name: at.user })), shown);
+    } else {
+      // What is shown later would come after it.
+      await at.observer.does('journal:awareness', awareness(at));
+      await at.observer.does('journal:leave', { journal_id: at.id });
+      assert.deepEqual(at.observer.all('journal:awareness'), []);
+    }
+    at.observer.close();
+  },
+};
+
 // native
 {
   const on = (...parts) => row('native', ...parts);
@@ -60,6 +90,11 @@ const types = {
   const alone = (which, more) => (at) => ({ message_id: at[which], ...more });
   on('conversation:join', '', 'yyyyyyy', about(), effects.shown, hears);
   on('conversation:leave', '', 'yyyyyyy', about(), undefined, anybody);
+  const listed = (was, is, at, answer) => {
+    effects.nothing(was, is);
+    assert.ok(answer.participants.some((one) => one.user_id === at.user));
+  };
+  on('conversation:participants', '', 'yyyyyyy', about(), listed);
   on('message:send', '', 'yyyy---', about(() => ({ content: said })), sent);
   on('message:edit', 'own', 'yyyy...', message('own', { content: anew }), edited('own'));
   on('message:edit', 'of another', 'nnnn...', message('foreign', { content: anew }));
@@ -82,6 +117,8 @@ const types = {
   on('journal:join', '', '....yyy', (at) => ({ journal_id: at.id }), effects.shown);
   on('journal:leave', '', 'yyyyyyy', (at) => ({ journal_id: at.id }), undefined, anybody);
   on('journal:edit', '', '....nyy', (at) => ({ journal_id: at.id, content: 'written in a cell' }), written);
+  on('journal:awareness', '', '....yyy', awareness, undefined, { ...shows, enter: 'journal:join' });
+  on('journal:awareness', 'without having joined', '....nnn', awareness, undefined, shows);
   on('presence', '', 'yyyyyyy', () => ({ online: true }), undefined, anybody);
   on('presence:set', '', 'yyyyyyy', () => ({ status: 'away' }), undefined, anybody);
   const host = (at) => ({ user_ids: [at.host] });
@@ -223,6 +260,10 @@ const attempt = (row) => async (at) => {
 
 /** Follows the place by the event that does so; who follows by itself is waited for. */
 async function enters(row, at) {
+  if (row.enter === 'journal:join') {
+    if (at.kind === 'journal') await at.client.does(row.enter, { journal_id: at.id });
+    return;
+  }
   const where = row.dialect === 'native' ? { conversation_id: at.id } : { conversationId: at.id, chatId: at.id };
   const follow = row.enter === row.event ? { ...where, isTyping: false } : where;
   if (row.enter === row.event && at.kind === 'journal') return;

@@ -10,9 +10,6 @@ const prefix = process.env.PARLANCE_PREFIX ?? '/api/v1';
 /** For anybody, without a token. */
 const OPEN = [
   'GET /health',
-  'GET /livez',
-  'GET /readyz',
-  'GET /metrics',
   'GET /docs',
   'GET /docs/openapi.json',
   'GET /docs/asyncapi/{dialect}.json',
@@ -99,6 +96,11 @@ row(
   over(at('/read'), (where) => ({ up_to_seq: where.foreignSeq })),
   effects.received('read'),
 );
+row(`GET ${C}/participants`, '', 'yyyyyyy', over(at('/participants')), (was, is, where, answer) => {
+  effects.nothing(was, is);
+  assert.ok(answer.participants.some((one) => one.user_id === where.user));
+  assert.equal(answer.next, null);
+});
 const newcomer = (where) => (where.newcomer ??= person('newcomer'));
 for (const [role, cells] of [
   ['member', 'nyy----'],
@@ -163,7 +165,8 @@ row(`GET ${J}`, '', '....yyy', over(journal('')), effects.shown);
 row(`PATCH ${J}`, 'text', '....nyy', over(journal(''), { content: 'written in a cell' }), effects.written);
 row(`PATCH ${J}`, 'title', '....nyy', over(journal(''), { title: 'Other' }), effects.changed({ title: 'Other' }));
 row(`DELETE ${J}`, '', '....nny', over(journal('')), effects.gone);
-row(`GET ${J}/versions`, '', '....yyy', over(journal('/versions')), effects.shown);
+row(`GET ${J}/versions`, '', '....yyy', over(journal('/versions')), effects.versions);
+row(`GET ${J}/blame`, '', '....yyy', over(journal('/blame')), effects.shown);
 row(`GET ${J}/versions/{version}`, '', '....yyy', over(journal('/versions/1')), effects.shown);
 const rewritten = async (where) => {
   if (where.kind !== 'journal') return;

@@ -57,6 +57,10 @@ test('S3.c1 S3.c2 S3.m1 S3.p8 S3.p17 S3.s5 S3.s6: only who has joined hears, unt
   const second = await speak('threads', bob.user, 0);
   sends(conversation, alice, 'before');
   await shows(bob, 'before');
+  // As this front end does: a page that has read its history is emitted what comes after it.
+  const history = await rest(token(bob.user), 'GET', `/api/conversations/${conversation.id}/messages`);
+  assert.equal(history.status, 200);
+  assert.deepEqual(second.all('message:new'), []);
   await enter(second, conversation);
   holds(await alice.sees('user:joined'), { conversationId: conversation.id, userId: bob.user });
   sends(conversation, alice, 'during');

@@ -1,13 +1,13 @@
 //! Creating conversations. A repeat, and the other side of a direct pair, get what exists.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parlance_proto::UserId;
 use parlance_proto::v1::{self, ConversationKind, ConversationStatus, ErrorCode, Role};
 
-use super::members::{know, newcomer, unnamed};
+use super::members::{admits, know, may_join, newcomer, unnamed};
 use super::{Scene, journal, no_conversation};
-use crate::ingest::state::{ConversationState, Effects, Loaded, Outcome, Told};
+use crate::ingest::state::{ConversationState, Effects, Loaded, Outcome};
 use crate::ingest::tell;
 use crate::ingest::work::{Create, Work};
 
@@ -26,18 +26,18 @@ pub(super) fn create(
             return Err(no_conversation());
         }
         let same_command = existing.created_by_command == work.id;
-        let everybody = same_command && existing.kind != ConversationKind::Journal;
-        let added = if everybody { Told::Everybody } else { Told::Nobody };
+        let notified = same_command && existing.kind != ConversationKind::Journal;
+        let added = if notified {
+            seated(work, create)
+        } else {
+            Vec::new()
+        };
         return Ok(outcome(loaded, work, !same_command, Vec::new(), added));
     }
     let first = match create.kind {
-        ConversationKind::Journal => Some(crate::journal::begin(
-            &create.content,
-            crate::journal::writer_of(work.conversation.uuid()),
-        )),
+        ConversationKind::Journal => Some(journal::begin(&create.journal, &loaded.bounds.journals)?),
         _ => None,
     };
-    let first = first.transpose().map_err(journal::refused)?;
     know_users(loaded, effects, work, create)?;
     let Some(number) = loaded.numbers.pop() else {
         return Err(v1::Error::with(
@@ -57,6 +57,9 @@ pub(super) fn create(
             users,
             deleted_users,
             journals_by_number,
+            memberships,
+            bounds,
+            sent_by,
             ..
         } = &mut *loaded;
         let conversation = &mut conversation;
@@ -67,23 +70,23 @@ pub(super) fn create(
             users,
             deleted_users,
             journals_by_number,
+            sent_by,
             epoch,
             now_ms: *now_ms,
+            memberships,
+            bounds,
             changes_made: 0,
         };
-        if let Outcome::Journal { event, .. } = journal::commit(&mut scene, first) {
+        if let Outcome::Journal { event, .. } = journal::first(&mut scene, first, &create.journal) {
             told.extend(event);
         }
     }
-    let journal = conversation.kind == ConversationKind::Journal;
+    let added = match conversation.kind {
+        ConversationKind::Journal => Vec::new(),
+        _ => seated(work, create),
+    };
     loaded.conversations.insert(work.conversation, conversation);
-    Ok(outcome(
-        loaded,
-        work,
-        false,
-        told,
-        if journal { Told::Nobody } else { Told::Everybody },
-    ))
+    Ok(outcome(loaded, work, false, told, added))
 }
 
 /// A conversation without anybody.
@@ -105,6 +108,7 @@ fn blank(now_ms: i64, number: i64, work: &Work, create: &Create) -> Conversation
         last_message_seq: 0,
         receipts_version: 0,
         updated_at_ms: now_ms,
+        member_count: 0,
         members: HashMap::new(),
         messages: HashMap::new(),
         places: HashMap::new(),
@@ -151,7 +155,7 @@ fn revive(
     effects.changed.insert(work.conversation);
     effects.moved.insert(work.conversation);
     loaded.conversations.insert(work.conversation, conversation);
-    Ok(outcome(loaded, work, false, Vec::new(), Told::Everybody))
+    Ok(outcome(loaded, work, false, Vec::new(), seated(work, create)))
 }
 
 /// Gives everybody their place in a conversation that begins.
@@ -178,7 +182,17 @@ fn seat(
         effects.left.remove(&key);
         effects.roles.remove(&key);
         effects.joined.insert(key, (role, conversation.head_seq));
+        if conversation.kind != ConversationKind::Journal {
+            *effects.memberships.entry(user.clone()).or_default() += 1;
+        }
     }
+    conversation.member_count = conversation.members.len() as u64;
+}
+
+/// Everybody who has a place in a conversation from its beginning.
+fn seated(work: &Work, create: &Create) -> Vec<UserId> {
+    let everybody: BTreeSet<&UserId> = create.others.iter().chain([&work.actor.id]).collect();
+    everybody.into_iter().cloned().collect()
 }
 
 fn know_users(
@@ -187,7 +201,12 @@ fn know_users(
     work: &Work,
     create: &Create,
 ) -> Result<(), v1::Error> {
-    let wanted = create.others.iter().chain([&work.actor.id]);
+    let wanted = || create.others.iter().chain([&work.actor.id]);
+    admits(&loaded.bounds, wanted().count() as u64)?;
+    if create.kind != ConversationKind::Journal {
+        may_join(&loaded.bounds, &loaded.memberships, effects, wanted())?;
+    }
+    let wanted = wanted();
     let mut new = know(&mut loaded.users, &loaded.deleted_users, wanted, create.provision)?;
     if let Some(name) = new.get_mut(&work.actor.id) {
         name.clone_from(&work.actor.username);
@@ -199,7 +218,13 @@ fn know_users(
     Ok(())
 }
 
-fn outcome(loaded: &Loaded, work: &Work, repeated: bool, events: Vec<v1::Event>, added: Told) -> Outcome {
+fn outcome(
+    loaded: &Loaded,
+    work: &Work,
+    repeated: bool,
+    events: Vec<v1::Event>,
+    added: Vec<UserId>,
+) -> Outcome {
     let state = loaded.conversations.get(&work.conversation);
     let bare = state
         .map(|state| tell::bare(work.conversation, state, &loaded.epoch))
@@ -209,6 +234,7 @@ fn outcome(loaded: &Loaded, work: &Work, repeated: bool, events: Vec<v1::Event>,
         repeated,
         events,
         added,
+        joined_seq: state.map_or(0, |state| state.history_from),
         removed: Vec::new(),
     }
 }

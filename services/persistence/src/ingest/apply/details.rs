@@ -4,7 +4,7 @@ use parlance_proto::UserId;
 use parlance_proto::v1;
 
 use super::Scene;
-use crate::ingest::state::{ChangeKind, Outcome, Told};
+use crate::ingest::state::{ChangeKind, Outcome};
 use crate::ingest::tell::Parts;
 use crate::ingest::work::{Update, needs_title};
 use crate::permissions::Right;
@@ -50,7 +50,8 @@ pub(super) fn update(scene: &mut Scene<'_>, update: &Update) -> Result<Outcome, 
         bare: Box::new(scene.bare()),
         repeated: !changed,
         events,
-        added: Told::Nobody,
+        added: Vec::new(),
+        joined_seq: 0,
         removed: Vec::new(),
     })
 }
@@ -73,6 +74,7 @@ pub(super) fn delete(scene: &mut Scene<'_>) -> Result<Outcome, v1::Error> {
     for user in &removed {
         scene.effects.left.insert((id, user.clone()), change.seq);
     }
+    scene.count_members(removed.iter(), -1);
     scene.conversation.deleted = true;
     scene.effects.changed.insert(id);
     if scene.conversation.kind == v1::ConversationKind::Journal {
@@ -84,7 +86,8 @@ pub(super) fn delete(scene: &mut Scene<'_>) -> Result<Outcome, v1::Error> {
         bare: Box::new(scene.bare()),
         repeated: false,
         events,
-        added: Told::Nobody,
+        added: Vec::new(),
+        joined_seq: 0,
         removed,
     })
 }

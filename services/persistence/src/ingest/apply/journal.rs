@@ -1,112 +1,74 @@
 //! Changes of a journal's text, merged with whatever others did meanwhile.
 
-use parlance_journal::{Error, Writer};
+use parlance_journal::{EMPTY_UPDATE, Error};
 use parlance_proto::v1::{self, ErrorCode};
 
 use super::Scene;
-use crate::ingest::state::{ChangeKind, ConversationState, JournalState, Outcome, Version};
+use crate::ingest::state::{ChangeKind, Effects, JournalState, Loaded, Outcome, Version};
 use crate::ingest::tell::Parts;
-use crate::ingest::work::{EditJournal, refuse};
-use crate::journal::{self, Edited, Refusal};
+use crate::journal::{Journal, Limits, Refusal};
 use crate::permissions::Right;
 
-/// Versions between two that are stored with the whole document.
+/// Versions between two that are stored with the whole document, at most.
 const CHECKPOINT_EVERY: u64 = 32;
+/// Bytes of updates between them above which the document is stored, if it is no larger than they are.
+const CHECKPOINT_BYTES: usize = 64 * 1024;
+/// Bytes of a text that is stored with each version: it costs less than to make it of updates when it is asked for.
+const SMALL_TEXT: usize = 8 * 1024;
 
-pub(super) fn edit(scene: &mut Scene<'_>, edit: &EditJournal) -> Result<Outcome, v1::Error> {
+pub(super) fn edit(scene: &mut Scene<'_>, update: &[u8]) -> Result<Outcome, v1::Error> {
     scene.check(Right::EditText)?;
-    let head = scene.conversation.head_seq;
-    let Some(present) = &scene.conversation.journal else {
-        return Err(v1::Error::with(
-            ErrorCode::Internal,
-            "the journal has no document",
-        ));
-    };
-    let edited = match edit {
-        EditJournal::Update(update) => journal::merge(&present.state, update),
-        EditJournal::Content { base_version, .. } if *base_version > head => {
-            return Err(refuse("base_version is later than the journal"));
-        }
-        EditJournal::Content {
-            content,
-            base_version: 0,
-        } => journal::rewrite(&present.state, None, content, own_writer(scene)),
-        EditJournal::Content {
-            content,
-            base_version,
-        } if *base_version >= present.version => {
-            journal::rewrite(&present.state, None, content, own_writer(scene))
-        }
-        EditJournal::Content {
-            content,
-            base_version,
-        } => {
-            let base = present
-                .bases
-                .get(base_version)
-                .ok_or_else(|| refuse("no such base_version"))?;
-            journal::rewrite(
-                &present.state,
-                Some(base),
-                content,
-                journal::writer_of(scene.work.id.uuid()),
-            )
-        }
-    };
-    let Some(edited) = edited.map_err(refused)? else {
-        let edited = unchanged(scene)?;
+    let limits = &scene.bounds.journals;
+    let is_new = present(scene)?.journal.merge(update, limits).map_err(refused)?;
+    if !is_new {
         return Ok(Outcome::Journal {
-            edited: Box::new(edited),
+            edited: Box::new(unchanged(scene)?),
             repeated: true,
             event: None,
         });
-    };
-    let told = commit(scene, edited);
-    Ok(told)
+    }
+    Ok(log(scene, update))
 }
 
-/// The service itself changes the present document, one change after the other under the conversation's lock:
-/// under one identity the document stays small. A fork of an earlier version has an identity of its own.
-fn own_writer(scene: &Scene<'_>) -> Writer {
-    journal::writer_of(scene.id().uuid())
+/// A new document, with a first text if there is an update.
+pub(super) fn begin(update: &[u8], limits: &Limits) -> Result<Journal, v1::Error> {
+    let mut journal = Journal::new(Vec::new());
+    if !update.is_empty() {
+        journal.merge(update, limits).map_err(refused)?;
+    }
+    Ok(journal)
 }
 
-/// Stores a new state of the document as the next version.
-pub(super) fn commit(scene: &mut Scene<'_>, edited: Edited) -> Outcome {
-    let Edited {
-        state,
-        update,
-        content,
-    } = edited;
+/// Stores the first version of a new document.
+pub(super) fn first(scene: &mut Scene<'_>, journal: Journal, update: &[u8]) -> Outcome {
+    scene.conversation.journal = Some(JournalState::new(journal));
+    log(scene, if update.is_empty() { EMPTY_UPDATE } else { update })
+}
+
+/// Takes the next seq for a version that is merged, with its event.
+fn log(scene: &mut Scene<'_>, update: &[u8]) -> Outcome {
     let change = scene.log(ChangeKind::JournalEdited, 0, Vec::new());
     let id = scene.id();
-    let journal = scene.conversation.journal.get_or_insert_default();
-    let whole =
-        journal.checkpoint_version == 0 || change.seq - journal.checkpoint_version >= CHECKPOINT_EVERY;
-    if whole {
-        journal.checkpoint_version = change.seq;
+    if let Some(state) = &mut scene.conversation.journal {
+        state.version = change.seq;
+        state.bytes_since += update.len();
     }
-    let version = Version {
-        version: change.seq,
-        update: update.clone(),
-        content: content.clone(),
-        checkpoint: whole.then(|| state.clone()),
-        actor: change.actor.clone(),
-        at_ms: change.at_ms,
-    };
-    journal.version = change.seq;
-    journal.state = state;
     scene.conversation.updated_at_ms = change.at_ms;
     let told = v1::JournalEdited {
         journal_id: id.to_string(),
         journal_number: scene.conversation.number,
         version: change.seq,
-        content,
-        update,
+        update: update.to_vec(),
         actor_id: change.actor.clone(),
         at_ms: change.at_ms,
     };
-    scene.effects.journals.insert(id);
+    let version = Version {
+        version: change.seq,
+        update: update.to_vec(),
+        checkpoint: None,
+        actor: change.actor.clone(),
+        at_ms: change.at_ms,
+    };
     scene.effects.versions.push((id, version));
     let event = scene.event(
         &change,
@@ -122,34 +84,55 @@ pub(super) fn commit(scene: &mut Scene<'_>, edited: Edited) -> Outcome {
     }
 }
 
-/// The journal as it is, for whoever changed nothing.
-fn unchanged(scene: &Scene<'_>) -> Result<v1::JournalEdited, v1::Error> {
-    let ConversationState {
-        number,
-        updated_at_ms,
-        journal,
-        ..
-    } = &*scene.conversation;
-    let Some(JournalState { state, version, .. }) = journal else {
-        return Err(v1::Error::with(
-            ErrorCode::Internal,
-            "the journal has no document",
-        ));
-    };
+/// The documents of the journals that the batch changed where it is time to store them, and their texts: of small ones
+/// each time, of large ones with the documents.
+pub(super) fn settle(loaded: &mut Loaded, effects: &mut Effects) {
+    // From the last version of each backwards: it is the one stored with the whole document.
+    for (id, version) in effects.versions.iter_mut().rev() {
+        let conversation = loaded.conversations.get_mut(id);
+        let Some(state) = conversation.and_then(|conversation| conversation.journal.as_mut()) else {
+            continue;
+        };
+        if version.version != state.version {
+            continue;
+        }
+        let is_due = state.checkpoint_version == 0
+            || state.version - state.checkpoint_version >= CHECKPOINT_EVERY
+            || state.bytes_since > CHECKPOINT_BYTES.max(state.checkpoint_bytes);
+        // The merge has made the document: it is there.
+        let is_small = state.journal.text_bytes().is_ok_and(|bytes| bytes <= SMALL_TEXT);
+        let text = (is_due || is_small).then(|| state.journal.text().ok()).flatten();
+        effects.journals.insert(*id, text);
+        if is_due && let Ok(checkpoint) = state.journal.checkpoint() {
+            state.checkpoint_version = state.version;
+            state.checkpoint_bytes = checkpoint.len();
+            state.bytes_since = 0;
+            version.checkpoint = Some(checkpoint);
+        }
+    }
+}
+
+/// The journal as it is, where a command changed nothing.
+pub(super) fn unchanged(scene: &mut Scene<'_>) -> Result<v1::JournalEdited, v1::Error> {
+    let version = present(scene)?.version;
     Ok(v1::JournalEdited {
         journal_id: scene.id().to_string(),
-        journal_number: *number,
-        version: *version,
-        content: journal::content_of(state).map_err(refused)?,
+        journal_number: scene.conversation.number,
+        version,
         update: Vec::new(),
         actor_id: scene.actor().to_string(),
-        at_ms: *updated_at_ms,
+        at_ms: scene.conversation.updated_at_ms,
     })
 }
 
-pub(super) fn refused(refusal: Refusal) -> v1::Error {
+fn present<'a>(scene: &'a mut Scene<'_>) -> Result<&'a mut JournalState, v1::Error> {
+    let missing = || v1::Error::with(ErrorCode::Internal, "the journal has no document");
+    scene.conversation.journal.as_mut().ok_or_else(missing)
+}
+
+fn refused(refusal: Refusal) -> v1::Error {
     let code = match refusal {
-        Refusal::TooLarge => ErrorCode::TooLarge,
+        Refusal::TooLarge { .. } => ErrorCode::TooLarge,
         Refusal::Document(Error::TooCostly { .. }) => ErrorCode::TooCostly,
         Refusal::Document(Error::Broken) => ErrorCode::Internal,
         Refusal::Document(Error::Malformed | Error::Incomplete | Error::NotStorable) => ErrorCode::Invalid,

@@ -8,9 +8,9 @@ use parlance_proto::v1::{self, ConversationKind, ErrorCode, Role};
 use prost::Message as _;
 
 use super::Scene;
-use crate::ingest::state::{ChangeKind, Member, Outcome, Person, Told};
+use crate::ingest::state::{Bounds, ChangeKind, Effects, Member, Outcome, Person};
 use crate::ingest::tell::Parts;
-use crate::ingest::work::{AddMembers, refuse};
+use crate::ingest::work::{AddMembers, MEMBERS_PER_CHANGE, refuse};
 use crate::permissions::Right;
 use crate::read_set::ReadSet;
 
@@ -33,6 +33,17 @@ pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1
         scene.check(Right::Add(role))?;
     }
     may_change(scene, &changing, role)?;
+    if !new.is_empty() {
+        admits(scene.bounds, scene.conversation.member_count + new.len() as u64)?;
+    }
+    if !journal {
+        may_join(
+            scene.bounds,
+            scene.memberships,
+            scene.effects,
+            new.iter().copied(),
+        )?;
+    }
     let unknown = know(
         scene.users,
         scene.deleted_users,
@@ -41,16 +52,15 @@ pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1
     )?;
     scene.effects.new_users.extend(unknown);
     let mut events = Vec::new();
-    if !new.is_empty() {
-        events.extend(admit(scene, &new, role));
+    for new in new.chunks(MEMBERS_PER_CHANGE) {
+        events.extend(admit(scene, new, role));
     }
     for user in &changing {
         events.extend(give_role(scene, user, role));
     }
-    let added = if journal || new.is_empty() {
-        Told::Nobody
-    } else {
-        Told::These(new.iter().copied().cloned().collect())
+    let added = match journal {
+        true => Vec::new(),
+        false => new.iter().copied().cloned().collect(),
     };
     let unchanged = new.is_empty() && changing.is_empty();
     Ok(outcome(scene, unchanged, events, added, Vec::new()))
@@ -74,6 +84,7 @@ fn admit(scene: &mut Scene<'_>, new: &[&UserId], role: Role) -> Option<v1::Event
         scene.effects.roles.remove(&key);
         scene.effects.joined.insert(key, (role, change.seq));
     }
+    scene.count_members(new.iter().copied(), 1);
     scene.event(&change, Parts::default())
 }
 
@@ -96,13 +107,14 @@ pub(super) fn remove(scene: &mut Scene<'_>, user: &UserId) -> Result<Outcome, v1
     let change = scene.log(ChangeKind::MemberRemoved, 0, payload.encode_to_vec());
     scene.conversation.members.remove(user);
     scene.effects.left.insert((scene.id(), user.clone()), change.seq);
+    scene.count_members([user].into_iter(), -1);
     let mut events: Vec<v1::Event> = scene.event(&change, Parts::default()).into_iter().collect();
     if let Some(heir) = heir(scene) {
         events.extend(give_role(scene, &heir, Role::Admin));
     }
     let journal = scene.conversation.kind == ConversationKind::Journal;
     let removed = if journal { Vec::new() } else { vec![user.clone()] };
-    Ok(outcome(scene, false, events, Told::Nobody, removed))
+    Ok(outcome(scene, false, events, Vec::new(), removed))
 }
 
 /// Who becomes admin of a group that has none: moderators first, then whoever is there longest.
@@ -128,11 +140,11 @@ pub(super) fn change_role(scene: &mut Scene<'_>, user: &UserId, role: Role) -> R
     scene.check(Right::GiveRole(role))?;
     let before = scene.conversation.members.get(user).ok_or_else(no_member)?.role;
     if before == role {
-        return Ok(outcome(scene, true, Vec::new(), Told::Nobody, Vec::new()));
+        return Ok(outcome(scene, true, Vec::new(), Vec::new(), Vec::new()));
     }
     may_change(scene, &[user], role)?;
     let events = give_role(scene, user, role).into_iter().collect();
-    Ok(outcome(scene, false, events, Told::Nobody, Vec::new()))
+    Ok(outcome(scene, false, events, Vec::new(), Vec::new()))
 }
 
 /// Refuses to give these members another role where the actor may not, or where nobody would lead afterwards.
@@ -174,7 +186,7 @@ fn outcome(
     scene: &Scene<'_>,
     repeated: bool,
     events: Vec<v1::Event>,
-    added: Told,
+    added: Vec<UserId>,
     removed: Vec<UserId>,
 ) -> Outcome {
     Outcome::Conversation {
@@ -182,7 +194,42 @@ fn outcome(
         repeated,
         events,
         added,
+        joined_seq: scene.conversation.head_seq,
         removed,
+    }
+}
+
+/// Refuses more members than a conversation may have.
+pub(super) fn admits(bounds: &Bounds, members: u64) -> Result<(), v1::Error> {
+    if members <= bounds.group_members {
+        return Ok(());
+    }
+    let most = bounds.group_members;
+    let message =
+        format!("the conversation would have {members} participants; limits.group_members allows {most}");
+    Err(v1::Error::with(ErrorCode::TooLarge, message))
+}
+
+/// Refuses to add users who are in as many conversations as one may be in. What other replicas do at the same time may
+/// come on top of it.
+pub(super) fn may_join<'a>(
+    bounds: &Bounds,
+    memberships: &HashMap<UserId, u64>,
+    effects: &Effects,
+    mut users: impl Iterator<Item = &'a UserId>,
+) -> Result<(), v1::Error> {
+    let now = |user: &UserId| {
+        let before = memberships.get(user).copied().unwrap_or_default();
+        before.saturating_add_signed(effects.memberships.get(user).copied().unwrap_or_default())
+    };
+    match users.find(|user| now(user) >= bounds.user_conversations) {
+        None => Ok(()),
+        Some(user) => {
+            let most = bounds.user_conversations;
+            let message =
+                format!("{user} is in as many conversations as limits.user_conversations allows: {most}");
+            Err(v1::Error::with(ErrorCode::TooLarge, message))
+        }
     }
 }
 

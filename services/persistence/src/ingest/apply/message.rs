@@ -1,5 +1,6 @@
 //! Sending, editing, deleting and hiding messages.
 
+use parlance_proto::MessageId;
 use parlance_proto::v1::{self, ErrorCode};
 use uuid::Uuid;
 
@@ -23,9 +24,10 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         number,
     };
     let present = !actor.is_user() || member.is_some();
-    if let Some(original) = scene.conversation.messages.get(&send.message) {
-        return repeat_of(scene, send, original, &sender, present);
-    }
+    let id = match identity(scene, send) {
+        Ok(id) => id,
+        Err(original) => return repeat_of(scene, send, original, &sender, present),
+    };
     if !present {
         return Err(no_conversation());
     }
@@ -50,7 +52,7 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
     let seq = scene.conversation.next_seq();
     let at_ms = scene.conversation.time(scene.now_ms);
     let message = v1::Message {
-        id: send.message.to_string(),
+        id: id.to_string(),
         conversation_id: scene.id().to_string(),
         conversation_number: scene.conversation.number,
         seq,
@@ -76,8 +78,10 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
     }
     scene.conversation.last_message_seq = seq;
     scene.conversation.updated_at_ms = at_ms;
-    scene.conversation.put_message(send.message, message.clone());
-    scene.effects.new_messages.push((scene.id(), send.message));
+    scene.conversation.put_message(id, message.clone());
+    let key = (scene.id(), id);
+    scene.sent_by.insert(key, scene.work.id);
+    scene.effects.new_messages.push(key);
     scene.effects.moved.insert(scene.id());
     Ok(Outcome::Message {
         event: Some(tell::created(message.clone(), scene.epoch)),
@@ -86,6 +90,25 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         repeated: false,
         hidden: false,
     })
+}
+
+/// The identity of a message that is sent for the first time in this life of the conversation, or the original: what an
+/// earlier life has under its id is only the same message if the same command sent it.
+fn identity<'a>(scene: &'a Scene<'_>, send: &Send) -> Result<MessageId, &'a v1::Message> {
+    let conversation = &scene.conversation;
+    let Some(original) = conversation.messages.get(&send.message) else {
+        return Ok(send.message);
+    };
+    let is_of_this_life = original.seq > conversation.history_from;
+    if is_of_this_life || scene.sent_by.get(&(scene.work.conversation, send.message)) == Some(&scene.work.id)
+    {
+        return Err(original);
+    }
+    let id = send.message.in_life(conversation.history_from);
+    match conversation.messages.get(&id) {
+        Some(original) => Err(original),
+        None => Ok(id),
+    }
 }
 
 /// The original, told once more: the first telling may have been lost.
@@ -102,7 +125,8 @@ fn repeat_of(
         let taken = v1::Error::with(ErrorCode::Conflict, "the message id is taken");
         return Err(if present { taken } else { no_conversation() });
     }
-    let event = Some(tell::created(original.clone(), scene.epoch));
+    let is_of_this_life = original.seq > scene.conversation.history_from;
+    let event = is_of_this_life.then(|| tell::created(original.clone(), scene.epoch));
     let mut message = original.clone();
     let mut then = Vec::new();
     if present {

@@ -1,11 +1,12 @@
 //! What participants got and read: both only grow, and only growth makes a new version.
 
-use parlance_proto::v1;
+use parlance_proto::v1::{self, ErrorCode};
 
 use super::Scene;
 use crate::ingest::state::{Outcome, Reader};
 use crate::ingest::work::{Receive, refuse};
 use crate::permissions::Right;
+use crate::read_set::ReadSet;
 
 pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcome, v1::Error> {
     scene.check(Right::Receipts)?;
@@ -27,6 +28,18 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
     let Some(member) = scene.conversation.members.get_mut(&key.1) else {
         return Err(super::no_conversation());
     };
+    let mut all_read = member.read.clone();
+    let mut has_read = false;
+    if !receive.delivered_only {
+        has_read = all_read.insert(1, up_to);
+        for &seq in &seqs {
+            has_read |= all_read.insert(seq, seq);
+        }
+        // A set that is larger already may still shrink.
+        if all_read.ranges() > ReadSet::MOST_RANGES.max(member.read.ranges()) {
+            return Err(too_scattered());
+        }
+    }
     let reader = scene.effects.readers.entry(key).or_insert_with(|| Reader {
         read: member.read.clone(),
         delivered_seq: member.delivered_seq,
@@ -35,16 +48,10 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
     });
     // Deliveries are in order: what came last came after all before it.
     let delivered = seqs.iter().copied().fold(up_to, u64::max);
-    let mut grown = delivered > member.delivered_seq;
+    let grown = has_read || delivered > member.delivered_seq;
     member.delivered_seq = member.delivered_seq.max(delivered);
-    if !receive.delivered_only {
-        let mut read = member.read.insert(1, up_to);
-        for seq in seqs {
-            read |= member.read.insert(seq, seq);
-        }
-        reader.has_read |= read;
-        grown |= read;
-    }
+    member.read = all_read;
+    reader.has_read |= has_read;
     // All marks of one participant in one batch are one change.
     if grown && !reader.news {
         reader.news = true;
@@ -53,4 +60,12 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
         scene.effects.moved.insert(scene.work.conversation);
     }
     Ok(Outcome::Receipt)
+}
+
+fn too_scattered() -> v1::Error {
+    let most = ReadSet::MOST_RANGES;
+    let message = format!(
+        "what is read would be more than {most} separate ranges: mark everything through a message or up to a seq"
+    );
+    v1::Error::with(ErrorCode::TooCostly, message)
 }

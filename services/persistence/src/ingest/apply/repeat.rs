@@ -5,7 +5,7 @@ use parlance_proto::v1::{self, ErrorCode};
 use prost::Message as _;
 
 use super::{Scene, no_conversation};
-use crate::ingest::state::{Change, ChangeKind, Outcome, Told};
+use crate::ingest::state::{Change, ChangeKind, Outcome};
 use crate::ingest::tell::Parts;
 use crate::ingest::work::{Action, MessageName};
 
@@ -92,14 +92,18 @@ fn of_conversation(scene: &Scene<'_>, done: &Change) -> Outcome {
             },
         )
     };
-    let made = (0..scene.work.max_changes())
-        .map_while(|index| scene.conversation.changes.get(&scene.work.change_id(index)));
-    let events = made.filter_map(event).collect();
-    let journal = scene.conversation.kind == v1::ConversationKind::Journal;
-    let added = match done.kind {
-        ChangeKind::MembersAdded if !journal => Told::These(members_of(&done.payload)),
-        _ => Told::Nobody,
+    let made = || {
+        let ids = (0..scene.work.max_changes()).map(|index| scene.work.change_id(index));
+        ids.map_while(|id| scene.conversation.changes.get(&id))
     };
+    let events = made().filter_map(event).collect();
+    let journal = scene.conversation.kind == v1::ConversationKind::Journal;
+    let additions = made().filter(|change| change.kind == ChangeKind::MembersAdded && !journal);
+    let added = additions
+        .clone()
+        .flat_map(|change| members_of(&change.payload))
+        .collect();
+    let joined_seq = additions.last().map_or(done.seq, |change| change.seq);
     let removed = match &scene.work.action {
         Action::RemoveMember(user) if !journal && !scene.conversation.members.contains_key(user) => {
             vec![user.clone()]
@@ -111,6 +115,7 @@ fn of_conversation(scene: &Scene<'_>, done: &Change) -> Outcome {
         repeated: true,
         events,
         added,
+        joined_seq,
         removed,
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::ingest::state::{ChangeKind, Member, Person, Told};
+use crate::ingest::state::{ChangeKind, Member, Person};
 use crate::ingest::work::{Actor, Create, MessageName, Receive, Send};
 use crate::read_set::ReadSet;
 
@@ -97,7 +97,7 @@ fn create(command: u128, who: &str, others: &[&str], provision: bool) -> Work {
         provision,
         channel: Channel::Chat,
         metadata_json: String::new(),
-        content: String::new(),
+        journal: Vec::new(),
     };
     work(command, who, Action::Create(create))
 }
@@ -137,6 +137,7 @@ fn loaded() -> Loaded {
         last_message_seq: 0,
         receipts_version: 0,
         updated_at_ms: 500,
+        member_count: MEMBERS.len() as u64,
         members: MEMBERS.iter().map(member).collect(),
         messages: HashMap::new(),
         places: HashMap::new(),
@@ -379,6 +380,20 @@ fn services_write_where_they_are_no_members_but_change_nothing_of_others() {
 }
 
 #[test]
+fn an_agent_writes_only_where_it_is_a_member() {
+    let mut state = loaded();
+    let agent = |mut work: Work| {
+        work.actor.kind = SenderKind::Agent;
+        work
+    };
+    let effects = apply(
+        &mut state,
+        &[agent(send(10, "robot", 1)), agent(send(11, "bob", 2))],
+    );
+    assert_eq!(codes(&effects), [Some(ErrorCode::NotFound), None]);
+}
+
+#[test]
 fn marks_of_one_reader_in_one_batch_are_one_version_and_marks_without_news_none() {
     let mut state = loaded();
     apply(
@@ -446,7 +461,7 @@ fn a_created_conversation_is_there_for_the_rest_of_the_batch() {
         .outcomes
         .iter()
         .map(|outcome| match outcome {
-            Outcome::Conversation { repeated, added, .. } => Some((*repeated, *added == Told::Everybody)),
+            Outcome::Conversation { repeated, added, .. } => Some((*repeated, added.len() == 2)),
             _ => None,
         })
         .collect();
@@ -552,4 +567,32 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_is_read_is_bounded_in_its_ranges_and_can_always_be_closed() {
+    let mut state = loaded();
+    let most = ReadSet::MOST_RANGES as u64;
+    let conversation = state.conversations.get_mut(&group()).unwrap();
+    conversation.head_seq = 4 * most;
+    let message = v1::Message {
+        seq: 3 * most,
+        ..Default::default()
+    };
+    conversation.put_message(message_id(1), message);
+    let bob = conversation.members.get_mut(&user("bob")).unwrap();
+    for place in 1..=most {
+        bob.read.insert(place * 2, place * 2);
+    }
+    let effects = apply(
+        &mut state,
+        &[
+            read(20, "bob", 0, &[1]),
+            read(21, "bob", 3, &[]),
+            read(22, "bob", 0, &[1]),
+        ],
+    );
+    assert_eq!(codes(&effects), [Some(ErrorCode::TooCostly), None, None]);
+    let bob = &state.conversations[&group()].members[&user("bob")];
+    assert_eq!(bob.read.ranges() as u64, most);
 }

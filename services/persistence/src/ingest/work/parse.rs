@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use parlance_proto::text::shown;
 use parlance_proto::v1::{
     self, Channel, Command, ConversationKind, ConversationStatus, MessageType, Role, SenderKind, command,
-    edit_journal,
 };
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
@@ -13,8 +12,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Action, Actor, AddMembers, Create, EditJournal, JournalName, MAX_USERS, React, Receive, Send,
-    StartThread, Update, Work, needs_title, refuse,
+    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, React, Receive, Send, StartThread, Update,
+    Work, needs_title, refuse,
 };
 use crate::emoji::bare;
 
@@ -26,21 +25,26 @@ const EMOJI_MAX_BYTES: usize = 64;
 pub(super) fn work(command: Command) -> Result<Work, v1::Error> {
     let Command {
         id,
-        reply_to: _,
+        reply_to,
         actor,
         conversation_id,
         issued_at_ms: _,
         body,
     } = command;
     let id = id.parse().map_err(invalid)?;
-    let actor = Actor::parse(actor)?;
+    let mut actor = Actor::parse(actor)?;
     let conversation = conversation_id.parse().map_err(invalid)?;
     let body = body.ok_or_else(|| refuse("the command has no body"))?;
+    // Made of a service's message before services had ids of their own: gateways wait for what their users did.
+    if reply_to.is_empty() && actor.kind == SenderKind::Agent && matches!(body, command::Body::SendMessage(_))
+    {
+        actor.id = UserId::of_service(actor.id.as_str()).map_err(invalid)?;
+    }
     let action = match body {
         command::Body::CreateConversation(create) => {
             Action::Create(Create::parse(create, &actor, conversation)?)
         }
-        command::Body::SendMessage(send) => Action::Send(Send::parse(send, actor.kind)?),
+        command::Body::SendMessage(send) => Action::Send(Send::parse(send, &actor)?),
         command::Body::EditMessage(v1::EditMessage { message_id, content }) => Action::Edit {
             message: message_id.parse()?,
             content: storable(content, "content")?,
@@ -63,7 +67,10 @@ pub(super) fn work(command: Command) -> Result<Work, v1::Error> {
             Action::ChangeRole(UserId::parse(change.user_id).map_err(invalid)?, role)
         }
         command::Body::DeleteConversation(v1::DeleteConversation {}) => Action::DeleteConversation,
-        command::Body::EditJournal(edit) => Action::EditJournal(EditJournal::parse(edit)?),
+        command::Body::EditJournal(edit) if edit.update.is_empty() => {
+            return Err(refuse("no update is given"));
+        }
+        command::Body::EditJournal(edit) => Action::EditJournal(edit.update),
     };
     Ok(Work {
         id,
@@ -103,7 +110,7 @@ impl Create {
             provision_users,
             channel: _,
             metadata_json,
-            content,
+            journal,
             open,
         } = create;
         let mut others = users(participant_ids)?;
@@ -139,16 +146,16 @@ impl Create {
             provision: provision_users,
             channel,
             metadata_json: metadata(metadata_json)?,
-            content: storable(content, "content")?,
+            journal,
         })
     }
 }
 
 impl Send {
-    fn parse(send: v1::SendMessage, sender: SenderKind) -> Result<Self, v1::Error> {
-        let kind = match (send.r#type(), sender) {
+    fn parse(send: v1::SendMessage, sender: &Actor) -> Result<Self, v1::Error> {
+        let kind = match (send.r#type(), sender.is_user()) {
             (MessageType::Unspecified, _) => MessageType::Text,
-            (MessageType::System, SenderKind::User) => {
+            (MessageType::System, true) => {
                 return Err(refuse("messages of type system are reserved to services"));
             }
             (kind, _) => kind,
@@ -165,7 +172,10 @@ impl Send {
         } = send;
         let metadata_json = metadata(metadata_json)?;
         let journal = match kind {
-            MessageType::JournalShare => Some(JournalName::in_metadata(&metadata_json)?),
+            // Only what users send themselves does more than being sent.
+            MessageType::JournalShare if !sender.is_service() => {
+                Some(JournalName::in_metadata(&metadata_json)?)
+            }
             _ => None,
         };
         Ok(Self {
@@ -314,19 +324,6 @@ impl AddMembers {
             provision: add.provision_users,
             change_present: add.change_present && role != Role::Unspecified,
         })
-    }
-}
-
-impl EditJournal {
-    fn parse(edit: v1::EditJournal) -> Result<Self, v1::Error> {
-        match edit.change {
-            Some(edit_journal::Change::Content(content)) => Ok(Self::Content {
-                content: storable(content, "content")?,
-                base_version: edit.base_version,
-            }),
-            Some(edit_journal::Change::Update(update)) => Ok(Self::Update(update)),
-            None => Err(refuse("content or update must be given")),
-        }
     }
 }
 

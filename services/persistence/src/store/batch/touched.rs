@@ -1,16 +1,18 @@
 //! The rows of the locked conversations that a batch's commands touch; each only where a command needs it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parlance_proto::v1::{self, ConversationKind};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::ingest::state::{Change, JournalState, Loaded, Member, Person};
-use crate::ingest::work::{Action, EditJournal, JournalName, MessageName, Work};
+use crate::ingest::kept::KeptJournals;
+use crate::ingest::state::{Change, Loaded, Member, Person};
+use crate::ingest::work::{Action, JournalName, MessageName, Work};
 use crate::store::changes::{ChangeRow, change_columns};
 use crate::store::participants::role_from;
+use crate::store::users::conversation_count;
 use crate::store::{self, corrupt, seq_from, seq_to};
 
 #[derive(sqlx::FromRow)]
@@ -41,51 +43,72 @@ macro_rules! member_columns {
     };
 }
 
-/// The batch's actors, and everybody of those conversations where a command needs that.
+/// The batch's actors and those whom commands name; who leads, where a command may change that; and everybody of those
+/// conversations where a command needs that.
 pub(super) async fn members(
     connection: &mut PgConnection,
     works: &[&Work],
     loaded: &mut Loaded,
 ) -> Result<(), sqlx::Error> {
-    let whole: BTreeSet<Uuid> = works
-        .iter()
-        .filter(|work| work.needs_all_members())
-        .map(|work| work.conversation.uuid())
-        .collect();
-    let asked: BTreeSet<(Uuid, &str)> = works
-        .iter()
-        .map(|work| (work.conversation.uuid(), work.actor.id.as_str()))
-        .filter(|(id, _)| !whole.contains(id))
-        .collect();
+    let mut leads: BTreeMap<Uuid, i64> = BTreeMap::new();
+    // Whether they act: those whose account was deleted do not any more.
+    let mut asked: BTreeMap<(Uuid, &str), bool> = BTreeMap::new();
+    for work in works {
+        let id = work.conversation.uuid();
+        asked.insert((id, work.actor.id.as_str()), true);
+        if !loaded.conversations.contains_key(&work.conversation) {
+            continue;
+        }
+        for user in work.named_members() {
+            asked.entry((id, user.as_str())).or_insert(false);
+        }
+        let dethroned = i64::try_from(work.dethroned()).unwrap_or(i64::MAX);
+        if work.needs_all_members() {
+            leads.insert(id, i64::MAX);
+        } else if dethroned > 0 {
+            // One more than those who may lose it.
+            let lead = leads.entry(id).or_insert(1);
+            *lead = lead.saturating_add(dethroned);
+        }
+    }
+    asked.retain(|(id, _), _| leads.get(id) != Some(&i64::MAX));
     let mut rows: Vec<MemberRow> = Vec::new();
     if !asked.is_empty() {
-        let (conversations, users): (Vec<Uuid>, Vec<&str>) = asked.into_iter().unzip();
+        let (names, acting): (Vec<(Uuid, &str)>, Vec<bool>) = asked.into_iter().unzip();
+        let (conversations, users): (Vec<Uuid>, Vec<&str>) = names.into_iter().unzip();
         let some: Vec<MemberRow> = sqlx::query_as(concat!(
             "SELECT ",
             member_columns!(),
-            " FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
+            " FROM unnest($1::uuid[], $2::text[], $3::bool[]) AS asked (conversation_id, user_id, acts)
               CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
                                   AND x.user_id = asked.user_id LIMIT 1) AS p
               JOIN users u ON u.user_id = asked.user_id
-              WHERE p.left_seq IS NULL AND u.deleted_at IS NULL"
+              WHERE p.left_seq IS NULL AND NOT (asked.acts AND u.deleted_at IS NOT NULL)"
         ))
         .bind(conversations)
         .bind(users)
+        .bind(acting)
         .fetch_all(&mut *connection)
         .await?;
         rows.extend(some);
     }
-    if !whole.is_empty() {
-        let all: Vec<MemberRow> = sqlx::query_as(concat!(
+    if !leads.is_empty() {
+        // As an heir is chosen: admins, then moderators, then who is there longest.
+        let leading: Vec<MemberRow> = sqlx::query_as(concat!(
             "SELECT ",
             member_columns!(),
-            " FROM participants p JOIN users u USING (user_id)
-              WHERE p.conversation_id = ANY($1) AND p.left_seq IS NULL"
+            " FROM unnest($1::uuid[], $2::int8[]) AS asked (conversation_id, most)
+              CROSS JOIN LATERAL (SELECT * FROM participants x
+                                  WHERE x.conversation_id = asked.conversation_id AND x.left_seq IS NULL
+                                  ORDER BY x.role = 3 DESC, x.role = 2 DESC, x.joined_seq, x.user_id COLLATE \"C\"
+                                  LIMIT asked.most) AS p
+              JOIN users u ON u.user_id = p.user_id"
         ))
-        .bind(whole.into_iter().collect::<Vec<_>>())
+        .bind(leads.keys().copied().collect::<Vec<_>>())
+        .bind(leads.values().copied().collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-        rows.extend(all);
+        rows.extend(leading);
     }
     for row in rows {
         let conversation = ConversationId::from_uuid(row.conversation_id);
@@ -134,10 +157,24 @@ pub(super) async fn messages_and_threads(
     let mut ids: BTreeSet<(ConversationId, MessageId)> = BTreeSet::new();
     let mut places: BTreeSet<(Uuid, i64)> = BTreeSet::new();
     let mut threads: BTreeSet<(Uuid, Uuid)> = BTreeSet::new();
-    for work in works
-        .iter()
-        .filter(|work| loaded.conversations.contains_key(&work.conversation))
-    {
+    let mut sent: BTreeSet<(ConversationId, MessageId)> = BTreeSet::new();
+    for work in works {
+        let Some(state) = loaded.conversations.get(&work.conversation) else {
+            continue;
+        };
+        if let Some(processed) = loaded.processed.get(&(work.conversation, work.id))
+            && processed.seq > 0
+        {
+            places.insert((work.conversation.uuid(), seq_to(processed.seq)));
+        }
+        if let Action::Send(send) = &work.action {
+            sent.insert((work.conversation, send.message));
+            if state.history_from > 0 {
+                let later = send.message.in_life(state.history_from);
+                sent.insert((work.conversation, later));
+                ids.insert((work.conversation, later));
+            }
+        }
         for name in work.named_messages() {
             match name {
                 MessageName::Id(id) => drop(ids.insert((work.conversation, id))),
@@ -157,11 +194,19 @@ pub(super) async fn messages_and_threads(
     if !places.is_empty() {
         messages.extend(store::messages::by_seq(connection, &places.into_iter().collect::<Vec<_>>()).await?);
     }
+    // Of those that are sent once more: rarely any.
+    let mut repeated: Vec<(ConversationId, MessageId)> = Vec::new();
     for message in messages {
         let (id, conversation) = ids_of(&message)?;
+        if sent.contains(&(conversation, id)) {
+            repeated.push((conversation, id));
+        }
         if let Some(state) = loaded.conversations.get_mut(&conversation) {
             state.put_message(id, message);
         }
+    }
+    if !repeated.is_empty() {
+        loaded.sent_by = store::messages::sent_by(connection, &repeated).await?;
     }
     if !threads.is_empty() {
         for (seq, thread) in
@@ -228,6 +273,7 @@ pub(super) async fn journals(
     connection: &mut PgConnection,
     works: &[&Work],
     loaded: &mut Loaded,
+    kept: &KeptJournals,
 ) -> Result<(), sqlx::Error> {
     let is_journal = |id: &ConversationId| {
         loaded
@@ -235,53 +281,30 @@ pub(super) async fn journals(
             .get(id)
             .is_some_and(|state| state.kind == ConversationKind::Journal)
     };
-    let edits: Vec<(&&Work, &EditJournal)> = works
+    let edits: Vec<(ConversationId, CommandId)> = works
         .iter()
-        .filter(|work| is_journal(&work.conversation))
-        .filter_map(|work| match &work.action {
-            Action::EditJournal(edit) => Some((work, edit)),
-            _ => None,
-        })
+        .filter(|work| is_journal(&work.conversation) && matches!(work.action, Action::EditJournal(_)))
+        .map(|work| (work.conversation, work.id))
         .collect();
     if edits.is_empty() {
         return Ok(());
     }
-    let ids: BTreeSet<Uuid> = edits.iter().map(|(work, _)| work.conversation.uuid()).collect();
-    let mut journals = store::journals::states(connection, &ids.into_iter().collect::<Vec<_>>()).await?;
-    let mut earlier: BTreeSet<(Uuid, u64)> = BTreeSet::new();
-    for (work, edit) in &edits {
-        let EditJournal::Content {
-            base_version: base @ 1..,
-            ..
-        } = edit
-        else {
-            continue;
-        };
-        let id = work.conversation.uuid();
-        match journals.get_mut(&id) {
-            // An edit earlier in the batch may make the present document an earlier one.
-            Some(journal) if *base >= journal.version => {
-                journal.bases.insert(*base, vec![journal.state.clone()]);
-            }
-            _ => drop(earlier.insert((id, *base))),
-        }
+    let ids: BTreeSet<Uuid> = edits.iter().map(|(id, _)| id.uuid()).collect();
+    let ids: Vec<Uuid> = ids.into_iter().collect();
+    let mut journals = HashMap::new();
+    for (id, version) in store::journals::present(connection, &ids).await? {
+        let state = kept.take(ConversationId::from_uuid(id), &loaded.epoch, version);
+        journals.extend(state.map(|state| (id, state)));
     }
-    let earlier: Vec<_> = earlier.into_iter().collect();
-    for ((id, base), updates) in store::journals::bases(connection, &earlier).await? {
-        if let Some(journal) = journals.get_mut(&id) {
-            journal.bases.insert(base, updates);
-        }
+    let unknown: Vec<Uuid> = ids.into_iter().filter(|id| !journals.contains_key(id)).collect();
+    if !unknown.is_empty() {
+        journals.extend(store::journals::states(connection, &unknown).await?);
     }
-    let commands: Vec<_> = edits
-        .iter()
-        .map(|(work, _)| (work.conversation, work.id))
-        .collect();
-    for (id, edited) in store::journals::made_by(connection, &commands).await? {
+    for (id, edited) in store::journals::made_by(connection, &edits).await? {
         if let Some(journal) = journals.get_mut(&id) {
             journal.done.insert(edited.version, edited);
         }
     }
-    let journals: BTreeMap<Uuid, JournalState> = journals.into_iter().collect();
     for (id, journal) in journals {
         if let Some(state) = loaded.conversations.get_mut(&ConversationId::from_uuid(id)) {
             state.journal = Some(journal);
@@ -349,17 +372,20 @@ async fn load_users(
     ids: BTreeSet<&str>,
     loaded: &mut Loaded,
 ) -> Result<(), sqlx::Error> {
-    let rows: Vec<(String, String, i64, bool)> = sqlx::query_as(
-        "SELECT user_id, username, number, deleted_at IS NOT NULL FROM users WHERE user_id = ANY($1)",
-    )
+    let rows: Vec<(String, String, i64, bool, i64)> = sqlx::query_as(concat!(
+        "SELECT u.user_id, u.username, u.number, u.deleted_at IS NOT NULL, ",
+        conversation_count!(),
+        " FROM users u WHERE u.user_id = ANY($1)"
+    ))
     .bind(ids.into_iter().collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    for (id, username, number, deleted) in rows {
+    for (id, username, number, deleted, conversations) in rows {
         let id = UserId::parse(id).map_err(|_| corrupt("a user id"))?;
         if deleted {
             loaded.deleted_users.insert(id);
         } else {
+            loaded.memberships.insert(id.clone(), seq_from(conversations)?);
             loaded.users.insert(id, Person { username, number });
         }
     }

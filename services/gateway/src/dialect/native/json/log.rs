@@ -147,7 +147,7 @@ fn event(event: &Event) -> Option<EventJson<'_>> {
         }
         event::Body::ConversationDeleted(_) => ("conversation:removed", EventBodyJson::Nothing {}),
         event::Body::JournalEdited(body) => {
-            let journal = journal(body);
+            let journal = journal(body, None);
             ("journal:updated", EventBodyJson::Journal { journal })
         }
         // Receipts have no place in the sequence.

@@ -7,7 +7,7 @@ use crate::ingest::work::{AddMembers, React, StartThread, Update};
 
 fn events_of(outcome: &Outcome) -> (Vec<&v1::Event>, bool) {
     match outcome {
-        Outcome::Rejected(_) | Outcome::Receipt => (Vec::new(), false),
+        Outcome::Rejected(_) | Outcome::Receipt | Outcome::Bare(_) => (Vec::new(), false),
         Outcome::Message { event, repeated, .. }
         | Outcome::Thread { event, repeated, .. }
         | Outcome::Journal { event, repeated, .. } => (event.iter().collect(), *repeated),

@@ -1,0 +1,263 @@
+//! Questions of one kind travel together: what is asked while earlier ones are under way shares the next query. A
+//! single question waits for nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use parlance_proto::v1::ErrorCode;
+use tokio::sync::oneshot;
+
+use crate::error::ClientError;
+
+/// Questions in one query.
+const MOST: usize = 500;
+/// Queries of one kind under way at a time: one that takes long does not hold up all others.
+const UNDER_WAY: usize = 2;
+/// How often a question may be in a query that answers none at all.
+const LEFT_OUT: u32 = 8;
+
+/// How long one question may wait for its answer, behind others or under way.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The answers to the questions of one query, in their order. `None` and what is missing at the end was left out.
+pub(super) type Answers<A> = Result<Vec<Option<Result<A, ClientError>>>, ClientError>;
+
+/// The questions of one kind. Cheap to clone.
+pub(super) struct Gathering<Q, A>(Arc<Mutex<State<Q, A>>>);
+
+struct State<Q, A> {
+    waiting: VecDeque<Waiting<Q, A>>,
+    under_way: usize,
+}
+
+struct Waiting<Q, A> {
+    question: Q,
+    left_out: u32,
+    reply: oneshot::Sender<Result<A, ClientError>>,
+}
+
+/// Work that ends by a panic makes room for other work.
+struct Working<'a, Q, A>(&'a Gathering<Q, A>);
+
+impl<Q, A> Drop for Working<'_, Q, A> {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.under_way -= 1;
+    }
+}
+
+impl<Q, A> Clone for Gathering<Q, A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<Q, A> Default for Gathering<Q, A> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            waiting: VecDeque::new(),
+            under_way: 0,
+        })))
+    }
+}
+
+impl<Q, A> Gathering<Q, A>
+where
+    Q: Clone + Send + 'static,
+    A: Send + 'static,
+{
+    /// The answer to one question. `send` asks many.
+    ///
+    /// # Errors
+    /// As `send` answers.
+    pub(super) async fn ask<F, Fut>(&self, question: Q, send: F) -> Result<A, ClientError>
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Answers<A>> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let is_idle = {
+            let mut state = self.lock();
+            state.waiting.push_back(Waiting {
+                question,
+                left_out: 0,
+                reply,
+            });
+            let is_idle = state.under_way < UNDER_WAY;
+            state.under_way += usize::from(is_idle);
+            is_idle
+        };
+        if is_idle {
+            tokio::spawn(self.clone().work(send));
+        }
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The work on it panicked.
+            Ok(Err(_)) => Err(ClientError::internal()),
+            Err(_) => Err(ClientError::new(
+                ErrorCode::Unavailable,
+                "persistence does not answer",
+            )),
+        }
+    }
+
+    /// Sends what waits, until nothing does.
+    async fn work<F, Fut>(self, send: F)
+    where
+        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        Fut: Future<Output = Answers<A>> + Send + 'static,
+    {
+        let working = Working(&self);
+        loop {
+            let batch = self.take();
+            if batch.is_empty() {
+                // Counted when nothing was found to wait, under the same lock.
+                std::mem::forget(working);
+                return;
+            }
+            let questions = batch.iter().map(|one| one.question.clone()).collect();
+            self.answer(batch, send(questions).await);
+        }
+    }
+
+    /// What is asked next; where that is nothing, this query ends.
+    fn take(&self) -> Vec<Waiting<Q, A>> {
+        let mut state = self.lock();
+        // The asker may have gone.
+        state.waiting.retain(|one| !one.reply.is_closed());
+        let most = state.waiting.len().min(MOST);
+        let batch: Vec<_> = state.waiting.drain(..most).collect();
+        if batch.is_empty() {
+            state.under_way -= 1;
+        }
+        batch
+    }
+
+    fn answer(&self, batch: Vec<Waiting<Q, A>>, answers: Answers<A>) {
+        let (mut answers, answers_some) = match answers {
+            Ok(answers) => {
+                let answers_some = answers.iter().any(Option::is_some);
+                (answers.into_iter(), answers_some)
+            }
+            Err(error) => {
+                for one in batch {
+                    // The asker may have gone.
+                    drop(one.reply.send(Err(error.clone())));
+                }
+                return;
+            }
+        };
+        let mut again = Vec::new();
+        for mut one in batch {
+            match answers.next().flatten() {
+                Some(answer) => drop(one.reply.send(answer)),
+                None if one.left_out < LEFT_OUT => {
+                    one.left_out += u32::from(!answers_some);
+                    again.push(one);
+                }
+                None => drop(one.reply.send(Err(ClientError::internal()))),
+            }
+        }
+        let mut state = self.lock();
+        for one in again.into_iter().rev() {
+            state.waiting.push_front(one);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<Q, A>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use futures::future::join_all;
+    use parlance_proto::v1::ErrorCode;
+
+    use super::*;
+
+    /// Asks for twice each number; how many were in each query.
+    async fn ask(gathering: &Gathering<u32, u32>, numbers: std::ops::Range<u32>) -> Vec<usize> {
+        let sizes = Arc::<Mutex<Vec<usize>>>::default();
+        let asked = numbers.map(|number| {
+            let sizes = Arc::clone(&sizes);
+            let send = move |numbers: Vec<u32>| {
+                let sizes = Arc::clone(&sizes);
+                async move {
+                    sizes.lock().unwrap().push(numbers.len());
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    let answer = |number: u32| (number != 7).then_some(Ok(number * 2));
+                    Ok(numbers.into_iter().map(answer).collect())
+                }
+            };
+            async move { (number, gathering.ask(number, send).await) }
+        });
+        for (number, answer) in join_all(asked).await {
+            match number {
+                7 => assert_eq!(answer, Err(ClientError::internal())),
+                number => assert_eq!(answer, Ok(number * 2)),
+            }
+        }
+        let sizes = sizes.lock().unwrap();
+        sizes.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_while_a_query_is_under_way_shares_the_next_one() {
+        let gathering = Gathering::default();
+        assert_eq!(ask(&gathering, 10..11).await, [1]);
+        // All of them were asked before the first query was sent.
+        assert_eq!(ask(&gathering, 10..1_200).await, [500, 500, 190]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_left_out_is_asked_again_but_not_for_ever() {
+        let gathering = Gathering::default();
+        let sizes = ask(&gathering, 6..9).await;
+        assert_eq!((sizes.len(), sizes[0]), (2 + LEFT_OUT as usize, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queries_that_panic_or_never_end_leave_room_for_others() {
+        let gathering = Gathering::<u32, u32>::default();
+        let panics = |numbers: Vec<u32>| async move {
+            assert!(numbers.is_empty(), "on purpose");
+            Ok(Vec::new())
+        };
+        for _ in 0..3 {
+            assert_eq!(gathering.ask(1, panics).await, Err(ClientError::internal()));
+        }
+        let doubles = |numbers: Vec<u32>| async move {
+            Ok(numbers.into_iter().map(|number| Some(Ok(number * 2))).collect())
+        };
+        assert_eq!(gathering.ask(2, doubles).await, Ok(4));
+        let hangs = |_: Vec<u32>| std::future::pending();
+        let hung = gathering.ask(3, hangs).await;
+        assert_eq!(hung.unwrap_err().code, "unavailable");
+        assert_eq!(gathering.ask(4, doubles).await, Ok(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_that_fails_fails_for_those_in_it_only() {
+        let gathering = Gathering::<u32, u32>::default();
+        let calls = Arc::<AtomicUsize>::default();
+        let send = {
+            let calls = Arc::clone(&calls);
+            move |numbers: Vec<u32>| {
+                let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
+                async move {
+                    match first {
+                        true => Err(ClientError::new(ErrorCode::Unavailable, "away")),
+                        false => Ok(numbers.into_iter().map(|number| Some(Ok(number))).collect()),
+                    }
+                }
+            }
+        };
+        assert!(gathering.ask(1, send.clone()).await.is_err());
+        assert_eq!(gathering.ask(2, send).await, Ok(2));
+    }
+}

@@ -1,0 +1,315 @@
+//! What the statements read on a large database: a stated number of buffers at most, no large table whole, and by no
+//! more than one process. Without fresh statistics of the tables, and with them.
+
+use std::collections::HashMap;
+
+use parlance_persistence::store::arrivals::{self, Arriving};
+use parlance_persistence::store::conversations::{self, Filter};
+use parlance_persistence::store::pushes::{self, Sent};
+use parlance_persistence::store::served::{self, Joining};
+use parlance_persistence::store::{participants, presence, receipts, users};
+use parlance_proto::ConversationId;
+use sqlx::postgres::{PgConnection, Postgres};
+use sqlx::{Connection as _, Transaction};
+use uuid::Uuid;
+
+use crate::database::{TestDatabase, with_database};
+
+/// 2,500 users in 20 conversations of two each, four of 500 members and two of 2,000; a million seqs.
+const SEED: &[&str] = &[
+    "INSERT INTO users (user_id, username, token_name) SELECT 'u' || n, 'u' || n, 'u' || n FROM generate_series(0, 2499) AS n",
+    "CREATE TEMPORARY TABLE seed AS
+     SELECT md5(u || '-' || k)::uuid AS id, u AS first, ARRAY['u' || u, 'u' || (u + k) % 2500] AS members, 10 AS messages
+     FROM generate_series(0, 2499) AS u, generate_series(1, 10) AS k
+     UNION ALL
+     SELECT md5('group-' || g)::uuid, g, (SELECT array_agg('u' || n) FROM generate_series(0, 499) AS n), 20000
+     FROM generate_series(1, 4) AS g
+     UNION ALL
+     SELECT md5('large-' || g)::uuid, g, (SELECT array_agg('u' || n) FROM generate_series(0, 1999) AS n), 60000
+     FROM generate_series(1, 2) AS g",
+    "INSERT INTO conversations (conversation_id, number, kind, created_by, created_by_command, head_seq, last_message_seq,
+                                created_at, updated_at)
+     SELECT id, row_number() OVER (), 2, 'u' || first, gen_random_uuid(), messages, messages, now(), now() FROM seed",
+    "INSERT INTO participants (conversation_id, user_id, role) SELECT id, unnest(members), 1 FROM seed",
+    "INSERT INTO messages (conversation_id, seq, message_id, sender_id, sender_kind, type, content, created_at)
+     SELECT id, n, gen_random_uuid(), members[1 + n % 2], 1, 1, 'x', now() FROM seed, generate_series(1, messages) AS n",
+    "INSERT INTO served (conversation_id, user_id, seq, pages)
+     SELECT id, unnest(members), 5, '{\"page\": [5, 1]}' FROM seed",
+    "INSERT INTO presence (user_id, status, version, changed_at) SELECT user_id, 1, 1, now() FROM users",
+    "INSERT INTO gateways (instance, number) VALUES ('00000000-0000-0000-0000-000000000001', 1)",
+    "INSERT INTO sessions (gateway, session, user_id, status)
+     SELECT '00000000-0000-0000-0000-000000000001', number, user_id, 1 FROM users",
+];
+/// Tables that are read whole without harm: of one row, or of one for each replica.
+const SMALL: &[&str] = &["epoch", "gateways", "replicas", "partition_leases"];
+
+/// Measures what statements on its connection read.
+pub(crate) struct Meter {
+    transaction: Transaction<'static, Postgres>,
+    /// What was counted before: counters of a connection are handed in now and then only.
+    before: HashMap<String, (i64, i64)>,
+}
+
+impl Meter {
+    /// On a connection as queries use it.
+    pub(crate) async fn start(db: &TestDatabase) -> Self {
+        let mut transaction = db.database.reads.begin().await.unwrap();
+        let before = counters(&mut transaction).await;
+        Self { transaction, before }
+    }
+
+    /// What was read so far does not count.
+    pub(crate) async fn restart(&mut self) {
+        self.before = counters(&mut self.transaction).await;
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    /// The buffers read since the start. No large table was read whole, and nothing by more than one process.
+    pub(crate) async fn stop(mut self, name: &str) -> u64 {
+        let workers: String = sqlx::query_scalar("SELECT current_setting('max_parallel_workers_per_gather')")
+            .fetch_one(&mut *self.transaction)
+            .await
+            .unwrap();
+        assert_eq!(workers, "0");
+        let mut buffers = 0;
+        for (relation, (read, scans)) in counters(&mut self.transaction).await {
+            let (read_before, scans_before) = self.before.get(&relation).copied().unwrap_or_default();
+            assert!(
+                scans == scans_before || SMALL.contains(&relation.as_str()),
+                "{name} reads {relation} whole"
+            );
+            buffers += u64::try_from(read - read_before).unwrap();
+        }
+        self.transaction.rollback().await.unwrap();
+        buffers
+    }
+}
+
+/// The buffers read of each table and index, and how often each table was read whole.
+async fn counters(connection: &mut PgConnection) -> HashMap<String, (i64, i64)> {
+    let counters: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT c.relname::text, pg_stat_get_xact_blocks_fetched(c.oid),
+                CASE WHEN c.relkind = 'r' THEN pg_stat_get_xact_numscans(c.oid) ELSE 0 END
+         FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'i')",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    let counter = |(relation, buffers, scans)| (relation, (buffers, scans));
+    counters.into_iter().map(counter).collect()
+}
+
+fn user(number: u32) -> String {
+    format!("u{number}")
+}
+
+/// The conversations of two that the seed made of the users from this one on.
+async fn pairs(connection: &mut PgConnection, first: i32, users: i32) -> Vec<Uuid> {
+    sqlx::query_scalar(
+        "SELECT md5(u || '-' || k)::uuid FROM generate_series($1, $2) AS u, generate_series(1, 10) AS k",
+    )
+    .bind(first)
+    .bind(first + users - 1)
+    .fetch_all(connection)
+    .await
+    .unwrap()
+}
+
+async fn named(connection: &mut PgConnection, name: &str) -> Uuid {
+    sqlx::query_scalar("SELECT md5($1)::uuid")
+        .bind(name)
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}
+
+/// Runs the statement and notes where it reads more than its bound.
+macro_rules! reads_at_most {
+    ($excesses:ident, $db:expr, $bound:expr, $name:expr, |$connection:ident| $statement:expr) => {{
+        let mut meter = Meter::start($db).await;
+        let $connection = meter.connection();
+        // Planned once for each connection, which reads too.
+        drop($statement.await.unwrap());
+        meter.restart().await;
+        let $connection = meter.connection();
+        let found = $statement.await.unwrap();
+        let buffers = meter.stop($name).await;
+        if buffers > $bound {
+            $excesses.push(format!("{}: {buffers} buffers instead of {}", $name, $bound));
+        }
+        found
+    }};
+}
+
+/// What reads more than its bound. Before the seed nothing is found.
+async fn check(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
+    let mut excesses = check_connects(db, is_seeded).await;
+    excesses.extend(check_others(db).await);
+    excesses
+}
+
+/// What users ask who connect and open conversations.
+async fn check_connects(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
+    let mut excesses = Vec::new();
+    let mut c = db.database.writes.acquire().await.unwrap();
+    let hundred = pairs(&mut c, 2_100, 10).await;
+    let hundred_ids: Vec<ConversationId> = hundred.iter().copied().map(ConversationId::from_uuid).collect();
+    let group = named(&mut c, "group-1").await;
+    let large_ids = [named(&mut c, "large-1").await];
+    drop(c);
+
+    // Users from 2,000 on are in 20 conversations each, those before also in the groups.
+    let arriving = |first: u32| -> Vec<Arriving> {
+        let each = first..first + 100;
+        each.map(|number| Arriving {
+            user_id: user(number),
+            page: "page".into(),
+            memberships: true,
+            after: Uuid::nil(),
+        })
+        .collect()
+    };
+    let arrived = reads_at_most!(
+        excesses,
+        db,
+        45_000,
+        "100 users with 20 conversations arrive",
+        |c| arrivals::arrive(c, &arriving(2_200), 2_000)
+    );
+    if is_seeded {
+        assert_eq!(arrived.len(), 100);
+        assert_eq!(arrived[0].membership.as_ref().unwrap().conversation_ids.len(), 20);
+    }
+    let page = reads_at_most!(excesses, db, 500, "a page of memberships", |c| arrivals::arrive(
+        c,
+        &arriving(2_200)[..1],
+        10
+    ));
+    if is_seeded {
+        assert_eq!(page[0].membership.as_ref().unwrap().conversation_ids.len(), 10);
+    }
+
+    let members = reads_at_most!(excesses, db, 1_500, "the members of 100 conversations", |c| {
+        participants::of(c, &hundred, 100)
+    });
+    assert_eq!(members.len(), if is_seeded { 100 } else { 0 });
+    reads_at_most!(excesses, db, 600, "the first members of a large group", |c| {
+        participants::of(c, &large_ids, 100)
+    });
+    reads_at_most!(excesses, db, 1_000, "100 heads", |c| conversations::heads(
+        c,
+        &hundred_ids,
+        None
+    ));
+    let views: Vec<(ConversationId, String)> = (0..100)
+        .map(|n| (ConversationId::from_uuid(group), user(n)))
+        .collect();
+    let seen = reads_at_most!(excesses, db, 12_000, "100 views of one group", |c| {
+        conversations::shared_views(c, &views, 100)
+    });
+    let expected = if is_seeded { (1, 100) } else { (0, 0) };
+    assert_eq!((seen.conversations.len(), seen.viewers.len()), expected);
+    let joining: Vec<Joining> = (0..100)
+        .map(|n| Joining {
+            place: n as usize,
+            conversation: ConversationId::from_uuid(group),
+            user: user(n),
+            page: "page".into(),
+            connected_at_ms: 0,
+        })
+        .collect();
+    reads_at_most!(excesses, db, 800, "the positions of 100 clients that join", |c| {
+        served::of_clients(c, &joining)
+    });
+    reads_at_most!(excesses, db, 2_000, "the positions of a page", |c| {
+        served::of_page(c, "u2200", "page", Uuid::nil(), 10_000)
+    });
+    excesses
+}
+
+/// What is asked for lists, presence and pushes.
+async fn check_others(db: &TestDatabase) -> Vec<String> {
+    let mut excesses = Vec::new();
+    let mut c = db.database.writes.acquire().await.unwrap();
+    let group = named(&mut c, "group-1").await;
+    drop(c);
+    let hundred_users: Vec<String> = (0..100).map(user).collect();
+    reads_at_most!(excesses, db, 1_000, "how 100 users are seen", |c| presence::of(
+        c,
+        &hundred_users,
+        None
+    ));
+    reads_at_most!(excesses, db, 600, "the versions of 100 users", |c| {
+        users::versions(c, &hundred_users)
+    });
+    reads_at_most!(excesses, db, 400, "a page of a list", |c| conversations::page(
+        c,
+        "u2200",
+        Filter::default(),
+        None,
+        50
+    ));
+    reads_at_most!(
+        excesses,
+        db,
+        12_000,
+        "100 unread counts over 20,000 messages",
+        |c| receipts::unread(c, ConversationId::from_uuid(group), 20_000, &hundred_users)
+    );
+    let sent: Vec<Sent> = (19_901..=20_000)
+        .map(|seq| Sent {
+            conversation: group,
+            seq,
+            sender: "u1".into(),
+            sent_at: chrono::DateTime::UNIX_EPOCH,
+        })
+        .collect();
+    let recipients = reads_at_most!(
+        excesses,
+        db,
+        8_000,
+        "the recipients of 100 messages in a group of 500",
+        |c| { pushes::recipients(c, &sent) }
+    );
+    assert!(recipients.is_empty());
+    excesses
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_reads_more_than_it_is_asked_for() {
+    with_database(async |db| {
+        // Plans are kept for the life of a connection, also those made of empty tables.
+        check(&db, false).await;
+        let mut c = db.database.writes.acquire().await.unwrap();
+        for seed in SEED {
+            sqlx::query(*seed).execute(&mut *c).await.unwrap();
+        }
+        sqlx::query("DROP TABLE seed").execute(&mut *c).await.unwrap();
+        drop(c);
+        let of_empty_tables = check(&db, true).await;
+        renew(&db).await;
+        let without_statistics = check(&db, true).await;
+        sqlx::query("VACUUM ANALYZE")
+            .execute(&db.database.writes)
+            .await
+            .unwrap();
+        renew(&db).await;
+        let with_statistics = check(&db, true).await;
+        let excesses = [of_empty_tables, without_statistics, with_statistics];
+        assert!(excesses.iter().all(Vec::is_empty), "{excesses:#?}");
+    })
+    .await;
+}
+
+/// Has plans made anew.
+async fn renew(db: &TestDatabase) {
+    while let Some(connection) = db.database.reads.try_acquire() {
+        connection.detach().close().await.unwrap();
+        if db.database.reads.num_idle() == 0 {
+            break;
+        }
+    }
+}
