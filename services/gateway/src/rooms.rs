@@ -27,7 +27,7 @@ use crate::presence::{Happened, News};
 use crate::served::Served;
 use crate::socket::session::{Session, SessionId};
 pub use members::Members;
-use room::Replayed;
+use room::{Progressed, Replayed};
 
 /// How long before the user was last seen a receipt may have changed without being told: to hear of one twice
 /// does no harm.
@@ -266,6 +266,12 @@ impl Rooms {
     /// The session is gone.
     pub fn detach(&self, conversation: ConversationId, session: SessionId) {
         self.send(conversation, Request::Detach(session));
+    }
+
+    /// A page got further in a conversation than is known elsewhere.
+    fn report(&self, conversation: ConversationId, progressed: Progressed) {
+        let Progressed { user, page, reached } = progressed;
+        self.served.reached(conversation, user, page, reached);
     }
 
     /// A replay to the session has ended.

@@ -5,13 +5,13 @@
 //! a fixed share of one connection. Only what pages got that are gone is not held up: they may be on their way back. What
 //! cannot be reported yet waits; it grows with the sessions here and the conversations that each follows, not with what happens in them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_proto::v1::{ReportServed, ServedPosition};
 use parlance_proto::{ConversationId, UserId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,13 +33,25 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Served {
     backend: Backend,
-    waiting: Arc<Mutex<HashMap<Key, Reached>>>,
+    unstored: Arc<Mutex<Unstored>>,
     changed: Arc<Notify>,
     left: Arc<Notify>,
+    /// Changes with every report that was stored.
+    stored: watch::Sender<()>,
 }
 
-/// Who was served, and where.
-type Key = (ConversationId, UserId, Page);
+/// A user's page.
+type Key = (UserId, Page);
+/// What is reported: whose, where and how far.
+type Position = (Key, ConversationId, Reached);
+
+/// What is not stored yet.
+#[derive(Default)]
+struct Unstored {
+    waiting: HashMap<Key, HashMap<ConversationId, Reached>>,
+    /// Whose report is under way.
+    reporting: HashSet<Key>,
+}
 
 /// The position of a page in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +67,28 @@ impl Served {
     pub fn new(backend: Backend) -> Self {
         Self {
             backend,
-            waiting: Arc::default(),
+            unstored: Arc::default(),
             changed: Arc::default(),
             left: Arc::default(),
+            stored: watch::Sender::default(),
         }
     }
 
     /// A page of the user got this far.
     pub fn reached(&self, conversation: ConversationId, user: UserId, page: Page, reached: Reached) {
-        self.put((conversation, user, page), reached);
+        self.lock().put((user, page), conversation, reached);
         self.changed.notify_one();
+    }
+
+    /// Waits until it is stored how far the page is known here to have got.
+    pub async fn stored(&self, user: &UserId, page: Page) {
+        let key = (user.clone(), page);
+        let mut stored = self.stored.subscribe();
+        while self.lock().has(&key) {
+            self.left();
+            // The sender lives as long as this does.
+            drop(stored.changed().await);
+        }
     }
 
     /// A page is gone: what is known of it is not held up any longer.
@@ -82,25 +106,24 @@ impl Served {
                 () = stop.cancelled() => break,
                 () = self.changed.notified() => {}
             }
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = self.report_all() => {}
-            }
+            self.report_all(&stop).await;
         }
         // The rooms learn of the sessions that end now.
         tokio::time::sleep(RETRY).await;
-        drop(tokio::time::timeout(FAREWELL, self.report_all()).await);
+        let never = CancellationToken::new();
+        drop(tokio::time::timeout(FAREWELL, self.report_all(&never)).await);
         Ok(())
     }
 
-    async fn report_all(&self) {
-        loop {
-            let taken = self.take();
+    /// Reports until nothing is left, or until `stop`; never leaves a report half done.
+    async fn report_all(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let taken = self.lock().take();
             if taken.is_empty() {
                 return;
             }
             let begun = Instant::now();
-            let position = |((conversation, user, page), reached): &(Key, Reached)| ServedPosition {
+            let position = |((user, page), conversation, reached): &Position| ServedPosition {
                 conversation_id: conversation.to_string(),
                 user_id: user.to_string(),
                 seq: reached.seq,
@@ -110,43 +133,100 @@ impl Served {
             let report = ReportServed {
                 positions: taken.iter().map(position).collect(),
             };
-            if self.backend.report_served(None, report).await.is_ok() {
+            let is_stored = self.backend.report_served(None, report).await.is_ok();
+            {
+                let mut unstored = self.lock();
+                unstored.reporting.clear();
+                for (key, conversation, reached) in taken.into_iter().filter(|_| !is_stored) {
+                    unstored.put(key, conversation, reached);
+                }
+            }
+            if is_stored {
+                self.stored.send_replace(());
                 tokio::select! {
                     () = tokio::time::sleep(begun.elapsed() * PAUSE_FACTOR) => {}
                     () = self.left.notified() => {}
+                    () = stop.cancelled() => {}
                 }
-                continue;
+            } else {
+                stop.run_until_cancelled(tokio::time::sleep(RETRY)).await;
             }
-            for (key, reached) in taken {
-                self.put(key, reached);
-            }
-            tokio::time::sleep(RETRY).await;
         }
     }
 
-    fn put(&self, key: Key, reached: Reached) {
-        let mut waiting = self.lock();
-        let known = waiting.entry(key).or_insert(reached);
+    fn lock(&self) -> MutexGuard<'_, Unstored> {
+        self.unstored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Unstored {
+    fn put(&mut self, key: Key, conversation: ConversationId, reached: Reached) {
+        let known = self.waiting.entry(key).or_default();
+        let known = known.entry(conversation).or_insert(reached);
         if reached.seq > known.seq {
             *known = reached;
         }
     }
 
-    fn take(&self) -> Vec<(Key, Reached)> {
-        let mut waiting = self.lock();
-        if waiting.len() <= REPORT_MAX {
-            return waiting.drain().collect();
+    /// What goes into the next report.
+    fn take(&mut self) -> Vec<Position> {
+        let mut taken = Vec::new();
+        let keys: Vec<_> = self.waiting.keys().take(REPORT_MAX).cloned().collect();
+        for key in keys {
+            if taken.len() == REPORT_MAX {
+                break;
+            }
+            let mut own = self.waiting.remove(&key).unwrap_or_default();
+            let some: Vec<_> = own.keys().take(REPORT_MAX - taken.len()).copied().collect();
+            for conversation in some {
+                if let Some(reached) = own.remove(&conversation) {
+                    taken.push((key.clone(), conversation, reached));
+                }
+            }
+            self.reporting.insert(key.clone());
+            if !own.is_empty() {
+                self.waiting.insert(key, own);
+            }
         }
-        let some: Vec<_> = waiting.keys().take(REPORT_MAX).cloned().collect();
-        some.into_iter()
-            .filter_map(|key| {
-                let reached = waiting.remove(&key)?;
-                Some((key, reached))
-            })
-            .collect()
+        taken
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Reached>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn has(&self, key: &Key) -> bool {
+        self.waiting.contains_key(key) || self.reporting.contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::new_id;
+
+    #[test]
+    fn each_report_is_bounded_and_a_page_is_unstored_until_all_of_it_is() {
+        let mut unstored = Unstored::default();
+        let key = (UserId::parse("alice".to_owned()).unwrap(), Page::open());
+        let conversations: Vec<_> = (0..REPORT_MAX + 5)
+            .map(|_| ConversationId::from_uuid(new_id()))
+            .collect();
+        for (seq, conversation) in (1..).zip(&conversations) {
+            for seq in [seq, seq - 1] {
+                unstored.put(key.clone(), *conversation, Reached { seq, joined_at_ms: 0 });
+            }
+        }
+        let mut reported = HashMap::new();
+        for expected in [REPORT_MAX, 5, 0] {
+            let taken = unstored.take();
+            assert_eq!(taken.len(), expected);
+            assert_eq!(unstored.has(&key), expected > 0);
+            reported.extend(
+                taken
+                    .into_iter()
+                    .map(|(_, conversation, reached)| (conversation, reached.seq)),
+            );
+            unstored.reporting.clear();
+        }
+        for (seq, conversation) in (1..).zip(&conversations) {
+            assert_eq!(reported[conversation], seq);
+        }
     }
 }

@@ -19,6 +19,7 @@ mod connect;
 mod connection;
 pub mod packets;
 pub mod page;
+mod returning;
 mod serve;
 mod upgrade;
 mod websocket;

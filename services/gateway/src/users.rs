@@ -179,29 +179,8 @@ impl Users {
         self.adopt(&expected.user, membership, expected.is_loaded).await;
     }
 
-    /// What a page of the user that returns was emitted of each conversation; `known` is what was found of it a moment
-    /// ago. Its session before may have ended since.
-    pub async fn emitted(&self, user: &UserId, page: Page, known: Option<Emitted>) -> Emitted {
-        let emitted = match known {
-            Some(known) => known,
-            None => self.load_emitted(user, page).await,
-        };
-        let is_behind = self.lock().get(user).is_some_and(|connected| {
-            let mut each = connected.conversations.iter();
-            each.any(|(id, belonging)| {
-                emitted
-                    .get(id)
-                    .is_some_and(|seq| *seq < belonging.unread.head_seq)
-            })
-        });
-        if !is_behind {
-            return emitted;
-        }
-        tokio::time::sleep(SETTLES).await;
-        self.load_emitted(user, page).await
-    }
-
-    async fn load_emitted(&self, user: &UserId, page: Page) -> Emitted {
+    /// What a page of the user that returns was emitted of each conversation.
+    pub async fn emitted(&self, user: &UserId, page: Page) -> Emitted {
         let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
         loop {
             match self.backend.served(actor(user, ""), page.to_string()).await {
@@ -263,7 +242,7 @@ impl Users {
             self.reload(&session.user, expected.is_loaded).await;
         }
         let emitted = match delivers {
-            true => self.emitted(&session.user, session.page, None).await,
+            true => self.emitted(&session.user, session.page).await,
             false => Emitted::default(),
         };
         let conversations = self.lock().get(&session.user).map(Connected::conversations);

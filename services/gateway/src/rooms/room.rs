@@ -35,7 +35,8 @@ use crate::journal::OpenJournal;
 use crate::presence::Happened;
 use crate::socket::session::Session;
 use admission::Admissions;
-use audience::{Audience, Progressed, Stretch};
+pub(super) use audience::Progressed;
+use audience::{Audience, Stretch};
 use awareness::Awareness;
 use journal::Texts;
 use lists::Lists;
@@ -263,8 +264,9 @@ impl Room {
             }
             Request::Detach(id) => {
                 self.admissions.detach(id);
-                let served = self.audience.detach(id);
-                self.report(served);
+                let (rooms, conversation) = (&self.rooms, self.conversation);
+                self.audience
+                    .detach(id, |progressed| rooms.report(conversation, progressed));
                 self.end_awareness();
                 self.rooms.served.left();
             }
@@ -371,8 +373,8 @@ impl Room {
     }
 
     fn report(&self, served: impl IntoIterator<Item = Progressed>) {
-        for Progressed { user, page, reached } in served {
-            self.rooms.served.reached(self.conversation, user, page, reached);
+        for progressed in served {
+            self.rooms.report(self.conversation, progressed);
         }
     }
 

@@ -18,7 +18,8 @@ use super::admission::Ticket;
 use super::connection::Connection;
 use super::engineio::query_value;
 use super::inbound::{self, Queue, Waiting};
-use super::page::Page;
+use super::page::{Page, Returning};
+use super::returning;
 use super::session::{Opening, Session};
 use crate::app::Shared;
 use crate::auth::{self, AuthError, Identity};
@@ -206,20 +207,24 @@ async fn admit(
         Some(Err(_)) => return Err(refuse(Cause::Malformed)),
         None => None,
     };
-    let returning = credentials.pid.as_deref().and_then(Page::presented);
+    let returning = credentials.pid.as_deref().and_then(Returning::of);
     let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
     let expected = shared.users.expect(&identity.user_id);
-    let page = returning.filter(|_| delivers);
+    let page = returning.as_ref().map(|returning| returning.page);
+    let known = page.filter(|_| delivers);
     let arrival = Arriving {
         user_id: identity.user_id.to_string(),
         username: identity.username.clone().unwrap_or_default(),
-        page: page.as_ref().map(ToString::to_string).unwrap_or_default(),
+        page: known.as_ref().map(ToString::to_string).unwrap_or_default(),
         // What was delivered must be known as it is now.
         memberships: delivers || !expected.is_loaded(),
     };
     // Refused tokens say nothing of the backend.
     if let Some(ticket) = ticket {
         ticket.begin();
+    }
+    if let Some(returning) = &returning {
+        returning::settle(shared, &identity.user_id, returning).await;
     }
     match shared.backend.arrive(arrival, shared.provision).await {
         Ok((user, membership)) => {
@@ -233,13 +238,14 @@ async fn admit(
                 0 => 0,
                 seen_at_ms => now().timestamp_millis() - seen_at_ms,
             };
-            let mut emitted = Emitted::default();
             if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
                 shared.users.settle(&identity.user_id).await;
             }
-            if let Some(page) = page {
-                emitted = shared.users.emitted(&identity.user_id, page, found).await;
-            }
+            let emitted = match (known, found) {
+                (None, _) => Emitted::default(),
+                (Some(_), Some(found)) => found,
+                (Some(page), None) => shared.users.emitted(&identity.user_id, page).await,
+            };
             prepare(
                 shared,
                 socket,
@@ -248,8 +254,8 @@ async fn admit(
                 dialect,
                 Arrival {
                     learns,
-                    page: returning.unwrap_or_else(Page::open),
-                    returns: returning.is_some(),
+                    page: page.unwrap_or_else(Page::open),
+                    returns: page.is_some(),
                     expected,
                     since,
                     emitted,
@@ -343,7 +349,8 @@ fn prepare(
     );
     let connection = Connection::of(socket);
     connection.packets.join(socket.ns());
-    connection.introductions.expect(socket.ns(), arrival.page);
+    let pid = arrival.page.pid(shared.relay.ids().owner());
+    connection.introductions.expect(socket.ns(), pid);
     socket.on_fallback::<_, inbound::Ordered>(handler);
     socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
         metrics::counter!("chat_gateway_disconnects_total", "reason" => reason_name(reason)).increment(1);

@@ -1,7 +1,7 @@
 //! Pages: what a client is as long as it is open, however often it connects. A client learns its page's id in the
 //! answer to its first CONNECT, as the reference server's connection state recovery gives it (`pid`), and stock clients
 //! present it when they connect again. It names a position of the client's own user and opens nothing, so it needs no
-//! proof.
+//! proof. It also names the gateway that the page is connected to, which is asked what the page got once it is back.
 //!
 //! The engine has no place for the id, so it is put into its CONNECT packet on the way out.
 
@@ -11,8 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::session_id::names_gateway;
+
 /// Characters of a page's id.
 const LENGTH: usize = 12;
+/// Characters that make each `pid` another one.
+const TURN: usize = 12;
 
 /// One page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,19 +30,31 @@ impl Page {
         Self(id)
     }
 
-    /// The page that a client presents; `None` where it presents another server's.
-    pub fn presented(pid: &str) -> Option<Self> {
-        let id: [u8; LENGTH] = pid.as_bytes().get(..LENGTH)?.try_into().ok()?;
+    /// The page of this id; `None` where it can be none of ours.
+    pub fn parse(id: &str) -> Option<Self> {
+        let id: [u8; LENGTH] = id.as_bytes().try_into().ok()?;
         let is_ours = id
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
         is_ours.then_some(Self(id))
     }
 
-    /// What its client presents next. Another one each time: a client that gets the same again takes everything for
-    /// recovered, its rooms too.
-    pub fn pid(&self) -> String {
-        format!("{self}{}", text())
+    /// What its client presents next, connected to this gateway now. Another one each time: a client that gets the same
+    /// again takes everything for recovered, its rooms too.
+    pub fn pid(&self, gateway: &str) -> String {
+        format!("{self}{}{gateway}", text())
+    }
+}
+
+impl Returning {
+    /// The page that a client presents; `None` where it presents another server's.
+    pub fn of(pid: &str) -> Option<Self> {
+        let page = Page::parse(pid.get(..LENGTH)?)?;
+        let gateway = pid.get(LENGTH + TURN..).filter(|name| names_gateway(name));
+        Some(Self {
+            page,
+            gateway: gateway.map(str::to_owned),
+        })
     }
 }
 
@@ -54,17 +70,26 @@ fn text() -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// The pages of one connection whose clients have not learned of them: one in each namespace.
+/// A page that connects again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returning {
+    /// Which.
+    pub page: Page,
+    /// The gateway that it was connected to before; `None` where it does not say.
+    pub gateway: Option<String>,
+}
+
+/// What the clients of one connection are to present next and have not learned yet: one in each namespace.
 #[derive(Debug, Default)]
 pub struct Introductions {
     any: AtomicBool,
-    waiting: Mutex<Vec<(Box<str>, Page)>>,
+    waiting: Mutex<Vec<(Box<str>, String)>>,
 }
 
 impl Introductions {
-    /// The next CONNECT packet of this namespace introduces the page.
-    pub fn expect(&self, namespace: &str, page: Page) {
-        self.lock().push((namespace.into(), page));
+    /// The next CONNECT packet of this namespace introduces a page.
+    pub fn expect(&self, namespace: &str, pid: String) {
+        self.lock().push((namespace.into(), pid));
         self.any.store(true, Ordering::Release);
     }
 
@@ -81,21 +106,21 @@ impl Introductions {
             _ => b"/",
         };
         let open = packet.strip_suffix(b"}")?;
-        let page = self.take(namespace)?;
-        Some([open, format!(",\"pid\":\"{}\"}}", page.pid()).as_bytes()].concat())
+        let pid = self.take(namespace)?;
+        Some([open, b",\"pid\":\"", pid.as_bytes(), b"\"}"].concat())
     }
 
-    fn take(&self, namespace: &[u8]) -> Option<Page> {
+    fn take(&self, namespace: &[u8]) -> Option<String> {
         let mut waiting = self.lock();
         let index = waiting
             .iter()
             .position(|(name, _)| name.as_bytes() == namespace)?;
-        let (_, page) = waiting.swap_remove(index);
+        let (_, pid) = waiting.swap_remove(index);
         self.any.store(!waiting.is_empty(), Ordering::Release);
-        Some(page)
+        Some(pid)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Box<str>, Page)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Box<str>, String)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,20 +129,36 @@ impl Introductions {
 mod tests {
     use super::*;
 
+    const GATEWAY: &str = "0190a6e0000070008000000000000001";
+
     #[test]
     fn a_page_keeps_its_id_and_gets_another_pid_each_time() {
         let page = Page::open();
-        let (one, other) = (page.pid(), page.pid());
+        let (one, other) = (page.pid(GATEWAY), page.pid(GATEWAY));
         assert_ne!(one, other);
-        assert_eq!(Page::presented(&one), Some(page));
-        assert_eq!(Page::presented(&other), Some(page));
+        for pid in [one, other] {
+            let returning = Returning::of(&pid).unwrap();
+            assert_eq!(
+                (returning.page, returning.gateway.as_deref()),
+                (page, Some(GATEWAY))
+            );
+        }
         assert_ne!(Page::open(), page);
+    }
+
+    #[test]
+    fn a_page_whose_gateway_cannot_be_one_returns_from_nowhere() {
+        for gateway in ["", "*", "0190a6e000007000800000000000000>", "0190a6e0"] {
+            let page = Page::open();
+            let returning = Returning::of(&page.pid(gateway)).unwrap();
+            assert_eq!((returning.page, returning.gateway), (page, None), "{gateway}");
+        }
     }
 
     #[test]
     fn what_this_server_did_not_issue_is_no_page() {
         for pid in ["", "short", "twelve chars", "ünïcödë-ünïcödë", "%%%%%%%%%%%%"] {
-            assert_eq!(Page::presented(pid), None, "{pid}");
+            assert_eq!(Returning::of(pid), None, "{pid}");
         }
     }
 
@@ -125,8 +166,8 @@ mod tests {
     fn the_connect_packet_of_each_namespace_introduces_its_page() {
         let introductions = Introductions::default();
         let (main, chat) = (Page::open(), Page::open());
-        introductions.expect("/", main);
-        introductions.expect("/chat", chat);
+        introductions.expect("/", main.pid(GATEWAY));
+        introductions.expect("/chat", chat.pid(GATEWAY));
         for packet in [
             "2",
             "42[\"x\",{}]",
@@ -147,7 +188,7 @@ mod tests {
             let packet = introductions.complete(packet.as_bytes()).unwrap();
             let packet = std::str::from_utf8(&packet).unwrap();
             let pid = packet.strip_prefix(begins).unwrap().strip_suffix("\"}").unwrap();
-            assert_eq!(Page::presented(pid), Some(page));
+            assert_eq!(Returning::of(pid).map(|one| one.page), Some(page));
         }
         assert!(!introductions.is_any());
         assert_eq!(introductions.complete(b"40{\"sid\":\"b\"}"), None);

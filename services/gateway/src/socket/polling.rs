@@ -108,6 +108,11 @@ impl Polling {
         }
     }
 
+    /// What all parts of the gateway share.
+    pub fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
     /// The engine's id of a session that a request names; `None` where this gateway did not issue it.
     pub fn verify<'a>(&self, session: &'a str) -> Option<&'a str> {
         self.inner.shared.relay.ids().verify(session)

@@ -8,7 +8,6 @@ pub use perform::send_message;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use parlance_proto::ConversationId;
 use socketioxide::extract::SocketRef;
@@ -22,9 +21,6 @@ use crate::app::Shared;
 use crate::dialect::{self, Dialect};
 use crate::journal::OpenJournal;
 use renewal::Expiry;
-
-/// How long the last poll of a client may take that left at the same time.
-const LAST_POLL: Duration = Duration::from_millis(50);
 
 /// A session being served.
 struct Serving {
@@ -234,19 +230,19 @@ impl Serving {
             ..
         } = self;
         session.leave();
-        shared.sessions.remove(&session);
+        shared.sessions.ends(&session);
         shared.users.gone(&session);
         shared.presence.gone(&session);
-        if session.transport() == "polling" {
-            // It asks again as soon as it got an answer, and says that it leaves over another connection.
-            tokio::time::sleep(LAST_POLL).await;
-        }
+        tokio::time::sleep(session.last_poll()).await;
         for conversation in session.conversations() {
             shared.rooms.detach(conversation, session.id);
         }
+        session.is_to_be_let_go();
         for journal in journals.into_values() {
             journal::forget(journal, session.id);
         }
         tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
+        session.let_go().await;
+        shared.sessions.ended(&session);
     }
 }

@@ -16,6 +16,8 @@ use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError, TransportType};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connection::{Connection, Occupancy};
 use super::listener::Wire;
@@ -83,6 +85,10 @@ pub struct Session {
     shown_at_ms: AtomicI64,
     /// See [`Session::is_cut`].
     cut: AtomicBool,
+    /// See [`Session::page_is_back`].
+    page_is_back: AtomicBool,
+    /// The rooms that know of it.
+    rooms: TaskTracker,
     /// See [`Session::sends`].
     sent: Mutex<VecDeque<Sent>>,
     doubtful: Arc<AtomicBool>,
@@ -157,6 +163,10 @@ const NOTICED_WITHIN_MS: i64 = 60_000;
 /// How long a client may take to leave by itself after it was told to go.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long the last poll of a client may take that left at the same time: it asks again as soon as it got an answer,
+/// and says that it leaves over another connection.
+const LAST_POLL: Duration = Duration::from_millis(50);
+
 /// Own messages remembered until their events come.
 const SENT: usize = 64;
 
@@ -203,6 +213,8 @@ impl Session {
             openings: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
             cut: AtomicBool::default(),
+            page_is_back: AtomicBool::default(),
+            rooms: TaskTracker::new(),
             sent: Mutex::default(),
             doubtful,
             max_backlog_bytes,
@@ -294,6 +306,21 @@ impl Session {
     /// All conversations the session is told about.
     pub fn conversations(&self) -> Vec<ConversationId> {
         lock(&self.conversations).iter().copied().collect()
+    }
+
+    /// A room knows of the session until it drops this.
+    pub fn known(&self) -> TaskTrackerToken {
+        self.rooms.token()
+    }
+
+    /// Waits until the session has ended and no room knows of it.
+    pub async fn let_go(&self) {
+        self.rooms.wait().await;
+    }
+
+    /// It has ended: rooms were told to let it go.
+    pub fn is_to_be_let_go(&self) {
+        self.rooms.close();
     }
 
     /// The client was told of an event that was committed then.
@@ -459,6 +486,23 @@ impl Session {
         match self.wire() {
             Some(wire) => wire.kill(),
             None => self.sessions.close_polling(engine_id),
+        }
+    }
+
+    /// Its page has connected again, here or elsewhere: this session ends, and got what it got.
+    pub fn page_is_back(&self) {
+        self.page_is_back.store(true, Ordering::Relaxed);
+        if !self.closed.is_cancelled() {
+            self.close_transport();
+        }
+    }
+
+    /// How long what its client got may still become known after it has ended.
+    pub fn last_poll(&self) -> Duration {
+        if self.transport() == "polling" && !self.page_is_back.load(Ordering::Relaxed) {
+            LAST_POLL
+        } else {
+            Duration::ZERO
         }
     }
 

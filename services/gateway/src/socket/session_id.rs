@@ -26,6 +26,9 @@ const PROOF: usize = 22;
 /// The length of a gateway's name in session ids: a UUID without hyphens.
 const OWNER: usize = 32;
 
+/// What gateways' names on the bus begin with.
+const PREFIX: &str = "gw-";
+
 /// Issues and verifies the session ids of one gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct SessionIds {
@@ -52,7 +55,7 @@ impl SessionIds {
         let key = key.map_err(|_| anyhow::anyhow!("the system has no random bytes for a key"))?;
         Ok(Self {
             key: Arc::new(key),
-            owner: gateway.strip_prefix("gw-").unwrap_or(gateway).into(),
+            owner: gateway.strip_prefix(PREFIX).unwrap_or(gateway).into(),
         })
     }
 
@@ -60,6 +63,11 @@ impl SessionIds {
     pub fn issue(&self, engine_id: &str) -> String {
         let proof = URL_SAFE_NO_PAD.encode(self.proof(engine_id));
         format!("{engine_id}{proof}.{}", self.owner)
+    }
+
+    /// This gateway's name in what clients present.
+    pub fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// Whether the session belongs to this gateway.
@@ -90,12 +98,20 @@ impl<'a> Named<'a> {
         let is_base64 = session
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        let is_owners = owner
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        let fits = session.len() == ENGINE_ID + PROOF && owner.len() == OWNER;
-        (fits && is_base64 && is_owners).then_some(Self { session, owner })
+        let fits = session.len() == ENGINE_ID + PROOF && names_gateway(owner);
+        (fits && is_base64).then_some(Self { session, owner })
     }
+}
+
+/// The name on the bus of a gateway that a client names.
+pub fn full_name(gateway: &str) -> String {
+    format!("{PREFIX}{gateway}")
+}
+
+/// Whether a gateway can be called so in what a client presents.
+pub fn names_gateway(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() == OWNER && bytes.all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tower::ServiceExt;
 use super::engineio::query_value;
 use super::handshake::Engine;
 use super::listener::{Peer, Wire};
+use super::page::Page;
 use super::session::{Session, SessionId};
 
 /// The sessions. Cheap to clone.
@@ -29,6 +30,8 @@ struct Inner {
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     /// Those of each user, the oldest first.
     users: Mutex<HashMap<UserId, VecDeque<SessionId>>>,
+    /// Those that have ended and that some room knows of yet.
+    ending: Mutex<HashMap<(UserId, Page), Vec<Arc<Session>>>>,
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
     /// may be left and entered again.
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
@@ -57,6 +60,7 @@ impl Sessions {
                 per_user,
                 sessions: Mutex::default(),
                 users: Mutex::default(),
+                ending: Mutex::default(),
                 upgraded: Mutex::default(),
                 polls: Mutex::default(),
                 engine: OnceLock::new(),
@@ -98,8 +102,47 @@ impl Sessions {
         self.inner.per_user
     }
 
-    /// Forgets a session.
-    pub fn remove(&self, session: &Session) {
+    /// The sessions of a page, those that some room knows of yet among them.
+    pub fn of_page(&self, user: &UserId, page: Page) -> Vec<Arc<Session>> {
+        // First: one that ends meanwhile is found twice rather than not at all.
+        let own: Vec<_> = lock(&self.inner.users)
+            .get(user)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        let mut found: Vec<_> = {
+            let sessions = lock(&self.inner.sessions);
+            let own = own.iter().filter_map(|id| sessions.get(id));
+            own.filter(|session| session.page == page).cloned().collect()
+        };
+        let ending = lock(&self.inner.ending);
+        found.extend(ending.get(&(user.clone(), page)).into_iter().flatten().cloned());
+        found
+    }
+
+    /// A session has ended, and rooms are about to let it go. It is forgotten once they have.
+    pub fn ends(&self, session: &Arc<Session>) {
+        let key = (session.user.clone(), session.page);
+        let mut ending = lock(&self.inner.ending);
+        ending.entry(key).or_default().push(Arc::clone(session));
+        drop(ending);
+        self.remove(session);
+    }
+
+    /// No room knows of the session any more.
+    pub fn ended(&self, session: &Session) {
+        let key = (session.user.clone(), session.page);
+        let mut ending = lock(&self.inner.ending);
+        if let Some(same) = ending.get_mut(&key) {
+            same.retain(|other| other.id != session.id);
+            if same.is_empty() {
+                ending.remove(&key);
+            }
+        }
+    }
+
+    fn remove(&self, session: &Session) {
         lock(&self.inner.sessions).remove(&session.id);
         let mut users = lock(&self.inner.users);
         if let Some(own) = users.get_mut(&session.user) {

@@ -17,6 +17,7 @@ use crate::rooms::{Following, Missed, Unread};
 use crate::served::Reached;
 use crate::socket::page::Page;
 use crate::socket::session::{Received, Session, SessionId};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Bytes that may wait for a session in one room while it is told what it missed; it comes back and is told all
 /// in one if there are more.
@@ -53,10 +54,12 @@ struct Listener {
     replayed_at: Option<Instant>,
     /// While it is told what it missed: what comes after that.
     waiting: Option<Waiting>,
+    /// The session is known here until what it got is reported.
+    _known: TaskTrackerToken,
 }
 
 /// A page that got further than is known elsewhere.
-pub(super) struct Progressed {
+pub(in crate::rooms) struct Progressed {
     pub user: UserId,
     pub page: Page,
     pub reached: Reached,
@@ -120,6 +123,7 @@ impl Audience {
         let listener = self.sessions.entry(session.id).or_insert_with(|| {
             *self.users.entry(session.user.clone()).or_default() += 1;
             Listener {
+                _known: session.known(),
                 session,
                 joined: false,
                 takes_updates: false,
@@ -217,9 +221,11 @@ impl Audience {
         served
     }
 
-    /// The session has ended. Returns what it got and is not reported.
-    pub(super) fn detach(&mut self, id: SessionId) -> Option<Progressed> {
-        let mut gone = self.sessions.remove(&id)?;
+    /// The session has ended: it is let go once `report` has what it got and is not reported.
+    pub(super) fn detach(&mut self, id: SessionId, report: impl FnOnce(Progressed)) {
+        let Some(mut gone) = self.sessions.remove(&id) else {
+            return;
+        };
         let user = &gone.session.user;
         if let Some(sessions) = self.users.get_mut(user) {
             *sessions -= 1;
@@ -228,7 +234,9 @@ impl Audience {
                 self.unread.remove(user.as_str());
             }
         }
-        gone.served(&self.emissions)
+        if let Some(served) = gone.served(&self.emissions) {
+            report(served);
+        }
     }
 
     /// What pages got and is not reported; and whether there is more that they may not have got yet.

@@ -11,8 +11,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use parlance_bus::relay::MAX_PART;
 use parlance_bus::{Error, ErrorKind};
+use parlance_proto::UserId;
 use parlance_proto::v1::{
-    self, ErrorCode, RelayAbandon, RelayAnswer, RelayPart, RelayRequest, RelayWaiting, relay,
+    self, ErrorCode, RelayAbandon, RelayAnswer, RelayPart, RelayRequest, RelayReturned, RelayWaiting, relay,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -22,8 +23,9 @@ use super::{Gathered, RECEIPT, Relay, about, count, lock, query_without_session}
 use crate::error::ClientError;
 use crate::socket::engineio::Refusal;
 use crate::socket::packets::MessageLimit;
+use crate::socket::page::Page;
 use crate::socket::polling::{self, NOOP};
-use crate::socket::session_id::Named;
+use crate::socket::session_id::{Named, full_name};
 
 /// How often the owners of waiting requests are asked whether they still work on them.
 const LOOK: Duration = Duration::from_secs(2);
@@ -95,7 +97,7 @@ impl Foreign {
     /// What a request needs to find its session.
     pub fn new(named: &Named<'_>) -> Self {
         Self {
-            owner: format!("gw-{}", named.owner),
+            owner: full_name(named.owner),
             session: named.session.to_owned(),
         }
     }
@@ -147,6 +149,26 @@ impl Pieces {
 }
 
 impl Relay {
+    /// Tells the gateway that a page was connected to before that it is back, and waits until what it got is stored.
+    ///
+    /// # Errors
+    /// See [`parlance_bus::Bus::relay`].
+    pub async fn tell_returned(
+        &self,
+        gateway: &str,
+        user: &UserId,
+        page: Page,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let returned = RelayReturned {
+            user_id: user.to_string(),
+            page: page.to_string(),
+        };
+        let told = about(self.inner.bus.name(), 0, relay::Body::Returned(returned));
+        let owner = full_name(gateway);
+        self.inner.bus.relay(&owner, &told, patience).await.map(drop)
+    }
+
     /// Has the owner of the session answer a polling request.
     pub async fn forward(&self, foreign: Foreign, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();

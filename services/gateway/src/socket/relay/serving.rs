@@ -7,12 +7,16 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use parlance_bus::IncomingRelay;
-use parlance_proto::v1::{RelayAnswer, RelayPart, RelayReceipt, RelayRequest, relay};
+use parlance_proto::UserId;
+use parlance_proto::v1::{RelayAnswer, RelayPart, RelayReceipt, RelayRequest, RelayReturned, relay};
 use tokio_util::sync::CancellationToken;
 
 use super::{Gathered, RECEIPT, Relay, about, count, lock, parts};
+use crate::app::Shared;
 use crate::socket::engineio::Refusal;
+use crate::socket::page::Page;
 use crate::socket::polling::Polling;
+use crate::socket::returning;
 
 /// How long the next part of a request may take to come.
 const GATHERING: Duration = Duration::from_secs(30);
@@ -64,6 +68,17 @@ impl Relay {
             let Some(mut incoming) = incoming else {
                 anyhow::bail!("the connection to NATS is closed for good");
             };
+            if let Some(relay::Body::Returned(returned)) = &incoming.relay.body {
+                let ended = end_before(polling.shared(), returned);
+                tokio::spawn(async move {
+                    let receipt = RelayReceipt {
+                        taken: ended.await,
+                        ..RelayReceipt::default()
+                    };
+                    incoming.receipt(&receipt).await;
+                });
+                continue;
+            }
             let receipt = self.hear(&mut incoming, &mut gathering, &polling);
             incoming.receipt(&receipt).await;
         }
@@ -114,7 +129,7 @@ impl Relay {
                 };
             }
             Some(relay::Body::Upgrade(_)) => return self.told_address(),
-            None => false,
+            Some(relay::Body::Returned(_)) | None => false,
         };
         RelayReceipt {
             taken,
@@ -214,6 +229,20 @@ impl Relay {
             }
             Some(Served::Answering) | None => false,
         }
+    }
+}
+
+/// Whether what the page got here is stored.
+fn end_before(shared: &Shared, returned: &RelayReturned) -> impl Future<Output = bool> + use<> {
+    let shared = shared.clone();
+    let page = Page::parse(&returned.page);
+    let user = UserId::parse(returned.user_id.clone()).ok();
+    async move {
+        let (Some(user), Some(page)) = (user, page) else {
+            return false;
+        };
+        returning::end_here(&shared, &user, page).await;
+        true
     }
 }
 

@@ -194,7 +194,9 @@ impl Serving {
         };
         let mut joined = backend.opened(opening.clone()).await?;
         let missed = self.missed(&joined);
+        let is_exact = joined.served.is_some_and(|served| served.exact);
         if appends
+            && !is_exact
             && missed.is_none_or(|missed| missed.after < joined.head_seq)
             && now().timestamp_millis() - joined.updated_at_ms < RECENT_MS
         {
