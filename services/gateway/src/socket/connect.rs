@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use http::header;
-use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{ErrorCode, User};
+use parlance_proto::{ErrorCodeExt as _, UserId};
 use serde::Deserialize;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::socket::DisconnectReason;
@@ -71,6 +71,7 @@ struct Arrival {
     learns: bool,
     page: Page,
     returns: bool,
+    is_settled: bool,
     expected: Expected,
     since: Option<Arc<Since>>,
     emitted: Emitted,
@@ -208,6 +209,14 @@ async fn admit(
         None => None,
     };
     let returning = credentials.pid.as_deref().and_then(Returning::of);
+    let is_settled = match &returning {
+        // Before anything is known of the user here: with the session before, what was counted for it ends.
+        Some(returning) => {
+            let arriving = socket.id.to_string();
+            returning::settle(shared, &identity.user_id, returning, &arriving).await
+        }
+        None => false,
+    };
     let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
     let expected = shared.users.expect(&identity.user_id);
     let page = returning.as_ref().map(|returning| returning.page);
@@ -222,9 +231,6 @@ async fn admit(
     // Refused tokens say nothing of the backend.
     if let Some(ticket) = ticket {
         ticket.begin();
-    }
-    if let Some(returning) = &returning {
-        returning::settle(shared, &identity.user_id, returning).await;
     }
     match shared.backend.arrive(arrival, shared.provision).await {
         Ok((user, membership)) => {
@@ -241,10 +247,9 @@ async fn admit(
             if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
                 shared.users.settle(&identity.user_id).await;
             }
-            let emitted = match (known, found) {
-                (None, _) => Emitted::default(),
-                (Some(_), Some(found)) => found,
-                (Some(page), None) => shared.users.emitted(&identity.user_id, page).await,
+            let emitted = match known {
+                Some(page) => emitted(shared, &identity.user_id, page, found, is_settled).await,
+                None => Emitted::default(),
             };
             prepare(
                 shared,
@@ -256,6 +261,7 @@ async fn admit(
                     learns,
                     page: page.unwrap_or_else(Page::open),
                     returns: page.is_some(),
+                    is_settled,
                     expected,
                     since,
                     emitted,
@@ -265,6 +271,26 @@ async fn admit(
         }
         Err(error) if error.code == ErrorCode::NotFound.name() => Err(refuse(Cause::UnknownUser)),
         Err(_) => Err(refuse(Cause::Temporary)),
+    }
+}
+
+/// What a page that returns was emitted before; `found` is what was read of it a moment ago.
+async fn emitted(
+    shared: &Shared,
+    user: &UserId,
+    page: Page,
+    found: Option<Emitted>,
+    is_settled: bool,
+) -> Emitted {
+    let users = &shared.users;
+    let found = match found {
+        Some(found) => found,
+        None => users.emitted(user, page).await,
+    };
+    if is_settled {
+        found
+    } else {
+        users.emitted_lately(user, page, found).await
     }
 }
 
@@ -329,6 +355,7 @@ fn prepare(
     let kind = sender_kind(&identity, user);
     let opening = Opening {
         page: arrival.page,
+        is_settled: arrival.is_settled,
         is_assumed: arrival.learns,
         kind,
         user: identity.user_id,
