@@ -209,14 +209,8 @@ async fn admit(
         None => None,
     };
     let returning = credentials.pid.as_deref().and_then(Returning::of);
-    let is_settled = match &returning {
-        // Before anything is known of the user here: with the session before, what was counted for it ends.
-        Some(returning) => {
-            let arriving = socket.id.to_string();
-            returning::settle(shared, &identity.user_id, returning, &arriving).await
-        }
-        None => false,
-    };
+    // Before anything is known of the user here: with the session before, what was counted for it ends.
+    let is_settled = returning::settle(shared, &identity.user_id, returning.as_ref(), socket).await;
     let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
     let expected = shared.users.expect(&identity.user_id);
     let page = returning.as_ref().map(|returning| returning.page);
@@ -239,12 +233,7 @@ async fn admit(
                 found = emitted_of(&membership);
                 shared.users.load(&expected, membership).await;
             }
-            // Nothing is known yet of a session that has just begun.
-            let seen_ms_ago = match user.seen_at_ms {
-                0 => 0,
-                seen_at_ms => now().timestamp_millis() - seen_at_ms,
-            };
-            if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
+            if delivers && dialect.backlog() != Backlog::UntilMarked && was_seen_lately(&user) {
                 shared.users.settle(&identity.user_id).await;
             }
             let emitted = match known {
@@ -272,6 +261,12 @@ async fn admit(
         Err(error) if error.code == ErrorCode::NotFound.name() => Err(refuse(Cause::UnknownUser)),
         Err(_) => Err(refuse(Cause::Temporary)),
     }
+}
+
+/// Whether the user may have a session that has not ended yet, or has just ended: nothing is known yet of one that has
+/// just begun.
+fn was_seen_lately(user: &User) -> bool {
+    user.seen_at_ms == 0 || now().timestamp_millis() - user.seen_at_ms < SEEN_LATELY_MS
 }
 
 /// What a page that returns was emitted before; `found` is what was read of it a moment ago.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parlance_bus::ErrorKind;
 use parlance_proto::UserId;
+use socketioxide::extract::SocketRef;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
@@ -60,10 +61,19 @@ impl Returns {
     }
 }
 
-/// Ends what other connections of the page there are, and says whether it is stored what the page got over them.
-/// `arriving` is the engine's id of the connection it arrives on.
-pub(super) async fn settle(shared: &Shared, user: &UserId, returning: &Returning, arriving: &str) -> bool {
-    let here = end_here(shared, user, returning.page, Some(arriving));
+/// Ends what other connections there are of the page that arrives on this socket, if it returns, and says whether it is
+/// stored what the page got over them.
+pub(super) async fn settle(
+    shared: &Shared,
+    user: &UserId,
+    returning: Option<&Returning>,
+    socket: &SocketRef,
+) -> bool {
+    let Some(returning) = returning else {
+        return false;
+    };
+    let arriving = socket.id.to_string();
+    let here = end_here(shared, user, returning.page, Some(&arriving));
     let there = end_there(shared, user, returning);
     let (here, there) = tokio::join!(here, there);
     let is_settled = here && there;
@@ -101,7 +111,8 @@ async fn end_there(shared: &Shared, user: &UserId, returning: &Returning) -> boo
     }
 }
 
-/// Ends the page's sessions here, and says whether it is stored what they got.
+/// Ends the page's sessions here, and says whether it is stored what they got. `arriving` is the engine's id of the
+/// connection that the page arrives on.
 pub(super) async fn end_here(shared: &Shared, user: &UserId, page: Page, arriving: Option<&str>) -> bool {
     let sessions = shared.sessions.of_page(user, page);
     for session in &sessions {

@@ -31,7 +31,7 @@ struct Inner {
     /// Those of each user, the oldest first.
     users: Mutex<HashMap<UserId, VecDeque<SessionId>>>,
     /// Those that have ended and that some room still knows of.
-    ending: Mutex<HashMap<(UserId, Page), Vec<Arc<Session>>>>,
+    ending: Mutex<Ending>,
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
     /// may be left and entered again.
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
@@ -39,6 +39,8 @@ struct Inner {
     polls: Mutex<HashMap<String, Polls>>,
     engine: OnceLock<Engine>,
 }
+
+type Ending = HashMap<(UserId, Page), Vec<Arc<Session>>>;
 
 /// The polls of one client.
 #[derive(Clone, Copy)]

@@ -271,7 +271,7 @@ impl Memory {
     }
 
     /// It was never more than half as much again as before, and is not within a minute either.
-    async fn is_as_before(self) {
+    async fn assert_as_before(self) {
         let Self {
             servers,
             before,
@@ -381,7 +381,7 @@ async fn the_costliest_commands_hold_up_no_bystander_on_their_partition() {
         p99 <= BYSTANDER.max(before * 3),
         "a bystander waited {p99:?}, before {before:?}"
     );
-    memory.is_as_before().await;
+    memory.assert_as_before().await;
 }
 
 /// What is costly is carried out beside everything else, but not before what was sent earlier into its conversation.
@@ -472,7 +472,7 @@ async fn commands_that_never_end_are_quarantined_and_cost_no_lease() {
     // It comes again: refused as before.
     let refused = gateway.ask_again(&costly[1]).await.unwrap_err();
     assert_eq!(refused, ErrorCode::TooCostly);
-    memory.is_as_before().await;
+    memory.assert_as_before().await;
 }
 
 /// A command that ends every replica that tries it.
