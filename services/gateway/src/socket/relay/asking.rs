@@ -305,8 +305,14 @@ impl Relay {
             let told = about(bus.name(), waiting.id, said);
             match self.tell(&waiting.owner, &told, size).await {
                 Ok(receipt) if receipt.taken => {}
-                Ok(_) => return Err(NotHandedOver::Gone),
-                Err(error) if error.kind() == ErrorKind::NoResponders => return Err(NotHandedOver::Gone),
+                Ok(_) => {
+                    polling::discard(&mut body.body).await;
+                    return Err(NotHandedOver::Gone);
+                }
+                Err(error) if error.kind() == ErrorKind::NoResponders => {
+                    polling::discard(&mut body.body).await;
+                    return Err(NotHandedOver::Gone);
+                }
                 Err(error) => {
                     tracing::warn!(%error, owner = waiting.owner, "a polling request did not reach its owner");
                     let error = ClientError::new(ErrorCode::Unavailable, "the session cannot be reached");
