@@ -389,6 +389,11 @@ impl Room {
             return;
         }
         for event in events {
+            // A service with rights of its own can have a stored event sent to any subject, without having written it.
+            if event.conversation_id.parse() != Ok(self.conversation) {
+                tracing::error!(conversation = %self.conversation, "dropped an event of another conversation");
+                continue;
+            }
             if event.epoch != self.epoch {
                 let (epoch, seq) = (event.epoch.clone(), event.seq);
                 self.resync(epoch, seq, 0).await;
