@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection};
-use tokio::time::timeout;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use tokio::time::{Instant, timeout};
 
 use crate::config::DatabaseSettings;
 
@@ -15,6 +15,8 @@ use crate::config::DatabaseSettings;
 const WRITE_CONNECTIONS: u32 = 3;
 /// Connections for reports of presence.
 const REPORT_CONNECTIONS: u32 = 3;
+/// A read may go on beyond its deadline for one part of so many of the limit of reads.
+const EXACT: u32 = 20;
 /// Longest attempt at ending on the server what was given up here.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,8 @@ pub struct Database {
     pub writes: PgPool,
     /// For reports of presence, which renew the leases of gateways: other writes must not hold them up.
     pub reports: PgPool,
+    /// How long a statement of a query may take.
+    pub read_timeout: Duration,
     options: PgConnectOptions,
     connect_timeout: Duration,
 }
@@ -64,9 +68,23 @@ impl Database {
             reads,
             writes,
             reports,
+            read_timeout: Duration::from_millis(settings.read_timeout_ms),
             options,
             connect_timeout: settings.connect_timeout(),
         })
+    }
+
+    /// How a read begins that has less time than connections for reads give each statement anyway: as a transaction,
+    /// whose end is also the end of its limit, whatever happens. The others are spared that way to the database.
+    pub fn read_only_for(&self, deadline: Instant) -> Option<AssertSqlSafe<String>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left >= self.read_timeout - self.read_timeout / EXACT {
+            return None;
+        }
+        let limit = left.as_millis().max(1);
+        Some(AssertSqlSafe(format!(
+            "BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}"
+        )))
     }
 
     /// A connection for one task, made when first used.

@@ -1,5 +1,8 @@
 //! Answers to questions of gateways, on any replica. Reads from the primary only, so that what was confirmed
 //! is seen. Authorisation is part of each statement: a stranger and a missing conversation get one answer.
+//!
+//! A query says how long its reply is waited for. What has expired is dropped, before and after it waits for its turn;
+//! a read ends at its deadline, also in the database; what writes runs to its end once it has begun.
 
 mod arrivals;
 mod conversations;
@@ -13,17 +16,19 @@ mod resolve;
 mod rooms;
 mod served;
 mod threads;
+mod turns;
 mod users;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parlance_bus::request::query_name;
-use parlance_bus::{Bus, IncomingQuery, trace};
+use parlance_bus::{Bus, IncomingQuery, QueryServer, faults, trace};
 use parlance_proto::v1::{self, ErrorCode, Query, Reply, query, reply};
 use parlance_proto::{ConversationId, UserId};
-use sqlx::PgConnection;
-use tokio::sync::Semaphore;
+use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
@@ -36,15 +41,18 @@ use crate::ingest::work::refuse;
 use crate::liveness::Liveness;
 use crate::presence::Presence;
 use crate::store;
+use turns::{Refusal, Standstill, Turns};
 
-/// Pause before the subscription is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pauses before the subscription is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// How long questions that already arrived are still answered after the stop.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How long gateways wait for an answer: a query that has waited longer for its turn is dropped.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Queries that wait for their turn; more are refused at once.
-const MAX_WAITING: usize = 20_000;
+/// How long every read is slowed down where the overload suite asks for it, so that what a replica can do is known.
+const SLOW: Duration = Duration::from_millis(40);
+/// The budget of a query whose deadline is ignored, as the overload suite may ask for.
+const FOR_EVER: Duration = Duration::from_secs(3_600);
+/// Postgres ends a statement that was cancelled, or took too long, with this code.
+const CANCELLED: &str = "57014";
 
 /// What the answering needs.
 #[derive(Clone)]
@@ -57,6 +65,8 @@ pub struct Queries {
     pub database: Database,
     /// Questions answered at once.
     pub concurrency: usize,
+    /// Questions that wait for their turn.
+    pub waiting: usize,
     /// Participants of a conversation in one answer.
     pub inline_participants: usize,
     /// Takes in what gateways report.
@@ -72,6 +82,8 @@ pub enum QueryError {
     Refused(v1::Error),
     /// The database failed.
     Database(sqlx::Error),
+    /// Nobody waits for the answer any more.
+    Expired,
 }
 
 /// On whose behalf a question is answered.
@@ -95,19 +107,13 @@ impl Queries {
     /// # Errors
     /// The connection to the bus was closed for good.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut server = loop {
-            match self.bus.serve_queries().await {
-                Ok(server) => break server,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot serve queries yet");
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE) => {}
-                        () = stop.cancelled() => return Ok(()),
-                    }
-                }
-            }
+        let Some(mut server) = self.subscribed(&stop).await else {
+            return Ok(());
         };
-        let room = Arc::new(Semaphore::new(self.concurrency));
+        let turns = Turns::new(self.concurrency, self.waiting);
+        let standstill = Standstill::default();
+        let mut look = tokio::time::interval(turns::LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let answering = TaskTracker::new();
         let mut drained = None;
         loop {
@@ -119,6 +125,11 @@ impl Queries {
             };
             let incoming = tokio::select! {
                 incoming = server.next() => incoming,
+                _ = look.tick() => {
+                    standstill.look(Instant::now());
+                    gauge_waiting(&turns);
+                    continue;
+                }
                 () = end => {
                     if drained.is_some() {
                         break;
@@ -126,7 +137,7 @@ impl Queries {
                     if let Err(error) = server.stop().await {
                         tracing::debug!(%error, "not unsubscribed");
                     }
-                    drained = Some(tokio::time::Instant::now() + DRAIN);
+                    drained = Some(Instant::now() + DRAIN);
                     continue;
                 }
             };
@@ -134,44 +145,61 @@ impl Queries {
                 anyhow::ensure!(stop.is_cancelled(), "the connection to NATS is closed for good");
                 break;
             };
-            if answering.len() > MAX_WAITING && !is_urgent(&incoming) {
-                metrics::counter!("chat_persistence_queries_shed_total", "cause" => "queue").increment(1);
-                answering.spawn(refuse_overload(incoming));
-                continue;
-            }
-            answering.spawn(self.clone().take_turn(incoming, Arc::clone(&room)));
+            let deadline = deadline(&incoming, standstill.look(Instant::now()));
+            let turn = self.clone().take_turn(incoming, deadline, turns.clone());
+            tasks::spawn_on(&answering, "query", turn);
         }
         answering.close();
         answering.wait().await;
         Ok(())
     }
 
-    /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
-    async fn take_turn(self, incoming: IncomingQuery, room: Arc<Semaphore>) {
-        let arrived = Instant::now();
-        if is_urgent(&incoming) {
-            return self.serve(incoming).await;
-        }
-        let Ok(_permit) = room.acquire().await else {
-            return;
-        };
-        if arrived.elapsed() < DEADLINE {
-            self.serve(incoming).await;
-        } else {
-            metrics::counter!("chat_persistence_queries_shed_total", "cause" => "deadline").increment(1);
+    /// Begins to be asked; `None` after the stop.
+    async fn subscribed(&self, stop: &CancellationToken) -> Option<QueryServer> {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        loop {
+            match self.bus.serve_queries(&self.replica).await {
+                Ok(server) => return Some(server),
+                Err(error) => tracing::warn!(%error, "cannot serve queries yet"),
+            }
+            if !backoff.pause_unless(stop).await {
+                return None;
+            }
         }
     }
 
-    async fn serve(&self, incoming: IncomingQuery) {
+    /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
+    async fn take_turn(self, incoming: IncomingQuery, deadline: Instant, turns: Turns) {
+        if is_urgent(&incoming) {
+            return self.serve(incoming, deadline).await;
+        }
+        let refusal = match turns.take(deadline).await {
+            Ok(_turn) => return self.serve(incoming, deadline).await,
+            Err(refusal) => refusal,
+        };
+        let (cause, again) = match refusal {
+            Refusal::Expired => ("deadline", None),
+            Refusal::Full(again) => ("queue", Some(again)),
+            Refusal::TooLate(again) => ("wait", Some(again)),
+        };
+        metrics::counter!("chat_persistence_queries_shed_total", "cause" => cause).increment(1);
+        if let Some(again) = again {
+            refuse_overload(incoming, again).await;
+        }
+    }
+
+    async fn serve(&self, incoming: IncomingQuery, deadline: Instant) {
         let started = Instant::now();
         let (name, answer) = match &incoming.query {
             Ok(Query {
                 actor,
                 body: Some(body),
+                budget_ms: _,
             }) => {
                 let name = query_name(body);
                 let span = process_span(name, &incoming);
-                (name, self.answer(actor.as_ref(), body).instrument(span).await)
+                let answer = self.answer_by(deadline, actor.as_ref(), body);
+                (name, answer.instrument(span).await)
             }
             _ => ("unreadable", Err(refuse("not a readable query").into())),
         };
@@ -183,12 +211,26 @@ impl Queries {
         }
     }
 
-    /// The answer to one question.
+    /// The answer to one question, however long it takes up to the limit of the database.
     ///
     /// # Errors
     /// See [`QueryError`].
     pub async fn answer(
         &self,
+        actor: Option<&v1::Actor>,
+        body: &query::Body,
+    ) -> Result<reply::Body, QueryError> {
+        let deadline = Instant::now() + self.database.read_timeout;
+        self.answer_by(deadline, actor, body).await
+    }
+
+    /// The answer to one question. What only reads ends at the deadline.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn answer_by(
+        &self,
+        deadline: Instant,
         actor: Option<&v1::Actor>,
         body: &query::Body,
     ) -> Result<reply::Body, QueryError> {
@@ -205,7 +247,9 @@ impl Queries {
         let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
         match self.write(actor, viewer, body).await? {
             Some(written) => Ok(written),
-            None => self.read(viewer, body).await,
+            None => timeout_at(deadline, self.read(viewer, body, deadline))
+                .await
+                .unwrap_or(Err(QueryError::Expired)),
         }
     }
 
@@ -240,10 +284,40 @@ impl Queries {
         }))
     }
 
-    /// Answers what reads.
-    async fn read(&self, viewer: Viewer<'_>, body: &query::Body) -> Result<reply::Body, QueryError> {
+    /// Answers what reads. The database gives its statements up soon after the deadline, and the connection is free again.
+    async fn read(
+        &self,
+        viewer: Viewer<'_>,
+        body: &query::Body,
+        deadline: Instant,
+    ) -> Result<reply::Body, QueryError> {
+        if faults::happens("slow_reads") {
+            tokio::time::sleep(SLOW).await;
+        }
         let mut connection = self.database.reads.acquire().await?;
-        let c = &mut *connection;
+        let answer = match self.database.read_only_for(deadline) {
+            None => self.look_up(&mut connection, viewer, body).await?,
+            Some(begin) => {
+                let mut transaction = connection.begin_with(begin).await?;
+                let answer = self.look_up(&mut transaction, viewer, body).await?;
+                transaction.commit().await?;
+                answer
+            }
+        };
+        // Held while another one is awaited, it would be missing to those who only read.
+        drop(connection);
+        if let (query::Body::ListConversations(_), reply::Body::Conversations(page)) = (body, &answer) {
+            served::list(&self.database, required(viewer)?, page).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn look_up(
+        &self,
+        c: &mut PgConnection,
+        viewer: Viewer<'_>,
+        body: &query::Body,
+    ) -> Result<reply::Body, QueryError> {
         let inline = self.inline_participants;
         Ok(match body {
             query::Body::ProvisionUser(_)
@@ -259,12 +333,7 @@ impl Queries {
             query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),
             query::Body::ListPresenceChanges(q) => reply::Body::Presences(presence::changes(c, q).await?),
             query::Body::ListConversations(q) => {
-                let viewer = required(viewer)?;
-                let page = conversations::list(c, viewer, q, inline).await?;
-                // Held while another one is awaited, it would be missing to those who only read.
-                drop(connection);
-                served::list(&self.database, viewer, &page).await?;
-                reply::Body::Conversations(page)
+                reply::Body::Conversations(conversations::list(c, required(viewer)?, q, inline).await?)
             }
             query::Body::GetConversation(q) => {
                 reply::Body::Conversation(conversations::get(c, required(viewer)?, q, inline).await?)
@@ -389,14 +458,31 @@ fn is_urgent(incoming: &IncomingQuery) -> bool {
     matches!(body, Some(query::Body::Ping(_) | query::Body::ReportPresence(_)))
 }
 
-async fn refuse_overload(incoming: IncomingQuery) {
-    let error = v1::Error::with(ErrorCode::Unavailable, "too many queries wait");
+/// When nobody waits for the reply any more. What arrives may have been on its way for `age`.
+fn deadline(incoming: &IncomingQuery, age: Duration) -> Instant {
+    let budget = match faults::happens("ignore_deadlines") {
+        true => FOR_EVER,
+        false => incoming.budget().saturating_sub(age),
+    };
+    Instant::from_std(incoming.arrived) + budget
+}
+
+async fn refuse_overload(incoming: IncomingQuery, again: Duration) {
+    let error = v1::Error {
+        retry_after_ms: u32::try_from(again.as_millis()).unwrap_or(u32::MAX),
+        ..v1::Error::with(ErrorCode::Unavailable, "too many queries wait")
+    };
     let reply = Reply {
         body: Some(reply::Body::Error(error)),
     };
     if let Err(error) = incoming.reply(&reply).await {
         tracing::debug!(%error, "no reply sent");
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody waits in such numbers")]
+fn gauge_waiting(turns: &Turns) {
+    metrics::gauge!("chat_persistence_queries_waiting").set(turns.waiting() as f64);
 }
 
 fn away() -> v1::Error {
@@ -407,9 +493,23 @@ fn away() -> v1::Error {
 fn told(name: &'static str, error: QueryError) -> v1::Error {
     match error {
         QueryError::Refused(error) => error,
+        QueryError::Expired => cut(name),
+        QueryError::Database(error) if is_cancelled(&error) => cut(name),
         QueryError::Database(error) => {
             tracing::warn!(query = name, cause = without_content(&error), "a query failed");
             away()
         }
     }
+}
+
+/// A read that has reached its deadline.
+fn cut(name: &'static str) -> v1::Error {
+    tracing::debug!(query = name, "a query was given up at its deadline");
+    metrics::counter!("chat_persistence_queries_shed_total", "cause" => "cut").increment(1);
+    v1::Error::with(ErrorCode::Unavailable, "the database did not answer in time")
+}
+
+fn is_cancelled(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == CANCELLED)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_proto::v1::ErrorCode;
+use parlance_runtime::tasks;
 use tokio::sync::oneshot;
 
 use crate::error::ClientError;
@@ -17,6 +18,8 @@ const UNDER_WAY: usize = 2;
 /// How often a question may be in a query that answers none at all.
 const LEFT_OUT: u32 = 8;
 
+/// Questions that wait; more are refused.
+const MOST_WAITING: usize = 50_000;
 /// How long one question may wait for its answer, behind others or under way.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -79,6 +82,12 @@ where
         let (reply, answer) = oneshot::channel();
         let is_idle = {
             let mut state = self.lock();
+            if state.waiting.len() >= MOST_WAITING {
+                return Err(ClientError::new(
+                    ErrorCode::Unavailable,
+                    "too many wait for persistence",
+                ));
+            }
             state.waiting.push_back(Waiting {
                 question,
                 left_out: 0,
@@ -89,7 +98,7 @@ where
             is_idle
         };
         if is_idle {
-            tokio::spawn(self.clone().work(send));
+            tasks::spawn("gathered queries", self.clone().work(send));
         }
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => answer,

@@ -28,6 +28,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
         bus: bus.clone(),
         database: db.database.clone(),
         concurrency: 1,
+        waiting: 100,
         inline_participants: 100,
         presence: Presence {
             bus: bus.clone(),
@@ -52,6 +53,7 @@ pub(crate) async fn ask(queries: &Queries, who: &str, body: query::Body) -> Resu
         Ok(body) => Ok(body),
         Err(QueryError::Refused(error)) => Err(error.code()),
         Err(QueryError::Database(error)) => panic!("{error}"),
+        Err(QueryError::Expired) => panic!("took longer than reads may"),
     }
 }
 
@@ -446,6 +448,75 @@ async fn users_are_created_renamed_and_never_revived() {
             ask(&queries, "", provision(true)).await.unwrap_err(),
             ErrorCode::Invalid
         );
+    })
+    .await;
+}
+
+/// Connections of queries that the database works for.
+async fn busy(db: &TestDatabase) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+               AND application_name = 'parlance-persistence' AND wait_event_type = 'Lock'";
+    let count = sqlx::query_scalar(sql).fetch_one(&db.database.writes);
+    count.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_read_ends_at_its_deadline_and_frees_its_connection_and_a_write_goes_on() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let created = [
+            work(&creation("alice", id, &["bob"])),
+            work(&sending("alice", id, "m1", "one")),
+        ];
+        db.commit(&created).await;
+        let queries = queries(&db).await;
+        let read = events(&id.to_string(), 0, 0);
+        assert!(ask(&queries, "bob", read.clone()).await.is_ok());
+        let mut lock = db.database.reports.begin().await.unwrap();
+        let tables = "LOCK TABLE messages, users IN ACCESS EXCLUSIVE MODE";
+        sqlx::query(tables).execute(&mut *lock).await.unwrap();
+
+        let actor = v1::Actor {
+            user_id: "bob".into(),
+            ..Default::default()
+        };
+        let within = Duration::from_millis(300);
+        let begun = tokio::time::Instant::now();
+        let reads = (0..20).map(|_| queries.answer_by(begun + within, Some(&actor), &read));
+        let ended = futures::future::join_all(reads).await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        for one in ended {
+            assert!(
+                matches!(&one, Err(QueryError::Expired | QueryError::Database(_))),
+                "{one:?}"
+            );
+        }
+        assert!(db.database.reads.size() <= db.settings.max_connections);
+        let freed = || async { parlance_harness::eventually::equal(busy(&db).await, &0) };
+        parlance_harness::eventually(Duration::from_secs(2), "no read waits in the database", freed)
+            .await
+            .unwrap();
+
+        let provision = query::Body::ProvisionUser(v1::ProvisionUser { create: true });
+        let newcomer = v1::Actor {
+            user_id: "carol".into(),
+            ..Default::default()
+        };
+        let written = queries.answer_by(tokio::time::Instant::now() + within, Some(&newcomer), &provision);
+        let unlocked = async {
+            let waits = || async { parlance_harness::eventually::equal(busy(&db).await, &1) };
+            let waiting = parlance_harness::eventually(Duration::from_secs(5), "the write waits", waits);
+            waiting.await.unwrap();
+            // Beyond its deadline.
+            sqlx::query("SELECT pg_sleep(0.6)")
+                .execute(&mut *lock)
+                .await
+                .unwrap();
+            lock.rollback().await.unwrap();
+        };
+        let (written, ()) = tokio::join!(written, unlocked);
+        assert!(written.is_ok(), "{written:?}");
+        assert!(ask(&queries, "bob", read).await.is_ok());
     })
     .await;
 }
