@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use parlance_bus::{Bus, faults};
 use parlance_proto::v1::GetHeads;
+use parlance_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Shared;
 
-/// Pause before a comparison that got no answer is made again: after a restart of NATS this replica may be
+/// Pauses before a comparison that got no answer is made again: after a restart of NATS this replica may be
 /// back before persistence is.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRIES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// Ids in one question; the answer stays well below a bus message.
 const CHUNK: usize = 2_000;
 
@@ -29,6 +30,7 @@ pub async fn run(
     let mut link = bus.link();
     let mut seen = *link.borrow_and_update();
     let mut pause = spread(interval);
+    let mut backoff = Backoff::new(RETRIES.0, RETRIES.1);
     loop {
         let lost = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -54,7 +56,14 @@ pub async fn run(
         }
         seen = now;
         let compared = compare(&shared).await;
-        pause = if compared { spread(interval) } else { RETRY };
+        pause = if compared {
+            spread(interval)
+        } else {
+            backoff.next_pause()
+        };
+        if compared {
+            backoff.reset();
+        }
     }
 }
 

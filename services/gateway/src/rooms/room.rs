@@ -24,6 +24,7 @@ use parlance_proto::v1::{
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -100,8 +101,7 @@ fn retries() -> Backoff {
 /// in the room does not wait for it.
 async fn look_again(rooms: Rooms, conversation: ConversationId) {
     let mut backoff = Backoff::new(SECOND_LOOK, LONGEST_RETRY);
-    loop {
-        backoff.pause().await;
+    while rooms.backend.pause(&mut backoff).await {
         match rooms.backend.head(conversation).await {
             Ok(at) => {
                 let (epoch, head) = (at.epoch, at.head);
@@ -152,6 +152,7 @@ impl Room {
         // Everyone who asked meanwhile gets the same answer; who asks later opens a new room.
         loop {
             while let Ok(request) = queue.try_recv() {
+                self.progress.waiting.fetch_sub(1, Ordering::Relaxed);
                 if let Request::Attach { reply, .. } = request {
                     drop(reply.send(Err(failure.clone())));
                 }
@@ -200,14 +201,20 @@ impl Room {
     }
 
     async fn serve(&mut self, mut events: Subscription<EventBatch>, queue: &mut Queue) {
-        tokio::spawn(look_again(self.rooms.clone(), self.conversation));
+        tasks::spawn(
+            "compare a young room",
+            look_again(self.rooms.clone(), self.conversation),
+        );
         let mut empty_since = None;
         loop {
             let closing = empty_since.map(|since: Instant| since + self.rooms.linger);
             tokio::select! {
                 biased;
                 request = queue.recv() => match request {
-                    Some(request) => self.answer(request).await,
+                    Some(request) => {
+                        self.progress.waiting.fetch_sub(1, Ordering::Relaxed);
+                        self.answer(request).await;
+                    }
                     None => return,
                 },
                 batch = events.next() => match batch {
@@ -358,7 +365,7 @@ impl Room {
             stretch,
             told_at: None,
         };
-        tokio::spawn(replay.run());
+        tasks::spawn("replay", replay.run());
     }
 
     /// Reports what users were served: at once after a pause, else so much after the report before; the more sessions,
@@ -469,7 +476,9 @@ impl Room {
                     }
                 }
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
-                Err(_) => backoff.pause().await,
+                // Who comes later finds by the next comparison what is missing.
+                Err(_) if self.audience.is_gone() || !self.rooms.backend.pause(&mut backoff).await => return,
+                Err(_) => {}
             }
         }
     }
@@ -541,7 +550,8 @@ impl Room {
                     self.end_memberships();
                     break;
                 }
-                Err(_) => backoff.pause().await,
+                Err(_) if !self.rooms.backend.pause(&mut backoff).await => return,
+                Err(_) => {}
             }
         }
         let users = self.audience.users();
