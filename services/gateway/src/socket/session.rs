@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parlance_bus::faults;
 use parlance_proto::v1::{Client, ErrorCode, Message, SenderKind};
 use parlance_proto::{ConversationId, UserId};
+use parlance_runtime::tasks;
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError, TransportType};
@@ -523,7 +524,7 @@ impl Session {
         self.wire();
         self.leave();
         let session = Arc::clone(self);
-        tokio::spawn(async move {
+        tasks::spawn("dismiss a session", async move {
             tokio::time::sleep(FAREWELL).await;
             if !session.connection.is_occupied() {
                 session.close_transport();
