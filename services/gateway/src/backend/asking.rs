@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Backend;
-use super::replicas::Choice;
+use super::replicas::{Choice, Replicas};
 
 /// How long an answer may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -104,7 +104,7 @@ impl Backend {
         }
         let backend = self.clone();
         tasks::spawn("find replicas", async move {
-            let any = backend.replicas.any();
+            let any = Replicas::any();
             let answered = backend.bus.query(&ping(), None, PROBE).await;
             backend.judge(&any, answered);
         });
@@ -141,8 +141,10 @@ impl Backend {
         match answered {
             Ok(Answered { reply, replica }) => {
                 let name = choice.name.as_deref().or(replica.as_deref());
-                if let Some(name) = name {
-                    replicas.answered(name);
+                match (&choice.name, &replica) {
+                    (Some(name), _) => replicas.answered(name),
+                    (None, Some(name)) => replicas.learned(name),
+                    (None, None) => {}
                 }
                 if !is_refusal(&reply) {
                     return Outcome::Answered(reply);

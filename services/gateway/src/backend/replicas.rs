@@ -4,6 +4,7 @@
 //! does not even answer a ping gets nothing until it does. Replicas are learned from replies to queries that any may
 //! answer; while none is known, every query is one. Must not know what is asked.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ pub(super) struct Replicas(Arc<Mutex<Vec<Replica>>>);
 #[derive(Debug)]
 struct Replica {
     name: Arc<str>,
-    outstanding: usize,
+    /// Shared with each choice of it: one that is forgotten and learned again begins with none.
+    outstanding: Arc<AtomicUsize>,
     spared_until: Option<Instant>,
     /// It does not answer.
     is_silent: bool,
@@ -33,17 +35,17 @@ struct Replica {
 /// Where a query goes, and one more that is under way there until this is dropped.
 #[derive(Debug)]
 pub(super) struct Choice {
-    replicas: Replicas,
     /// `None` for any.
     pub(super) name: Option<Arc<str>>,
+    outstanding: Option<Arc<AtomicUsize>>,
     /// Cancelled when it turns out that nothing will come from there.
     pub(super) lost: CancellationToken,
 }
 
 impl Drop for Choice {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            self.replicas.of(name, |replica| replica.outstanding -= 1);
+        if let Some(outstanding) = &self.outstanding {
+            outstanding.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -51,7 +53,7 @@ impl Drop for Choice {
 impl Replicas {
     /// Where the next query goes.
     pub(super) fn choose(&self) -> Choice {
-        self.choice(None).unwrap_or_else(|| self.any())
+        self.choice(None).unwrap_or_else(Self::any)
     }
 
     /// Where it goes once more; `None` where no replica is known to answer but the one it went to, if that had a name.
@@ -63,17 +65,17 @@ impl Replicas {
     }
 
     /// Any replica, by the bus.
-    pub(super) fn any(&self) -> Choice {
+    pub(super) fn any() -> Choice {
         Choice {
-            replicas: self.clone(),
             name: None,
+            outstanding: None,
             lost: CancellationToken::new(),
         }
     }
 
     fn choice(&self, except: Option<&str>) -> Option<Choice> {
         let now = Instant::now();
-        let mut known = self.lock();
+        let known = self.lock();
         let fits = |replica: &Replica| !replica.is_silent && except != Some(&*replica.name);
         let spared = |replica: &Replica| replica.spared_until.is_some_and(|until| now < until);
         let mut places: Vec<usize> = (0..known.len()).filter(|at| fits(&known[*at])).collect();
@@ -84,35 +86,41 @@ impl Replicas {
         let second = fastrand::choice(&places)?;
         let at = *[first, second]
             .into_iter()
-            .min_by_key(|at| known[**at].outstanding)?;
-        let replica = &mut known[at];
-        replica.outstanding += 1;
+            .min_by_key(|at| known[**at].outstanding.load(Ordering::Relaxed))?;
+        let replica = &known[at];
+        replica.outstanding.fetch_add(1, Ordering::Relaxed);
         Some(Choice {
-            replicas: self.clone(),
             name: Some(Arc::clone(&replica.name)),
+            outstanding: Some(Arc::clone(&replica.outstanding)),
             lost: replica.lost.clone(),
         })
     }
 
-    /// A replica of this name answered something.
+    /// A replica answered what it was asked by its name. One that is gone meanwhile is not learned by that.
     pub(super) fn answered(&self, name: &str) {
         let mut known = self.lock();
-        match known.iter_mut().find(|replica| &*replica.name == name) {
-            Some(replica) if replica.is_silent => {
-                tracing::info!(replica = name, "a persistence replica answers again");
-                replica.is_silent = false;
-            }
-            Some(_) => return,
-            None => known.push(Replica {
+        let silent = |replica: &&mut Replica| &*replica.name == name && replica.is_silent;
+        if let Some(replica) = known.iter_mut().find(silent) {
+            tracing::info!(replica = name, "a persistence replica answers again");
+            replica.is_silent = false;
+            show(&known);
+        }
+    }
+
+    /// A replica of this name answered what any could.
+    pub(super) fn learned(&self, name: &str) {
+        self.answered(name);
+        let mut known = self.lock();
+        if known.iter().all(|replica| &*replica.name != name) {
+            known.push(Replica {
                 name: name.into(),
-                outstanding: 0,
+                outstanding: Arc::default(),
                 spared_until: None,
                 is_silent: false,
                 is_probed: false,
                 lost: CancellationToken::new(),
-            }),
+            });
         }
-        show(&known);
     }
 
     /// It has too much to do.
@@ -197,8 +205,8 @@ mod tests {
 
     fn two() -> Replicas {
         let replicas = Replicas::default();
-        replicas.answered("a");
-        replicas.answered("b");
+        replicas.learned("a");
+        replicas.learned("b");
         replicas
     }
 
@@ -209,6 +217,8 @@ mod tests {
         assert_eq!(name(&first), "any");
         assert_eq!(name(&replicas.choose_other(None).unwrap()), "any");
         replicas.answered("a");
+        assert_eq!(name(&replicas.choose()), "any");
+        replicas.learned("a");
         let known = replicas.choose();
         assert_eq!(name(&known), "a");
         assert!(replicas.choose_other(Some("a")).is_none());
@@ -221,7 +231,8 @@ mod tests {
         let of_a = held.iter().filter(|choice| name(choice) == "a").count();
         assert!((40..=60).contains(&of_a), "{of_a}");
         drop(held);
-        assert!(replicas.lock().iter().all(|replica| replica.outstanding == 0));
+        let idle = |replica: &Replica| replica.outstanding.load(Ordering::Relaxed) == 0;
+        assert!(replicas.lock().iter().all(idle));
     }
 
     #[tokio::test(start_paused = true)]
@@ -268,6 +279,11 @@ mod tests {
         replicas.vanished("b");
         assert!(held.lost.is_cancelled());
         assert_eq!(name(&replicas.choose()), "any");
+        // It was only slow to say good-bye, or another one has its name: what was under way is not counted for it.
+        replicas.learned("a");
+        replicas.learned("b");
         drop(held);
+        let idle = |replica: &Replica| replica.outstanding.load(Ordering::Relaxed) == 0;
+        assert!(replicas.lock().iter().all(idle));
     }
 }
