@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ClientError;
 use gathered::Gathered;
-pub use gathered::{Arrival, At, Opening};
+pub use gathered::{Arrival, Opening};
 use hedging::Hedging;
 use replicas::Replicas;
 
