@@ -1,8 +1,9 @@
 //! One query on its way: to which replica it goes, when it goes to a second one, and when it is given up.
 //!
 //! It is asked once, with its deadline. Once more it is asked, of another replica, where it only reads and has no answer
-//! after what nearly all take; or where its replica turns out not to answer anything; or refuses it. Each of these draws
-//! from a budget. A replica that is surely gone cannot have done anything: then the next one is asked at once.
+//! after what nearly all take; or where its replica turns out not to answer anything, or refuses it, and doing it twice
+//! does no harm. Each of these draws from one budget. A query that nobody got has not been done: then the next replica is
+//! asked at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +19,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Backend;
-use super::replicas::{Choice, Replicas};
+use super::replicas::{Choice, Heard, Replicas};
 
 /// How long an answer may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a replica may take to say that it is there.
 const PROBE: Duration = Duration::from_millis(500);
+/// Pings in a row that a replica must leave unanswered to count as silent.
+const PINGS: u32 = 2;
 /// How often a query may find its replica gone.
 const MOST_GONE: u32 = 5;
 
@@ -99,7 +102,7 @@ impl Backend {
 
     /// Finds out whether those that do not answer do by now, and whether there are others.
     pub(super) fn look_for_replicas(&self) {
-        for name in self.replicas.silent() {
+        for name in self.replicas.to_probe() {
             self.probe(&name);
         }
         let backend = self.clone();
@@ -117,22 +120,36 @@ impl Backend {
         }
     }
 
-    fn probe(&self, name: &Arc<str>) {
+    fn probe(&self, name: &str) {
         if !self.replicas.probe(name) {
             return;
         }
-        let (backend, name) = (self.clone(), Arc::clone(name));
+        let (backend, name) = (self.clone(), name.to_owned());
         tasks::spawn("probe a replica", async move {
-            let answered = backend.bus.query(&ping(), Some(&name), PROBE).await;
+            backend.ping_named(&name).await;
             backend.replicas.is_probed(&name);
-            match answered {
-                Ok(_) => backend.replicas.answered(&name),
-                Err(error) if error.kind() == ErrorKind::NoResponders => backend.replicas.vanished(&name),
-                // Without NATS nothing is known of it.
-                Err(_) if !backend.bus.link().borrow().connected => {}
-                Err(_) => backend.replicas.is_silent(&name),
-            }
         });
+    }
+
+    /// Pings a replica until it answers, or has left too many pings in a row unanswered.
+    async fn ping_named(&self, name: &str) {
+        for _ in 0..PINGS {
+            match self.bus.query(&ping(), Some(name), PROBE).await {
+                Ok(_) => return self.replicas.answered(name),
+                Err(error) if error.kind() == ErrorKind::NoResponders => return self.vanished(name),
+                // Without NATS nothing is known of it.
+                Err(_) if !self.bus.link().borrow().connected => return,
+                Err(_) => {}
+            }
+        }
+        self.replicas.is_silent(name);
+    }
+
+    /// A replica takes no more queries. Those it has are lost once it answers nothing any more.
+    fn vanished(&self, name: &str) {
+        if let Some(gone) = self.replicas.vanished(name) {
+            tasks::spawn("last words of a replica", gone.ended());
+        }
     }
 
     /// What an attempt means, also for where later queries go.
@@ -141,10 +158,12 @@ impl Backend {
         match answered {
             Ok(Answered { reply, replica }) => {
                 let name = choice.name.as_deref().or(replica.as_deref());
+                choice.answered();
                 match (&choice.name, &replica) {
                     (Some(name), _) => replicas.answered(name),
-                    (None, Some(name)) => replicas.learned(name),
-                    (None, None) => {}
+                    (None, Some(name)) if replicas.learned(name) == Heard::New => self.probe(name),
+                    (None, Some(_)) => {}
+                    (None, None) => replicas.unnamed(),
                 }
                 if !is_refusal(&reply) {
                     return Outcome::Answered(reply);
@@ -156,7 +175,7 @@ impl Backend {
             }
             Err(error) if error.kind() == ErrorKind::NoResponders => {
                 if let Some(name) = &choice.name {
-                    replicas.vanished(name);
+                    self.vanished(name);
                 }
                 Outcome::Gone(error)
             }
@@ -202,9 +221,7 @@ impl Asking<'_> {
                 () = hedge => {
                     hedge_at = None;
                     self.backend.doubt(self.name.as_ref());
-                    if self.query.body.as_ref().is_some_and(only_reads) {
-                        self.repeat("hedge");
-                    }
+                    self.repeat("hedge");
                 }
                 () = self.lost.cancelled(), if !is_lost => {
                     is_lost = true;
@@ -243,16 +260,22 @@ impl Asking<'_> {
 
     /// Asks another replica as well, once and as far as the budget allows.
     fn repeat(&mut self, cause: &'static str) -> bool {
-        if self.is_repeated {
+        let is_lost = cause == "lost";
+        let harmless = match cause {
+            "hedge" => only_reads,
+            _ => may_be_repeated,
+        };
+        if self.is_repeated || !self.query.body.as_ref().is_some_and(harmless) {
             return false;
         }
-        let Some(other) = self.backend.replicas.choose_other(self.name.as_deref()) else {
+        let replicas = &self.backend.replicas;
+        let Some(other) = replicas.choose_other(self.name.as_deref(), is_lost) else {
             return false;
         };
         let hedging = &self.backend.hedging;
-        let may = match cause {
-            "lost" => hedging.may_replace(),
-            _ => hedging.may_hedge(self.kind),
+        let may = match is_lost {
+            true => hedging.may_replace(),
+            false => hedging.may_hedge(self.kind),
         };
         if may {
             self.is_repeated = true;
@@ -287,6 +310,50 @@ fn only_reads(body: &query::Body) -> bool {
     )
 }
 
+/// Whether to carry it out once more does no harm, also where that comes late: others may have written meanwhile what the
+/// rest would write over.
+fn may_be_repeated(body: &query::Body) -> bool {
+    only_reads(body)
+        || matches!(
+            body,
+            query::Body::ProvisionUser(_) | query::Body::Arrive(_) | query::Body::ReportPresence(_)
+        )
+}
+
 fn is_refusal(reply: &Reply) -> bool {
     matches!(&reply.body, Some(reply::Body::Error(error)) if error.code() == ErrorCode::Unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use parlance_proto::v1;
+
+    use super::*;
+
+    #[test]
+    fn only_reads_are_hedged_and_nothing_is_repeated_that_writes_over_what_others_wrote() {
+        let cases = [
+            (query::Body::ListMessages(v1::ListMessages::default()), true, true),
+            (query::Body::Arrive(v1::Arrive::default()), false, true),
+            (
+                query::Body::ReportPresence(v1::ReportPresence::default()),
+                false,
+                true,
+            ),
+            (query::Body::SetName(v1::SetName::default()), false, false),
+            (query::Body::SetAgent(v1::SetAgent::default()), false, false),
+            (
+                query::Body::ReportServed(v1::ReportServed::default()),
+                false,
+                false,
+            ),
+        ];
+        for (body, hedged, repeated) in cases {
+            assert_eq!(
+                (only_reads(&body), may_be_repeated(&body)),
+                (hedged, repeated),
+                "{body:?}"
+            );
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! When a query that has no answer yet is asked once more, and how often that may happen at all.
 //!
-//! What is asked again because it is slow makes what is slow slower, so repeats have budgets: each request pays in a tenth,
-//! each repeat takes one out. Must not know the bus.
+//! What is asked again because it is slow makes what is slow slower, so all repeats share one budget: each request pays in a
+//! tenth, each repeat takes one out, whatever its cause. Of that no kind of query may hedge more than its own tenth. Must not
+//! know the bus.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +16,10 @@ const REPEAT: u32 = 1_000;
 const HEDGES: u32 = 2 * REPEAT;
 /// Hedges that a kind of query begins with.
 const FIRST_HEDGES: u32 = REPEAT;
-/// Repeats of lost queries that may be left over, of all kinds together: as many as a replica has in hand that stops.
-const LOST: u32 = 100 * REPEAT;
+/// Repeats that may be left over, of all kinds and causes together: some of what a replica has in hand that stops.
+const REPEATS: u32 = 20 * REPEAT;
 /// Those to begin with.
-const FIRST_LOST: u32 = 20 * REPEAT;
+const FIRST_REPEATS: u32 = 10 * REPEAT;
 /// Durations that count.
 const RECENT: usize = 64;
 /// Durations from which on there is something to go by.
@@ -36,7 +37,7 @@ pub(super) struct Hedging(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     kinds: HashMap<&'static str, Kind>,
-    lost: Budget,
+    repeats: Budget,
 }
 
 /// Repeats that may still happen.
@@ -48,7 +49,7 @@ struct Budget {
 
 #[derive(Debug)]
 struct Kind {
-    budget: Budget,
+    hedges: Budget,
     durations: Vec<Duration>,
     next: usize,
     delay: Duration,
@@ -57,6 +58,10 @@ struct Kind {
 impl Budget {
     fn pay_in(&mut self) {
         self.left = (self.left + SHARE).min(self.most);
+    }
+
+    fn has_one(&self) -> bool {
+        self.left >= REPEAT
     }
 
     fn take_out(&mut self) -> bool {
@@ -69,7 +74,7 @@ impl Budget {
 impl Default for Kind {
     fn default() -> Self {
         Self {
-            budget: Budget {
+            hedges: Budget {
                 left: FIRST_HEDGES,
                 most: HEDGES,
             },
@@ -102,9 +107,9 @@ impl Default for Hedging {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
             kinds: HashMap::new(),
-            lost: Budget {
-                left: FIRST_LOST,
-                most: LOST,
+            repeats: Budget {
+                left: FIRST_REPEATS,
+                most: REPEATS,
             },
         })))
     }
@@ -114,9 +119,9 @@ impl Hedging {
     /// A query is asked. Returns how long its answer may take before it is asked once more.
     pub(super) fn asked(&self, kind: &'static str) -> Duration {
         let mut state = self.lock();
-        state.lost.pay_in();
+        state.repeats.pay_in();
         let kind = state.kinds.entry(kind).or_default();
-        kind.budget.pay_in();
+        kind.hedges.pay_in();
         kind.delay
     }
 
@@ -127,12 +132,15 @@ impl Hedging {
 
     /// Whether a query of this kind may be asked once more although the first may be answered yet.
     pub(super) fn may_hedge(&self, kind: &'static str) -> bool {
-        self.lock().kinds.entry(kind).or_default().budget.take_out()
+        let mut state = self.lock();
+        let State { kinds, repeats } = &mut *state;
+        let hedges = &mut kinds.entry(kind).or_default().hedges;
+        hedges.has_one() && repeats.take_out() && hedges.take_out()
     }
 
-    /// Whether a query may be asked once more that is surely not answered.
+    /// Whether a query may be asked once more that is hardly answered any more.
     pub(super) fn may_replace(&self) -> bool {
-        self.lock().lost.take_out()
+        self.lock().repeats.take_out()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -167,7 +175,22 @@ mod tests {
         let hedges = (0..100).filter(|_| hedging.may_hedge("get_room")).count();
         assert_eq!(hedges, 2);
         let replaced = (0..1_000).filter(|_| hedging.may_replace()).count();
-        assert_eq!(replaced, 100);
+        assert_eq!(replaced, 18);
+    }
+
+    #[test]
+    fn all_repeats_together_are_a_tenth_of_all_queries() {
+        const KINDS: [&str; 4] = ["get_room", "list_messages", "get_heads", "arrive"];
+        let hedging = Hedging::default();
+        let mut repeats = 0;
+        for _ in 0..250 {
+            for kind in KINDS {
+                hedging.asked(kind);
+                repeats += u32::from(hedging.may_hedge(kind)) + u32::from(hedging.may_replace());
+            }
+        }
+        // And what there was to begin with.
+        assert_eq!(repeats, 110);
     }
 
     #[test]
