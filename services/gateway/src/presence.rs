@@ -56,7 +56,7 @@ pub struct Inbox {
     waiting: Arc<AtomicUsize>,
 }
 
-/// Happenings that wait for the teller; beyond them those are refused that nobody is wrong without.
+/// Happenings that wait for the teller; beyond them those are refused whose session can come again, or that are answered.
 const MOST_WAITING: usize = 50_000;
 
 /// What the teller must know of.
@@ -123,12 +123,22 @@ impl Inbox {
 }
 
 impl Happened {
-    /// Whether it is only about what is emitted once more, or is answered.
+    /// Whether it is about one session, or is answered.
     fn can_be_refused(&self) -> bool {
         match self {
-            Self::Attached(..) | Self::Looked(..) | Self::Joined(..) => true,
+            Self::Attached(..) | Self::Looked(..) => true,
             Self::Asked(..) | Self::Watched { .. } => true,
-            Self::Arrived(_) | Self::Gone(..) | Self::Left(_) | Self::Unwatched(..) => false,
+            Self::Arrived(_) | Self::Gone(..) | Self::Joined(..) | Self::Left(_) | Self::Unwatched(..) => {
+                false
+            }
+        }
+    }
+
+    /// It is not taken in. A client that would not be told how others are seen comes again.
+    fn refuse(self) {
+        metrics::counter!("chat_gateway_inbox_refused_total", "inbox" => "presence").increment(1);
+        if let Self::Attached(session, _) | Self::Looked(session, _) = self {
+            session.close_transport();
         }
     }
 }
@@ -140,8 +150,7 @@ impl News {
             self.removals.fetch_add(1, Ordering::SeqCst);
         }
         if happened.can_be_refused() && self.waiting.load(Ordering::Relaxed) >= MOST_WAITING {
-            metrics::counter!("chat_gateway_inbox_refused_total", "inbox" => "presence").increment(1);
-            return;
+            return happened.refuse();
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(self.sender.send(happened));

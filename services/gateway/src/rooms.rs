@@ -236,7 +236,7 @@ impl Rooms {
     ) -> Result<Attached, ClientError> {
         let known = session.is_attached(conversation);
         let (reply, answer) = oneshot::channel();
-        session.begin(conversation, following, |following| {
+        let opening = session.begin(conversation, following, |following| {
             let request = Request::Attach {
                 session: Arc::clone(&session),
                 following,
@@ -244,7 +244,16 @@ impl Rooms {
             };
             self.send_or_open(conversation, request);
         });
-        let attached = answer.await.unwrap_or_else(|_| Err(busy()))?;
+        let attached = match answer.await.unwrap_or_else(|_| Err(busy())) {
+            Ok(attached) => attached,
+            Err(error) => {
+                // What it begins with there is part of the next attempt.
+                if let Some(opening) = opening {
+                    session.begins_again(conversation, opening);
+                }
+                return Err(error);
+            }
+        };
         if !known {
             self.members
                 .news
