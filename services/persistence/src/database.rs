@@ -5,8 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::{Instant, timeout};
 
 use crate::config::DatabaseSettings;
@@ -33,6 +34,14 @@ pub struct Database {
     pub read_timeout: Duration,
     options: PgConnectOptions,
     connect_timeout: Duration,
+}
+
+/// A connection for one read, which may be cut at any time.
+pub struct Reading {
+    /// Outside of a transaction.
+    pub connection: PoolConnection<Postgres>,
+    /// Whether a transaction is about to begin on it.
+    begins: bool,
 }
 
 /// A connection owned by one task: no check-out, no ping, and after any doubt simply a new one.
@@ -74,8 +83,21 @@ impl Database {
         })
     }
 
+    /// A connection for one read.
+    ///
+    /// # Errors
+    /// None is free within the connect timeout, or the database cannot be reached.
+    pub async fn reading(&self) -> Result<Reading, sqlx::Error> {
+        let connection = self.reads.acquire().await?;
+        Ok(Reading {
+            connection,
+            begins: false,
+        })
+    }
+
     /// How a read begins that has less time than connections for reads give each statement anyway: as a transaction,
-    /// whose end is also the end of its limit, whatever happens. The others are spared that way to the database.
+    /// whose end is also the end of its limit, whatever happens. The others are spared that way to the database. The limit
+    /// is one of each statement, not of all together: the read is to be cut at its deadline as well.
     pub fn read_only_for(&self, deadline: Instant) -> Option<AssertSqlSafe<String>> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left >= self.read_timeout - self.read_timeout / EXACT {
@@ -94,6 +116,31 @@ impl Database {
             connect_timeout: self.connect_timeout,
             connection: None,
             process: None,
+        }
+    }
+}
+
+impl Reading {
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] if the statement fails.
+    pub async fn begin_with(
+        &mut self,
+        begin: AssertSqlSafe<String>,
+    ) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+        self.begins = true;
+        let transaction = self.connection.begin_with(begin).await?;
+        self.begins = false;
+        Ok(transaction)
+    }
+}
+
+impl Drop for Reading {
+    /// A connection whose transaction was cut while it began may be in one that nobody ends: it is closed.
+    fn drop(&mut self) {
+        if self.begins {
+            self.connection.close_on_drop();
         }
     }
 }

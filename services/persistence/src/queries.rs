@@ -1,8 +1,10 @@
 //! Answers to questions of gateways, on any replica. Reads from the primary only, so that what was confirmed
 //! is seen. Authorisation is part of each statement: a stranger and a missing conversation get one answer.
 //!
-//! A query says how long its reply is waited for. What has expired is dropped, before and after it waits for its turn;
-//! a read ends at its deadline, also in the database; what writes runs to its end once it has begun.
+//! A query says how long its reply is waited for. What has expired is dropped, before and after it waits for its turn.
+//! Connections are waited for, and read from, until the deadline; a statement that writes runs to its end once it has
+//! begun. In the database no statement of a read begins after the deadline, and the one under way then may go on for as
+//! long as the query had when it began.
 
 mod arrivals;
 mod conversations;
@@ -27,7 +29,7 @@ use parlance_proto::v1::{self, ErrorCode, Query, Reply, query, reply};
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
 use parlance_runtime::tasks;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +43,7 @@ use crate::ingest::work::refuse;
 use crate::liveness::Liveness;
 use crate::presence::Presence;
 use crate::store;
+use served::Shown;
 use turns::{Refusal, Standstill, Turns};
 
 /// Pauses before the subscription is tried again.
@@ -111,7 +114,7 @@ impl Queries {
             return Ok(());
         };
         let turns = Turns::new(self.concurrency, self.waiting);
-        let standstill = Standstill::default();
+        let mut standstill = Standstill::default();
         let mut look = tokio::time::interval(turns::LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let answering = TaskTracker::new();
@@ -170,12 +173,16 @@ impl Queries {
 
     /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
     async fn take_turn(self, incoming: IncomingQuery, deadline: Instant, turns: Turns) {
-        if is_urgent(&incoming) {
-            return self.serve(incoming, deadline).await;
-        }
-        let refusal = match turns.take(deadline).await {
-            Ok(_turn) => return self.serve(incoming, deadline).await,
-            Err(refusal) => refusal,
+        let refusal = if is_urgent(&incoming) {
+            if Instant::now() < deadline {
+                return self.serve(incoming, deadline).await;
+            }
+            Refusal::Expired
+        } else {
+            match turns.take(deadline).await {
+                Ok(_turn) => return self.serve(incoming, deadline).await,
+                Err(refusal) => refusal,
+            }
         };
         let (cause, again) = match refusal {
             Refusal::Expired => ("deadline", None),
@@ -224,7 +231,7 @@ impl Queries {
         self.answer_by(deadline, actor, body).await
     }
 
-    /// The answer to one question. What only reads ends at the deadline.
+    /// The answer to one question. All but a statement that writes ends at the deadline.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -238,42 +245,56 @@ impl Queries {
             UserId::parse(actor.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
         }
         if let query::Body::ListControl(asked) = body {
-            let page = self.bus.stored_control(asked.after_seq).await;
+            let page = by(deadline, async {
+                Ok::<_, QueryError>(self.bus.stored_control(asked.after_seq).await)
+            });
+            let page = page.await?;
             return page.map(reply::Body::ControlPage).map_err(|error| {
                 tracing::warn!(%error, "a gateway is not told what was revoked");
                 away().into()
             });
         }
         let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
-        match self.write(actor, viewer, body).await? {
-            Some(written) => Ok(written),
-            None => timeout_at(deadline, self.read(viewer, body, deadline))
-                .await
-                .unwrap_or(Err(QueryError::Expired)),
+        if let Some(written) = self.write(actor, viewer, body, deadline).await? {
+            return Ok(written);
         }
+        let reading = self.read(viewer, body, deadline);
+        let (answer, shown) = by(deadline, reading).await?;
+        // Before the answer: who joins after it must not be served the page once more.
+        served::keep(&self.database, &shown, deadline).await?;
+        Ok(answer)
     }
 
-    /// Answers what writes, or needs no database; `None` where the question only reads.
+    /// Answers what writes, or needs no database; `None` where the question only reads. After the deadline nothing is
+    /// written that has not begun.
     async fn write(
         &self,
         actor: Option<&v1::Actor>,
         viewer: Viewer<'_>,
         body: &query::Body,
+        deadline: Instant,
     ) -> Result<Option<reply::Body>, QueryError> {
         let database = &self.database;
         Ok(Some(match body {
             query::Body::ProvisionUser(provision) => {
                 let actor = actor.ok_or_else(needs_actor)?;
-                reply::Body::User(arrivals::provision(database, actor, provision.create).await?)
+                let provisioned = arrivals::provision(database, actor, provision.create, deadline);
+                reply::Body::User(provisioned.await?)
             }
-            query::Body::Arrive(arrive) => reply::Body::Arrived(arrivals::arrive(database, arrive).await?),
-            query::Body::SetName(set) => reply::Body::User(users::set_name(database, viewer, set).await?),
-            query::Body::SetAgent(set) => reply::Body::User(users::set_agent(database, viewer, set).await?),
+            query::Body::Arrive(arrive) => {
+                reply::Body::Arrived(arrivals::arrive(database, arrive, deadline).await?)
+            }
+            query::Body::SetName(set) => {
+                reply::Body::User(users::set_name(database, viewer, set, deadline).await?)
+            }
+            query::Body::SetAgent(set) => {
+                reply::Body::User(users::set_agent(database, viewer, set, deadline).await?)
+            }
             query::Body::ReportPresence(report) => {
-                reply::Body::PresenceReported(self.presence.report(report).await?)
+                reply::Body::PresenceReported(self.presence.report(report, deadline).await?)
             }
             query::Body::ReportServed(report) => {
-                served::report(database, report).await?;
+                served::report(database, report, deadline).await?;
                 reply::Body::ServedReported(v1::ServedReported {})
             }
             query::Body::Ping(v1::Ping {}) if self.liveness.is_alive() => reply::Body::Pong(v1::Pong {
@@ -284,35 +305,52 @@ impl Queries {
         }))
     }
 
-    /// Answers what reads. The database gives its statements up soon after the deadline, and the connection is free again.
+    /// Answers what reads, and says what that shows. To be cut at the deadline: the database soon gives up the statement that
+    /// is under way, and the connection is free again.
     async fn read(
         &self,
         viewer: Viewer<'_>,
         body: &query::Body,
         deadline: Instant,
-    ) -> Result<reply::Body, QueryError> {
+    ) -> Result<(reply::Body, Shown), QueryError> {
         if faults::happens("slow_reads") {
             tokio::time::sleep(SLOW).await;
         }
-        let mut connection = self.database.reads.acquire().await?;
-        let answer = match self.database.read_only_for(deadline) {
-            None => self.look_up(&mut connection, viewer, body).await?,
+        // The connection goes back before another one is awaited: it would be missing to those who only read.
+        let mut reading = self.database.reading().await?;
+        match self.database.read_only_for(deadline) {
+            None => self.look_up(&mut reading.connection, viewer, body).await,
             Some(begin) => {
-                let mut transaction = connection.begin_with(begin).await?;
-                let answer = self.look_up(&mut transaction, viewer, body).await?;
+                let mut transaction = reading.begin_with(begin).await?;
+                let found = self.look_up(&mut transaction, viewer, body).await?;
                 transaction.commit().await?;
-                answer
+                Ok(found)
             }
-        };
-        // Held while another one is awaited, it would be missing to those who only read.
-        drop(connection);
-        if let (query::Body::ListConversations(_), reply::Body::Conversations(page)) = (body, &answer) {
-            served::list(&self.database, required(viewer)?, page).await?;
         }
-        Ok(answer)
     }
 
+    /// What is read, and what that shows.
     async fn look_up(
+        &self,
+        c: &mut PgConnection,
+        viewer: Viewer<'_>,
+        body: &query::Body,
+    ) -> Result<(reply::Body, Shown), QueryError> {
+        let since = Instant::now();
+        let answer = self.select(c, viewer, body).await?;
+        let shown = match (body, &answer) {
+            (query::Body::ListMessages(q), reply::Body::Messages(page)) => {
+                served::by_page(c, required(viewer)?, q, page, since).await?
+            }
+            (query::Body::ListConversations(_), reply::Body::Conversations(page)) => {
+                served::by_list(required(viewer)?, page)
+            }
+            _ => Shown::Nothing,
+        };
+        Ok((answer, shown))
+    }
+
+    async fn select(
         &self,
         c: &mut PgConnection,
         viewer: Viewer<'_>,
@@ -339,10 +377,7 @@ impl Queries {
                 reply::Body::Conversation(conversations::get(c, required(viewer)?, q, inline).await?)
             }
             query::Body::ListMessages(q) => {
-                let viewer = required(viewer)?;
-                let page = messages::list(c, viewer, q).await?;
-                served::page(&self.database, c, viewer, q, &page).await?;
-                reply::Body::Messages(page)
+                reply::Body::Messages(messages::list(c, required(viewer)?, q).await?)
             }
             query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
             query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
@@ -390,6 +425,21 @@ impl Queries {
             }
         })
     }
+}
+
+/// Waits, or reads, until the deadline.
+///
+/// # Errors
+/// [`QueryError::Expired`] at the deadline; else as `work` fails.
+pub(crate) async fn by<T, E>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, QueryError>
+where
+    QueryError: From<E>,
+{
+    let done = timeout_at(deadline, work).await;
+    Ok(done.map_err(|_| QueryError::Expired)??)
 }
 
 /// The span of a question; none where the asker's trace is not recorded.

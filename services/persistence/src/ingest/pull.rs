@@ -13,8 +13,8 @@ use super::entry::Job;
 
 /// Deliveries taken at once.
 const BATCH: usize = 256;
-/// Pause after a failure of the bus; also how long an owner waits before it takes back a partition that a
-/// Pauses between attempts.
+/// Pauses after failures of the bus; also how long an owner waits before it takes back a partition that a late predecessor
+/// grabbed. The lease loop stops this task when the lease is really lost.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// Patience for deleting our consumer: the next owner deletes it anyway.
 const GIVE_UP: Duration = Duration::from_secs(1);

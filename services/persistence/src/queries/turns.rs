@@ -3,8 +3,8 @@
 //! A query whose turn would come too late is refused at once, with when it is worth asking again: whoever waits in
 //! vain keeps a place that another would have made use of. Must not know what a query asks.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -142,8 +142,8 @@ impl Drop for Turn<'_> {
 }
 
 /// Notices that the process stood still: what arrives at once afterwards was sent before.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Standstill(Arc<std::sync::Mutex<Option<Seen>>>);
+#[derive(Debug, Default)]
+pub(super) struct Standstill(Option<Seen>);
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
@@ -162,9 +162,8 @@ const BURST: Duration = Duration::from_millis(200);
 
 impl Standstill {
     /// Looks now, at least every [`LOOK`]. How old what arrives now is at most, as far as is known.
-    pub(super) fn look(&self, now: Instant) -> Duration {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = seen.get_or_insert(Seen {
+    pub(super) fn look(&mut self, now: Instant) -> Duration {
+        let last = self.0.get_or_insert(Seen {
             at: now,
             still: Duration::ZERO,
             until: now,
@@ -253,7 +252,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_arrives_after_a_standstill_is_that_old() {
-        let still = Standstill::default();
+        let mut still = Standstill::default();
         assert_eq!(still.look(Instant::now()), Duration::ZERO);
         tokio::time::advance(LOOK).await;
         assert_eq!(still.look(Instant::now()), Duration::ZERO);
