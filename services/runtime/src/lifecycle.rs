@@ -205,6 +205,8 @@ mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(20);
+    /// Held by tests that change what the whole process does on a panic.
+    static HOOK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
     async fn run(life: &Lifecycle, mut signals: mpsc::Receiver<&'static str>) -> bool {
         life.run_until(GRACE, async || match signals.recv().await {
@@ -276,6 +278,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_of_a_task_that_nobody_waits_for_fails_the_run() {
+        let _hook = HOOK.lock().await;
         let life = Lifecycle::new();
         life.spawn("worker", until(life.soft()));
         life.end_on_panic();
@@ -286,6 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_of_any_task_fails_the_run_whatever_became_of_the_hook() {
+        let _hook = HOOK.lock().await;
         let life = Lifecycle::new();
         life.spawn("worker", until(life.soft()));
         life.end_on_panic();

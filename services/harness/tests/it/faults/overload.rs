@@ -28,6 +28,8 @@ const OVERLOAD: Duration = Duration::from_secs(14);
 const COUNTED_FROM: Duration = Duration::from_secs(6);
 /// How many times more.
 const FACTOR: f64 = 3.0;
+/// The part of that that must really be asked.
+const OFFERED: f64 = 0.9;
 /// What must be left of the most that is possible.
 const GOODPUT: f64 = 0.8;
 /// How soon it must be over.
@@ -139,6 +141,11 @@ impl Reader {
                 ended.lock().unwrap().push((begun.elapsed(), outcome));
             }));
         }
+        let offered = f64::from(u32::try_from(under_way.len())?) / begun.elapsed().as_secs_f64();
+        ensure!(
+            offered >= rate * OFFERED,
+            "only {offered:.0} of {rate:.0} reads a second were asked"
+        );
         let (mut answered, mut late) = (0_u32, 0);
         let ended = std::mem::take(&mut *ended.lock().unwrap());
         for (at, outcome) in ended {
