@@ -61,6 +61,7 @@ impl Error {
         Self {
             code: code.into(),
             message: message.into(),
+            retry_after_ms: 0,
         }
     }
 }

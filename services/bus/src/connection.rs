@@ -163,7 +163,6 @@ impl Bus {
             .connect(settings.servers())
             .await
             .map_err(|e| Error::with(ErrorKind::Other, "cannot use the NATS address", e))?;
-        tokio::spawn(explain(settings.clone(), link.clone()));
         let jetstream = jetstream::ContextBuilder::new()
             .timeout(Duration::from_secs(5))
             .ack_timeout(ACK_TIMEOUT)
@@ -239,6 +238,13 @@ fn observe(link: &watch::Sender<Link>, event: &Event) {
         Event::ServerError(_) | Event::ClientError(_) => {
             tracing::error!(%event, "NATS refused an operation; check address, account and permissions");
         }
+    }
+}
+
+impl ConnectSettings {
+    /// Says why NATS is away, as long as anybody holds the connection that these settings made.
+    pub fn explain(&self, bus: &Bus) -> impl Future<Output = ()> + Send + 'static {
+        explain(self.clone(), bus.link())
     }
 }
 

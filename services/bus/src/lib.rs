@@ -15,6 +15,7 @@
 //! | `chat.prs.<user>` | [`Presence`](parlance_proto::v1::Presence) | at most once; repair by asking for changes since |
 //! | `chat.push.<conversation>` | [`Push`](parlance_proto::v1::Push) | at least once, a few attempts, then parked |
 //! | `chat.qry.<name>` | [`Query`](parlance_proto::v1::Query) → [`Reply`](parlance_proto::v1::Reply) | one replica of the queue group answers |
+//! | `chat.qry.<name>.<replica>` | the same | this replica answers |
 //! | `chat.system.<conversation>`, `chat.system.user.<user>` | [`SystemMessage`](parlance_proto::v1::SystemMessage) | accepted once the stream answers |
 //! | `chat.ops.…` | [`Ops`](parlance_proto::v1::Ops) → [`OpsReply`](parlance_proto::v1::OpsReply) | whoever is asked answers, or nobody |
 //! | `chat.control.<kind>.<name>` | [`Control`](parlance_proto::v1::Control) | live at most once, in the stream `CONTROL` the latest of each subject |

@@ -1,6 +1,8 @@
-//! Questions and answers between gateways and persistence.
+//! Queries of gateways and replies of persistence.
+//!
+//! A query goes to any replica, by the queue group, or to one by its name. It carries how long its reply is waited for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::{HeaderMap, Message, Subscriber};
@@ -18,11 +20,28 @@ use crate::{subject, trace};
 
 /// The queue group all persistence replicas answer in.
 const QUEUE_GROUP: &str = "persistence";
+/// Header of a reply to a query that any replica could answer: the name of the one that did.
+const REPLICA: &str = "Chat-Replica";
+/// How long a reply is waited for where the query does not say.
+const BUDGET: Duration = Duration::from_secs(5);
 
 /// The stream of questions this replica is to answer.
 pub struct QueryServer {
     bus: Bus,
-    subscriber: Subscriber,
+    name: String,
+    /// Queries to this replica.
+    own: Subscriber,
+    /// Its share of queries to any.
+    shared: Subscriber,
+}
+
+/// A reply and who sent it.
+#[derive(Debug)]
+pub struct Answered {
+    /// The reply.
+    pub reply: Reply,
+    /// The replica, where it was not named by the query and says so.
+    pub replica: Option<String>,
 }
 
 /// One question and the way to answer it.
@@ -31,38 +50,51 @@ pub struct IncomingQuery {
     pub query: Result<Query, prost::DecodeError>,
     /// The asker's trace context.
     pub context: Context,
+    /// When it arrived.
+    pub arrived: Instant,
     bus: Bus,
     reply: Option<async_nats::Subject>,
+    /// This replica, where the query names none.
+    replica: Option<String>,
 }
 
 impl Bus {
-    /// Asks any persistence replica.
+    /// Asks this persistence replica; without a name, any.
     ///
     /// # Errors
     /// [`ErrorKind::NoResponders`], [`ErrorKind::TimedOut`] or [`ErrorKind::Malformed`]. An error of the
     /// answerer is a [`Reply`].
-    pub async fn query(&self, query: &Query, timeout: Duration) -> Result<Reply, Error> {
+    pub async fn query(
+        &self,
+        query: &Query,
+        replica: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Answered, Error> {
         let name = query.body.as_ref().map_or("none", query_name);
         let span = trace::asking(name);
-        let answer = self.question(query, name, timeout).instrument(span.clone()).await;
+        let subject = subject::query(name, replica);
+        let answer = self
+            .question(query, subject, timeout)
+            .instrument(span.clone())
+            .await;
         if answer.is_err() {
             trace::failed(&span);
         }
         answer
     }
 
-    async fn question(&self, query: &Query, name: &'static str, timeout: Duration) -> Result<Reply, Error> {
+    async fn question(&self, query: &Query, subject: String, timeout: Duration) -> Result<Answered, Error> {
         let mut headers = HeaderMap::new();
         trace::inject(&mut headers);
         let message = self
-            .ask(
-                subject::query(name),
-                headers,
-                query.encode_to_vec().into(),
-                timeout,
-            )
+            .ask(subject, headers, within(query, timeout).into(), timeout)
             .await?;
-        Reply::decode(message.payload).map_err(|e| Error::with(ErrorKind::Malformed, "unreadable reply", e))
+        let replica = message.headers.as_ref().and_then(|headers| headers.get(REPLICA));
+        Ok(Answered {
+            replica: replica.map(|name| name.as_str().to_owned()),
+            reply: Reply::decode(message.payload)
+                .map_err(|e| Error::with(ErrorKind::Malformed, "unreadable reply", e))?,
+        })
     }
 
     /// Asks whoever listens to a subject.
@@ -95,32 +127,56 @@ impl Bus {
             })
     }
 
-    /// Begins to answer questions, together with all other replicas.
+    /// Begins to answer questions, those to the replica of this name and a share of those to any.
     ///
     /// # Errors
     /// The connection is closed.
-    pub async fn serve_queries(&self) -> Result<QueryServer, Error> {
-        let subscriber = self
+    pub async fn serve_queries(&self, name: &str) -> Result<QueryServer, Error> {
+        let closed = |e| Error::with(ErrorKind::Disconnected, "cannot serve queries", e);
+        let own = self
+            .client
+            .subscribe(subject::queries_to(name))
+            .await
+            .map_err(closed)?;
+        let shared = self
             .client
             .queue_subscribe(subject::ALL_QUERIES, QUEUE_GROUP.to_owned())
             .await
-            .map_err(|e| Error::with(ErrorKind::Disconnected, "cannot serve queries", e))?;
+            .map_err(closed)?;
         Ok(QueryServer {
             bus: self.clone(),
-            subscriber,
+            name: name.to_owned(),
+            own,
+            shared,
         })
     }
+}
+
+/// The query with how long its reply is waited for.
+fn within(query: &Query, timeout: Duration) -> Vec<u8> {
+    let budget = Query {
+        budget_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+        ..Query::default()
+    };
+    // Of a field that occurs twice the last counts, so the query need not be copied.
+    let mut encoded = query.encode_to_vec();
+    encoded.extend(budget.encode_to_vec());
+    encoded
 }
 
 impl QueryServer {
     /// The next question; `None` when the connection is closed for good.
     pub async fn next(&mut self) -> Option<IncomingQuery> {
-        let message = self.subscriber.next().await?;
+        let own = (&mut self.own).map(|message| (message, false));
+        let shared = (&mut self.shared).map(|message| (message, true));
+        let (message, is_shared) = futures::stream::select(own, shared).next().await?;
         Some(IncomingQuery {
             context: trace::extract(message.headers.as_ref()),
+            arrived: Instant::now(),
             query: Query::decode(message.payload),
             bus: self.bus.clone(),
             reply: subject::inbox(message.reply),
+            replica: is_shared.then(|| self.name.clone()),
         })
     }
 
@@ -129,14 +185,22 @@ impl QueryServer {
     /// # Errors
     /// The connection is closed.
     pub async fn stop(&mut self) -> Result<(), Error> {
-        self.subscriber
-            .unsubscribe()
-            .await
-            .map_err(|e| Error::with(ErrorKind::Disconnected, "cannot unsubscribe", e))
+        let closed = |e| Error::with(ErrorKind::Disconnected, "cannot unsubscribe", e);
+        let (own, shared) = futures::join!(self.own.unsubscribe(), self.shared.unsubscribe());
+        own.and(shared).map_err(closed)
     }
 }
 
 impl IncomingQuery {
+    /// How long the reply is waited for, from when the query arrived.
+    pub fn budget(&self) -> Duration {
+        let given = self.query.as_ref().map_or(0, |query| query.budget_ms);
+        match given {
+            0 => BUDGET,
+            given => Duration::from_millis(u64::from(given)),
+        }
+    }
+
     /// Answers. A reply that does not fit one message becomes an error the asker can read.
     ///
     /// # Errors
@@ -157,11 +221,18 @@ impl IncomingQuery {
             }
             .encode_to_vec();
         }
-        self.bus
-            .client
-            .publish(subject, payload.into())
-            .await
-            .map_err(|e| Error::with(ErrorKind::Disconnected, "reply not sent", e))
+        let client = &self.bus.client;
+        let sent = match self.replica {
+            Some(name) => {
+                let mut headers = HeaderMap::new();
+                headers.insert(REPLICA, name);
+                client
+                    .publish_with_headers(subject, headers, payload.into())
+                    .await
+            }
+            None => client.publish(subject, payload.into()).await,
+        };
+        sent.map_err(|e| Error::with(ErrorKind::Disconnected, "reply not sent", e))
     }
 }
 
@@ -203,5 +274,29 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListControl(_) => "list_control",
         query::Body::ListParticipants(_) => "list_participants",
         query::Body::FindMembers(_) => "find_members",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parlance_proto::v1::Ping;
+
+    use super::*;
+
+    #[test]
+    fn a_query_carries_how_long_its_reply_is_waited_for() {
+        let query = Query {
+            budget_ms: 9,
+            body: Some(query::Body::Ping(Ping {})),
+            ..Query::default()
+        };
+        for (timeout, budget_ms) in [(1_500, 1_500), (0, 1)] {
+            let encoded = within(&query, Duration::from_millis(timeout));
+            let expected = Query {
+                budget_ms,
+                ..query.clone()
+            };
+            assert_eq!(Query::decode(encoded.as_slice()).unwrap(), expected);
+        }
     }
 }

@@ -90,12 +90,20 @@ pub fn gateway(gateway: &str) -> String {
     format!("chat.gw.{}", encode_token(gateway))
 }
 
-/// The subject of a kind of query.
-pub fn query(name: &'static str) -> String {
-    format!("chat.qry.{name}")
+/// The subject of a kind of query, to one replica or to any.
+pub fn query(name: &'static str, replica: Option<&str>) -> String {
+    match replica {
+        Some(replica) => format!("chat.qry.{name}.{}", encode_token(replica)),
+        None => format!("chat.qry.{name}"),
+    }
 }
 
-/// Matches every query.
+/// Matches every query to one replica.
+pub fn queries_to(replica: &str) -> String {
+    format!("chat.qry.*.{}", encode_token(replica))
+}
+
+/// Matches every query that any replica may answer.
 pub const ALL_QUERIES: &str = "chat.qry.*";
 
 /// Matches every command.

@@ -161,13 +161,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     signals::begin(settings.socket.max_connections);
     check_file_limit(settings.socket.max_connections);
     settings.jwt.warn_of_gaps();
-    let bus = Bus::connect(&settings.connection(instance.clone()))
-        .await
-        .context("nats.url")?;
+    let connection = settings.connection(instance.clone());
+    let bus = Bus::connect(&connection).await.context("nats.url")?;
     let addresses = (http.local_addr()?, internal.local_addr()?);
 
     let lifecycle = Lifecycle::new();
     lifecycle.end_on_panic();
+    lifecycle.spawn_background("explain NATS", done(connection.explain(&bus)));
     let proxies = Proxies::new(&settings.http.trusted_proxies).map_err(ConfigError::from)?;
     let accepting = accepting(&settings, http, proxies.clone(), certificate.clone(), &lifecycle);
     let (news, inbox) = presence::channel();
@@ -189,7 +189,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     )?;
     let health = Health::new();
     spawn_tasks(&settings, &shared, begun, &health, &lifecycle);
-    tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
+    let operations = operations::run(shared.clone(), health.clone(), lifecycle.hard());
+    lifecycle.spawn_background("operations", done(operations));
 
     let router = router(
         &settings,
@@ -312,7 +313,11 @@ fn share(
     (relay, addresses): (Relay, Addresses),
 ) -> Result<(Shared, Begun), ConfigError> {
     auth.revocations().await_reading();
-    let backend = Backend::new(bus.clone(), most_held(settings.presence.large_group));
+    let backend = Backend::new(
+        bus.clone(),
+        most_held(settings.presence.large_group),
+        lifecycle.hard(),
+    );
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let served = Served::new(backend.clone());
     let (rooms, begun) = Rooms::new(bus.clone(), backend.clone(), served.clone(), linger, news.clone());

@@ -1,14 +1,15 @@
 //! Questions to persistence, with errors as clients shall see them.
 
+mod asking;
 mod gathered;
 mod gathering;
+mod hedging;
+mod replicas;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
     Actor, Client, ControlPage, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads,
@@ -16,11 +17,12 @@ use parlance_proto::v1::{
     ListControl, ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions,
     ListJournals, ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts,
     ListRemovals, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts, Participant,
-    ParticipantPage, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal,
-    Receipts, Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, ServedPosition,
-    ServedPositions, ServedReported, SetAgent, SetName, Sync, Thread, Threads, User, query, reply,
+    ParticipantPage, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal, Receipts,
+    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, ServedPosition, ServedPositions,
+    ServedReported, SetAgent, SetName, Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
+use parlance_runtime::backoff::Backoff;
 use parlance_runtime::health::Condition;
 use prost::Message as _;
 use tokio::time::Instant;
@@ -29,25 +31,9 @@ use tokio_util::sync::CancellationToken;
 use crate::error::ClientError;
 use gathered::Gathered;
 pub use gathered::{Arrival, Opening};
+use hedging::Hedging;
+use replicas::Replicas;
 
-/// How long an answer may take: a query is tried again by whoever needs it.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// When a query that has no answer yet is asked once more. A replica that hangs still gets its share of
-/// the questions, and NATS may take minutes to notice that it hangs.
-const REPEATS: [Duration; 6] = [
-    Duration::from_millis(400),
-    Duration::from_millis(900),
-    Duration::from_millis(1_500),
-    Duration::from_millis(2_200),
-    Duration::from_millis(3_000),
-    Duration::from_millis(4_000),
-];
-/// The same for queries that carry those of many: under load each takes longer, and is worth more.
-const REPEATS_OF_MANY: [Duration; 3] = [
-    Duration::from_millis(1_000),
-    Duration::from_millis(2_000),
-    Duration::from_millis(3_500),
-];
 /// Bytes of conversations after which a page of them ends early: their participants may have much to their names.
 const LIST_BYTES: usize = 4 << 20;
 /// Participants in one answer.
@@ -76,8 +62,11 @@ pub struct Backend {
     bus: Bus,
     ready: Arc<AtomicBool>,
     gathered: Gathered,
+    replicas: Replicas,
+    hedging: Hedging,
     /// Participants up to which a group is held whole here.
     small_group: u32,
+    stop: CancellationToken,
 }
 
 /// Distinguishes a persistence that is away from one that missed a ping or two.
@@ -153,19 +142,28 @@ pub struct JournalDocument {
 }
 
 impl Backend {
-    /// Persistence behind this bus. Conversations of at most `small_group` participants are held whole here.
-    pub fn new(bus: Bus, small_group: u32) -> Self {
+    /// Persistence behind this bus. Conversations of at most `small_group` participants are held whole here. After `stop`
+    /// nothing is asked again.
+    pub fn new(bus: Bus, small_group: u32, stop: CancellationToken) -> Self {
         Self {
             bus,
             small_group,
+            stop,
             ready: Arc::default(),
             gathered: Gathered::default(),
+            replicas: Replicas::default(),
+            hedging: Hedging::default(),
         }
     }
 
     /// Participants up to which a group is held whole here.
     pub fn small_group(&self) -> u32 {
         self.small_group
+    }
+
+    /// Waits for the next pause before a query is asked again; false when this process ends and it shall not be.
+    pub async fn pause(&self, backoff: &mut Backoff) -> bool {
+        backoff.pause_unless(&self.stop).await
     }
 
     /// Whether NATS and persistence answered lately.
@@ -182,6 +180,9 @@ impl Backend {
         let mut patience = Patience::default();
         loop {
             let connected = link.borrow_and_update().connected;
+            if connected {
+                self.look_for_replicas();
+            }
             let pinged = tokio::time::timeout(PING_TIMEOUT, self.ping());
             let answered = connected && pinged.await.is_ok_and(|answer| answer.is_ok());
             let is_ready = patience.judge(connected, answered, Instant::now());
@@ -206,11 +207,7 @@ impl Backend {
     /// # Errors
     /// None does.
     pub async fn ping(&self) -> Result<(), ClientError> {
-        let query = Query {
-            actor: None,
-            body: Some(query::Body::Ping(Ping {})),
-        };
-        read(self.bus.query(&query, PING_TIMEOUT).await).map(drop)
+        read(self.ping_one(PING_TIMEOUT).await).map(drop)
     }
 
     ask! {
@@ -607,38 +604,9 @@ impl Backend {
         let query = Query {
             actor,
             body: Some(body),
+            ..Query::default()
         };
         read(self.answer(&query).await)
-    }
-
-    /// The first answer of any replica. Asking twice is harmless: queries change nothing, but for making a
-    /// user known, which is the same when done again.
-    async fn answer(&self, query: &Query) -> Result<Reply, parlance_bus::Error> {
-        let begun = Instant::now();
-        let mut asked = FuturesUnordered::new();
-        asked.push(self.bus.query(query, TIMEOUT));
-        let carries_many = matches!(
-            query.body,
-            Some(
-                query::Body::Arrive(_)
-                    | query::Body::GetRooms(_)
-                    | query::Body::ViewConversations(_)
-                    | query::Body::GetHeads(_)
-                    | query::Body::FindMembers(_)
-            )
-        );
-        let repeats: &[Duration] = match carries_many {
-            true => &REPEATS_OF_MANY,
-            false => &REPEATS,
-        };
-        for &after in repeats {
-            if let Ok(answer) = tokio::time::timeout_at(begun + after, asked.select_next_some()).await {
-                return answer;
-            }
-            metrics::counter!("chat_gateway_queries_repeated_total").increment(1);
-            asked.push(self.bus.query(query, TIMEOUT.saturating_sub(after)));
-        }
-        asked.select_next_some().await
     }
 }
 

@@ -11,6 +11,7 @@ use parlance_bus::control::Order;
 use parlance_bus::{Bus, subject};
 use parlance_proto::UserId;
 use parlance_proto::v1::{Control, DisconnectUser, RevokeToken, RevokeUserTokens, control};
+use parlance_runtime::backoff::Backoff;
 use parlance_runtime::health::Condition;
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +23,8 @@ use crate::socket::sessions::Sessions;
 
 pub use json::parse as parse_json;
 
-/// Pause before the stream is asked again.
-const PAUSE: Duration = Duration::from_millis(300);
+/// Pauses before orders that could not be read are asked for again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
 /// Longest token id, as tokens are read.
 const TOKEN_ID_MAX_CHARS: usize = 128;
 
@@ -70,9 +71,10 @@ async fn obey(shared: &Shared, condition: &Condition) -> anyhow::Result<()> {
         bus.connected().await;
         link.borrow_and_update();
         // Live orders wait meanwhile; obeying one twice does no harm.
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         while let Err(error) = catch_up(shared).await {
             tracing::warn!(error = error.message, "cannot read what was revoked yet");
-            tokio::time::sleep(PAUSE).await;
+            backoff.pause().await;
         }
         shared.auth.revocations().set_read();
         condition.set_ready();

@@ -11,7 +11,7 @@ use parlance_proto::v1::{Error, ErrorCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Most seconds a client is asked to wait while the service is away or overloaded.
+/// Seconds over which clients that are refused together are asked to come again, and most seconds before the first of them.
 const LONGEST_PAUSE: u32 = 5;
 
 /// A failure as a client sees it. Never holds anything of our insides.
@@ -27,6 +27,9 @@ pub struct ClientError {
     pub retry: bool,
     #[serde(skip)]
     status: u16,
+    /// How many seconds later it is worth asking again, where that is known.
+    #[serde(skip)]
+    retry_after: u32,
     /// What a conflict is with, under its name.
     #[serde(skip)]
     #[schema(required)]
@@ -75,6 +78,7 @@ impl ClientError {
             message: message.into(),
             retry: code.retry(),
             status: code.http_status(),
+            retry_after: 0,
             existing: None,
         }
     }
@@ -202,7 +206,10 @@ impl ClientError {
 
 impl From<Error> for ClientError {
     fn from(error: Error) -> Self {
-        Self::new(error.code(), error.message)
+        Self {
+            retry_after: error.retry_after_ms.div_ceil(1_000),
+            ..Self::new(error.code(), error.message)
+        }
     }
 }
 
@@ -247,7 +254,10 @@ impl IntoResponse for ClientError {
         );
         let pause = match status {
             // Different for each, so that those who were refused together do not come again together.
-            StatusCode::SERVICE_UNAVAILABLE => Some(fastrand::u32(1..=LONGEST_PAUSE)),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                let first = self.retry_after.clamp(1, LONGEST_PAUSE);
+                Some(first + fastrand::u32(0..LONGEST_PAUSE))
+            }
             StatusCode::TOO_MANY_REQUESTS => Some(1),
             _ => None,
         };

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parlance_journal::{Blame, Budget, Document, EMPTY_UPDATE, Error, Versions, WholeTextSession, Writer};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{ErrorCode, JournalEdited, Participant, Role};
+use parlance_runtime::tasks;
 use tokio::sync::watch;
 
 use crate::error::ClientError;
@@ -148,7 +149,7 @@ pub enum Unedited {
 pub async fn blocking<T: Send + 'static, E: From<Error> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = tasks::blocking("journal", work).await;
     done.unwrap_or_else(|_| Err(Error::Broken.into()))
 }
 

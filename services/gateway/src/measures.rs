@@ -68,8 +68,26 @@ pub const MEASURES: &[Measure] = &[
     Measure::new(
         "chat_gateway_queries_repeated_total",
         Counter,
+        &["cause"],
+        "Queries asked of a second replica: the first was slow (hedge), does not answer anything (lost), is gone (gone) or refused (refused).",
+    ),
+    Measure::new(
+        "chat_gateway_queries_failed_total",
+        Counter,
+        &["cause"],
+        "Queries without an answer: persistence refused them (refused), did not answer in time (expired) or was not there (unreachable).",
+    ),
+    Measure::new(
+        "chat_gateway_inbox_refused_total",
+        Counter,
+        &["inbox"],
+        "Requests to a room (room) or to presence (presence) that were refused because too many waited there.",
+    ),
+    Measure::new(
+        "chat_gateway_silent_replicas",
+        Gauge,
         &[],
-        "Questions asked again because no answer came at once.",
+        "Replicas of persistence that do not answer pings of this gateway.",
     ),
     Measure::new(
         "chat_gateway_jwks_fetches_total",

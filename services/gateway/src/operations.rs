@@ -11,6 +11,7 @@ use parlance_proto::v1::{
     UserSessions, ops, ops_reply,
 };
 use parlance_runtime::health::Health;
+use parlance_runtime::tasks;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Shared;
@@ -53,7 +54,7 @@ async fn serve(shared: Shared, health: Health, stop: CancellationToken) -> anyho
         };
         let operations = operations.clone();
         // Keys may have to be fetched to judge a token: others need not wait for that.
-        tokio::spawn(async move {
+        tasks::spawn("answer an operator", async move {
             let answer = match &incoming.ops {
                 Ok(v1::Ops { body: Some(body) }) => operations.answer(body).await,
                 _ => Err(unknown()),

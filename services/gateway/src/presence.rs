@@ -9,7 +9,9 @@
 //! | `teller` | whom to tell, and the changes the bus lost |
 //! | `watches` | whom sessions watch, as long as they may |
 //!
-//! What is told may be dropped for a slow client; what is known here always becomes what persistence says.
+//! What is told may be dropped for a slow client; what is known here always becomes what persistence says. The teller's
+//! inbox is bounded: beyond its limit greetings are left out and questions are refused; what must not be missed is not
+//! counted out, and is as much as sessions begin and end here and members are removed.
 
 mod board;
 mod ledger;
@@ -17,10 +19,10 @@ mod report;
 mod teller;
 mod watches;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use parlance_proto::v1::{Presence, PresenceStatus};
+use parlance_proto::v1::{ErrorCode, Presence, PresenceStatus};
 use parlance_proto::{ConversationId, UserId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -43,12 +45,19 @@ pub struct Presences {
 #[derive(Clone)]
 pub struct News {
     sender: mpsc::UnboundedSender<Happened>,
+    waiting: Arc<AtomicUsize>,
     /// How often a user was told to have left a conversation.
     removals: Arc<AtomicU64>,
 }
 
 /// What the teller takes in.
-pub type Inbox = mpsc::UnboundedReceiver<Happened>;
+pub struct Inbox {
+    receiver: mpsc::UnboundedReceiver<Happened>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Happenings that wait for the teller; beyond them those are refused whose session can come again, or that are answered.
+const MOST_WAITING: usize = 50_000;
 
 /// What the teller must know of.
 pub enum Happened {
@@ -84,9 +93,54 @@ pub enum Happened {
 
 /// A pair of ways: in and out.
 pub fn channel() -> (News, Inbox) {
-    let (sender, inbox) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let waiting = Arc::<AtomicUsize>::default();
+    let inbox = Inbox {
+        receiver,
+        waiting: Arc::clone(&waiting),
+    };
     let removals = Arc::default();
-    (News { sender, removals }, inbox)
+    let news = News {
+        sender,
+        waiting,
+        removals,
+    };
+    (news, inbox)
+}
+
+impl Inbox {
+    async fn recv(&mut self) -> Option<Happened> {
+        let happened = self.receiver.recv().await?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(happened)
+    }
+
+    /// What waits already; `None` where nothing does.
+    #[cfg(test)]
+    pub(crate) fn next_waiting(&mut self) -> Option<Happened> {
+        futures::FutureExt::now_or_never(self.recv()).flatten()
+    }
+}
+
+impl Happened {
+    /// Whether it is about one session, or is answered.
+    fn can_be_refused(&self) -> bool {
+        match self {
+            Self::Attached(..) | Self::Looked(..) => true,
+            Self::Asked(..) | Self::Watched { .. } => true,
+            Self::Arrived(_) | Self::Gone(..) | Self::Joined(..) | Self::Left(_) | Self::Unwatched(..) => {
+                false
+            }
+        }
+    }
+
+    /// It is not taken in. A client that would not be told how others are seen comes again.
+    fn refuse(self) {
+        metrics::counter!("chat_gateway_inbox_refused_total", "inbox" => "presence").increment(1);
+        if let Self::Attached(session, _) | Self::Looked(session, _) = self {
+            session.close_transport();
+        }
+    }
 }
 
 impl News {
@@ -95,6 +149,10 @@ impl News {
         if matches!(happened, Happened::Left(_)) {
             self.removals.fetch_add(1, Ordering::SeqCst);
         }
+        if happened.can_be_refused() && self.waiting.load(Ordering::Relaxed) >= MOST_WAITING {
+            return happened.refuse();
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(self.sender.send(happened));
     }
 
@@ -168,7 +226,10 @@ impl Presences {
             removals,
             reply,
         });
-        answer.await.unwrap_or_else(|_| Err(ClientError::internal()))
+        answer.await.unwrap_or_else(|_| {
+            let message = "too much happens to watch anybody at the moment";
+            Err(ClientError::new(ErrorCode::Unavailable, message))
+        })
     }
 
     /// Ends that.
@@ -178,5 +239,30 @@ impl Presences {
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_inbox_refuses_what_can_be_asked_again_and_nothing_else() {
+        let (news, mut inbox) = channel();
+        for _ in 0..MOST_WAITING {
+            news.tell(Happened::Left("alice".to_owned()));
+        }
+        let (reply, answer) = oneshot::channel();
+        news.tell(Happened::Asked(Vec::new(), reply));
+        assert!(answer.await.is_err());
+        news.tell(Happened::Left("bob".to_owned()));
+        assert_eq!(news.removals(), MOST_WAITING as u64 + 1);
+        for _ in 0..MOST_WAITING {
+            assert!(inbox.recv().await.is_some());
+        }
+        assert!(matches!(inbox.recv().await, Some(Happened::Left(user)) if user == "bob"));
+        let (reply, _answer) = oneshot::channel();
+        news.tell(Happened::Asked(Vec::new(), reply));
+        assert!(matches!(inbox.recv().await, Some(Happened::Asked(..))));
     }
 }

@@ -13,15 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::app::Shared;
 use crate::rooms::Begun;
 
-/// Pause before a comparison that got no answer is made again: after a restart of NATS this replica may be
+/// Pauses before a comparison that got no answer is made again: after a restart of NATS this replica may be
 /// back before persistence is.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRIES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// Ids in one question; the answer stays well below a bus message.
 const CHUNK: usize = 2_000;
 /// How long after a room began it is compared once more.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
-/// Longest pause before that is tried again.
-const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`.
 ///
@@ -36,6 +34,7 @@ pub async fn run(
     let mut link = bus.link();
     let mut seen = *link.borrow_and_update();
     let mut pause = spread(interval);
+    let mut backoff = Backoff::new(RETRIES.0, RETRIES.1);
     loop {
         let lost = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -61,7 +60,14 @@ pub async fn run(
         }
         seen = now;
         let compared = compare(&shared).await;
-        pause = if compared { spread(interval) } else { RETRY };
+        pause = if compared {
+            spread(interval)
+        } else {
+            backoff.next_pause()
+        };
+        if compared {
+            backoff.reset();
+        }
     }
 }
 
@@ -111,7 +117,7 @@ pub async fn look_again(shared: Shared, mut begun: Begun, stop: CancellationToke
         let ids: Vec<_> = rooms.drain(..).map(|(_, id)| id.to_string()).collect();
         let asked = async {
             tokio::time::sleep_until(due).await;
-            let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
+            let mut backoff = Backoff::new(RETRIES.0, RETRIES.1);
             loop {
                 let request = GetHeads {
                     conversation_ids: ids.clone(),

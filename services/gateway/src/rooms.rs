@@ -9,13 +9,14 @@ mod room;
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::Bus;
-use parlance_proto::v1::{self, Head, ListState};
+use parlance_proto::v1::{self, ErrorCode, Head, ListState};
 use parlance_proto::{ConversationId, UserId};
+use parlance_runtime::tasks;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -31,6 +32,9 @@ use crate::socket::session::{Session, SessionId};
 pub use members::Members;
 use room::Replayed;
 
+/// Requests that may wait for one room. More of those that can be made again are refused; the others are as many as the
+/// attached sessions, each of which waits for its own.
+const MOST_WAITING: usize = 10_000;
 /// How long before the user was last seen a receipt may have changed without being told: to hear of one twice
 /// does no harm.
 const ON_ITS_WAY_MS: i64 = 5_000;
@@ -121,6 +125,8 @@ struct Handle {
 /// How far a room is; read without disturbing it.
 #[derive(Debug, Default)]
 struct Progress {
+    /// Requests that it has not taken yet.
+    waiting: AtomicUsize,
     /// Empty until it has begun.
     epoch: Mutex<String>,
     head_seq: AtomicU64,
@@ -156,6 +162,31 @@ enum Request {
     },
     /// The database is at least this far.
     Check { epoch: String, head: Head },
+}
+
+impl Request {
+    /// Whether it can be made again: an attach by the session, a comparison by the next one; states are emitted anew
+    /// several times a second.
+    fn can_be_refused(&self) -> bool {
+        matches!(
+            self,
+            Self::Attach { .. } | Self::Awareness { .. } | Self::Check { .. }
+        )
+    }
+}
+
+impl Handle {
+    /// Hands a request to the room, unless too many wait there. What is refused is dropped, and with it the way to reply.
+    fn send(&self, request: Request) {
+        let waiting = &self.progress.waiting;
+        if request.can_be_refused() && waiting.load(Ordering::Relaxed) >= MOST_WAITING {
+            metrics::counter!("chat_gateway_inbox_refused_total", "inbox" => "room").increment(1);
+            return;
+        }
+        waiting.fetch_add(1, Ordering::Relaxed);
+        // A room leaves the table before it stops to listen.
+        drop(self.requests.send(request));
+    }
 }
 
 impl Following {
@@ -205,7 +236,7 @@ impl Rooms {
     ) -> Result<Attached, ClientError> {
         let known = session.is_attached(conversation);
         let (reply, answer) = oneshot::channel();
-        session.begin(conversation, following, |following| {
+        let opening = session.begin(conversation, following, |following| {
             let request = Request::Attach {
                 session: Arc::clone(&session),
                 following,
@@ -213,8 +244,16 @@ impl Rooms {
             };
             self.send_or_open(conversation, request);
         });
-        // The room ends without an answer only with the process.
-        let attached = answer.await.unwrap_or_else(|_| Err(ClientError::internal()))?;
+        let attached = match answer.await.unwrap_or_else(|_| Err(busy())) {
+            Ok(attached) => attached,
+            Err(error) => {
+                // What it begins with there is part of the next attempt.
+                if let Some(opening) = opening {
+                    session.begins_again(conversation, opening);
+                }
+                return Err(error);
+            }
+        };
         if !known {
             self.members
                 .news
@@ -282,11 +321,11 @@ impl Rooms {
             states,
             reply,
         };
-        self.send(journal, request);
-        // A room that has closed had nobody attached.
-        answer
-            .await
-            .unwrap_or_else(|_| Err(ClientError::no_conversation()))
+        if !self.send(journal, request) {
+            // A room that has closed had nobody attached.
+            return Err(ClientError::no_conversation());
+        }
+        answer.await.unwrap_or_else(|_| Err(busy()))
     }
 
     /// The session is gone.
@@ -347,16 +386,19 @@ impl Rooms {
             };
             if handle.progress.is_behind(epoch, &head) {
                 let epoch = epoch.to_owned();
-                drop(handle.requests.send(Request::Check { epoch, head }));
+                handle.send(Request::Check { epoch, head });
             }
         }
     }
 
-    fn send(&self, conversation: ConversationId, request: Request) {
-        if let Some(handle) = self.lock().get(&conversation) {
-            // A room leaves the table before it stops to listen.
-            drop(handle.requests.send(request));
+    /// False where nobody here follows the conversation.
+    fn send(&self, conversation: ConversationId, request: Request) -> bool {
+        let table = self.lock();
+        let handle = table.get(&conversation);
+        if let Some(handle) = handle {
+            handle.send(request);
         }
+        handle.is_some()
     }
 
     fn send_or_open(&self, conversation: ConversationId, request: Request) {
@@ -365,11 +407,11 @@ impl Rooms {
             let (requests, queue) = mpsc::unbounded_channel();
             let progress = Arc::<Progress>::default();
             let room = room::Room::new(self.clone(), conversation, Arc::clone(&progress));
-            tokio::spawn(room.run(queue));
+            tasks::spawn("room", room.run(queue));
             metrics::gauge!("chat_gateway_rooms").increment(1);
             Handle { requests, progress }
         });
-        drop(handle.requests.send(request));
+        handle.send(request);
     }
 
     /// Removes a room that nobody is attached to. False where someone has asked for it meanwhile.
@@ -393,6 +435,14 @@ impl Rooms {
     }
 }
 
+/// Too many wait for the room.
+fn busy() -> ClientError {
+    ClientError::new(
+        ErrorCode::Unavailable,
+        "the conversation has too much to do at the moment",
+    )
+}
+
 impl Progress {
     fn place(&self) -> Option<Arc<Place>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -414,5 +464,40 @@ impl Progress {
         *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) != epoch
             || self.head_seq.load(Ordering::Relaxed) < head.head_seq
             || self.receipts_version.load(Ordering::Relaxed) < head.receipts_version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_inbox_refuses_what_can_be_asked_again_and_nothing_else() {
+        let (requests, mut queue) = mpsc::unbounded_channel();
+        let progress = Arc::<Progress>::default();
+        let handle = Handle { requests, progress };
+        let check = || Request::Check {
+            epoch: String::new(),
+            head: Head::default(),
+        };
+        for _ in 0..MOST_WAITING + 5 {
+            handle.send(check());
+        }
+        let (reply, answer) = oneshot::channel();
+        handle.send(Request::Awareness {
+            session: SessionId::of_test(1),
+            states: Vec::new(),
+            reply,
+        });
+        assert!(answer.await.is_err());
+        handle.send(Request::Detach(SessionId::of_test(1)));
+        let mut last = None;
+        let mut waiting = 0;
+        while let Ok(request) = queue.try_recv() {
+            last = Some(request);
+            waiting += 1;
+        }
+        assert_eq!(waiting, MOST_WAITING + 1);
+        assert!(matches!(last, Some(Request::Detach(_))));
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parlance_proto::v1::{ReportServed, ServedPosition};
 use parlance_proto::{ConversationId, UserId};
+use parlance_runtime::backoff::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +23,10 @@ use crate::socket::page::Page;
 pub const SETTLES: Duration = Duration::from_millis(150);
 /// Positions in one report.
 const REPORT_MAX: usize = 1_000;
-/// Pause before a report that failed is sent again.
-const RETRY: Duration = Duration::from_millis(300);
+/// Pauses before a report that failed is sent again.
+const RETRIES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(2));
+/// How long after the stop rooms learn of the sessions that end with it.
+const LEARN: Duration = Duration::from_millis(300);
 /// How much longer than a report the pause after it is.
 const PAUSE_FACTOR: u32 = 3;
 /// How long the last reports may take.
@@ -109,7 +112,7 @@ impl Served {
             self.report_all(&stop).await;
         }
         // The rooms learn of the sessions that end now.
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(LEARN).await;
         let never = CancellationToken::new();
         drop(tokio::time::timeout(FAREWELL, self.report_all(&never)).await);
         Ok(())
@@ -117,6 +120,7 @@ impl Served {
 
     /// Reports until nothing is left, or until `stop`; never leaves a report half done.
     async fn report_all(&self, stop: &CancellationToken) {
+        let mut backoff = Backoff::new(RETRIES.0, RETRIES.1);
         while !stop.is_cancelled() {
             let taken = self.lock().take();
             if taken.is_empty() {
@@ -142,6 +146,7 @@ impl Served {
                 }
             }
             if is_stored {
+                backoff.reset();
                 self.stored.send_replace(());
                 tokio::select! {
                     () = tokio::time::sleep(begun.elapsed() * PAUSE_FACTOR) => {}
@@ -149,7 +154,7 @@ impl Served {
                     () = stop.cancelled() => {}
                 }
             } else {
-                stop.run_until_cancelled(tokio::time::sleep(RETRY)).await;
+                backoff.pause_unless(stop).await;
             }
         }
     }

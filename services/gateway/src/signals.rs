@@ -24,7 +24,18 @@ pub fn begin(max_connections: usize) {
             "reason",
             &["client", "transport_close", "heartbeat_timeout"],
         ),
+        ("chat_gateway_inbox_refused_total", "inbox", &["presence", "room"]),
         ("chat_gateway_jwks_fetches_total", "result", &["error", "ok"]),
+        (
+            "chat_gateway_queries_failed_total",
+            "cause",
+            &["expired", "refused", "unreachable"],
+        ),
+        (
+            "chat_gateway_queries_repeated_total",
+            "cause",
+            &["gone", "hedge", "lost", "refused"],
+        ),
         ("chat_gateway_relayed_total", "result", &["gone", "unavailable"]),
         (
             "chat_gateway_returning_pages_total",

@@ -16,6 +16,7 @@ use parlance_proto::v1::{
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -206,9 +207,9 @@ impl Users {
                 }
                 // A replica of the version before knows of no pages.
                 Err(error) if !error.retry => return Emitted::default(),
-                Err(_) => backoff.pause().await,
+                Err(_) => {}
             }
-            if !self.lock().contains_key(user) {
+            if !self.backend.pause(&mut backoff).await || !self.lock().contains_key(user) {
                 return Emitted::default();
             }
         }
@@ -293,7 +294,7 @@ impl Users {
         };
         session.opens(conversations.iter().map(opening).collect());
         let users = self.clone();
-        Some(tokio::spawn(async move {
+        Some(tasks::spawn("attach a session", async move {
             users.emit_removals(&session, left).await;
             let session = [session];
             // Whatever it was attached to by its client meanwhile stays as it is.
@@ -390,7 +391,10 @@ impl Users {
                     if let user_notice::Body::ConversationAdded(added) = &body
                         && let Some((id, belonging)) = gained(added)
                     {
-                        tokio::spawn(self.clone().add(user, id, belonging, sessions));
+                        tasks::spawn(
+                            "add a conversation",
+                            self.clone().add(user, id, belonging, sessions),
+                        );
                     }
                 }
             }
@@ -419,6 +423,7 @@ impl Users {
 
     /// A conversation that a user gained as they see it; `None` where they do not belong to it any more, or have gone.
     async fn gained_view(&self, user: &UserId, id: ConversationId) -> Option<Conversation> {
+        let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
         loop {
             let opening = Opening {
                 user_id: user.to_string(),
@@ -429,9 +434,9 @@ impl Users {
             match self.backend.opened(opening).await {
                 Ok(conversation) => return Some(conversation),
                 Err(error) if !error.retry => return None,
-                Err(_) => tokio::time::sleep(RETRY).await,
+                Err(_) => {}
             }
-            if !self.lock().contains_key(user) {
+            if !self.backend.pause(&mut backoff).await || !self.lock().contains_key(user) {
                 return None;
             }
         }
@@ -486,7 +491,7 @@ impl Users {
 
     fn reload_beside(&self, user: UserId) {
         let users = self.clone();
-        tokio::spawn(async move { users.reload(&user, true).await });
+        tasks::spawn("reload a user", async move { users.reload(&user, true).await });
     }
 
     /// Takes over the user's conversations from the database; tells of those that are added, but for the
@@ -494,11 +499,10 @@ impl Users {
     async fn reload(&self, user: &UserId, tell_added: bool) {
         let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
         let membership = loop {
-            match self.backend.membership(user.as_str()).await {
-                Ok(membership) => break membership,
-                Err(_) => backoff.pause().await,
+            if let Ok(membership) = self.backend.membership(user.as_str()).await {
+                break membership;
             }
-            if !self.lock().contains_key(user) {
+            if !self.backend.pause(&mut backoff).await || !self.lock().contains_key(user) {
                 return;
             }
         };

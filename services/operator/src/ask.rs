@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use parlance_bus::{Audience, Bus, ErrorKind};
 use parlance_proto::v1::{CountInstances, Instances, OpsReply, ops, ops_reply};
+use parlance_runtime::tasks;
 
 use crate::config::Config;
 
@@ -28,7 +29,9 @@ impl Operator {
     /// Connects.
     pub async fn connect(config: &Config, json: bool, seconds: f64) -> anyhow::Result<Self> {
         let patience = Duration::from_secs_f64(seconds);
-        let bus = Bus::connect(&config.connect()).await.context("nats.url")?;
+        let settings = config.connect();
+        let bus = Bus::connect(&settings).await.context("nats.url")?;
+        tasks::spawn("explain NATS", settings.explain(&bus));
         if tokio::time::timeout(patience, bus.connected()).await.is_err() {
             bail!(
                 "no connection to NATS at {} within {seconds} s: check --nats-url or PARLANCE_NATS_URL, and the account \

@@ -171,6 +171,8 @@ pub struct LimitSettings {
 pub struct QuerySettings {
     /// Queries answered at once.
     pub concurrency: usize,
+    /// Queries that wait for their turn.
+    pub waiting: usize,
 }
 
 /// Section `intake`.
@@ -479,6 +481,7 @@ impl Validate for Config {
             1..=1_000_000,
         )?;
         in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
+        in_range("queries.waiting", self.queries.waiting, 1..=1_000_000)?;
         self.intake.validate()?;
         in_range("presence.lease_ms", self.presence.lease_ms, 1_000..=600_000)?;
         in_range("presence.grace_ms", self.presence.grace_ms, 0..=600_000)?;

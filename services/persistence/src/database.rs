@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection};
-use tokio::time::timeout;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
+use tokio::time::{Instant, timeout};
 
 use crate::config::DatabaseSettings;
 
@@ -15,6 +16,8 @@ use crate::config::DatabaseSettings;
 const WRITE_CONNECTIONS: u32 = 3;
 /// Connections for reports of presence.
 const REPORT_CONNECTIONS: u32 = 3;
+/// A read may go on beyond its deadline for one part of so many of the limit of reads.
+const EXACT: u32 = 20;
 /// Longest attempt at ending on the server what was given up here.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -27,8 +30,18 @@ pub struct Database {
     pub writes: PgPool,
     /// For reports of presence, which renew the leases of gateways: other writes must not hold them up.
     pub reports: PgPool,
+    /// How long a statement of a query may take.
+    pub read_timeout: Duration,
     options: PgConnectOptions,
     connect_timeout: Duration,
+}
+
+/// A connection for one read, which may be cut at any time.
+pub struct Reading {
+    /// Outside of a transaction.
+    pub connection: PoolConnection<Postgres>,
+    /// Whether a transaction is about to begin on it.
+    begins: bool,
 }
 
 /// A connection owned by one task: no check-out, no ping, and after any doubt simply a new one.
@@ -64,9 +77,36 @@ impl Database {
             reads,
             writes,
             reports,
+            read_timeout: Duration::from_millis(settings.read_timeout_ms),
             options,
             connect_timeout: settings.connect_timeout(),
         })
+    }
+
+    /// A connection for one read.
+    ///
+    /// # Errors
+    /// None is free within the connect timeout, or the database cannot be reached.
+    pub async fn reading(&self) -> Result<Reading, sqlx::Error> {
+        let connection = self.reads.acquire().await?;
+        Ok(Reading {
+            connection,
+            begins: false,
+        })
+    }
+
+    /// How a read begins that has less time than connections for reads give each statement anyway: as a transaction,
+    /// whose end is also the end of its limit, whatever happens. The others are spared that way to the database. The limit
+    /// is one of each statement, not of all together: the read is to be cut at its deadline as well.
+    pub fn read_only_for(&self, deadline: Instant) -> Option<AssertSqlSafe<String>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left >= self.read_timeout - self.read_timeout / EXACT {
+            return None;
+        }
+        let limit = left.as_millis().max(1);
+        Some(AssertSqlSafe(format!(
+            "BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}"
+        )))
     }
 
     /// A connection for one task, made when first used.
@@ -76,6 +116,31 @@ impl Database {
             connect_timeout: self.connect_timeout,
             connection: None,
             process: None,
+        }
+    }
+}
+
+impl Reading {
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] if the statement fails.
+    pub async fn begin_with(
+        &mut self,
+        begin: AssertSqlSafe<String>,
+    ) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+        self.begins = true;
+        let transaction = self.connection.begin_with(begin).await?;
+        self.begins = false;
+        Ok(transaction)
+    }
+}
+
+impl Drop for Reading {
+    /// A connection whose transaction was cut while it began may be in one that nobody ends: it is closed.
+    fn drop(&mut self) {
+        if self.begins {
+            self.connection.close_on_drop();
         }
     }
 }

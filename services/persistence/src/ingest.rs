@@ -23,6 +23,7 @@ pub mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parlance_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -108,7 +109,7 @@ impl Quick {
 
 /// Parks a letter, for as long as it takes.
 pub async fn park_letter(database: &Database, letter: &DeadLetter) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         let inserted = async {
             let mut connection = database.writes.acquire().await?;
@@ -119,8 +120,7 @@ pub async fn park_letter(database: &Database, letter: &DeadLetter) {
             Err(error) => {
                 let error = without_content(&error);
                 tracing::warn!(error, "a dead letter is not stored; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                backoff.pause().await;
             }
         }
     }

@@ -11,6 +11,7 @@ use parlance_proto::v1::{
     self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, SystemMessage, command,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
+use parlance_runtime::backoff::Backoff;
 use prost::Message as _;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use crate::ingest::park_letter;
 use crate::store::dead_letters::DeadLetter;
 
 const BATCH: usize = 64;
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// Patience for handing one command to the stream before it is tried anew.
 const HAND_IN: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(1);
@@ -67,6 +68,7 @@ impl Intake {
     }
 
     async fn work(&self, epoch: u64, slot: &mut Option<parlance_bus::Puller>) {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let puller = match slot {
                 Some(puller) => puller,
@@ -74,13 +76,14 @@ impl Intake {
                     Ok(puller) => slot.insert(puller),
                     Err(error) => {
                         tracing::warn!(%error, "cannot take services' messages yet");
-                        tokio::time::sleep(PAUSE).await;
+                        backoff.pause().await;
                         continue;
                     }
                 },
             };
             match puller.next_batch(BATCH).await {
                 Ok(deliveries) => {
+                    backoff.reset();
                     for delivery in deliveries {
                         let span = process_span(&delivery);
                         self.take_in(&delivery).instrument(span).await;
@@ -91,7 +94,7 @@ impl Intake {
                     if error.kind() == ErrorKind::Gone {
                         *slot = None;
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    backoff.pause().await;
                 }
             }
         }
@@ -125,6 +128,7 @@ impl Intake {
     }
 
     async fn hand_in(&self, command: &Command) -> Result<(), Unusable> {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let deadline = Instant::now() + HAND_IN;
             match self
@@ -138,7 +142,7 @@ impl Intake {
                 }
                 Err(error) => {
                     tracing::warn!(%error, command = command.id, "a service's message waits for the stream");
-                    tokio::time::sleep(PAUSE).await;
+                    backoff.pause().await;
                 }
             }
         }

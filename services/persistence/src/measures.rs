@@ -118,7 +118,13 @@ pub const MEASURES: &[Measure] = &[
         "chat_persistence_queries_shed_total",
         Counter,
         &["cause"],
-        "Queries of gateways that were not answered: too many waited (queue), or too long (deadline).",
+        "Queries of gateways that were not carried out: too many waited (queue), their turn would have come too late (wait), they had expired (deadline) or did while they were carried out (cut).",
+    ),
+    Measure::new(
+        "chat_persistence_queries_waiting",
+        Gauge,
+        &[],
+        "Queries of gateways that wait for their turn.",
     ),
     Measure::new(
         "chat_persistence_presence_changes_total",

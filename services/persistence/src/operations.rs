@@ -12,14 +12,15 @@ use parlance_bus::{Bus, IncomingOps};
 use parlance_proto::v1::{
     self, Error, ErrorCode, Instances, Lag, PartitionLease, Partitions, ops, ops_reply,
 };
+use parlance_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::error::without_content;
 use crate::store::leases;
 
-/// Pause before the subscription is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pauses before the subscription is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// Patience for whatever an operator asks.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Patience for NATS to tell what waits: below that of an operator.
@@ -77,14 +78,14 @@ impl Operations {
     /// # Errors
     /// The connection to the bus was closed for good.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         let mut server = loop {
             match self.bus.serve_persistence_operations().await {
                 Ok(server) => break server,
                 Err(error) => {
                     tracing::warn!(%error, "cannot serve operators yet");
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE) => {}
-                        () = stop.cancelled() => return Ok(()),
+                    if !backoff.pause_unless(&stop).await {
+                        return Ok(());
                     }
                 }
             }

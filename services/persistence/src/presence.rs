@@ -11,12 +11,13 @@ use std::time::Duration;
 use parlance_bus::Bus;
 use parlance_proto::v1::{self, Lease};
 use sqlx::{Connection as _, PgConnection};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::without_content;
 use crate::ingest::work::refuse;
-use crate::queries::QueryError;
+use crate::queries::{QueryError, by};
 use crate::store::presence::{self as store, Closed};
 use crate::store::sessions::{self, Standing};
 
@@ -54,9 +55,13 @@ impl Presence {
     /// Takes in a report and tells what changed by it.
     ///
     /// # Errors
-    /// The report is malformed, or the database failed: then it may be repeated.
-    pub async fn report(&self, report: &v1::ReportPresence) -> Result<v1::PresenceReported, QueryError> {
-        let mut connection = self.database.reports.acquire().await?;
+    /// The report is malformed; it is past its deadline, and nothing has begun; or the database failed. Then it may be repeated.
+    pub async fn report(
+        &self,
+        report: &v1::ReportPresence,
+        deadline: Instant,
+    ) -> Result<v1::PresenceReported, QueryError> {
+        let mut connection = by(deadline, self.database.reports.acquire()).await?;
         let (lease, changes) = take_in(&mut connection, report, self.limits).await?;
         drop(connection);
         tell(&self.bus, &changes).await;

@@ -15,8 +15,9 @@ use parlance_bus::push::{Fed, PushSettings};
 use parlance_bus::{Bus, Error};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, Conversation, EventBatch, Push, event};
+use parlance_runtime::backoff::Backoff;
 use prost::Message as _;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,8 +25,10 @@ use crate::database::Database;
 use crate::error::without_content;
 use crate::store::pushes::{self as store, Recipient, Sent};
 
-/// Pause before everything is tried anew.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pauses between attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// How long work goes on that is not interrupted at once.
+const WENT_WELL: Duration = Duration::from_secs(10);
 /// How often those who are waited for are looked at again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Batches of events taken at once.
@@ -74,16 +77,21 @@ impl Pushing {
     /// # Errors
     /// Never.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
+            let begun = Instant::now();
             let interrupted = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 interrupted = self.work() => interrupted,
             };
             let Err(error) = interrupted;
             tracing::warn!(%error, "pushes wait");
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(PAUSE) => {}
+            // Work that went well before it was interrupted begins anew with short pauses.
+            if begun.elapsed() > WENT_WELL {
+                backoff.reset();
+            }
+            if !backoff.pause_unless(&stop).await {
+                return Ok(());
             }
         }
     }

@@ -1,5 +1,10 @@
 //! Answers to questions of gateways, on any replica. Reads from the primary only, so that what was confirmed
 //! is seen. Authorisation is part of each statement: a stranger and a missing conversation get one answer.
+//!
+//! A query says how long its reply is waited for. What has expired is dropped, before and after it waits for its turn.
+//! Connections are waited for, and read from, until the deadline; a statement that writes runs to its end once it has
+//! begun. In the database no statement of a read begins after the deadline, and the one under way then may go on for as
+//! long as the query had when it began.
 
 mod arrivals;
 mod conversations;
@@ -13,17 +18,19 @@ mod resolve;
 mod rooms;
 mod served;
 mod threads;
+mod turns;
 mod users;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parlance_bus::request::query_name;
-use parlance_bus::{Bus, IncomingQuery, trace};
+use parlance_bus::{Bus, IncomingQuery, QueryServer, faults, trace};
 use parlance_proto::v1::{self, ErrorCode, Query, Reply, query, reply};
 use parlance_proto::{ConversationId, UserId};
+use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
 use sqlx::PgConnection;
-use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
@@ -36,15 +43,19 @@ use crate::ingest::work::refuse;
 use crate::liveness::Liveness;
 use crate::presence::Presence;
 use crate::store;
+use served::Shown;
+use turns::{Refusal, Standstill, Turns};
 
-/// Pause before the subscription is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pauses before the subscription is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// How long questions that already arrived are still answered after the stop.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How long gateways wait for an answer: a query that has waited longer for its turn is dropped.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Queries that wait for their turn; more are refused at once.
-const MAX_WAITING: usize = 20_000;
+/// How long every read is slowed down where the overload suite asks for it, so that what a replica can do is known.
+const SLOW: Duration = Duration::from_millis(40);
+/// The budget of a query whose deadline is ignored, as the overload suite may ask for.
+const FOR_EVER: Duration = Duration::from_secs(3_600);
+/// Postgres ends a statement that was cancelled, or took too long, with this code.
+const CANCELLED: &str = "57014";
 
 /// What the answering needs.
 #[derive(Clone)]
@@ -57,6 +68,8 @@ pub struct Queries {
     pub database: Database,
     /// Questions answered at once.
     pub concurrency: usize,
+    /// Questions that wait for their turn.
+    pub waiting: usize,
     /// Participants of a conversation in one answer.
     pub inline_participants: usize,
     /// Takes in what gateways report.
@@ -72,6 +85,8 @@ pub enum QueryError {
     Refused(v1::Error),
     /// The database failed.
     Database(sqlx::Error),
+    /// Nobody waits for the answer any more.
+    Expired,
 }
 
 /// On whose behalf a question is answered.
@@ -95,19 +110,13 @@ impl Queries {
     /// # Errors
     /// The connection to the bus was closed for good.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut server = loop {
-            match self.bus.serve_queries().await {
-                Ok(server) => break server,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot serve queries yet");
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE) => {}
-                        () = stop.cancelled() => return Ok(()),
-                    }
-                }
-            }
+        let Some(mut server) = self.subscribed(&stop).await else {
+            return Ok(());
         };
-        let room = Arc::new(Semaphore::new(self.concurrency));
+        let turns = Turns::new(self.concurrency, self.waiting);
+        let mut standstill = Standstill::default();
+        let mut look = tokio::time::interval(turns::LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let answering = TaskTracker::new();
         let mut drained = None;
         loop {
@@ -119,6 +128,11 @@ impl Queries {
             };
             let incoming = tokio::select! {
                 incoming = server.next() => incoming,
+                _ = look.tick() => {
+                    standstill.look(Instant::now());
+                    gauge_waiting(&turns);
+                    continue;
+                }
                 () = end => {
                     if drained.is_some() {
                         break;
@@ -126,7 +140,7 @@ impl Queries {
                     if let Err(error) = server.stop().await {
                         tracing::debug!(%error, "not unsubscribed");
                     }
-                    drained = Some(tokio::time::Instant::now() + DRAIN);
+                    drained = Some(Instant::now() + DRAIN);
                     continue;
                 }
             };
@@ -134,44 +148,65 @@ impl Queries {
                 anyhow::ensure!(stop.is_cancelled(), "the connection to NATS is closed for good");
                 break;
             };
-            if answering.len() > MAX_WAITING && !is_urgent(&incoming) {
-                metrics::counter!("chat_persistence_queries_shed_total", "cause" => "queue").increment(1);
-                answering.spawn(refuse_overload(incoming));
-                continue;
-            }
-            answering.spawn(self.clone().take_turn(incoming, Arc::clone(&room)));
+            let deadline = deadline(&incoming, standstill.look(Instant::now()));
+            let turn = self.clone().take_turn(incoming, deadline, turns.clone());
+            tasks::spawn_on(&answering, "query", turn);
         }
         answering.close();
         answering.wait().await;
         Ok(())
     }
 
-    /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
-    async fn take_turn(self, incoming: IncomingQuery, room: Arc<Semaphore>) {
-        let arrived = Instant::now();
-        if is_urgent(&incoming) {
-            return self.serve(incoming).await;
-        }
-        let Ok(_permit) = room.acquire().await else {
-            return;
-        };
-        if arrived.elapsed() < DEADLINE {
-            self.serve(incoming).await;
-        } else {
-            metrics::counter!("chat_persistence_queries_shed_total", "cause" => "deadline").increment(1);
+    /// Begins to be asked; `None` after the stop.
+    async fn subscribed(&self, stop: &CancellationToken) -> Option<QueryServer> {
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        loop {
+            match self.bus.serve_queries(&self.replica).await {
+                Ok(server) => return Some(server),
+                Err(error) => tracing::warn!(%error, "cannot serve queries yet"),
+            }
+            if !backoff.pause_unless(stop).await {
+                return None;
+            }
         }
     }
 
-    async fn serve(&self, incoming: IncomingQuery) {
+    /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
+    async fn take_turn(self, incoming: IncomingQuery, deadline: Instant, turns: Turns) {
+        let refusal = if is_urgent(&incoming) {
+            if Instant::now() < deadline {
+                return self.serve(incoming, deadline).await;
+            }
+            Refusal::Expired
+        } else {
+            match turns.take(deadline).await {
+                Ok(_turn) => return self.serve(incoming, deadline).await,
+                Err(refusal) => refusal,
+            }
+        };
+        let (cause, again) = match refusal {
+            Refusal::Expired => ("deadline", None),
+            Refusal::Full(again) => ("queue", Some(again)),
+            Refusal::TooLate(again) => ("wait", Some(again)),
+        };
+        metrics::counter!("chat_persistence_queries_shed_total", "cause" => cause).increment(1);
+        if let Some(again) = again {
+            refuse_overload(incoming, again).await;
+        }
+    }
+
+    async fn serve(&self, incoming: IncomingQuery, deadline: Instant) {
         let started = Instant::now();
         let (name, answer) = match &incoming.query {
             Ok(Query {
                 actor,
                 body: Some(body),
+                budget_ms: _,
             }) => {
                 let name = query_name(body);
                 let span = process_span(name, &incoming);
-                (name, self.answer(actor.as_ref(), body).instrument(span).await)
+                let answer = self.answer_by(deadline, actor.as_ref(), body);
+                (name, answer.instrument(span).await)
             }
             _ => ("unreadable", Err(refuse("not a readable query").into())),
         };
@@ -183,7 +218,7 @@ impl Queries {
         }
     }
 
-    /// The answer to one question.
+    /// The answer to one question, however long it takes up to the limit of the database.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -192,44 +227,74 @@ impl Queries {
         actor: Option<&v1::Actor>,
         body: &query::Body,
     ) -> Result<reply::Body, QueryError> {
+        let deadline = Instant::now() + self.database.read_timeout;
+        self.answer_by(deadline, actor, body).await
+    }
+
+    /// The answer to one question. All but a statement that writes ends at the deadline.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn answer_by(
+        &self,
+        deadline: Instant,
+        actor: Option<&v1::Actor>,
+        body: &query::Body,
+    ) -> Result<reply::Body, QueryError> {
         if let Some(actor) = actor {
             UserId::parse(actor.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
         }
         if let query::Body::ListControl(asked) = body {
-            let page = self.bus.stored_control(asked.after_seq).await;
+            let page = by(deadline, async {
+                Ok::<_, QueryError>(self.bus.stored_control(asked.after_seq).await)
+            });
+            let page = page.await?;
             return page.map(reply::Body::ControlPage).map_err(|error| {
                 tracing::warn!(%error, "a gateway is not told what was revoked");
                 away().into()
             });
         }
         let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
-        match self.write(actor, viewer, body).await? {
-            Some(written) => Ok(written),
-            None => self.read(viewer, body).await,
+        if let Some(written) = self.write(actor, viewer, body, deadline).await? {
+            return Ok(written);
         }
+        let reading = self.read(viewer, body, deadline);
+        let (answer, shown) = by(deadline, reading).await?;
+        // Before the answer: who joins after it must not be served the page once more.
+        served::keep(&self.database, &shown, deadline).await?;
+        Ok(answer)
     }
 
-    /// Answers what writes, or needs no database; `None` where the question only reads.
+    /// Answers what writes, or needs no database; `None` where the question only reads. After the deadline nothing is
+    /// written that has not begun.
     async fn write(
         &self,
         actor: Option<&v1::Actor>,
         viewer: Viewer<'_>,
         body: &query::Body,
+        deadline: Instant,
     ) -> Result<Option<reply::Body>, QueryError> {
         let database = &self.database;
         Ok(Some(match body {
             query::Body::ProvisionUser(provision) => {
                 let actor = actor.ok_or_else(needs_actor)?;
-                reply::Body::User(arrivals::provision(database, actor, provision.create).await?)
+                let provisioned = arrivals::provision(database, actor, provision.create, deadline);
+                reply::Body::User(provisioned.await?)
             }
-            query::Body::Arrive(arrive) => reply::Body::Arrived(arrivals::arrive(database, arrive).await?),
-            query::Body::SetName(set) => reply::Body::User(users::set_name(database, viewer, set).await?),
-            query::Body::SetAgent(set) => reply::Body::User(users::set_agent(database, viewer, set).await?),
+            query::Body::Arrive(arrive) => {
+                reply::Body::Arrived(arrivals::arrive(database, arrive, deadline).await?)
+            }
+            query::Body::SetName(set) => {
+                reply::Body::User(users::set_name(database, viewer, set, deadline).await?)
+            }
+            query::Body::SetAgent(set) => {
+                reply::Body::User(users::set_agent(database, viewer, set, deadline).await?)
+            }
             query::Body::ReportPresence(report) => {
-                reply::Body::PresenceReported(self.presence.report(report).await?)
+                reply::Body::PresenceReported(self.presence.report(report, deadline).await?)
             }
             query::Body::ReportServed(report) => {
-                served::report(database, report).await?;
+                served::report(database, report, deadline).await?;
                 reply::Body::ServedReported(v1::ServedReported {})
             }
             query::Body::Ping(v1::Ping {}) if self.liveness.is_alive() => reply::Body::Pong(v1::Pong {
@@ -240,10 +305,57 @@ impl Queries {
         }))
     }
 
-    /// Answers what reads.
-    async fn read(&self, viewer: Viewer<'_>, body: &query::Body) -> Result<reply::Body, QueryError> {
-        let mut connection = self.database.reads.acquire().await?;
-        let c = &mut *connection;
+    /// Answers what reads, and says what that shows. To be cut at the deadline: the database soon gives up the statement that
+    /// is under way, and the connection is free again.
+    async fn read(
+        &self,
+        viewer: Viewer<'_>,
+        body: &query::Body,
+        deadline: Instant,
+    ) -> Result<(reply::Body, Shown), QueryError> {
+        if faults::happens("slow_reads") {
+            tokio::time::sleep(SLOW).await;
+        }
+        // The connection goes back before another one is awaited: it would be missing to those who only read.
+        let mut reading = self.database.reading().await?;
+        match self.database.read_only_for(deadline) {
+            None => self.look_up(&mut reading.connection, viewer, body).await,
+            Some(begin) => {
+                let mut transaction = reading.begin_with(begin).await?;
+                let found = self.look_up(&mut transaction, viewer, body).await?;
+                transaction.commit().await?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// What is read, and what that shows.
+    async fn look_up(
+        &self,
+        c: &mut PgConnection,
+        viewer: Viewer<'_>,
+        body: &query::Body,
+    ) -> Result<(reply::Body, Shown), QueryError> {
+        let since = Instant::now();
+        let answer = self.select(c, viewer, body).await?;
+        let shown = match (body, &answer) {
+            (query::Body::ListMessages(q), reply::Body::Messages(page)) => {
+                served::by_page(c, required(viewer)?, q, page, since).await?
+            }
+            (query::Body::ListConversations(_), reply::Body::Conversations(page)) => {
+                served::by_list(required(viewer)?, page)
+            }
+            _ => Shown::Nothing,
+        };
+        Ok((answer, shown))
+    }
+
+    async fn select(
+        &self,
+        c: &mut PgConnection,
+        viewer: Viewer<'_>,
+        body: &query::Body,
+    ) -> Result<reply::Body, QueryError> {
         let inline = self.inline_participants;
         Ok(match body {
             query::Body::ProvisionUser(_)
@@ -259,21 +371,13 @@ impl Queries {
             query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),
             query::Body::ListPresenceChanges(q) => reply::Body::Presences(presence::changes(c, q).await?),
             query::Body::ListConversations(q) => {
-                let viewer = required(viewer)?;
-                let page = conversations::list(c, viewer, q, inline).await?;
-                // Held while another one is awaited, it would be missing to those who only read.
-                drop(connection);
-                served::list(&self.database, viewer, &page).await?;
-                reply::Body::Conversations(page)
+                reply::Body::Conversations(conversations::list(c, required(viewer)?, q, inline).await?)
             }
             query::Body::GetConversation(q) => {
                 reply::Body::Conversation(conversations::get(c, required(viewer)?, q, inline).await?)
             }
             query::Body::ListMessages(q) => {
-                let viewer = required(viewer)?;
-                let page = messages::list(c, viewer, q).await?;
-                served::page(&self.database, c, viewer, q, &page).await?;
-                reply::Body::Messages(page)
+                reply::Body::Messages(messages::list(c, required(viewer)?, q).await?)
             }
             query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
             query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
@@ -321,6 +425,21 @@ impl Queries {
             }
         })
     }
+}
+
+/// Waits, or reads, until the deadline.
+///
+/// # Errors
+/// [`QueryError::Expired`] at the deadline; else as `work` fails.
+pub(crate) async fn by<T, E>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, QueryError>
+where
+    QueryError: From<E>,
+{
+    let done = timeout_at(deadline, work).await;
+    Ok(done.map_err(|_| QueryError::Expired)??)
 }
 
 /// The span of a question; none where the asker's trace is not recorded.
@@ -389,14 +508,31 @@ fn is_urgent(incoming: &IncomingQuery) -> bool {
     matches!(body, Some(query::Body::Ping(_) | query::Body::ReportPresence(_)))
 }
 
-async fn refuse_overload(incoming: IncomingQuery) {
-    let error = v1::Error::with(ErrorCode::Unavailable, "too many queries wait");
+/// When nobody waits for the reply any more. What arrives may have been on its way for `age`.
+fn deadline(incoming: &IncomingQuery, age: Duration) -> Instant {
+    let budget = match faults::happens("ignore_deadlines") {
+        true => FOR_EVER,
+        false => incoming.budget().saturating_sub(age),
+    };
+    Instant::from_std(incoming.arrived) + budget
+}
+
+async fn refuse_overload(incoming: IncomingQuery, again: Duration) {
+    let error = v1::Error {
+        retry_after_ms: u32::try_from(again.as_millis()).unwrap_or(u32::MAX),
+        ..v1::Error::with(ErrorCode::Unavailable, "too many queries wait")
+    };
     let reply = Reply {
         body: Some(reply::Body::Error(error)),
     };
     if let Err(error) = incoming.reply(&reply).await {
         tracing::debug!(%error, "no reply sent");
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody waits in such numbers")]
+fn gauge_waiting(turns: &Turns) {
+    metrics::gauge!("chat_persistence_queries_waiting").set(turns.waiting() as f64);
 }
 
 fn away() -> v1::Error {
@@ -407,9 +543,23 @@ fn away() -> v1::Error {
 fn told(name: &'static str, error: QueryError) -> v1::Error {
     match error {
         QueryError::Refused(error) => error,
+        QueryError::Expired => cut(name),
+        QueryError::Database(error) if is_cancelled(&error) => cut(name),
         QueryError::Database(error) => {
             tracing::warn!(query = name, cause = without_content(&error), "a query failed");
             away()
         }
     }
+}
+
+/// A read that has reached its deadline.
+fn cut(name: &'static str) -> v1::Error {
+    tracing::debug!(query = name, "a query was given up at its deadline");
+    metrics::counter!("chat_persistence_queries_shed_total", "cause" => "cut").increment(1);
+    v1::Error::with(ErrorCode::Unavailable, "the database did not answer in time")
+}
+
+fn is_cancelled(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == CANCELLED)
 }

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use parlance_bus::{Bus, StreamSettings};
 use parlance_runtime::health::{self, Condition, Health};
 use parlance_runtime::lifecycle::Lifecycle;
@@ -81,12 +82,15 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
     startup::check_partitions(&mut connection, config.ingest.partitions).await?;
     drop(connection);
     let database = Database::new(&config.database)?;
-    let bus = Bus::connect(&config.nats.connect(replica)).await?;
+    let connection = config.nats.connect(replica);
+    let bus = Bus::connect(&connection).await?;
+    let explained = connection.explain(&bus);
     signals::begin(config.ingest.partitions);
 
     let health = Health::new();
     let life = Lifecycle::new();
     life.end_on_panic();
+    life.spawn_background("explain NATS", explained.map(Ok));
     let drained = CancellationToken::new();
     let router = health::router(health.clone(), metrics);
     life.spawn(
@@ -97,18 +101,9 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         "nats",
         watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()),
     );
-    let presence = Presence {
-        bus: bus.clone(),
-        database: database.clone(),
-        limits: config.presence.limits(),
-    };
-    let sweeper = Sweeper {
-        presence: presence.clone(),
-        every: Duration::from_millis(config.presence.sweep_ms),
-    };
+    let presence = begin_presence(config, &bus, &database, &life);
     let expiry = Expiry::new(&bus, &database, config.ingest.remember_minutes);
     life.spawn("expiry", expiry.run(life.soft()));
-    life.spawn("presence", sweeper.run(life.soft()));
     if config.push.enabled {
         let pushing = Pushing {
             bus: bus.clone(),
@@ -124,6 +119,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         bus: bus.clone(),
         database: database.clone(),
         concurrency: config.queries.concurrency,
+        waiting: config.queries.waiting,
         inline_participants: config.limits.inline_participants,
         presence,
         liveness,
@@ -152,6 +148,21 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
     tracing::info!(replica, %address, "started");
     announce(None, address);
     Ok(life.run(Duration::from_millis(config.shutdown.grace_ms)).await)
+}
+
+/// Takes in what gateways report, and gives up those that are silent.
+fn begin_presence(config: &Config, bus: &Bus, database: &Database, life: &Lifecycle) -> Presence {
+    let presence = Presence {
+        bus: bus.clone(),
+        database: database.clone(),
+        limits: config.presence.limits(),
+    };
+    let sweeper = Sweeper {
+        presence: presence.clone(),
+        every: Duration::from_millis(config.presence.sweep_ms),
+    };
+    life.spawn("presence", sweeper.run(life.soft()));
+    presence
 }
 
 /// Leases, ingest and finishing: they end one after the other, each when its source has run dry.

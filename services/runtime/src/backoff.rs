@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 /// The pauses of one task.
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -37,6 +39,12 @@ impl Backoff {
         tokio::time::sleep(self.next_pause()).await;
     }
 
+    /// Waits for the next pause; false, at once, where there shall be no further attempt.
+    pub async fn pause_unless(&mut self, stop: &CancellationToken) -> bool {
+        let pause = tokio::time::sleep(self.next_pause());
+        stop.run_until_cancelled(pause).await.is_some()
+    }
+
     /// An attempt succeeded: the next pause is the first again.
     pub fn reset(&mut self) {
         self.next = self.first;
@@ -65,5 +73,23 @@ mod tests {
             .map(|_| Backoff::new(first, longest).next_pause())
             .collect();
         assert!(pauses.windows(2).any(|pair| pair[0] != pair[1]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_a_pause() {
+        let first = Duration::from_secs(60);
+        let mut backoff = Backoff::new(first, first);
+        let stop = CancellationToken::new();
+        let begun = tokio::time::Instant::now();
+        assert!(backoff.pause_unless(&stop).await);
+        assert!(begun.elapsed() >= first / 2);
+        let begun = tokio::time::Instant::now();
+        let stopping = async {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            stop.cancel();
+        };
+        let (goes_on, ()) = tokio::join!(backoff.pause_unless(&stop), stopping);
+        assert!(!goes_on && begun.elapsed() < first / 2);
+        assert!(!backoff.pause_unless(&stop).await);
     }
 }

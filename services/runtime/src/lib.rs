@@ -1,4 +1,5 @@
-//! What any service needs to stand up: settings, telemetry, lifecycle, health, start-up errors, pauses between attempts.
+//! What any service needs to stand up: settings, telemetry, lifecycle, tasks, health, start-up errors, pauses
+//! between attempts.
 //!
 //! This crate knows nothing of chat: no ids, no subjects, no SQL, no sockets beyond the internal
 //! HTTP port. It must not depend on any other crate of the workspace.
@@ -9,4 +10,5 @@ pub mod health;
 pub mod healthcheck;
 pub mod lifecycle;
 pub mod startup;
+pub mod tasks;
 pub mod telemetry;

@@ -15,6 +15,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::tasks;
+
+/// The life that a panic of any task ends.
+static OF_PROCESS: Mutex<Option<Lifecycle>> = Mutex::new(None);
+
 /// How long tasks may take to end after the hard token.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
@@ -45,13 +50,18 @@ impl Lifecycle {
     /// From here on a panic anywhere in the process, also in a task that nobody waits for, is logged as before, makes the
     /// exit code non-zero and begins the end of the process: what it left undone nobody would do.
     pub fn end_on_panic(&self) {
-        let (soft, state) = (self.soft.clone(), Arc::clone(&self.state));
+        *OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
+        let life = self.clone();
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             before(panic);
-            state.failed.store(true, Ordering::Relaxed);
-            soft.cancel();
+            life.fail();
         }));
+    }
+
+    fn fail(&self) {
+        self.state.failed.store(true, Ordering::Relaxed);
+        self.soft.cancel();
     }
 
     /// Cancelled when tasks shall finish and end. Cancelling it begins the end of the process.
@@ -88,17 +98,16 @@ impl Lifecycle {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        tokio::spawn(self.supervise(name, task));
+        tasks::spawn(name, self.supervise(name, task));
     }
 
     fn supervise<F>(&self, name: &'static str, task: F) -> impl Future<Output = ()> + Send + 'static
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let soft = self.soft.clone();
-        let state = Arc::clone(&self.state);
+        let life = self.clone();
         // The task runs in one of its own so that its panic arrives here as a value.
-        let task = tokio::spawn(task);
+        let task = tasks::spawn(name, task);
         async move {
             match task.await {
                 Ok(Ok(())) => return,
@@ -107,8 +116,7 @@ impl Lifecycle {
                 // Only the end of the runtime cancels a task.
                 Err(_) => return,
             }
-            state.failed.store(true, Ordering::Relaxed);
-            soft.cancel();
+            life.fail();
         }
     }
 
@@ -164,6 +172,14 @@ impl Lifecycle {
     }
 }
 
+/// Makes the exit code non-zero and begins the end of the process that [`Lifecycle::end_on_panic`] was called in.
+pub(crate) fn fail() {
+    let life = OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(life) = life {
+        life.fail();
+    }
+}
+
 impl State {
     fn running(&self) -> MutexGuard<'_, BTreeMap<u64, &'static str>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -189,6 +205,8 @@ mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(20);
+    /// Held by tests that change what the whole process does on a panic.
+    static HOOK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
     async fn run(life: &Lifecycle, mut signals: mpsc::Receiver<&'static str>) -> bool {
         life.run_until(GRACE, async || match signals.recv().await {
@@ -260,12 +278,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_of_a_task_that_nobody_waits_for_fails_the_run() {
+        let _hook = HOOK.lock().await;
         let life = Lifecycle::new();
         life.spawn("worker", until(life.soft()));
         life.end_on_panic();
         drop(tokio::spawn(async { panic!("expected in this test") }));
         assert!(!run(&life, signals(0)).await);
         drop(std::panic::take_hook());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_any_task_fails_the_run_whatever_became_of_the_hook() {
+        let _hook = HOOK.lock().await;
+        let life = Lifecycle::new();
+        life.spawn("worker", until(life.soft()));
+        life.end_on_panic();
+        // As a library might.
+        drop(std::panic::take_hook());
+        drop(tasks::spawn("broken", async { panic!("expected in this test") }));
+        assert!(!run(&life, signals(0)).await);
+
+        let life = Lifecycle::new();
+        life.end_on_panic();
+        drop(std::panic::take_hook());
+        drop(tasks::blocking("broken", || panic!("expected in this test")));
+        assert!(!run(&life, signals(0)).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parlance_runtime::config::{Invalid, without_credentials};
+use parlance_runtime::tasks;
 use reqwest::{Client, Url, redirect};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -126,7 +127,11 @@ impl RemoteKeys {
         }
         // In a task of its own: a client that goes away must not take the others' fetch with it.
         let this = self.clone();
-        let fetched = tokio::spawn(async move { this.fetch_unless_recent(&known).await }).await;
+        let fetched = tasks::spawn(
+            "fetch keys",
+            async move { this.fetch_unless_recent(&known).await },
+        )
+        .await;
         let found = fetched
             .map_err(|_| AuthError::KeysUnavailable)??
             .matching(id, algorithm);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_proto::v1::ErrorCode;
+use parlance_runtime::tasks;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -21,6 +22,8 @@ const SLOW: Duration = Duration::from_millis(50);
 /// How often a question may be in a query that answers none at all.
 const LEFT_OUT: u32 = 8;
 
+/// Questions that wait; more are refused.
+const MOST_WAITING: usize = 50_000;
 /// How long one question may wait for its answer, behind others or under way.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -82,15 +85,24 @@ where
         Fut: Future<Output = Answers<A>> + Send + 'static,
     {
         let (reply, mut answer) = oneshot::channel();
-        self.lock().waiting.push_back(Waiting {
-            question,
-            since: Instant::now(),
-            left_out: 0,
-            reply,
-        });
+        {
+            let mut state = self.lock();
+            if state.waiting.len() >= MOST_WAITING {
+                return Err(ClientError::new(
+                    ErrorCode::Unavailable,
+                    "too many wait for persistence",
+                ));
+            }
+            state.waiting.push_back(Waiting {
+                question,
+                since: Instant::now(),
+                left_out: 0,
+                reply,
+            });
+        }
         for (most, waited, patience) in [(1, Duration::ZERO, SLOW), (UNDER_WAY, SLOW, PATIENCE)] {
             if self.begins(most, waited) {
-                tokio::spawn(self.clone().work(send.clone()));
+                tasks::spawn("gathered queries", self.clone().work(send.clone()));
             }
             match tokio::time::timeout(patience, &mut answer).await {
                 Ok(Ok(answer)) => return answer,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parlance_bus::Bus;
 use parlance_proto::v1::{Lease, PresenceReported, ReportPresence};
+use parlance_runtime::backoff::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +15,8 @@ use crate::backend::Backend;
 use crate::commands::new_id;
 use crate::socket::sessions::Sessions;
 
-/// Pause before a report that got no answer is sent again.
-const RETRY: Duration = Duration::from_millis(300);
+/// Pauses before a report that got no answer is sent again; the longest leaves time for several within the lease.
+const RETRIES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1_200));
 /// How long NATS itself may take to answer.
 const PROBE: Duration = Duration::from_secs(1);
 /// How long the last report may take.
@@ -71,6 +72,7 @@ impl Reporter {
         let mut renew_at = Instant::now();
         // Since when NATS was surely not reached.
         let mut cut_since: Option<Instant> = None;
+        let mut backoff = Backoff::new(RETRIES.0, RETRIES.1);
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -83,8 +85,11 @@ impl Reporter {
                 answered = self.report_all() => {
                     let connected = answered || self.reaches_nats().await;
                     cut_since = if connected { None } else { Some(cut_since.unwrap_or(began)) };
-                    let pause = if answered { self.renew } else { RETRY };
+                    let pause = if answered { self.renew } else { backoff.next_pause() };
                     renew_at = Instant::now() + pause;
+                    if answered {
+                        backoff.reset();
+                    }
                 }
             }
             if cut_since.is_some_and(|since| since.elapsed() >= self.lease()) {

@@ -287,7 +287,8 @@ impl Teller {
                             tracing::debug!(code = error.code, "watches in doubt end");
                             break;
                         }
-                        Err(_) => backoff.pause().await,
+                        Err(_) if !backend.pause(&mut backoff).await => break,
+                        Err(_) => {}
                     }
                 }
             }

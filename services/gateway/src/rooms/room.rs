@@ -24,6 +24,7 @@ use parlance_proto::v1::{
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -131,6 +132,7 @@ impl Room {
         // Everyone who asked meanwhile gets the same answer; who asks later opens a new room.
         loop {
             while let Ok(request) = queue.try_recv() {
+                self.progress.waiting.fetch_sub(1, Ordering::Relaxed);
                 if let Request::Attach { reply, .. } = request {
                     drop(reply.send(Err(failure.clone())));
                 }
@@ -186,7 +188,10 @@ impl Room {
             tokio::select! {
                 biased;
                 request = queue.recv() => match request {
-                    Some(request) => Box::pin(self.answer(request)).await,
+                    Some(request) => {
+                        self.progress.waiting.fetch_sub(1, Ordering::Relaxed);
+                        Box::pin(self.answer(request)).await;
+                    }
                     None => return,
                 },
                 batch = events.next() => match batch {
@@ -338,7 +343,7 @@ impl Room {
             stretch,
             told_at: None,
         };
-        tokio::spawn(replay.run());
+        tasks::spawn("replay", replay.run());
     }
 
     /// Reports what users were served: at once after a pause, else so much after the report before; the more sessions,
@@ -454,7 +459,9 @@ impl Room {
                     }
                 }
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
-                Err(_) => backoff.pause().await,
+                // Who comes later finds by the next comparison what is missing.
+                Err(_) if self.audience.is_gone() || !self.rooms.backend.pause(&mut backoff).await => return,
+                Err(_) => {}
             }
         }
     }
@@ -526,7 +533,8 @@ impl Room {
                     self.end_memberships();
                     break;
                 }
-                Err(_) => backoff.pause().await,
+                Err(_) if !self.rooms.backend.pause(&mut backoff).await => return,
+                Err(_) => {}
             }
         }
         let users = self.audience.users();

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use parlance_runtime::tasks;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -206,7 +207,7 @@ impl Ticket {
     ) {
         *holder(owner).lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
         let owner: Weak<T> = Arc::downgrade(owner);
-        tokio::spawn(async move {
+        tasks::spawn("expire a ticket", async move {
             tokio::time::sleep(IDLE).await;
             if let Some(owner) = owner.upgrade() {
                 drop(

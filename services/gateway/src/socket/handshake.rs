@@ -17,6 +17,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use parlance_proto::v1::ErrorCode;
+use parlance_runtime::tasks;
 use socketioxide::service::SocketIoService;
 use tower::Service;
 
@@ -149,7 +150,7 @@ impl Handshake {
         let (parts, _) = request.into_parts();
         let connection: Arc<Connection> = parts.extensions.get().map(Arc::clone).unwrap_or_default();
         let (mut engine, shared, max) = (self.engine.clone(), self.shared.clone(), self.limit);
-        tokio::spawn(async move {
+        tasks::spawn("open a websocket", async move {
             let Ok(io) = upgraded.await else {
                 return;
             };
@@ -181,7 +182,7 @@ impl Handshake {
             };
             let response = websocket::accept(request.headers());
             let upgraded = hyper::upgrade::on(&mut request);
-            tokio::spawn(async move {
+            tasks::spawn("upgrade to a websocket", async move {
                 if let Ok(io) = upgraded.await {
                     upgrade.run(TokioIo::new(io)).await;
                 }

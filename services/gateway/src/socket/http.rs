@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parlance_runtime::tasks;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -56,7 +57,11 @@ pub async fn serve(
             accepted = accepting.accept() => accepted,
         };
         let (router, stop) = (router.clone(), stop.clone());
-        connections.spawn(connection(accepted, router, patience, stop));
+        tasks::spawn_on(
+            &connections,
+            "connection",
+            connection(accepted, router, patience, stop),
+        );
     }
     // Who tries now is refused by the kernel and goes elsewhere.
     drop(accepting);

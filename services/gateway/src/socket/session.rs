@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parlance_bus::faults;
 use parlance_proto::v1::{Client, ErrorCode, Message, SenderKind};
 use parlance_proto::{ConversationId, UserId};
+use parlance_runtime::tasks;
 use serde::Serialize;
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError, TransportType};
@@ -284,14 +285,26 @@ impl Session {
 
     /// Attaches the session to a conversation by `attach`. What it begins with there is part of the first such
     /// request, even where its client joins before the server gets to it: else the backlog and what is live would
-    /// not meet.
-    pub fn begin(&self, conversation: ConversationId, asked: Following, attach: impl FnOnce(Following)) {
+    /// not meet. Returns what it begins with, if that is part of this one.
+    pub fn begin(
+        &self,
+        conversation: ConversationId,
+        asked: Following,
+        attach: impl FnOnce(Following),
+    ) -> Option<Following> {
         // Held meanwhile: a second request must not get ahead of the first.
         let mut openings = lock(&self.openings);
-        attach(match openings.remove(&conversation) {
+        let opening = openings.remove(&conversation);
+        attach(match opening.clone() {
             Some(opening) => opening.and(asked),
             None => asked,
         });
+        opening
+    }
+
+    /// The request that this was part of came to nothing.
+    pub fn begins_again(&self, conversation: ConversationId, opening: Following) {
+        lock(&self.openings).insert(conversation, opening);
     }
 
     /// The session is told about this conversation from now on.
@@ -530,7 +543,7 @@ impl Session {
         self.wire();
         self.leave();
         let session = Arc::clone(self);
-        tokio::spawn(async move {
+        tasks::spawn("dismiss a session", async move {
             tokio::time::sleep(FAREWELL).await;
             if !session.connection.is_occupied() {
                 session.close_transport();

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{Method, Request, StatusCode, header};
 use parlance_proto::UserId;
+use parlance_runtime::tasks;
 use socketioxide::extract::SocketRef;
 use tower::ServiceExt;
 
@@ -24,6 +25,9 @@ pub struct Sessions {
     inner: Arc<Inner>,
 }
 
+/// A page of a user.
+type PageOfUser = (UserId, Page);
+
 struct Inner {
     /// How many one user may have.
     per_user: NonZeroUsize,
@@ -31,7 +35,7 @@ struct Inner {
     /// Those of each user, the oldest first.
     users: Mutex<HashMap<UserId, VecDeque<SessionId>>>,
     /// Those that have ended and that some room still knows of.
-    ending: Mutex<Ending>,
+    ending: Mutex<HashMap<PageOfUser, Vec<Arc<Session>>>>,
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
     /// may be left and entered again.
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
@@ -39,8 +43,6 @@ struct Inner {
     polls: Mutex<HashMap<String, Polls>>,
     engine: OnceLock<Engine>,
 }
-
-type Ending = HashMap<(UserId, Page), Vec<Arc<Session>>>;
 
 /// The polls of one client.
 #[derive(Clone, Copy)]
@@ -218,7 +220,7 @@ impl Sessions {
             return;
         };
         let sessions = self.clone();
-        tokio::spawn(async move {
+        tasks::spawn("close a polling session", async move {
             let Ok(answer) = engine.oneshot(request).await;
             // It is gone already, or it has just been upgraded.
             if answer.status() != StatusCode::OK

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use parlance_runtime::config::Invalid;
+use parlance_runtime::tasks;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -281,7 +282,7 @@ impl Handshakes {
             return;
         }
         let (acceptor, patience) = (self.certificate.acceptor(), self.patience);
-        self.under_way.spawn(async move {
+        tasks::spawn_in(&mut self.under_way, "tls handshake", async move {
             let (result, stream) = match timeout(patience, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let stream = Stream::Tls(Box::new(stream));

@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use parlance_runtime::tasks;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::connection::Connection;
@@ -506,12 +507,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Drop for Screened<S> {
         let (Some(mut io), Ok(runtime)) = (self.io.take(), tokio::runtime::Handle::try_current()) else {
             return;
         };
-        runtime.spawn(tokio::time::timeout(LINGER, async move {
+        let discarding = tokio::time::timeout(LINGER, async move {
             io.shutdown().await?;
             let mut discarded = [0; CHUNK];
             while io.read(&mut discarded).await? > 0 {}
             io::Result::Ok(())
-        }));
+        });
+        tasks::spawn_at(&runtime, "linger", discarding);
     }
 }
 

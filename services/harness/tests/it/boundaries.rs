@@ -1,6 +1,7 @@
 //! Holds the table of who may know whom, over the manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
@@ -168,4 +169,65 @@ fn deliberate_flaws_are_in_no_build_that_does_not_ask_for_them() {
             );
         }
     }
+}
+
+/// Ways to begin a task that nothing watches.
+const UNWATCHED: &[&str] = &[
+    "tokio::spawn(",
+    "task::spawn(",
+    "spawn_blocking(",
+    "runtime.spawn(",
+    "handle.spawn(",
+    "Handle::current().spawn(",
+    "connections.spawn(",
+    "answering.spawn(",
+    "under_way.spawn(",
+    "tracker.spawn(",
+];
+/// The one module that begins tasks, and the one that watches over their trackers.
+const BEGIN_TASKS: &[&str] = &["runtime/src/tasks.rs", "runtime/src/lifecycle.rs"];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// A task that panics ends its process: so each begins where that is seen to.
+#[test]
+fn tasks_of_services_begin_in_one_module() {
+    let services = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for part in ["bus", "runtime", "journal", "gateway", "persistence", "operator"] {
+        sources(&services.join(part).join("src"), &mut files);
+    }
+    let mut others = Vec::new();
+    for file in files {
+        let name = file
+            .strip_prefix(services)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let is_test = name.ends_with("tests.rs") || name.contains("/tests/");
+        if is_test || BEGIN_TASKS.contains(&name.as_str()) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let shipped = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (number, line) in shipped.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if UNWATCHED.iter().any(|begin| code.contains(begin)) && !code.contains("tasks::") {
+                others.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(
+        others.is_empty(),
+        "begin these by parlance_runtime::tasks: {others:#?}"
+    );
 }

@@ -7,6 +7,7 @@ mod clients;
 mod crashes;
 mod gateways;
 mod nats;
+pub(crate) mod overload;
 mod persistence;
 mod postgres;
 

@@ -13,6 +13,7 @@ use parlance_harness::stack::StackBuilder;
 use serde_json::{Value, json};
 
 use crate::director::directed;
+use crate::faults::overload;
 use crate::system_messages::Service;
 use crate::{feed, redelivery};
 
@@ -219,6 +220,15 @@ async fn outcomes_that_are_forgotten_are_caught() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("redelivery"), "{error:#}");
+}
+
+/// Without them a replica is busy with what nobody waits for any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_that_are_ignored_are_caught() {
+    let error = overload::goodput_under_overload("ignore_deadlines=return")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("goodput under overload"), "{error:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

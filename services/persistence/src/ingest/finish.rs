@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parlance_bus::{Bus, ErrorKind, faults};
 use parlance_proto::v1;
+use parlance_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +147,7 @@ impl End {
         if faults::happens("forget_gaps") {
             return true;
         }
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let recorded = async {
                 let mut connection = self.database.writes.acquire().await?;
@@ -158,14 +159,14 @@ impl End {
             }
             let cause = without_content(&error);
             tracing::warn!(cause, "what the feed lacks is not noted; trying again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            backoff.pause().await;
         }
     }
 
     /// Hands in a command that another one led to. False when none of the part's partitions is ours any
     /// more: then the next owner does it.
     async fn handed_in(&self, command: &v1::Command, part: &[Entry]) -> bool {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let deadline = Instant::now() + HAND_IN;
             let Err(error) = self
@@ -184,7 +185,7 @@ impl End {
                 return false;
             }
             tracing::warn!(%error, command = command.id, "a command that follows another waits for the stream");
-            tokio::time::sleep(FIRST_PAUSE).await;
+            backoff.pause().await;
         }
     }
 

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use parlance_bus::faults;
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, ErrorCode};
+use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -246,7 +248,7 @@ impl Lane {
 
     /// The same apart: what was tried before is tried alone.
     async fn process_apart(&mut self, mut entries: Vec<Entry>) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             self.core.keep_owned(&mut entries);
             if entries.is_empty() {
@@ -255,8 +257,7 @@ impl Lane {
             if self.count(&mut entries).await {
                 break;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            backoff.pause().await;
         }
         let mut parts = by_attempts(entries);
         while let Some(part) = parts.pop() {
@@ -266,7 +267,7 @@ impl Lane {
 
     /// Commits a part of a batch, or splits it around a culprit.
     async fn part(&mut self, mut part: Vec<Entry>, parts: &mut Vec<Vec<Entry>>) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut patience = match self.apartward {
             Some(_) => QUICK.min(self.core.write_timeout),
             None => self.core.write_timeout,
@@ -287,8 +288,7 @@ impl Lane {
                 return;
             }
             if self.apartward.is_none() && !self.note(&part).await {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                backoff.pause().await;
                 continue;
             }
             let error = match self.commit(&part, patience).await {
@@ -332,8 +332,7 @@ impl Lane {
                         }
                     }
                     // An outage: nothing is wrong with the commands, and nothing is counted.
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    backoff.pause().await;
                     patience = (patience * 2).min(self.core.write_timeout);
                 }
             }
@@ -460,9 +459,8 @@ impl Core {
 
     async fn store(&self, letter: DeadLetter) {
         let database = self.database.clone();
-        let stored = self
-            .runtime
-            .spawn(async move { park_letter(&database, &letter).await });
+        let parking = async move { park_letter(&database, &letter).await };
+        let stored = tasks::spawn_at(&self.runtime, "park a letter", parking);
         if let Err(error) = stored.await
             && error.is_panic()
         {

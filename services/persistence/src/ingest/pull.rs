@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use parlance_bus::{Bus, ErrorKind, Puller};
+use parlance_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -12,9 +13,9 @@ use super::entry::Job;
 
 /// Deliveries taken at once.
 const BATCH: usize = 256;
-/// Pause after a failure of the bus; also how long an owner waits before it takes back a partition that a
-/// late predecessor grabbed. The lease loop stops this task when the lease is really lost.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pauses after failures of the bus; also how long an owner waits before it takes back a partition that a late predecessor
+/// grabbed. The lease loop stops this task when the lease is really lost.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// Patience for deleting our consumer: the next owner deletes it anyway.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
@@ -52,6 +53,7 @@ pub async fn run(bus: Bus, lease: Partition, queue: mpsc::Sender<Job>) {
 async fn pull(bus: &Bus, lease: &Partition, queue: &mpsc::Sender<Job>, slot: &mut Option<Puller>) {
     // Everything that waits at the takeover, as far as the last owner can have had it.
     let mut suspects = if lease.suspect { None } else { Some(0) };
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let lag = metrics::gauge!("chat_persistence_lag_messages", "partition" => lease.partition.to_string());
     loop {
         let puller = match slot {
@@ -60,13 +62,14 @@ async fn pull(bus: &Bus, lease: &Partition, queue: &mpsc::Sender<Job>, slot: &mu
                 Ok(puller) => slot.insert(puller),
                 Err(error) => {
                     tracing::warn!(%error, partition = lease.partition, "cannot take the partition yet");
-                    tokio::time::sleep(PAUSE).await;
+                    backoff.pause().await;
                     continue;
                 }
             },
         };
         match puller.next_batch(BATCH).await {
             Ok(deliveries) => {
+                backoff.reset();
                 if let Some(last) = deliveries.last() {
                     lag.set(f64::from(u32::try_from(last.pending).unwrap_or(u32::MAX)));
                 }
@@ -92,7 +95,7 @@ async fn pull(bus: &Bus, lease: &Partition, queue: &mpsc::Sender<Job>, slot: &mu
                 if error.kind() == ErrorKind::Gone {
                     *slot = None;
                 }
-                tokio::time::sleep(PAUSE).await;
+                backoff.pause().await;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parlance_runtime::tasks;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,9 +32,8 @@ impl Running {
             stop: stop.clone(),
             in_flight: in_flight.clone(),
         };
-        let task = leases
-            .runtime
-            .spawn(pull::run(leases.bus.clone(), lease, leases.queue.clone()));
+        let pull = pull::run(leases.bus.clone(), lease, leases.queue.clone());
+        let task = tasks::spawn_at(&leases.runtime, "pull", pull);
         Self {
             epoch,
             stop,
@@ -52,7 +52,7 @@ impl Running {
             partitions: leases.partitions,
             limits: leases.intake_limits,
         };
-        let task = leases.runtime.spawn(intake.run(epoch, stop.clone()));
+        let task = tasks::spawn_at(&leases.runtime, "intake", intake.run(epoch, stop.clone()));
         Self {
             epoch,
             stop,

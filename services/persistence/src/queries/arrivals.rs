@@ -7,10 +7,11 @@ use parlance_proto::text::shown;
 use parlance_proto::v1::{self, ErrorCode};
 use prost::Message as _;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::page::{MAX_BYTES, fitting};
-use super::{QueryError, Viewer, visible};
+use super::{QueryError, Viewer, by, visible};
 use crate::database::Database;
 use crate::ingest::work::refuse;
 use crate::store::arrivals::{self as store, Arriving};
@@ -35,7 +36,11 @@ struct Entry<'a> {
 }
 
 /// Finds or creates users, and answers where they stand: as many of the first as fit one answer. Little more is read.
-pub(super) async fn arrive(database: &Database, query: &v1::Arrive) -> Result<v1::Arrived, QueryError> {
+pub(super) async fn arrive(
+    database: &Database,
+    query: &v1::Arrive,
+    deadline: Instant,
+) -> Result<v1::Arrived, QueryError> {
     if query.arrivals.len() > MAX_ARRIVALS {
         return Err(refuse(format!("more than {MAX_ARRIVALS} arrivals")).into());
     }
@@ -43,7 +48,7 @@ pub(super) async fn arrive(database: &Database, query: &v1::Arrive) -> Result<v1
     let (mut rest, mut now, mut left) = (query.arrivals.as_slice(), FIRST, MAX_BYTES);
     while !rest.is_empty() {
         let (some, later) = rest.split_at(now.min(rest.len()));
-        let mut answers = arrive_some(database, some, query).await?;
+        let mut answers = arrive_some(database, some, query, deadline).await?;
         let is_first = users.is_empty();
         let fits = |answer: &v1::ArrivedUser| is_first || answer.encoded_len() + 8 <= left;
         let fitting = if answers.first().is_some_and(fits) {
@@ -70,10 +75,11 @@ async fn arrive_some(
     database: &Database,
     arrivals: &[v1::Arrival],
     query: &v1::Arrive,
+    deadline: Instant,
 ) -> Result<Vec<v1::ArrivedUser>, QueryError> {
     let mut entries: Vec<Entry<'_>> = arrivals.iter().map(Entry::new).collect();
     let limit = i64::from(query.limit.clamp(1, MAX_MEMBERSHIPS));
-    look_up(database, &mut entries, limit).await?;
+    by(deadline, look_up(database, &mut entries, limit)).await?;
     // Writes only where something is new: connecting is frequent, renaming is not.
     let new: HashMap<&str, &str> = entries
         .iter()
@@ -84,10 +90,10 @@ async fn arrive_some(
         let new: Vec<(&str, &str)> = new.into_iter().collect();
         {
             // Not on the connections for reads: their statement timeout must never meet a commit.
-            let mut connection = database.writes.acquire().await?;
+            let mut connection = by(deadline, database.writes.acquire()).await?;
             store::provision(&mut connection, &new).await?;
         }
-        look_up(database, &mut entries, limit).await?;
+        by(deadline, look_up(database, &mut entries, limit)).await?;
     }
     Ok(entries.into_iter().map(Entry::into_answer).collect())
 }
@@ -97,6 +103,7 @@ pub(super) async fn provision(
     database: &Database,
     actor: &v1::Actor,
     create: bool,
+    deadline: Instant,
 ) -> Result<v1::User, QueryError> {
     let arrive = v1::Arrive {
         arrivals: vec![v1::Arrival {
@@ -107,15 +114,19 @@ pub(super) async fn provision(
         create,
         limit: 1,
     };
-    let arrived = arrive_one(database, &arrive).await?;
+    let arrived = arrive_one(database, &arrive, deadline).await?;
     match (arrived.user, arrived.error) {
         (Some(user), _) => Ok(user),
         (None, error) => Err(error.unwrap_or_else(unknown).into()),
     }
 }
 
-async fn arrive_one(database: &Database, query: &v1::Arrive) -> Result<v1::ArrivedUser, QueryError> {
-    let mut arrived = arrive(database, query).await?;
+async fn arrive_one(
+    database: &Database,
+    query: &v1::Arrive,
+    deadline: Instant,
+) -> Result<v1::ArrivedUser, QueryError> {
+    let mut arrived = arrive(database, query, deadline).await?;
     Ok(arrived.users.pop().unwrap_or_default())
 }
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use parlance_proto::v1;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::QueryError;
+use super::{QueryError, by};
 use crate::database::Database;
 use crate::ingest::work::refuse;
 use crate::store::served::{self as store, ClientPosition, Joining, Position};
@@ -18,8 +19,23 @@ const ANSWER_MAX: i64 = 10_000;
 /// Characters of a page's id.
 const PAGE_ID_MAX: usize = 32;
 
+/// What an answer shows its viewer beyond what is asked.
+#[derive(Debug)]
+pub(super) enum Shown {
+    /// Nothing that counts.
+    Nothing,
+    /// History, as it was then.
+    History(Position, Instant),
+    /// What conversations hold.
+    List(Vec<Position>),
+}
+
 /// Takes in what clients got.
-pub(super) async fn report(database: &Database, query: &v1::ReportServed) -> Result<(), QueryError> {
+pub(super) async fn report(
+    database: &Database,
+    query: &v1::ReportServed,
+    deadline: Instant,
+) -> Result<(), QueryError> {
     if query.positions.len() > REPORT_MAX {
         return Err(refuse(format!("more than {REPORT_MAX} positions")).into());
     }
@@ -39,7 +55,7 @@ pub(super) async fn report(database: &Database, query: &v1::ReportServed) -> Res
             })
         })
         .collect();
-    let mut connection = database.writes.acquire().await?;
+    let mut connection = by(deadline, database.writes.acquire()).await?;
     Ok(store::reach(&mut connection, &positions).await?)
 }
 
@@ -117,21 +133,21 @@ fn checked(page: &str) -> Result<&str, v1::Error> {
     Ok(page)
 }
 
-/// A page of the main history was read: the latest one shows everything before it too; one after a seq only goes on
-/// from there.
-pub(super) async fn page(
-    database: &Database,
-    reads: &mut PgConnection,
+/// What a page of the main history shows: the latest one everything before it too; one after a seq only goes on from
+/// there. It was asked of the database at `since`.
+pub(super) async fn by_page(
+    connection: &mut PgConnection,
     viewer: &str,
     query: &v1::ListMessages,
     page: &v1::MessagePage,
-) -> Result<(), QueryError> {
+    since: Instant,
+) -> Result<Shown, QueryError> {
     let is_latest = query.before.is_none() && query.offset == 0;
     let Some(conversation) = query.conversation_id.parse().ok() else {
-        return Ok(());
+        return Ok(Shown::Nothing);
     };
     if !is_latest || !query.thread_id.is_empty() {
-        return Ok(());
+        return Ok(Shown::Nothing);
     }
     let newest = page.messages.last().map_or(0, |message| message.seq);
     let seq = match query.after {
@@ -140,10 +156,10 @@ pub(super) async fn page(
         _ => newest.max(page.head_seq),
     };
     if let Some(after) = query.after {
-        let served = store::of(reads, conversation, viewer).await?;
+        let served = store::of(connection, conversation, viewer).await?;
         let served = served.and_then(|seq| u64::try_from(seq).ok());
         if after > served.unwrap_or(0) {
-            return Ok(());
+            return Ok(Shown::Nothing);
         }
     }
     let position = Position {
@@ -151,30 +167,34 @@ pub(super) async fn page(
         user: viewer.to_owned(),
         seq,
     };
-    // Before the answer: who joins after it must not be served the page once more.
-    let mut connection = database.writes.acquire().await?;
-    Ok(store::show(&mut connection, &position).await?)
+    Ok(Shown::History(position, since))
 }
 
-/// A list of conversations was read.
-pub(super) async fn list(
-    database: &Database,
-    viewer: &str,
-    page: &v1::ConversationPage,
-) -> Result<(), QueryError> {
+/// What a list of conversations shows.
+pub(super) fn by_list(viewer: &str, page: &v1::ConversationPage) -> Shown {
     let unread = page.conversations.iter().filter(|one| one.unread > 0);
-    let positions: Vec<Position> = unread
-        .filter_map(|one| {
-            Some(Position {
-                conversation: one.id.parse().ok()?,
-                user: viewer.to_owned(),
-                seq: one.head_seq,
-            })
+    let positions = unread.filter_map(|one| {
+        Some(Position {
+            conversation: one.id.parse().ok()?,
+            user: viewer.to_owned(),
+            seq: one.head_seq,
         })
-        .collect();
-    if positions.is_empty() {
-        return Ok(());
+    });
+    Shown::List(positions.collect())
+}
+
+/// Keeps what an answer shows: it is written whole, or after the deadline not at all.
+pub(super) async fn keep(database: &Database, shown: &Shown, deadline: Instant) -> Result<(), QueryError> {
+    match shown {
+        Shown::List(positions) if !positions.is_empty() => {
+            let mut connection = by(deadline, database.writes.acquire()).await?;
+            store::list(&mut connection, positions).await?;
+        }
+        Shown::History(position, since) => {
+            let mut connection = by(deadline, database.writes.acquire()).await?;
+            store::show(&mut connection, position, since.elapsed()).await?;
+        }
+        Shown::List(_) | Shown::Nothing => {}
     }
-    let mut connection = database.writes.acquire().await?;
-    Ok(store::list(&mut connection, &positions).await?)
+    Ok(())
 }

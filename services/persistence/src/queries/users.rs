@@ -4,10 +4,11 @@ use parlance_proto::text::shown;
 use parlance_proto::v1;
 use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::arrivals::unknown;
-use super::{QueryError, Viewer};
+use super::{QueryError, Viewer, by};
 use crate::database::Database;
 use crate::ingest::work::refuse;
 use crate::store::users as store;
@@ -24,6 +25,7 @@ pub(super) async fn set_name(
     database: &Database,
     viewer: Viewer<'_>,
     set: &v1::SetName,
+    deadline: Instant,
 ) -> Result<v1::User, QueryError> {
     let user = UserId::parse(set.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
     if viewer.is_some_and(|viewer| viewer != user.as_str()) {
@@ -33,7 +35,7 @@ pub(super) async fn set_name(
     if name.chars().count() > NAME_MAX_CHARS {
         return Err(refuse(format!("a name has at most {NAME_MAX_CHARS} characters")).into());
     }
-    let mut connection = database.writes.acquire().await?;
+    let mut connection = by(deadline, database.writes.acquire()).await?;
     let named = store::set_name(&mut connection, user.as_str(), &name, set.create).await?;
     Ok(named.ok_or_else(unknown)?)
 }
@@ -43,12 +45,13 @@ pub(super) async fn set_agent(
     database: &Database,
     viewer: Viewer<'_>,
     set: &v1::SetAgent,
+    deadline: Instant,
 ) -> Result<v1::User, QueryError> {
     let user = UserId::parse(set.user_id.as_str()).map_err(|error| refuse(error.to_string()))?;
     if viewer.is_some() {
         return Err(unknown().into());
     }
-    let mut connection = database.writes.acquire().await?;
+    let mut connection = by(deadline, database.writes.acquire()).await?;
     let marked = store::set_agent(&mut connection, user.as_str(), set.agent, set.create).await?;
     Ok(marked.ok_or_else(unknown)?)
 }

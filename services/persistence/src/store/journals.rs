@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use parlance_journal::{Document, Writer};
 use parlance_proto::v1;
 use parlance_proto::{CommandId, ConversationId};
+use parlance_runtime::tasks;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -386,7 +387,7 @@ async fn texts(
         return Ok(texts);
     }
     let parts = parts(connection, &unwritten).await?;
-    let made = tokio::task::spawn_blocking(move || {
+    let made = tasks::blocking("read journals", move || {
         let made = parts.into_iter().filter_map(|(id, parts)| {
             let version = parts.last()?.version;
             let document = Document::load(parts.iter().map(|part| &part.bytes), Writer::NONE);

@@ -68,6 +68,7 @@ pub async fn among(
                     Ok::<_, sqlx::Error>(v1::Error {
                         code: code.into(),
                         message: message.unwrap_or_default(),
+                        retry_after_ms: 0,
                     })
                 });
                 let processed = Processed {

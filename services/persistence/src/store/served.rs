@@ -4,6 +4,7 @@
 //! durable, and only its own statement says so: what a crash of the database loses is served once more.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use parlance_proto::{ConversationId, v1};
@@ -84,20 +85,30 @@ pub async fn reach(connection: &mut PgConnection, positions: &[ClientPosition]) 
     Ok(())
 }
 
-/// A page of history showed everything up to this seq.
+/// A page of history showed everything up to this seq, as it was read so long ago. Of two pages the one counts that was read
+/// later, whichever is written last.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the statement fails.
-pub async fn show(connection: &mut PgConnection, position: &Position) -> Result<(), sqlx::Error> {
+pub async fn show(
+    connection: &mut PgConnection,
+    position: &Position,
+    age: Duration,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO served AS s (conversation_id, user_id, seq, history_seq, history_at)
-         SELECT $1, $2, $3, $3, now() FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick
+         SELECT $1, $2, $3, $3, now() - make_interval(secs => $4) FROM (SELECT set_config('synchronous_commit', 'off', true)) AS quick
          ON CONFLICT (conversation_id, user_id) DO UPDATE SET
-             seq = greatest(s.seq, excluded.seq), history_seq = excluded.history_seq, history_at = excluded.history_at",
+             seq = greatest(s.seq, excluded.seq),
+             history_seq = CASE WHEN s.history_seq IS NOT NULL AND s.history_at > excluded.history_at
+                           THEN s.history_seq ELSE excluded.history_seq END,
+             history_at = CASE WHEN s.history_seq IS NOT NULL AND s.history_at > excluded.history_at
+                          THEN s.history_at ELSE excluded.history_at END",
     )
     .bind(position.conversation.uuid())
     .bind(&position.user)
     .bind(seq_to(position.seq))
+    .bind(age.as_secs_f64())
     .execute(connection)
     .await?;
     Ok(())

@@ -3,6 +3,7 @@
 use parlance_bus::{Bus, ConnectSettings, Tls};
 use std::time::Duration;
 
+use parlance_persistence::database::Database;
 use parlance_persistence::liveness::Liveness;
 use parlance_persistence::presence::{Limits, Presence};
 use parlance_persistence::queries::{Queries, QueryError};
@@ -28,6 +29,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
         bus: bus.clone(),
         database: db.database.clone(),
         concurrency: 1,
+        waiting: 100,
         inline_participants: 100,
         presence: Presence {
             bus: bus.clone(),
@@ -52,6 +54,7 @@ pub(crate) async fn ask(queries: &Queries, who: &str, body: query::Body) -> Resu
         Ok(body) => Ok(body),
         Err(QueryError::Refused(error)) => Err(error.code()),
         Err(QueryError::Database(error)) => panic!("{error}"),
+        Err(QueryError::Expired) => panic!("took longer than reads may"),
     }
 }
 
@@ -446,6 +449,193 @@ async fn users_are_created_renamed_and_never_revived() {
             ask(&queries, "", provision(true)).await.unwrap_err(),
             ErrorCode::Invalid
         );
+    })
+    .await;
+}
+
+/// Connections of queries that the database works for.
+async fn busy(db: &TestDatabase) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+               AND application_name = 'parlance-persistence' AND wait_event_type = 'Lock'";
+    let count = sqlx::query_scalar(sql).fetch_one(&db.database.writes);
+    count.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_read_ends_at_its_deadline_and_frees_its_connection_and_a_write_goes_on() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let created = [
+            work(&creation("alice", id, &["bob"])),
+            work(&sending("alice", id, "m1", "one")),
+        ];
+        db.commit(&created).await;
+        let queries = queries(&db).await;
+        let read = events(&id.to_string(), 0, 0);
+        assert!(ask(&queries, "bob", read.clone()).await.is_ok());
+        let mut lock = db.database.reports.begin().await.unwrap();
+        let tables = "LOCK TABLE messages, users IN ACCESS EXCLUSIVE MODE";
+        sqlx::query(tables).execute(&mut *lock).await.unwrap();
+
+        let actor = v1::Actor {
+            user_id: "bob".into(),
+            ..Default::default()
+        };
+        let within = Duration::from_millis(300);
+        let begun = tokio::time::Instant::now();
+        let reads = (0..20).map(|_| queries.answer_by(begun + within, Some(&actor), &read));
+        let ended = futures::future::join_all(reads).await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        for one in ended {
+            assert!(
+                matches!(&one, Err(QueryError::Expired | QueryError::Database(_))),
+                "{one:?}"
+            );
+        }
+        assert!(db.database.reads.size() <= db.settings.max_connections);
+        let freed = || async { parlance_harness::eventually::equal(busy(&db).await, &0) };
+        parlance_harness::eventually(Duration::from_secs(2), "no read waits in the database", freed)
+            .await
+            .unwrap();
+
+        // Who makes users known reads first: that ends as well.
+        let provision = query::Body::ProvisionUser(v1::ProvisionUser { create: true });
+        let late = queries.answer_by(tokio::time::Instant::now() + within, Some(&actor), &provision);
+        assert!(matches!(late.await, Err(QueryError::Expired)));
+
+        let rename = rename("bob", "Bobby");
+        let written = queries.answer_by(tokio::time::Instant::now() + within, Some(&actor), &rename);
+        let unlocked = async {
+            let is_write = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                            AND wait_event_type = 'Lock' AND query LIKE '%UPDATE%'";
+            let waits = || async {
+                let waiting: i64 = sqlx::query_scalar(is_write)
+                    .fetch_one(&db.database.writes)
+                    .await
+                    .unwrap();
+                parlance_harness::eventually::equal(waiting, &1)
+            };
+            let waiting = parlance_harness::eventually(Duration::from_secs(5), "the write waits", waits);
+            waiting.await.unwrap();
+            // Beyond its deadline.
+            sqlx::query("SELECT pg_sleep(0.6)")
+                .execute(&mut *lock)
+                .await
+                .unwrap();
+            lock.rollback().await.unwrap();
+        };
+        let (written, ()) = tokio::join!(written, unlocked);
+        assert!(written.is_ok(), "{written:?}");
+        assert!(ask(&queries, "bob", read).await.is_ok());
+    })
+    .await;
+}
+
+fn rename(user: &str, name: &str) -> query::Body {
+    query::Body::SetName(v1::SetName {
+        user_id: user.into(),
+        name: name.into(),
+        create: true,
+    })
+}
+
+#[tokio::test]
+async fn a_read_that_is_cut_anywhere_leaves_a_connection_that_others_can_use() {
+    with_database(async |mut db| {
+        let id = conversation();
+        db.commit(&[work(&creation("alice", id, &["bob"]))]).await;
+        let mut settings = db.settings.clone();
+        settings.max_connections = 1;
+        let queries = Queries {
+            database: Database::new(&settings).unwrap(),
+            ..queries(&db).await
+        };
+        let actor = v1::Actor {
+            user_id: "bob".into(),
+            ..Default::default()
+        };
+        let read = events(&id.to_string(), 0, 0);
+        // As often as it is polled before it is done, so that every place where it waits is one where it is cut.
+        let mut polls = 0;
+        loop {
+            let deadline = tokio::time::Instant::now() + Duration::from_millis(500);
+            let mut cut = Box::pin(queries.answer_by(deadline, Some(&actor), &read));
+            let mut is_done = false;
+            for _ in 0..=polls {
+                is_done = futures::future::poll_immediate(&mut cut).await.is_some();
+                if is_done {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            drop(cut);
+            // Longer than a limit that the cut one would have left behind.
+            if polls % 3 == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            for _ in 0..3 {
+                let next = ask(&queries, "bob", read.clone()).await;
+                assert!(next.is_ok(), "{next:?} after {polls} polls");
+                let is_open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                               AND state LIKE 'idle in transaction%'";
+                let open: i64 = sqlx::query_scalar(is_open)
+                    .fetch_one(&db.database.writes)
+                    .await
+                    .unwrap();
+                assert_eq!(open, 0, "after {polls} polls");
+            }
+            if is_done {
+                break;
+            }
+            polls += 1;
+        }
+        assert!(polls >= 3, "{polls}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_writes_waits_for_a_connection_until_its_deadline_and_then_writes_nothing() {
+    with_database(async |db| {
+        let queries = queries(&db).await;
+        let actor = v1::Actor {
+            user_id: "bob".into(),
+            username: "Bob".into(),
+            ..Default::default()
+        };
+        let mut held = Vec::new();
+        for pool in [&db.database.writes, &db.database.reports] {
+            for _ in 0..3 {
+                held.push(pool.acquire().await.unwrap());
+            }
+        }
+        let presence = query::Body::ReportPresence(v1::ReportPresence {
+            gateway: fresh().to_string(),
+            number: 1,
+            ..v1::ReportPresence::default()
+        });
+        let served = query::Body::ReportServed(v1::ReportServed::default());
+        let provision = query::Body::ProvisionUser(v1::ProvisionUser { create: true });
+        let bodies = [presence, served, provision, rename("bob", "Bobby")];
+        let begun = tokio::time::Instant::now();
+        let deadline = begun + Duration::from_millis(200);
+        let late = bodies
+            .iter()
+            .map(|body| queries.answer_by(deadline, Some(&actor), body));
+        for (body, answer) in bodies.iter().zip(futures::future::join_all(late).await) {
+            assert!(matches!(answer, Err(QueryError::Expired)), "{body:?}: {answer:?}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        drop(held);
+        for body in &bodies {
+            let answer = queries.answer_by(deadline, Some(&actor), body).await;
+            assert!(matches!(answer, Err(QueryError::Expired)), "{body:?}: {answer:?}");
+        }
+        let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users")
+            .fetch_one(&db.database.writes)
+            .await
+            .unwrap();
+        assert_eq!(users, 0);
     })
     .await;
 }

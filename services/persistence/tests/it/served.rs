@@ -1,5 +1,8 @@
 //! What users were served: reported by gateways, and by what they read.
 
+use std::time::Duration;
+
+use parlance_persistence::store::served::{self as store, Position};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, query};
 
@@ -214,6 +217,43 @@ async fn a_page_that_returns_goes_on_from_itself_and_a_new_one_from_the_history_
             ..Default::default()
         });
         assert!(ask(&queries, "bob", refused).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_pages_the_one_counts_that_was_read_later_whichever_is_written_last() {
+    with_database(async |mut db| {
+        let id = conversation();
+        db.commit(&[work(&creation("alice", id, &["bob"]))]).await;
+        let mut connection = db.database.writes.acquire().await.unwrap();
+        // The seq, how long ago the page was read, and what counts then.
+        for (seq, age_ms, expected) in [
+            (5, 5_000, 5),
+            (3, 10_000, 5),
+            (7, 1_000, 7),
+            (6, 0, 6),
+            (9, 2_000, 6),
+        ] {
+            let position = Position {
+                conversation: id,
+                user: "bob".into(),
+                seq,
+            };
+            store::show(&mut connection, &position, Duration::from_millis(age_ms))
+                .await
+                .unwrap();
+            let shown: i64 = sqlx::query_scalar("SELECT history_seq FROM served WHERE user_id = 'bob'")
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap();
+            assert_eq!(shown, expected, "after {seq}, {age_ms} ms old");
+        }
+        let served: i64 = sqlx::query_scalar("SELECT seq FROM served WHERE user_id = 'bob'")
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+        assert_eq!(served, 9);
     })
     .await;
 }

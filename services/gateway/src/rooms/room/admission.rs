@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use parlance_proto::UserId;
+use parlance_runtime::tasks;
 use tokio::sync::oneshot;
 
-use super::{RETRY, Room};
+use super::{Room, retries};
 use crate::error::ClientError;
 use crate::rooms::{Attached, Following, Request};
 use crate::socket::session::{Session, SessionId};
@@ -96,10 +97,14 @@ impl Room {
         if self.place.is_whole() {
             return self.place.participant(user.as_str()).is_some();
         }
+        let backend = &self.rooms.backend;
+        let mut backoff = retries();
         loop {
-            match self.rooms.backend.member(self.conversation, user.as_str()).await {
+            match backend.member(self.conversation, user.as_str()).await {
                 Ok(found) => return found.is_some(),
-                Err(_) => tokio::time::sleep(RETRY).await,
+                // Nobody is emitted anything more.
+                Err(_) if !backend.pause(&mut backoff).await => return true,
+                Err(_) => {}
             }
         }
     }
@@ -127,7 +132,7 @@ impl Room {
         }
         let (rooms, conversation) = (self.rooms.clone(), self.conversation);
         let removals = self.admissions.removals;
-        tokio::spawn(async move {
+        tasks::spawn("admit to a room", async move {
             let found = rooms.backend.member(conversation, user.as_str()).await;
             let found = found.map(|participant| participant.is_some());
             let answer = Request::Admit {

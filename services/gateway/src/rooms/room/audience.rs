@@ -104,6 +104,12 @@ pub(super) struct Audience {
 struct Emissions(VecDeque<(Instant, u64)>);
 
 impl Audience {
+    /// Whether every session that is attached has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        let mut listeners = self.sessions.values();
+        listeners.all(|listener| listener.session.closed.is_cancelled())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }

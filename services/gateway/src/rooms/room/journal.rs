@@ -201,7 +201,8 @@ impl Room {
                 Ok(document) => break document,
                 // Deleted: the last event says so.
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
-                Err(_) => backoff.pause().await,
+                Err(_) if !self.rooms.backend.pause(&mut backoff).await => return,
+                Err(_) => {}
             }
         };
         let current = match blocking(move || journal.reset(document.version.version, &document.parts)).await {

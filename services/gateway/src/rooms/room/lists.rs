@@ -2,6 +2,7 @@
 //! new was sent: by deletions, edits, and what is read on another device.
 
 use parlance_proto::v1::{ListState, Message};
+use parlance_runtime::tasks;
 
 use super::Room;
 use crate::rooms::Unread;
@@ -64,7 +65,7 @@ impl Room {
         }
         let users = self.audience.with_unread();
         let (rooms, conversation) = (self.rooms.clone(), self.conversation);
-        tokio::spawn(async move {
+        tasks::spawn("look up lists", async move {
             // Without an answer the next change is looked up.
             let state = rooms.backend.list_state(conversation, &users).await;
             rooms.listed(conversation, state.unwrap_or_default());

@@ -84,10 +84,8 @@ impl Replay {
             {
                 Ok(page) => page,
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
-                Err(_) => {
-                    backoff.pause().await;
-                    continue;
-                }
+                Err(_) if self.rooms.backend.pause(&mut backoff).await => continue,
+                Err(_) => return,
             };
             if page.resync {
                 self.emit(Outbound::Resync {

@@ -15,6 +15,8 @@ use parlance_proto::UserId;
 use parlance_proto::v1::{
     self, ErrorCode, RelayAbandon, RelayAnswer, RelayPart, RelayRequest, RelayReturned, RelayWaiting, relay,
 };
+use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -36,7 +38,7 @@ const HAND_BACK: Duration = Duration::from_secs(2);
 /// How often, and after what pauses, an owner that nobody knows is looked for: after a loss of NATS it may be about to
 /// come back.
 const ATTEMPTS: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(400));
 /// Bytes that are passed on for anybody: only the owner can tell whether the session exists. Most requests are smaller.
 const FIRST_PIECE: usize = 16 * 1024;
 /// What ends a session: the packet `close`.
@@ -331,6 +333,7 @@ impl Relay {
     async fn tell(&self, owner: &str, told: &v1::Relay, size: usize) -> Result<v1::RelayReceipt, Error> {
         let kibibytes = u32::try_from(size / 1024 + 1).unwrap_or(u32::MAX);
         let mut attempt = 1;
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let room = self.inner.bytes.acquire_many(kibibytes).await;
             let outcome = self.inner.bus.relay(owner, told, RECEIPT).await;
@@ -338,7 +341,7 @@ impl Relay {
             match outcome {
                 Err(error) if error.kind() == ErrorKind::NoResponders && attempt < ATTEMPTS => {
                     attempt += 1;
-                    tokio::time::sleep(PAUSE).await;
+                    backoff.pause().await;
                 }
                 outcome => return outcome,
             }
@@ -456,7 +459,9 @@ impl Drop for Waiting {
         lock(&self.relay.inner.asked).remove(&self.id);
         count("abandoned");
         let (relay, owner, id) = (self.relay.clone(), std::mem::take(&mut self.owner), self.id);
-        tokio::spawn(async move { abandon(&relay, &owner, id).await });
+        tasks::spawn("abandon a relayed request", async move {
+            abandon(&relay, &owner, id).await
+        });
     }
 }
 

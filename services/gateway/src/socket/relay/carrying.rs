@@ -13,6 +13,7 @@ use axum::extract::ConnectInfo;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parlance_proto::v1::{RelayReceipt, RelayUpgrade, relay};
+use parlance_runtime::tasks;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_util::either::Either;
@@ -117,7 +118,7 @@ impl Relay {
         );
         let stream = tokio::time::timeout(PATIENCE, self.reach(&foreign.owner)).await??;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection.with_upgrades());
+        tasks::spawn("carry a connection", connection.with_upgrades());
 
         let mut asked = Request::new(Body::empty());
         *asked.uri_mut() = request.uri().clone();
@@ -133,7 +134,7 @@ impl Relay {
         );
         let owner = hyper::upgrade::on(&mut answer);
         let relay = self.clone();
-        tokio::spawn(async move {
+        tasks::spawn("splice a connection", async move {
             let _forget = peer.map(|ConnectInfo(peer)| relay.remember(peer.wire));
             let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else {
                 return;

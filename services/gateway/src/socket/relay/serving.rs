@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use parlance_bus::IncomingRelay;
 use parlance_proto::UserId;
 use parlance_proto::v1::{RelayAnswer, RelayPart, RelayReceipt, RelayRequest, RelayReturned, relay};
+use parlance_runtime::tasks;
 use tokio_util::sync::CancellationToken;
 
 use super::{Gathered, RECEIPT, Relay, about, count, lock, parts};
@@ -70,7 +71,7 @@ impl Relay {
             };
             if let Some(relay::Body::Returned(returned)) = &incoming.relay.body {
                 let ended = end_before(polling.shared(), returned);
-                tokio::spawn(async move {
+                tasks::spawn("end a returned session", async move {
                     let receipt = RelayReceipt {
                         taken: ended.await,
                         ..RelayReceipt::default()
@@ -167,7 +168,7 @@ impl Relay {
             relay: self.clone(),
             key,
         };
-        tokio::spawn(async move {
+        tasks::spawn("answer a relayed request", async move {
             let is_poll = coming.head.method == Method::GET.as_str();
             let response = tokio::select! {
                 biased;

@@ -8,6 +8,8 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Actor, Conversation, ConversationKind, EditJournal, ErrorCode, JournalEdited, command,
 };
+use parlance_runtime::backoff::Backoff;
+use parlance_runtime::tasks;
 
 use super::Serving;
 use crate::app::Shared;
@@ -256,7 +258,7 @@ impl WholeTextChange {
             return;
         };
         let may_be_stored = error.retry;
-        tokio::spawn(async move {
+        tasks::spawn("end a whole-text change", async move {
             let is_refused = if may_be_stored {
                 self.republish().await
             } else {
@@ -275,8 +277,9 @@ impl WholeTextChange {
         };
         let mut is_refused = false;
         let mut unstored = self.unstored().await;
+        let mut backoff = Backoff::new(REPUBLISH_PAUSE, REPUBLISH_PAUSE);
         for _ in 0..REPUBLISHED {
-            tokio::time::sleep(REPUBLISH_PAUSE).await;
+            backoff.pause().await;
             // Of a client that is gone meanwhile what it had then.
             if self.journal.knows(self.session.id) {
                 unstored = self.unstored().await;
@@ -355,7 +358,7 @@ async fn show(
 
 /// What is known of the client is dropped, once nothing of the journal is compared.
 pub(super) fn forget(journal: Arc<OpenJournal>, session: SessionId) {
-    tokio::task::spawn_blocking(move || journal.leave(session));
+    tasks::blocking("leave a journal", move || journal.leave(session));
 }
 
 fn unedited(id: ConversationId, error: Unedited) -> ClientError {

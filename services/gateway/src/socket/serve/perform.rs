@@ -8,6 +8,7 @@ use parlance_proto::v1::{
     Position, React, RoomPresence, SendMessage, Served, Typing, command, ephemeral,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
+use parlance_runtime::tasks;
 
 use super::Serving;
 use super::journal::WholeTextChange;
@@ -219,7 +220,9 @@ impl Serving {
         let attached = self.shared.rooms.attach(id, session, following).await?;
         if self.joined.insert(id) && is_back {
             let (rooms, session) = (self.shared.rooms.clone(), Arc::clone(&self.session));
-            tokio::spawn(async move { rooms.tell_missed_receipts(&session, Some(id)).await });
+            tasks::spawn("missed receipts", async move {
+                rooms.tell_missed_receipts(&session, Some(id)).await
+            });
         }
         // What follows live begins after this seq, whatever the database has reached meanwhile.
         joined.head_seq = attached.head_seq;

@@ -1,0 +1,74 @@
+//! The one way to begin a task, on whatever runtime, tracker or thread: it has a name, and one that panics ends the process
+//! with a failure, as [`crate::lifecycle`] promises, whoever waits for it or nobody.
+//!
+//! What would go on with a task missing would look like a whole service. Must not know what the tasks do.
+
+use std::future::Future;
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::task::TaskTracker;
+
+use crate::lifecycle;
+
+/// Watches one task: dropped by a panic, it ends the process.
+struct Watch(&'static str);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(task = self.0, "task panicked");
+            lifecycle::fail();
+        }
+    }
+}
+
+/// Begins a task on the current runtime. Nobody needs to wait for it.
+pub fn spawn<F>(name: &'static str, task: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(watched(name, task))
+}
+
+/// Begins a task on another runtime.
+pub fn spawn_at<F>(runtime: &Handle, name: &'static str, task: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    runtime.spawn(watched(name, task))
+}
+
+/// Begins a task that the tracker waits for.
+pub fn spawn_on<F>(tracker: &TaskTracker, name: &'static str, task: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    drop(tracker.spawn(watched(name, task)));
+}
+
+/// Begins a task whose result the set yields.
+pub fn spawn_in<T: Send + 'static>(
+    set: &mut JoinSet<T>,
+    name: &'static str,
+    task: impl Future<Output = T> + Send + 'static,
+) {
+    set.spawn(watched(name, task));
+}
+
+/// Computes on a thread that may be kept busy.
+pub fn blocking<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(move || {
+        let _watch = Watch(name);
+        work()
+    })
+}
+
+async fn watched<F: Future>(name: &'static str, task: F) -> F::Output {
+    let _watch = Watch(name);
+    task.await
+}
