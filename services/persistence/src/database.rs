@@ -15,6 +15,8 @@ use crate::config::DatabaseSettings;
 const WRITE_CONNECTIONS: u32 = 3;
 /// Connections for reports of presence.
 const REPORT_CONNECTIONS: u32 = 3;
+/// Connections for idempotency keys.
+const KEY_CONNECTIONS: u32 = 3;
 /// Longest attempt at ending on the server what was given up here.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,8 @@ pub struct Database {
     pub writes: PgPool,
     /// For reports of presence, which renew the leases of gateways: other writes must not hold them up.
     pub reports: PgPool,
+    /// For idempotency keys: those who use them must not hold up those who do not.
+    pub keys: PgPool,
     options: PgConnectOptions,
     connect_timeout: Duration,
 }
@@ -60,10 +64,15 @@ impl Database {
             .max_connections(REPORT_CONNECTIONS)
             .acquire_timeout(settings.connect_timeout())
             .connect_lazy_with(options.clone());
+        let keys = PgPoolOptions::new()
+            .max_connections(KEY_CONNECTIONS)
+            .acquire_timeout(settings.connect_timeout())
+            .connect_lazy_with(options.clone());
         Ok(Self {
             reads,
             writes,
             reports,
+            keys,
             options,
             connect_timeout: settings.connect_timeout(),
         })

@@ -5,6 +5,7 @@ mod arrivals;
 mod conversations;
 mod events;
 mod journals;
+mod keys;
 mod messages;
 mod page;
 mod participants;
@@ -232,6 +233,13 @@ impl Queries {
                 served::report(database, report).await?;
                 reply::Body::ServedReported(v1::ServedReported {})
             }
+            query::Body::ClaimChange(claim) => {
+                reply::Body::ChangeClaim(keys::claim(database, required(viewer)?, claim).await?)
+            }
+            query::Body::SettleChange(settle) => {
+                keys::settle(database, required(viewer)?, settle).await?;
+                reply::Body::ChangeSettled(v1::ChangeSettled {})
+            }
             query::Body::Ping(v1::Ping {}) if self.liveness.is_alive() => reply::Body::Pong(v1::Pong {
                 replica: self.replica.clone(),
             }),
@@ -243,8 +251,7 @@ impl Queries {
     /// Answers what reads.
     async fn read(&self, viewer: Viewer<'_>, body: &query::Body) -> Result<reply::Body, QueryError> {
         let mut connection = self.database.reads.acquire().await?;
-        let c = &mut *connection;
-        let inline = self.inline_participants;
+        let (c, inline) = (&mut *connection, self.inline_participants);
         Ok(match body {
             query::Body::ProvisionUser(_)
             | query::Body::Arrive(_)
@@ -253,6 +260,8 @@ impl Queries {
             | query::Body::ReportPresence(_)
             | query::Body::ReportServed(_)
             | query::Body::ListControl(_)
+            | query::Body::ClaimChange(_)
+            | query::Body::SettleChange(_)
             | query::Body::Ping(_) => {
                 return Err(needs_actor().into());
             }
