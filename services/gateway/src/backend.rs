@@ -11,14 +11,15 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, Client, ControlPage, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads,
-    GetListState, GetMessage, GetPresence, Heads, JournalUpdates, JournalVersion, JournalVersions,
-    ListControl, ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions,
-    ListJournals, ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts,
-    ListRemovals, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts, Participant,
-    ParticipantPage, Ping, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal,
-    Receipts, Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, ServedPosition,
-    ServedPositions, ServedReported, SetAgent, SetName, Sync, Thread, Threads, User, query, reply,
+    Actor, ChangeClaim, ChangeSettled, ClaimChange, Client, ControlPage, Conversation, ConversationPage,
+    Edits, EventPage, GetConversation, GetHeads, GetListState, GetMessage, GetPresence, Heads,
+    JournalUpdates, JournalVersion, JournalVersions, ListControl, ListConversations, ListEdits, ListEvents,
+    ListJournalUpdates, ListJournalVersions, ListJournals, ListMessages, ListMissedReceipts,
+    ListParticipants, ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads,
+    Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Ping, Position, PresenceReported,
+    Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals, Reply, ReportPresence, ReportServed,
+    Resolve, Resolved, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName, SettleChange,
+    Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::health::Condition;
@@ -399,6 +400,18 @@ impl Backend {
     }
 
     ask! {
+        /// Claims a change that the actor names by an idempotency key.
+        claim_change(actor, claim: ClaimChange) -> ChangeClaim / ChangeClaim,
+        query::Body::ClaimChange(claim)
+    }
+
+    ask! {
+        /// Ends an attempt at such a change.
+        settle_change(actor, settle: SettleChange) -> ChangeSettled / ChangeSettled,
+        query::Body::SettleChange(settle)
+    }
+
+    ask! {
         /// How users are seen; for an actor only those who share a conversation with them.
         presence(actor, user_ids: Vec<String>) -> Presences / Presences,
         query::Body::GetPresence(GetPresence { user_ids })
@@ -611,8 +624,8 @@ impl Backend {
         read(self.answer(&query).await)
     }
 
-    /// The first answer of any replica. Asking twice is harmless: queries change nothing, but for making a
-    /// user known, which is the same when done again.
+    /// The first answer of any replica. Asking twice is harmless: queries change nothing, or are the same when done
+    /// again, like making a user known or claiming a change.
     async fn answer(&self, query: &Query) -> Result<Reply, parlance_bus::Error> {
         let begun = Instant::now();
         let mut asked = FuturesUnordered::new();

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::auth::Identity;
 use crate::dialect::Answer;
 use crate::error::ClientError;
+use crate::idempotency::{Attempt, Change};
 use crate::rooms::Rooms;
 use crate::signals;
 use crate::socket::session::{Ack, Request, Session};
@@ -63,6 +64,8 @@ pub enum Waiter {
         alone: bool,
         /// What else the outcome decides.
         then: Option<Then>,
+        /// Where the answer is kept, for an event with an idempotency key.
+        attempt: Option<Box<Attempt>>,
     },
     /// A task.
     Task(oneshot::Sender<Outcome>),
@@ -94,6 +97,7 @@ impl Commands {
     pub async fn submit(
         &self,
         actor: Actor,
+        change: Change,
         conversation: ConversationId,
         body: command::Body,
         since: Instant,
@@ -101,7 +105,7 @@ impl Commands {
     ) {
         let deadline = since + self.timeout;
         let command = Command {
-            id: new_id().to_string(),
+            id: change.command(conversation, &body).to_string(),
             reply_to: self.bus.name().to_owned(),
             actor: Some(actor),
             conversation_id: conversation.to_string(),
@@ -110,9 +114,12 @@ impl Commands {
         };
         self.register(&command.id, deadline, waiter);
         faults::crash_at("before_publish");
+        // A command that comes again must reach persistence to be answered.
+        let fresh = change.is_keyed().then(|| new_id().to_string());
+        let dedup_id = fresh.as_deref().unwrap_or_else(|| dedup_id(&command));
         let sent = self
             .bus
-            .send_command(&command, self.partitions, dedup_id(&command), deadline)
+            .send_command(&command, self.partitions, dedup_id, deadline)
             .await;
         faults::crash_at("after_publish");
         if sent.is_ok()
@@ -132,9 +139,16 @@ impl Commands {
     ///
     /// # Errors
     /// As the client shall see it.
-    pub async fn execute(&self, actor: Actor, conversation: ConversationId, body: command::Body) -> Outcome {
+    pub async fn execute(
+        &self,
+        actor: Actor,
+        change: Change,
+        conversation: ConversationId,
+        body: command::Body,
+    ) -> Outcome {
         let (tx, rx) = oneshot::channel();
-        self.submit(actor, conversation, body, Instant::now(), Waiter::Task(tx))
+        let waiter = Waiter::Task(tx);
+        self.submit(actor, change, conversation, body, Instant::now(), waiter)
             .await;
         rx.await.unwrap_or_else(|_| Err(ClientError::unknown()))
     }
@@ -220,6 +234,7 @@ impl Waiter {
                 tag,
                 alone,
                 then,
+                attempt,
             } => {
                 if let Some(then) = then {
                     then(&outcome);
@@ -231,6 +246,9 @@ impl Waiter {
                 };
                 let outcome = outcome.as_ref().map(|confirmed| &confirmed.answer);
                 let place = outcome.ok().and_then(|answer| rooms.place_of(answer));
+                if let Some(attempt) = attempt {
+                    attempt.settle_event(session.dialect(), outcome, place.as_deref());
+                }
                 let request = Request {
                     ack,
                     event,

@@ -188,6 +188,17 @@ impl ClientError {
         }
     }
 
+    /// Another attempt at the same change goes on.
+    pub fn in_progress() -> Self {
+        Self {
+            retry: true,
+            ..Self::new(
+                ErrorCode::Conflict,
+                "a request with this idempotency key is under way; repeat it with the same key",
+            )
+        }
+    }
+
     /// The three-valued logic's third value.
     pub fn unknown() -> Self {
         if faults::happens("unknown_as_rejected") {
@@ -195,7 +206,7 @@ impl ClientError {
         }
         Self::new(
             ErrorCode::Unknown,
-            "the outcome is not known; repeat with the same id",
+            "the outcome is not known; repeat with the same id or idempotency key",
         )
     }
 }
@@ -249,6 +260,7 @@ impl IntoResponse for ClientError {
             // Different for each, so that those who were refused together do not come again together.
             StatusCode::SERVICE_UNAVAILABLE => Some(fastrand::u32(1..=LONGEST_PAUSE)),
             StatusCode::TOO_MANY_REQUESTS => Some(1),
+            StatusCode::CONFLICT if self.retry => Some(1),
             _ => None,
         };
         if let Some(seconds) = pause {

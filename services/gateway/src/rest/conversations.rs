@@ -244,7 +244,10 @@ async fn update(
         metadata_json: metadata.transpose()?,
     };
     let command = command::Body::UpdateConversation(update);
-    let confirmed = shared.commands.execute(caller.actor(), id, command).await?;
+    let confirmed = shared
+        .commands
+        .execute(caller.actor(), caller.change, id, command)
+        .await?;
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
@@ -268,7 +271,10 @@ async fn delete(
     Named(id): Named,
 ) -> Result<StatusCode, ClientError> {
     let command = command::Body::DeleteConversation(DeleteConversation {});
-    shared.commands.execute(caller.actor(), id, command).await?;
+    shared
+        .commands
+        .execute(caller.actor(), caller.change, id, command)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::conversations::{self, channel};
 use super::{Asked, Body, Caller, asked, is_older, made, parse};
 use crate::app::Shared;
-use crate::commands::{Confirmed, new_id};
+use crate::commands::Confirmed;
 use crate::dialect::representation::AnyConversation;
 use crate::dialect::{Answer, UserRef, schema};
 use crate::error::ClientError;
@@ -242,10 +242,13 @@ async fn execute(
         [other] if create.kind() == ConversationKind::Direct => {
             ConversationId::direct(&caller.user, &UserId::parse(other.as_str())?)
         }
-        _ => ConversationId::from_uuid(new_id()),
+        _ => ConversationId::from_uuid(caller.change.id_of("conversation")),
     };
     let body = command::Body::CreateConversation(create);
-    shared.commands.execute(caller.actor(), id, body).await
+    shared
+        .commands
+        .execute(caller.actor(), caller.change, id, body)
+        .await
 }
 
 fn created(caller: &Caller, confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {

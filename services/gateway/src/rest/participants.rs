@@ -58,7 +58,10 @@ pub(super) async fn add_members(
         provision_users: shared.provision,
         change_present: role.is_some(),
     });
-    shared.commands.execute(caller.actor(), id, body).await
+    shared
+        .commands
+        .execute(caller.actor(), caller.change, id, body)
+        .await
 }
 
 /// Gives a participant another role.
@@ -73,7 +76,10 @@ pub(super) async fn change_role(
         user_id: user.to_string(),
         role: role.into(),
     });
-    shared.commands.execute(caller.actor(), id, body).await
+    shared
+        .commands
+        .execute(caller.actor(), caller.change, id, body)
+        .await
 }
 
 /// Removes a participant, or lets the caller leave.
@@ -86,7 +92,11 @@ pub(super) async fn remove_member(
     let body = command::Body::RemoveMember(RemoveMember {
         user_id: user.to_string(),
     });
-    shared.commands.execute(caller.actor(), id, body).await.map(drop)
+    shared
+        .commands
+        .execute(caller.actor(), caller.change, id, body)
+        .await
+        .map(drop)
 }
 
 /// Makes these users, and the caller, all that belong to a group: adds who is missing and removes the others, one

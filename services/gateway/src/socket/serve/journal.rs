@@ -15,6 +15,7 @@ use crate::awareness::identify;
 use crate::commands;
 use crate::dialect::{Answer, JournalChange, Outbound};
 use crate::error::ClientError;
+use crate::idempotency::Change;
 use crate::journal::{Current, OpenJournal, Synced, Unedited, blocking, may_edit};
 use crate::rooms::Following;
 use crate::socket::session::{Session, SessionId};
@@ -198,7 +199,7 @@ impl Serving {
     async fn settle(&self, id: ConversationId) -> Option<u64> {
         let commands = &self.shared.commands;
         let outcome = commands
-            .execute(self.actor(), id, edit(EMPTY_UPDATE.to_vec()))
+            .execute(self.actor(), Change::fresh(), id, edit(EMPTY_UPDATE.to_vec()))
             .await;
         match outcome.ok()?.answer {
             Answer::Journal(journal, _) => Some(journal.version),
@@ -285,7 +286,8 @@ impl WholeTextChange {
                 break;
             };
             let commands = &self.shared.commands;
-            match commands.execute(self.actor.clone(), self.id, edit(update)).await {
+            let (me, change) = (self.actor.clone(), Change::fresh());
+            match commands.execute(me, change, self.id, edit(update)).await {
                 Err(error) if error.retry => {}
                 outcome => {
                     is_refused = outcome.is_err();
