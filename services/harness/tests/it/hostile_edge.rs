@@ -182,31 +182,29 @@ async fn one_address_has_its_own_part_of_connections_and_handshakes() {
     let gateway = stack.gateway(0);
     let http = reqwest::Client::new();
     admits(&http, gateway).await;
-    // The attacker never goes on with a handshake: two at a time are under way and two wait, the rest come too fast.
-    let mut refused = [0; 2];
-    let attack = (0..60).map(|_| handshake(&http, gateway, ATTACKER));
-    for answer in futures::future::join_all(attack).await {
-        match answer {
-            200 => {}
-            503 => refused[0] += 1,
-            429 => refused[1] += 1,
-            other => panic!("{other}"),
+    // The attacker never goes on with a handshake: two at a time are under way and two wait, the rest come too fast. Nor
+    // does it help to name another address oneself: a proxy adds the one that it sees.
+    for named in [ATTACKER.to_owned(), format!("192.0.2.1, {ATTACKER}")] {
+        let attack = (0..60).map(|_| handshake(&http, gateway, &named));
+        let mut refused = [0; 2];
+        for answer in futures::future::join_all(attack).await {
+            match answer {
+                200 => {}
+                503 => refused[0] += 1,
+                429 => refused[1] += 1,
+                other => panic!("{other}"),
+            }
+        }
+        println!(
+            "refused as too many under way: {}, as too fast: {}",
+            refused[0], refused[1]
+        );
+        assert!(refused[0] > 0 && refused[1] >= 20, "{named}: {refused:?}");
+        // Nobody else notices.
+        for bystander in ["198.51.100.8", "198.51.100.9"] {
+            assert_eq!(handshake(&http, gateway, bystander).await, 200);
         }
     }
-    println!(
-        "refused as too many under way: {}, as too fast: {}",
-        refused[0], refused[1]
-    );
-    assert!(refused[0] > 0 && refused[1] > 0, "{refused:?}");
-    // Nobody else notices.
-    for bystander in ["198.51.100.8", "198.51.100.9"] {
-        assert_eq!(handshake(&http, gateway, bystander).await, 200);
-    }
-    // Nor does it help to name another address oneself: a proxy adds the one that it sees.
-    assert_eq!(
-        handshake(&http, gateway, &format!("192.0.2.1, {ATTACKER}")).await,
-        429
-    );
     assert!(
         metric(
             gateway,

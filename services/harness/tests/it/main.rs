@@ -48,5 +48,6 @@ mod spec;
 mod startup;
 mod system_messages;
 mod tables;
+mod thresholds;
 mod tls;
 mod traces;

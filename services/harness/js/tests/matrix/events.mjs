@@ -5,7 +5,7 @@ import { after, describe, test } from 'node:test';
 import { closeAll, connect, eventually, rest, token } from '../../client.mjs';
 import { speak } from '../../vocabulary.mjs';
 import * as effects from './effects.mjs';
-import { assertComplete, contract, counts, judge } from './judge.mjs';
+import { assertComplete, contract, counts, judge, ofThisPart } from './judge.mjs';
 import { lies, people, place } from './world.mjs';
 
 after(closeAll);
@@ -274,7 +274,7 @@ async function enters(row, at) {
 }
 
 describe('events', { concurrency: 6 }, () => {
-  for (const row of rows) test(row.name, () => judge({ ...row, attempt: attempt(row) }));
+  for (const row of ofThisPart(rows)) test(row.name, () => judge({ ...row, attempt: attempt(row) }));
 });
 
 test('a connection without a good token is none, whatever the dialect', async () => {

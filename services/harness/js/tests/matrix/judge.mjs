@@ -15,6 +15,10 @@ const LETTERS = {
   '.': 'not_found',
 };
 const count = { ok: 0, refused: 0 };
+const [part, parts] = (process.env.PARLANCE_PART ?? '1/1').split('/').map(Number);
+
+/** The rows that this run judges: PARLANCE_PART=2/3 is every third, from the second on. */
+export const ofThisPart = (rows) => rows.filter((_, index) => index % parts === part - 1);
 
 after(() => console.log(`${count.ok + count.refused} cells, ${count.refused} of them refusals`));
 
@@ -78,12 +82,13 @@ async function outside(row, column) {
 /**
  * Judges all cells of a row. `cells` has a letter for each of INSIDERS; `attempt(at)` resolves with
  * `{code, answer}`, code being `ok` or that of the failure. Outsiders get what they get about a place that does
- * not exist: `not_found`, or what `outsiders` says.
+ * not exist: `not_found`, or what `outsiders` says. `roles`: the insiders that are tried, all by default.
  */
 export async function judge(row) {
   assert.equal(row.cells.length, INSIDERS.length, `cells of ${row.name}`);
+  const tried = INSIDERS.map((column, index) => [column, row.cells[index]]);
   await Promise.all([
-    ...INSIDERS.map((column, index) => inside(row, column, row.cells[index])),
+    ...tried.filter(([[role]]) => row.roles?.includes(role) ?? true).map(([column, letter]) => inside(row, column, letter)),
     ...(row.noOutsiders ? [] : OUTSIDERS.map((column) => outside(row, column))),
   ]);
 }
