@@ -6,6 +6,8 @@ use crate::v1::{Error, ErrorCode};
 pub trait ErrorCodeExt {
     /// The name clients see, in snake_case.
     fn name(self) -> &'static str;
+    /// The code of that name; `Internal` where there is none.
+    fn by_name(name: &str) -> Self;
     /// Whether the same request, repeated later with the same id, may succeed.
     fn retry(self) -> bool;
     /// The HTTP status of the code.
@@ -29,6 +31,13 @@ impl ErrorCodeExt for ErrorCode {
             Self::Unprocessable => "unprocessable",
             Self::TooCostly => "too_costly",
         }
+    }
+
+    fn by_name(name: &str) -> Self {
+        (1..)
+            .map_while(|number| Self::try_from(number).ok())
+            .find(|code| code.name() == name)
+            .unwrap_or(Self::Internal)
     }
 
     fn retry(self) -> bool {

@@ -30,6 +30,7 @@ use crate::edge::endpoints::Endpoints;
 use crate::edge::origins::{OriginMap, Origins};
 use crate::edge::refusals::Refusals;
 use crate::edge::{self, Entrance, cors};
+use crate::idempotency::Idempotency;
 use crate::limits::Limits;
 use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
@@ -73,6 +74,8 @@ pub struct Parts {
     pub backend: Backend,
     /// The way in.
     pub commands: Commands,
+    /// Changes that clients may repeat by a key.
+    pub idempotency: Idempotency,
     /// The way out.
     pub rooms: Rooms,
     /// Connected users.
@@ -330,6 +333,7 @@ fn share(
             settings.bus.partitions,
             settings.send_timeout(),
         ),
+        idempotency: Idempotency::new(backend.clone(), settings.send_timeout()),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
         presence: Presences::new(news),
         large_group: large_group(settings.presence.large_group),

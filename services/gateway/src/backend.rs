@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, Client, ControlPage, Conversation, ConversationPage, Edits, EventPage, GetConversation, GetHeads,
-    GetListState, GetMessage, GetPresence, Heads, JournalUpdates, JournalVersion, JournalVersions,
-    ListControl, ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions,
-    ListJournals, ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts,
-    ListRemovals, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts, Participant,
-    ParticipantPage, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal, Receipts,
-    Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, ServedPosition, ServedPositions,
-    ServedReported, SetAgent, SetName, Sync, Thread, Threads, User, query, reply,
+    Actor, ChangeClaim, ChangeSettled, ClaimChange, Client, ControlPage, Conversation, ConversationPage,
+    Edits, EventPage, GetConversation, GetHeads, GetListState, GetMessage, GetPresence, Heads,
+    JournalUpdates, JournalVersion, JournalVersions, ListControl, ListConversations, ListEdits, ListEvents,
+    ListJournalUpdates, ListJournalVersions, ListJournals, ListMessages, ListMissedReceipts,
+    ListParticipants, ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads,
+    Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Position, PresenceReported,
+    Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals, Reply, ReportPresence, ReportServed,
+    Resolve, Resolved, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName, SettleChange,
+    Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -393,6 +394,18 @@ impl Backend {
         /// Reports what sessions here got.
         report_served(actor, report: ReportServed) -> ServedReported / ServedReported,
         query::Body::ReportServed(report)
+    }
+
+    ask! {
+        /// Claims a change that the actor names by an idempotency key.
+        claim_change(actor, claim: ClaimChange) -> ChangeClaim / ChangeClaim,
+        query::Body::ClaimChange(claim)
+    }
+
+    ask! {
+        /// Ends an attempt at such a change.
+        settle_change(actor, settle: SettleChange) -> ChangeSettled / ChangeSettled,
+        query::Body::SettleChange(settle)
     }
 
     ask! {

@@ -44,6 +44,7 @@ pub use place::{Place, UserRef};
 pub use representation::Representation;
 
 use crate::error::ClientError;
+use crate::idempotency::Key;
 use crate::limits::Limits;
 
 /// A conversation or journal as a client names it.
@@ -195,6 +196,31 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it changes what is stored, so that a client may name it by an idempotency key.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Send(_)
+            | Self::Edit { .. }
+            | Self::Delete { .. }
+            | Self::Receipt { .. }
+            | Self::React { .. }
+            | Self::CreateThread { .. }
+            | Self::EditJournal { .. } => true,
+            Self::Join(_)
+            | Self::Leave(_)
+            | Self::Typing { .. }
+            | Self::SwitchThread { .. }
+            | Self::JoinJournal { .. }
+            | Self::LeaveJournal(_)
+            | Self::ShareAwareness { .. }
+            | Self::ListParticipants { .. }
+            | Self::Sync(_)
+            | Self::Presence { .. }
+            | Self::WatchPresence(_)
+            | Self::UnwatchPresence(_) => false,
+        }
+    }
+
     /// Whether it names messages without their conversation.
     pub fn names_messages_alone(&self) -> bool {
         matches!(
@@ -484,6 +510,15 @@ pub trait Dialect: Representation {
     fn tag(&self, event: &str, payload: &RawValue) -> Option<String> {
         let _ = (event, payload);
         None
+    }
+
+    /// The idempotency key of an event that changes something, where the dialect has a field for one.
+    ///
+    /// # Errors
+    /// It is malformed.
+    fn idempotency_key(&self, payload: &RawValue) -> Result<Option<Key>, ClientError> {
+        let _ = payload;
+        Ok(None)
     }
 
     /// Writes a message for the client that sent it and calls it `tag`, as JSON.

@@ -192,6 +192,17 @@ impl ClientError {
         }
     }
 
+    /// Another attempt at the same change goes on.
+    pub fn in_progress() -> Self {
+        Self {
+            retry: true,
+            ..Self::new(
+                ErrorCode::Conflict,
+                "a request with this idempotency key is under way; repeat it with the same key",
+            )
+        }
+    }
+
     /// The three-valued logic's third value.
     pub fn unknown() -> Self {
         if faults::happens("unknown_as_rejected") {
@@ -199,7 +210,7 @@ impl ClientError {
         }
         Self::new(
             ErrorCode::Unknown,
-            "the outcome is not known; repeat with the same id",
+            "the outcome is not known; repeat with the same id or idempotency key",
         )
     }
 }
@@ -259,6 +270,7 @@ impl IntoResponse for ClientError {
                 Some(first + fastrand::u32(0..LONGEST_PAUSE))
             }
             StatusCode::TOO_MANY_REQUESTS => Some(1),
+            StatusCode::CONFLICT if self.retry => Some(1),
             _ => None,
         };
         if let Some(seconds) = pause {

@@ -32,6 +32,7 @@ pub mod control;
 pub mod dialect;
 pub mod edge;
 pub mod error;
+pub mod idempotency;
 pub mod journal;
 pub mod limits;
 pub mod measures;

@@ -16,6 +16,7 @@ mod named;
 mod names;
 mod participants;
 mod presence;
+mod repeatable;
 mod spans;
 mod threads;
 mod users;
@@ -25,7 +26,7 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use futures::StreamExt as _;
 use http::request::Parts;
 use http::{StatusCode, Uri};
@@ -45,6 +46,7 @@ use crate::limits::page_size;
 use caller::Payer;
 pub use caller::{Caller, DIALECT};
 use names::{Named, NamedMessage, Names};
+pub use repeatable::takes_key;
 
 /// Room for a message at its limits, doubled for JSON escapes.
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
@@ -61,6 +63,7 @@ pub fn router(shared: Shared, health: Health) -> Router {
         .nest("/api", routes)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn(named::by_representation))
+        .layer(from_fn_with_state(shared.clone(), repeatable::by_key))
         .layer(from_fn(spans::traced))
         .with_state(shared.clone())
         .fallback(no_route)
@@ -182,8 +185,9 @@ fn asked<T>(Asked(asked): Asked<T>) -> Result<T, ClientError> {
 }
 
 /// The status of something that was made now, or had been before.
-fn made(repeated: bool) -> StatusCode {
-    if repeated {
+fn made(caller: &Caller, repeated: bool) -> StatusCode {
+    // A resumed change finds what it made itself, and is answered as the first attempt would have been.
+    if repeated && !caller.change.is_resumed() {
         StatusCode::OK
     } else {
         StatusCode::CREATED

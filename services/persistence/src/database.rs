@@ -18,6 +18,8 @@ const WRITE_CONNECTIONS: u32 = 3;
 const REPORT_CONNECTIONS: u32 = 3;
 /// A read may go on beyond its deadline for one part of so many of the limit of reads.
 const EXACT: u32 = 20;
+/// Connections for idempotency keys.
+pub(crate) const KEY_CONNECTIONS: u32 = 3;
 /// Longest attempt at ending on the server what was given up here.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -32,6 +34,8 @@ pub struct Database {
     pub reports: PgPool,
     /// How long a statement of a query may take.
     pub read_timeout: Duration,
+    /// For claims of idempotency keys and their ends, and for nothing else.
+    pub keys: PgPool,
     options: PgConnectOptions,
     connect_timeout: Duration,
 }
@@ -73,11 +77,16 @@ impl Database {
             .max_connections(REPORT_CONNECTIONS)
             .acquire_timeout(settings.connect_timeout())
             .connect_lazy_with(options.clone());
+        let keys = PgPoolOptions::new()
+            .max_connections(KEY_CONNECTIONS)
+            .acquire_timeout(settings.connect_timeout())
+            .connect_lazy_with(options.clone());
         Ok(Self {
             reads,
             writes,
             reports,
             read_timeout: Duration::from_millis(settings.read_timeout_ms),
+            keys,
             options,
             connect_timeout: settings.connect_timeout(),
         })

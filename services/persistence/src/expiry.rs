@@ -1,5 +1,5 @@
-//! Forgets processed commands that cannot be redelivered any more. Every replica does it; each takes rows that no other
-//! holds.
+//! Forgets processed commands that cannot be redelivered any more, and idempotency keys with their answers. Every replica
+//! does it; each takes rows that no other holds.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::error::without_content;
-use crate::store::processed;
+use crate::store::{keys, processed};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(10);
-/// Commands forgotten by one statement.
+/// Commands, or keys, forgotten by one statement.
 const BATCH: i64 = 5_000;
 /// By how much the clocks of NATS and of the database may differ.
 const SKEW_MS: i64 = 300_000;
@@ -52,6 +52,10 @@ impl Expiry {
     }
 
     async fn round(&self) {
+        if let Err(error) = forget_keys(&self.database).await {
+            let cause = without_content(&error);
+            tracing::warn!(cause, "idempotency keys are not forgotten; trying again");
+        }
         let oldest = match self.bus.oldest_command().await {
             Ok(oldest) => oldest,
             Err(error) => {
@@ -73,6 +77,21 @@ impl Expiry {
             if forgotten < BATCH.unsigned_abs() {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Forgets keys that are an hour old, with their answers.
+///
+/// # Errors
+/// [`sqlx::Error`] if a statement fails.
+pub async fn forget_keys(database: &Database) -> Result<(), sqlx::Error> {
+    let most = BATCH.unsigned_abs();
+    loop {
+        let mut connection = database.keys.acquire().await?;
+        let forgotten = keys::forget(&mut connection, BATCH).await?;
+        if forgotten < most {
+            return keys::forget_usage(&mut connection).await;
         }
     }
 }

@@ -6,7 +6,7 @@ pub mod config;
 pub mod database;
 mod emoji;
 pub mod error;
-mod expiry;
+pub mod expiry;
 pub mod feed;
 pub mod identity;
 pub mod ingest;

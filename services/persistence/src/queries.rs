@@ -10,6 +10,7 @@ mod arrivals;
 mod conversations;
 mod events;
 mod journals;
+mod keys;
 mod messages;
 mod page;
 mod participants;
@@ -21,6 +22,7 @@ mod threads;
 mod turns;
 mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parlance_bus::request::query_name;
@@ -30,13 +32,14 @@ use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
 use parlance_runtime::tasks;
 use sqlx::PgConnection;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::database::Database;
+use crate::database::{Database, KEY_CONNECTIONS};
 use crate::error::without_content;
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
@@ -117,6 +120,7 @@ impl Queries {
         let mut standstill = Standstill::default();
         let mut look = tokio::time::interval(turns::LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let keys = Arc::new(Semaphore::new(KEY_CONNECTIONS as usize));
         let answering = TaskTracker::new();
         let mut drained = None;
         loop {
@@ -149,7 +153,9 @@ impl Queries {
                 break;
             };
             let deadline = deadline(&incoming, standstill.look(Instant::now()));
-            let turn = self.clone().take_turn(incoming, deadline, turns.clone());
+            let turn = self
+                .clone()
+                .take_turn(incoming, deadline, turns.clone(), Arc::clone(&keys));
             tasks::spawn_on(&answering, "query", turn);
         }
         answering.close();
@@ -172,7 +178,12 @@ impl Queries {
     }
 
     /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
-    async fn take_turn(self, incoming: IncomingQuery, deadline: Instant, turns: Turns) {
+    async fn take_turn(self, incoming: IncomingQuery, deadline: Instant, turns: Turns, keys: Arc<Semaphore>) {
+        // First: those who use keys must not take the turns of those who do not while they wait for a connection.
+        let _key = match is_of_key(&incoming) {
+            true => timeout_at(deadline, keys.acquire()).await.ok(),
+            false => None,
+        };
         let refusal = if is_urgent(&incoming) {
             if Instant::now() < deadline {
                 return self.serve(incoming, deadline).await;
@@ -297,6 +308,13 @@ impl Queries {
                 served::report(database, report, deadline).await?;
                 reply::Body::ServedReported(v1::ServedReported {})
             }
+            query::Body::ClaimChange(claim) => {
+                reply::Body::ChangeClaim(keys::claim(database, required(viewer)?, claim).await?)
+            }
+            query::Body::SettleChange(settle) => {
+                keys::settle(database, required(viewer)?, settle).await?;
+                reply::Body::ChangeSettled(v1::ChangeSettled {})
+            }
             query::Body::Ping(v1::Ping {}) if self.liveness.is_alive() => reply::Body::Pong(v1::Pong {
                 replica: self.replica.clone(),
             }),
@@ -365,6 +383,8 @@ impl Queries {
             | query::Body::ReportPresence(_)
             | query::Body::ReportServed(_)
             | query::Body::ListControl(_)
+            | query::Body::ClaimChange(_)
+            | query::Body::SettleChange(_)
             | query::Body::Ping(_) => {
                 return Err(needs_actor().into());
             }
@@ -506,6 +526,15 @@ fn needs_actor() -> v1::Error {
 fn is_urgent(incoming: &IncomingQuery) -> bool {
     let body = incoming.query.as_ref().ok().and_then(|query| query.body.as_ref());
     matches!(body, Some(query::Body::Ping(_) | query::Body::ReportPresence(_)))
+}
+
+/// Whether it claims a change by an idempotency key, or ends one.
+fn is_of_key(incoming: &IncomingQuery) -> bool {
+    let body = incoming.query.as_ref().ok().and_then(|query| query.body.as_ref());
+    matches!(
+        body,
+        Some(query::Body::ClaimChange(_) | query::Body::SettleChange(_))
+    )
 }
 
 /// When nobody waits for the reply any more. What arrives may have been on its way for `age`.

@@ -307,6 +307,8 @@ fn only_reads(body: &query::Body) -> bool {
             | query::Body::Arrive(_)
             | query::Body::ReportServed(_)
             | query::Body::ReportPresence(_)
+            | query::Body::ClaimChange(_)
+            | query::Body::SettleChange(_)
     )
 }
 

@@ -1,5 +1,6 @@
 //! OpenAPI 3.1 from the routes' own documentation: adds what holds for all of them.
 
+use http::Method;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::ErrorCode;
 use serde_json::{Map, Value, json};
@@ -15,7 +16,14 @@ for front ends of older routes: there \
 `POST /api/conversations/direct` without `ensure` answers 409 with the conversation that exists. An unknown route is \
 404, a known one with another method 405.\n\nIds are accepted as UUID, number or numeric text. Bodies are JSON whatever \
 their content type says; unknown fields are ignored. Outcomes are three: a 2xx is stored; a failure with a code other than \
-`unknown` surely is not; after 504 `unknown`, repeat with the same `client_msg_id`.\n\nMessages, conversations and threads \
+`unknown` surely is not; after 504 `unknown`, repeat with the same \
+`Idempotency-Key`, or send a message with the same `client_msg_id`.\n\nA changing request with the header `Idempotency-Key` is \
+carried out once: the same request of the same user with the same key, through any gateway and within an hour, has the same \
+effect and ids, and is answered as before, with the header `Idempotency-Replayed: true`. Refusals are answered again too; after \
+429, 500, 503 and 504 a repeat goes on with the change. Of an answer of more than 16 KiB only ids, numbers and short texts are \
+kept, with `repeated: true`. The same key for another request is `invalid`; while the first is still under way, a repeat is 409 with \
+`retry: true`. A user has at most 8 such requests under way at a gateway, and claims 10,000 keys in an hour. `PATCH /users/me`, and \
+`participants` of a conversation, refuse a key as `invalid`: they cannot keep this promise.\n\nMessages, conversations and threads \
 are written as the caller's dialect has them: the one named by `?dialect=`, else by the header `X-Parlance-Dialect`, by the \
 token's claim, by the page's origin, or the configured default. Where none of these names one, `/api` answers a form \
 that serves the front ends of ciphertext and of threads, and `/api/v1` the native one with what a list of conversations needs. \
@@ -35,6 +43,9 @@ const TAGS: &[(&str, &str)] = &[
     ("documentation", "This contract."),
 ];
 
+/// The header of an answer that was given before.
+const REPLAYED: &str = "Idempotency-Replayed";
+
 /// Routes that make what has an id of its own: it may be taken.
 const CLIENT_NAMED: &[&str] = &["/messages", "/threads", "/threads/{tid}"];
 
@@ -51,6 +62,7 @@ pub(super) fn document() -> Value {
             unrequire(operation);
             if path.starts_with("/api/") {
                 refuse(path, method, operation);
+                repeat(path, method, operation);
             }
         }
     }
@@ -73,6 +85,13 @@ pub(super) fn document() -> Value {
         "components": {
             "schemas": schemas,
             "responses": problems(),
+            "parameters": { "idempotency_key": {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": false,
+                "description": "The client's own name for this change: a repeat with it is harmless.",
+                "schema": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$" },
+            } },
             "securitySchemes": { "token": {
                 "type": "http",
                 "scheme": "bearer",
@@ -139,6 +158,32 @@ fn refuse(path: &str, method: &str, operation: &mut Value) {
     }
 }
 
+/// Adds the key by which a change may be repeated.
+fn repeat(path: &str, method: &str, operation: &mut Value) {
+    let is_change = Method::from_bytes(method.to_uppercase().as_bytes())
+        .is_ok_and(|method| rest::takes_key(&method, path));
+    if !is_change {
+        return;
+    }
+    let reference = json!({ "$ref": "#/components/parameters/idempotency_key" });
+    match operation.get_mut("parameters") {
+        Some(Value::Array(parameters)) => parameters.push(reference),
+        _ => operation["parameters"] = json!([reference]),
+    }
+    for code in [ErrorCode::Invalid, ErrorCode::Conflict] {
+        let reference = format!("#/components/responses/{}", code.name());
+        operation["responses"][code.http_status().to_string()] = json!({ "$ref": reference });
+    }
+    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        if status.starts_with('2') {
+            response["headers"][REPLAYED] = json!({
+                "description": "`true` where this is the answer to an earlier request with the same key.",
+                "schema": { "type": "string", "const": "true" },
+            });
+        }
+    }
+}
+
 /// A response for each error code.
 fn problems() -> Map<String, Value> {
     let code = |number| ErrorCode::try_from(number).ok();
@@ -171,12 +216,14 @@ fn meaning(code: ErrorCode) -> &'static str {
         ErrorCode::Unauthenticated => "No valid token.",
         ErrorCode::Forbidden => "The caller may see the thing but not do this to it.",
         ErrorCode::NotFound => "There is no such thing, or the caller may not know that there is.",
-        ErrorCode::Conflict => "The thing exists already in another form.",
+        ErrorCode::Conflict => {
+            "The thing exists already in another form; with `retry: true`, a request with the same key is under way."
+        }
         ErrorCode::TooLarge => "A field or the whole body is larger than the configured limit.",
         ErrorCode::RateLimited => "The caller sends faster than its allowance.",
         ErrorCode::UnknownEvent => "The event is not part of the dialect.",
         ErrorCode::Unavailable => "A dependency is away; nothing was stored.",
-        ErrorCode::Unknown => "The outcome is not known: repeat with the same id.",
+        ErrorCode::Unknown => "The outcome is not known: repeat with the same id or key.",
         ErrorCode::Unprocessable => {
             "The database refused the data, or merging it would take more work than is allowed; nothing was stored."
         }

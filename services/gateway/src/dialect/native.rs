@@ -26,6 +26,7 @@ use super::{
     Speaker, UserRef, encode, schema,
 };
 use crate::error::ClientError;
+use crate::idempotency::{Key, KeyedPayload};
 use crate::limits::{Limits, page_size};
 
 /// See the module.
@@ -370,6 +371,17 @@ impl Dialect for Native {
             _ => return Err(self.unknown_event()),
         };
         Ok(action.into())
+    }
+
+    fn idempotency_key(&self, payload: &RawValue) -> Result<Option<Key>, ClientError> {
+        // A name that is written with escapes has a backslash.
+        let text = payload.get();
+        if !text.contains("idempotency_key") && !text.contains('\\') {
+            return Ok(None);
+        }
+        let KeyedPayload { idempotency_key } = object(payload)?;
+        let key = idempotency_key.map(|key| Key::parse("idempotency_key", key.as_bytes()));
+        key.transpose()
     }
 
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {

@@ -22,14 +22,15 @@ const REFUSAL: &str = "pages of this Origin may not connect here: the setting co
 /// Methods of the routes.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 /// Headers that routes read, and what common clients add.
-const HEADERS: [&str; 4] = [
+const HEADERS: [&str; 5] = [
     "authorization",
     "content-type",
+    "idempotency-key",
     "x-parlance-dialect",
     "x-requested-with",
 ];
 /// Headers of answers that pages may read.
-const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after, www-authenticate");
+const EXPOSED: HeaderValue = HeaderValue::from_static("idempotency-replayed, retry-after, www-authenticate");
 /// How long browsers may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
@@ -168,7 +169,7 @@ mod tests {
         let (names, headers) = allowed(&["X-Request-Id"], "x-anything");
         assert_eq!(
             names,
-            "authorization, content-type, x-parlance-dialect, x-requested-with, x-request-id"
+            "authorization, content-type, idempotency-key, x-parlance-dialect, x-requested-with, x-request-id"
         );
         assert!(headers.get(header::VARY).is_none());
         let (names, headers) = allowed(&["x-a", "*"], "x-anything");

@@ -16,6 +16,7 @@ use crate::dialect::representation::{Current, Older};
 use crate::dialect::{self, Dialect, Place, Representation};
 use crate::edge::refusals::Refused;
 use crate::error::ClientError;
+use crate::idempotency::Change;
 use crate::socket::engineio::query_value;
 
 /// The header that names the dialect of a request.
@@ -32,6 +33,8 @@ pub struct Caller {
     pub kind: SenderKind,
     /// How the caller reads what it is answered with.
     pub representation: &'static dyn Representation,
+    /// From which the ids of what the request makes are taken.
+    pub change: Change,
 }
 
 impl Caller {
@@ -93,13 +96,15 @@ impl FromRequestParts<Shared> for Caller {
     type Rejection = ClientError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Self::Rejection> {
+        // Of a request with an idempotency key.
+        if let Some(known) = parts.extensions.remove::<Self>() {
+            choose(parts, known.representation);
+            return Ok(known);
+        }
         let identity = bearer(parts, shared).await?;
         count(parts, shared, &identity.user_id)?;
         let representation = representation(parts, shared, &identity)?;
-        if let Some(Chosen(chosen)) = parts.extensions.get() {
-            // Set once: nothing but this extractor does.
-            chosen.set(representation).ok();
-        }
+        choose(parts, representation);
         let me = actor(
             &identity.user_id,
             identity.username.as_deref().unwrap_or_default(),
@@ -117,7 +122,16 @@ impl FromRequestParts<Shared> for Caller {
             representation,
             user: identity.user_id,
             username: known.username,
+            change: Change::fresh(),
         })
+    }
+}
+
+/// Failures are answered as this representation has them.
+fn choose(parts: &Parts, representation: &'static dyn Representation) {
+    if let Some(Chosen(chosen)) = parts.extensions.get() {
+        // Set once: nothing but the extractor does.
+        chosen.set(representation).ok();
     }
 }
 

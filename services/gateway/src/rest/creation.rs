@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::conversations::{self, channel};
 use super::{Asked, Body, Caller, asked, is_older, made, parse};
 use crate::app::Shared;
-use crate::commands::{Confirmed, new_id};
+use crate::commands::Confirmed;
 use crate::dialect::representation::AnyConversation;
 use crate::dialect::{Answer, UserRef, schema};
 use crate::error::ClientError;
@@ -109,7 +109,8 @@ async fn create_direct(
     };
     let confirmed = execute(&shared, &caller, create).await?;
     // The older route promises a conflict where both users have a conversation already.
-    let conflict = confirmed.repeated && !query.ensure && is_older(&uri);
+    let is_there = confirmed.repeated && !caller.change.is_resumed();
+    let conflict = is_there && !query.ensure && is_older(&uri);
     created(&caller, &confirmed, conflict)
 }
 
@@ -242,10 +243,13 @@ async fn execute(
         [other] if create.kind() == ConversationKind::Direct => {
             ConversationId::direct(&caller.user, &UserId::parse(other.as_str())?)
         }
-        _ => ConversationId::from_uuid(new_id()),
+        _ => ConversationId::from_uuid(caller.change.id_of("conversation")),
     };
     let body = command::Body::CreateConversation(create);
-    shared.commands.execute(caller.actor(), id, body).await
+    shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, body)
+        .await
 }
 
 fn created(caller: &Caller, confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
@@ -257,5 +261,5 @@ fn created(caller: &Caller, confirmed: &Confirmed, conflict: bool) -> Result<Res
         let error = ClientError::new(ErrorCode::Conflict, "Conversation already exists");
         return Ok(error.with_existing("conversation", &json.0).into_response());
     }
-    Ok((made(confirmed.repeated), json).into_response())
+    Ok((made(caller, confirmed.repeated), json).into_response())
 }

@@ -24,7 +24,6 @@ use super::conversations::ListQuery;
 use super::participants::{add_members, change_role, remove_member};
 use super::{Asked, Body, Caller, Named, Names, asked, made, named, page_size, parse};
 use crate::app::Shared;
-use crate::commands::new_id;
 use crate::dialect::shape::{role_name, time};
 use crate::dialect::{ConversationRef, UserRef, schema};
 use crate::error::ClientError;
@@ -235,6 +234,16 @@ async fn seen(shared: &Shared, caller: &Caller, id: ConversationId) -> Result<Co
     Ok(seen)
 }
 
+/// Whether there is such a journal for the caller, or was before this very change ended that: its command tells.
+async fn was_seen(shared: &Shared, caller: &Caller, id: ConversationId) -> Result<(), ClientError> {
+    let seen = shared.backend.conversation(Some(caller.actor()), id).await;
+    match seen {
+        Ok(seen) if seen.kind() != ConversationKind::Journal => Err(ClientError::no_conversation()),
+        Err(error) if caller.change.is_resumed() && error == ClientError::no_conversation() => Ok(()),
+        seen => seen.map(drop),
+    }
+}
+
 /// The journal once something was done to it.
 async fn answer(
     shared: &Shared,
@@ -262,14 +271,17 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
     shared.limits.title(&body.title)?;
     shared.limits.journal(&body.content)?;
     let journal = computed(move || document::first(&body.content)).await?;
-    let id = ConversationId::from_uuid(new_id());
+    let id = ConversationId::from_uuid(caller.change.id_of("conversation"));
     let command = command::Body::CreateConversation(CreateConversation {
         kind: ConversationKind::Journal.into(),
         title: body.title,
         journal,
         ..CreateConversation::default()
     });
-    shared.commands.execute(caller.actor(), id, command).await?;
+    shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, command)
+        .await?;
     answer(&shared, &caller, id, StatusCode::CREATED).await
 }
 
@@ -362,7 +374,10 @@ async fn update(
             title: Some(title),
             ..UpdateConversation::default()
         });
-        shared.commands.execute(caller.actor(), id, update).await?;
+        shared
+            .commands
+            .execute(caller.actor(), &caller.change, id, update)
+            .await?;
     }
     answer(&shared, &caller, id, StatusCode::OK).await
 }
@@ -383,9 +398,12 @@ async fn delete(
     caller: Caller,
     Named(id): Named,
 ) -> Result<StatusCode, ClientError> {
-    seen(&shared, &caller, id).await?;
+    was_seen(&shared, &caller, id).await?;
     let command = command::Body::DeleteConversation(DeleteConversation {});
-    shared.commands.execute(caller.actor(), id, command).await?;
+    shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, command)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -594,6 +612,14 @@ async fn rewrite(
     base_version: u64,
     content: String,
 ) -> Result<(), ClientError> {
+    if caller.change.is_resumed()
+        && let Some(outcome) = shared
+            .commands
+            .resumed_edit(caller.actor(), &caller.change, id)
+            .await
+    {
+        return outcome.map(drop);
+    }
     document::may_edit(&journal.participants, caller.user.as_str())?;
     let backend = &shared.backend;
     let base = backend
@@ -601,7 +627,10 @@ async fn rewrite(
         .await?;
     let update = computed(move || document::rewrite(&base.parts, &content)).await?;
     let edit = command::Body::EditJournal(EditJournal { update });
-    shared.commands.execute(caller.actor(), id, edit).await?;
+    shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, edit)
+        .await?;
     Ok(())
 }
 
@@ -654,7 +683,7 @@ async fn share(
     let present = shared.backend.member(id, user.as_str()).await?.is_some();
     let confirmed = add_members(&shared, &caller, id, vec![user], Some(role)).await?;
     let repeated = present || confirmed.repeated;
-    answer(&shared, &caller, id, made(repeated)).await
+    answer(&shared, &caller, id, made(&caller, repeated)).await
 }
 
 #[utoipa::path(
@@ -702,7 +731,7 @@ async fn unshare(
     names: Names,
 ) -> Result<StatusCode, ClientError> {
     let user = names.user()?;
-    seen(&shared, &caller, id).await?;
+    was_seen(&shared, &caller, id).await?;
     remove_member(&shared, &caller, id, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -58,7 +58,10 @@ pub(super) async fn add_members(
         provision_users: shared.provision,
         change_present: role.is_some(),
     });
-    shared.commands.execute(caller.actor(), id, body).await
+    shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, body)
+        .await
 }
 
 /// Gives a participant another role.
@@ -73,7 +76,10 @@ pub(super) async fn change_role(
         user_id: user.to_string(),
         role: role.into(),
     });
-    shared.commands.execute(caller.actor(), id, body).await
+    shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, body)
+        .await
 }
 
 /// Removes a participant, or lets the caller leave.
@@ -86,17 +92,27 @@ pub(super) async fn remove_member(
     let body = command::Body::RemoveMember(RemoveMember {
         user_id: user.to_string(),
     });
-    shared.commands.execute(caller.actor(), id, body).await.map(drop)
+    shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, body)
+        .await
+        .map(drop)
 }
 
 /// Makes these users, and the caller, all that belong to a group: adds who is missing and removes the others, one
-/// command after the other. Each is authorized by itself; a repeat goes on where a failed one ended.
+/// command after the other. Each is authorized by itself; a repeat goes on where a failed one ended. What they are depends
+/// on who is there, so that they cannot be carried out once for a key.
 pub(super) async fn set_members(
     shared: &Shared,
     caller: &Caller,
     id: ConversationId,
     users: Vec<UserRef>,
 ) -> Result<(), ClientError> {
+    if caller.change.is_keyed() {
+        let message = "participants takes no Idempotency-Key, because who is added and removed depends on who is there; \
+                       repeat it without one, or change each participant by a request of its own";
+        return Err(ClientError::invalid(message));
+    }
     shared.limits.participants(users.len())?;
     let mut wanted = vec![caller.user.clone()];
     for UserRef(user) in users {
@@ -230,7 +246,7 @@ async fn add(
     let users = ids.into_iter().map(|UserRef(id)| id).collect();
     let role = body.role.as_deref().map(role).transpose()?;
     let confirmed = add_members(&shared, &caller, id, users, role).await?;
-    answer(&caller, made(confirmed.repeated), &confirmed)
+    answer(&caller, made(&caller, confirmed.repeated), &confirmed)
 }
 
 #[utoipa::path(

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::messages::{ListQuery, MessageList, SendBody, answer, deliver, page};
 use super::{AfterQuery, Asked, Body, Caller, Named, Names, asked, made, parse};
 use crate::app::Shared;
-use crate::commands::new_id;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::{AnyMessage, AnyThread, united};
 use crate::dialect::{Answer, ConversationRef, MessageRef};
@@ -92,16 +91,19 @@ async fn create(
         None => None,
     };
     let command = command::Body::CreateThread(CreateThread {
-        thread_id: new_id().to_string(),
+        thread_id: caller.change.id_of("thread").to_string(),
         title,
         root_message_id,
         parent_thread_id: body.parent_thread_id.map(|id| id.to_string()),
     });
-    let confirmed = shared.commands.execute(caller.actor(), id, command).await?;
+    let confirmed = shared
+        .commands
+        .execute(caller.actor(), &caller.change, id, command)
+        .await?;
     let Answer::Thread(thread) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    Ok((made(confirmed.repeated), caller.thread(thread)).into_response())
+    Ok((made(&caller, confirmed.repeated), caller.thread(thread)).into_response())
 }
 
 #[utoipa::path(
@@ -192,5 +194,5 @@ async fn send(
     let thread = names.thread()?;
     let body: SendBody = parse(&body)?;
     let (message, repeated) = deliver(&shared, &caller, id, body.input(Some(thread))).await?;
-    Ok((made(repeated), answer(&shared, &caller, &message).await?).into_response())
+    Ok((made(&caller, repeated), answer(&shared, &caller, &message).await?).into_response())
 }

@@ -55,8 +55,8 @@ pub(super) fn user(user: &User) -> UserJson<'_> {
 )]
 async fn rename(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let NameBody { name } = parse(&body)?;
-    let named = shared
-        .backend
+    let backend = &shared.backend;
+    let named = backend
         .set_name(Some(caller.actor()), &caller.user, name, false)
         .await?;
     Ok(Json(user(&named)).into_response())

@@ -19,6 +19,7 @@ use super::inbound::{Event, Inbound, Queue};
 use super::session::{Request, Session};
 use crate::app::Shared;
 use crate::dialect::{self, Dialect};
+use crate::idempotency::KeyedRequest;
 use crate::journal::OpenJournal;
 use renewal::Expiry;
 
@@ -144,13 +145,20 @@ impl Serving {
             metrics::counter!("chat_gateway_events_total", "direction" => "in", "event" => name).increment(1);
             admitted?;
             let limits = &self.shared.limits;
-            let decoded = session
-                .dialect()
-                .decode(session.speaker(), event.name, event.payload, limits)?;
-            Ok((name, decoded))
+            let dialect = session.dialect();
+            let decoded = dialect.decode(session.speaker(), event.name, event.payload, limits)?;
+            let key = match decoded.action.is_change() {
+                true => dialect.idempotency_key(event.payload)?,
+                false => None,
+            };
+            let json = event.payload.get().as_bytes();
+            let keyed = key.map(|key| {
+                KeyedRequest::new(key, &[b"event", dialect.name().as_bytes(), name.as_bytes()], json)
+            });
+            Ok((name, decoded, keyed))
         });
         match decoded {
-            Ok((name, decoded)) => {
+            Ok((name, decoded, keyed)) => {
                 let span = tracing::info_span!(
                     "receive",
                     otel.name = %format_args!("receive {name}"),
@@ -159,7 +167,7 @@ impl Serving {
                     event = name,
                     dialect = session.dialect().name(),
                 );
-                self.perform(name, decoded, inbound).instrument(span).await;
+                self.perform(name, decoded, keyed, inbound).instrument(span).await;
             }
             Err(error) => {
                 let (name, tag) = match inbound.event() {

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use parlance_bus::faults;
-use parlance_proto::v1::{Client, ErrorCode, Message, SenderKind};
+use parlance_proto::v1::{Client, ErrorCode, KeptAnswer, Message, SenderKind};
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::tasks;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use socketioxide::extract::{AckSender, SocketRef};
 use socketioxide::{SendError, SocketError, TransportType};
 use tokio::sync::Semaphore;
@@ -478,6 +479,18 @@ impl Session {
                 error,
                 acked,
             });
+        }
+    }
+
+    /// Answers an event as it was answered before.
+    pub fn answer_again(&self, request: Request<'_>, kept: &KeptAnswer) {
+        let text = std::str::from_utf8(&kept.body).ok();
+        let payload = text.and_then(|text| RawValue::from_string(text.to_owned()).ok());
+        let failure = ClientError::of_kept(kept);
+        match (failure, payload) {
+            (Some(error), _) => self.answer(request, Err(&error), None),
+            (None, Some(payload)) => self.acknowledge(request.ack, &payload),
+            (None, None) => self.answer(request, Err(&ClientError::internal()), None),
         }
     }
 

@@ -6,7 +6,7 @@ import { Client, closeAll, connect, direct, person, token } from '../client.mjs'
 const canary = process.env.PARLANCE_CANARY;
 after(closeAll);
 
-test('content, metadata, titles, names and tokens go through everything that could log them', async () => {
+test('content, metadata, titles, names, keys and tokens go through everything that could log them', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const [one, two] = await Promise.all([connect(alice, 0), connect(bob, 1)]);
@@ -46,9 +46,20 @@ test('content, metadata, titles, names and tokens go through everything that cou
     [`{"content":"${canary}`, 400],
     [{ content: canary, metadata: canary }, 400],
   ];
+  const path = `/conversations/${conversation.id}/messages`;
   for (const [body, status] of posts) {
-    assert.equal((await one.rest('POST', `/conversations/${conversation.id}/messages`, body)).status, status);
+    assert.equal((await one.rest('POST', path, body)).status, status);
   }
+  // A key, kept, refused and malformed.
+  for (const [key, content, status] of [
+    [canary, 'keyed', 201],
+    [canary, 'other', 400],
+    [`${canary} malformed`, 'keyed', 400],
+  ]) {
+    const headers = { 'idempotency-key': key };
+    assert.equal((await one.rest('POST', path, { content }, { headers })).status, status);
+  }
+  await one.fails('invalid', 'message:send', { ...about, content: 'keyed', idempotency_key: canary });
   // A name that is no part of the vocabulary must not become a label.
   for (let i = 0; i < 300; i++) one.socket.emit(`unknown:${i}`, {});
   const fence = await one.sends(conversation, 'fence');

@@ -9,6 +9,7 @@ mod commits;
 mod database;
 mod details;
 mod journals;
+mod keys;
 mod large_groups;
 mod leases;
 mod members;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::aliases::ALIASES;
 use super::{Contract, Shape};
-use crate::dialect::{Action, DIALECTS, Decoded, Dialect, Speaker, samples};
+use crate::dialect::{Action, DEFAULT, DIALECTS, Decoded, Dialect, Speaker, samples};
 use crate::error::ClientError;
 use crate::limits::tests::small;
 
@@ -194,6 +194,24 @@ fn every_ack_fits_the_event_it_answers() {
             assert!(seen > wanted.len(), "{case}: no failure was answered");
         }
     }
+}
+
+#[test]
+fn every_native_event_that_changes_something_takes_an_idempotency_key_and_no_other_does() {
+    let contract = DEFAULT.contract();
+    let mut seen = BTreeSet::new();
+    for (case, fixture) in samples::fixtures(DEFAULT) {
+        let Ok(decoded) = decode(DEFAULT, &fixture.event, fixture.payload()) else {
+            continue;
+        };
+        let mut events = contract.taken.iter();
+        let taken = events.find(|taken| taken.event == fixture.event).unwrap();
+        let takes_key = taken.payload.parts.contains_key("KeyedPayload");
+        assert_eq!(takes_key, decoded.action.is_change(), "{case}");
+        seen.insert(taken.event);
+    }
+    let all: BTreeSet<_> = contract.taken.iter().map(|taken| taken.event).collect();
+    assert_eq!(seen, all);
 }
 
 /// A payload that fits under a field's first name is understood alike under each of its others.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json;
+use crate::idempotency::KeyedPayload;
 
 fn refused() -> Shape {
     Shape::of::<Refused<'_>>().answering("ok", false, &["error"])
@@ -64,6 +65,11 @@ fn numbered(change: Shape) -> Shape {
     change.and(Shape::raw(place))
 }
 
+/// A change that may be repeated by a key.
+fn keyed(payload: Shape) -> Shape {
+    payload.and(Shape::of::<KeyedPayload>())
+}
+
 /// Messages, or a seq with its conversation.
 fn receipt() -> Shape {
     let several = json!({
@@ -116,38 +122,43 @@ fn messages(contract: Contract) -> Contract {
         .takes(
             "message:send",
             "Send a message; client_msg_id makes a repeat harmless.",
-            Shape::of::<SendPayload<'_>>(),
+            keyed(Shape::of::<SendPayload<'_>>()),
             message(),
         )
         .takes(
             "message:edit",
             "Change the content of a message.",
-            Shape::of::<EditPayload>(),
+            keyed(Shape::of::<EditPayload>()),
             message(),
         )
         .takes(
             "message:delete",
             "Delete a message for all, or hide it from oneself.",
-            Shape::of::<DeletePayload>(),
+            keyed(Shape::of::<DeletePayload>()),
             message(),
         )
         .takes(
             "message:react",
             "Put a mark on a message.",
-            Shape::of::<ReactPayload>(),
+            keyed(Shape::of::<ReactPayload>()),
             message(),
         )
         .takes(
             "message:unreact",
             "Take a mark back.",
-            Shape::of::<ReactPayload>(),
+            keyed(Shape::of::<ReactPayload>()),
             message(),
         )
-        .takes("receipt:read", "Mark messages as read.", receipt(), receipts())
+        .takes(
+            "receipt:read",
+            "Mark messages as read.",
+            keyed(receipt()),
+            receipts(),
+        )
         .takes(
             "receipt:delivered",
             "Mark messages as delivered.",
-            receipt(),
+            keyed(receipt()),
             receipts(),
         )
 }
@@ -165,7 +176,7 @@ fn typing_and_threads(contract: Contract) -> Contract {
         .takes(
             "thread:create",
             "Begin a thread.",
-            Shape::of::<ThreadPayload>(),
+            keyed(Shape::of::<ThreadPayload>()),
             thread(),
         )
         .takes(
@@ -199,7 +210,7 @@ fn journals(contract: Contract) -> Contract {
         .takes(
             "journal:edit",
             "Change a journal: its whole text, or a Yjs update in base64.",
-            journal_edit(),
+            keyed(journal_edit()),
             journal(),
         )
         .takes(

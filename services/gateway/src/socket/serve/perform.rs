@@ -13,9 +13,12 @@ use parlance_runtime::tasks;
 use super::Serving;
 use super::journal::WholeTextChange;
 use crate::backend::{Opening, SYNC_EVENTS};
-use crate::commands::{Then, Waiter, actor, new_id, now};
-use crate::dialect::{Action, Answer, Backlog, ConversationRef, Decoded, MessageRef, SendAction};
+use crate::commands::{Then, Waiter, actor, now};
+use crate::dialect::{
+    Action, Answer, Backlog, ConversationRef, Decoded, JournalChange, MessageRef, SendAction,
+};
 use crate::error::ClientError;
+use crate::idempotency::{Change, Claim, KeyedRequest};
 use crate::resolver::Resolver;
 use crate::rooms::{Following, Missed, Unread};
 use crate::served::SETTLES;
@@ -40,17 +43,48 @@ enum Outcome {
 }
 
 impl Serving {
-    pub(super) async fn perform(&mut self, event: &'static str, decoded: Decoded, inbound: Inbound) {
+    pub(super) async fn perform(
+        &mut self,
+        event: &'static str,
+        decoded: Decoded,
+        keyed: Option<KeyedRequest>,
+        inbound: Inbound,
+    ) {
         let Decoded { action, tag } = decoded;
+        let claim = match keyed {
+            Some(keyed) => self
+                .shared
+                .idempotency
+                .claim_in_turn(self.actor(), keyed)
+                .await
+                .map(Some),
+            None => Ok(None),
+        };
+        let request = |ack| Request {
+            ack,
+            event,
+            tag: tag.as_deref(),
+        };
+        let attempt = match claim {
+            Ok(Some(Claim::Claimed(attempt))) => Some(attempt),
+            Ok(Some(Claim::Answered(kept))) => {
+                return self.session.answer_again(request(inbound.ack), &kept);
+            }
+            Ok(None) => None,
+            Err(error) => return self.session.answer(request(inbound.ack), Err(&error), None),
+        };
+        let ids = attempt
+            .as_ref()
+            .map_or_else(Change::fresh, |attempt| attempt.change.clone());
         let alone = action.names_messages_alone();
-        let planned = match self.plan(action).await {
+        let planned = match self.plan(action, &ids).await {
             Ok(Outcome::Now(outcome)) => Err(outcome),
             Ok(Outcome::Command(conversation, body)) => Ok((conversation, body, None)),
             Ok(Outcome::WholeText(body, change)) => Ok((change.id, body, Some(change))),
             Err(error) => Err(Err(error)),
         };
         let outcome = match planned {
-            Err(outcome) => outcome,
+            Err(outcome) => outcome.map_err(|error| ids.failure(error)),
             Ok((conversation, body, change)) => {
                 let mut me = self.actor();
                 if faults::happens("trust_sender_id")
@@ -70,6 +104,7 @@ impl Serving {
                     });
                 }
                 let waiter = Waiter::Socket {
+                    attempt,
                     session: Arc::clone(&self.session),
                     ack: inbound.ack,
                     event,
@@ -78,22 +113,24 @@ impl Serving {
                     then: change.map(|change| -> Then { Box::new(move |outcome| change.ends(outcome)) }),
                 };
                 let commands = &self.shared.commands;
-                return commands.submit(me, conversation, body, inbound.at, waiter).await;
+                return commands
+                    .submit(me, &ids, conversation, body, inbound.at, waiter)
+                    .await;
             }
         };
         let place = outcome
             .as_ref()
             .ok()
             .and_then(|answer| self.shared.rooms.place_of(answer));
-        let request = Request {
-            ack: inbound.ack,
-            event,
-            tag: tag.as_deref(),
-        };
+        if let Some(attempt) = attempt {
+            let dialect = self.session.dialect();
+            attempt.settle_event(dialect, outcome.as_ref(), place.as_deref());
+        }
+        let request = request(inbound.ack);
         self.session.answer(request, outcome.as_ref(), place.as_deref());
     }
 
-    async fn plan(&mut self, action: Action) -> Result<Outcome, ClientError> {
+    async fn plan(&mut self, action: Action, ids: &Change) -> Result<Outcome, ClientError> {
         let shared = self.shared.clone();
         let resolver = &shared.resolver;
         Ok(match action {
@@ -161,12 +198,27 @@ impl Serving {
             }
             Action::EditJournal { journal, change } => {
                 let id = resolver.conversation(journal).await?;
-                match self.edit_journal(id, change).await? {
-                    (body, Some(change)) => Outcome::WholeText(body, change),
-                    (body, None) => Outcome::Command(id, body),
-                }
+                self.plan_edit(id, change, ids).await?
             }
-            changing => command(resolver, &self.session.user, changing).await?,
+            changing => command(resolver, &self.session.user, ids, changing).await?,
+        })
+    }
+
+    async fn plan_edit(
+        &mut self,
+        id: ConversationId,
+        change: JournalChange,
+        ids: &Change,
+    ) -> Result<Outcome, ClientError> {
+        if matches!(change, JournalChange::Content(_))
+            && ids.is_resumed()
+            && let Some(outcome) = self.resumed_edit(id, ids).await
+        {
+            return Ok(Outcome::Now(outcome));
+        }
+        Ok(match self.edit_journal(id, change).await? {
+            (body, Some(change)) => Outcome::WholeText(body, change),
+            (body, None) => Outcome::Command(id, body),
         })
     }
 
@@ -376,11 +428,16 @@ async fn left(
 }
 
 /// The command for an action that changes something.
-async fn command(resolver: &Resolver, user: &UserId, action: Action) -> Result<Outcome, ClientError> {
+async fn command(
+    resolver: &Resolver,
+    user: &UserId,
+    change: &Change,
+    action: Action,
+) -> Result<Outcome, ClientError> {
     Ok(match action {
         Action::Send(send) => {
             let id = resolver.conversation(send.conversation).await?;
-            let message = send_message(resolver, user, id, send).await?;
+            let message = send_message(resolver, user, change, id, send).await?;
             Outcome::Command(id, command::Body::SendMessage(message))
         }
         Action::Edit {
@@ -445,7 +502,7 @@ async fn command(resolver: &Resolver, user: &UserId, action: Action) -> Result<O
         } => {
             let id = resolver.conversation(conversation).await?;
             let body = command::Body::CreateThread(CreateThread {
-                thread_id: new_id().to_string(),
+                thread_id: change.id_of("thread").to_string(),
                 title,
                 root_message_id: within(resolver, id, root).await?,
                 parent_thread_id: parent.map(|id| id.to_string()),
@@ -464,12 +521,13 @@ async fn command(resolver: &Resolver, user: &UserId, action: Action) -> Result<O
 pub async fn send_message(
     resolver: &Resolver,
     user: &UserId,
+    change: &Change,
     conversation: ConversationId,
     send: SendAction,
 ) -> Result<SendMessage, ClientError> {
     let id = match &send.client_msg_id {
         Some(own) => MessageId::derive(conversation, user, own),
-        None => MessageId::from_uuid(new_id()),
+        None => MessageId::from_uuid(change.id_of("message")),
     };
     Ok(SendMessage {
         message_id: id.to_string(),
