@@ -287,7 +287,7 @@ async fn made_streams(bus: &Bus, config: &Config, condition: &Condition) -> bool
     }
 }
 
-/// Shows how full the streams are and how far their followers, and returns when one was deleted under us.
+/// Shows how full the streams are and how far their followers, and returns when one of either was deleted.
 async fn vanished(bus: &Bus, config: &Config, streams: &StreamSettings) {
     let mut followers = config.feed.consumers.clone();
     if config.push.enabled {
@@ -306,7 +306,15 @@ async fn vanished(bus: &Bus, config: &Config, streams: &StreamSettings) {
             Err(error) => tracing::debug!(%error, "streams not looked for"),
         }
         match bus.followers(&followers).await {
-            Ok(found) => signals::show_followers(&found),
+            Ok(found) => {
+                signals::show_followers(&found);
+                let is_there = |name: &String| found.iter().any(|one| one.consumer == *name);
+                if !config.feed.consumers.iter().all(is_there) {
+                    // A service deletes its own to begin again with the oldest event.
+                    tracing::info!("a consumer of the feed is not there; making it again");
+                    return;
+                }
+            }
             Err(error) => tracing::debug!(%error, "followers not looked for"),
         }
     }
