@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, Message};
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::connection::{Bus, Link};
 use crate::error::{Error, ErrorKind};
+use crate::publish::{MESSAGE_ID, REPLY_TO};
 use crate::streams::{COMMANDS, SYSTEM};
 use crate::{subject, trace};
 
@@ -34,6 +36,10 @@ pub struct Delivery {
     pub payload: Bytes,
     /// The header `Nats-Msg-Id`.
     pub message_id: Option<String>,
+    /// The header `Parlance-Message-Id`: a service's own id of its message.
+    pub own_id: Option<String>,
+    /// The header `Parlance-Reply-To`: where the service wants the outcome.
+    pub reply_to: Option<String>,
     /// The header `Content-Type`.
     pub content_type: Option<String>,
     /// The emitter's trace context.
@@ -193,13 +199,12 @@ impl Puller {
             return;
         }
         self.next_sequence += 1;
-        let header = |name: &str| {
-            let headers = message.headers.as_ref()?;
-            headers.get(name).map(|value| value.as_str().to_owned())
-        };
+        let header = |name: &str| header(message.headers.as_ref(), name);
         batch.push(Delivery {
             subject: message.subject.to_string(),
             message_id: header("Nats-Msg-Id"),
+            own_id: header(MESSAGE_ID),
+            reply_to: header(REPLY_TO),
             content_type: header("Content-Type"),
             context: trace::extract(message.headers.as_ref()),
             payload: message.payload.clone(),
@@ -225,6 +230,16 @@ impl Puller {
         self.broken = false;
         Ok(())
     }
+}
+
+/// A header in whatever case it is written: client libraries differ.
+fn header(headers: Option<&HeaderMap>, name: &str) -> Option<String> {
+    let mut all = headers?.iter();
+    let (_, values) = all.find(|(found, _)| {
+        let found: &str = found.as_ref();
+        found.eq_ignore_ascii_case(name)
+    })?;
+    values.first().map(|value| value.as_str().to_owned())
 }
 
 /// Completes when the connection is another than that of `generation`.
@@ -292,4 +307,18 @@ async fn open(
         .messages()
         .await
         .map_err(|e| Error::with(ErrorKind::Other, "cannot pull", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_found_in_any_case() {
+        let mut headers = HeaderMap::new();
+        headers.insert("parlance-message-id", "order-1");
+        assert_eq!(header(Some(&headers), MESSAGE_ID), Some("order-1".to_owned()));
+        assert_eq!(header(Some(&headers), REPLY_TO), None);
+        assert_eq!(header(None, REPLY_TO), None);
+    }
 }

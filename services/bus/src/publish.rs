@@ -23,6 +23,14 @@ use crate::{subject, trace};
 /// Largest payload of one message; NATS' own default limit is 1 MiB with headers.
 pub const MAX_PAYLOAD: usize = 900 * 1024;
 
+/// Header with a service's own id of its message. Not that of NATS, which a stream compares over all subjects: one id sent to
+/// three users would reach one.
+pub const MESSAGE_ID: &str = "Parlance-Message-Id";
+
+/// Header with the inbox that gets the outcome of a service's message. The subject to reply to is taken already: there the
+/// stream answers that it has the message.
+pub const REPLY_TO: &str = "Parlance-Reply-To";
+
 /// How long the feed may take to store events. Nobody waits for it but the finisher, and catching up is cheap.
 const FEED_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -97,9 +105,33 @@ impl Bus {
     ) -> Result<(), Error> {
         let payload = Bytes::from(message.encode_to_vec());
         let span = trace::sending("chat.system", "chat.system.{target}", payload.len());
-        self.hand_in(subject::system(target), identified(id), payload, deadline)
+        let mut headers = HeaderMap::new();
+        headers.insert(MESSAGE_ID, id);
+        self.hand_in(subject::system(target), headers, payload, deadline)
             .instrument(span)
             .await
+    }
+
+    /// Publishes the outcome of a service's message to the inbox that the service named; at most once, and lost where
+    /// nobody subscribes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`]: outcomes do not go there. Others: the connection is away.
+    pub async fn answer_service(
+        &self,
+        subject: &str,
+        content_type: &str,
+        payload: Bytes,
+    ) -> Result<(), Error> {
+        if !subject::is_service_reply(subject) {
+            return Err(Error::new(ErrorKind::Refused, "no inbox of a service"));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("Content-Type", content_type);
+        self.client
+            .publish_with_headers(subject.to_owned(), headers, payload)
+            .await
+            .map_err(not_published)
     }
 
     /// Publishes into a stream until it answers, again and again with the same headers.

@@ -106,6 +106,7 @@ impl Commands {
             actor: Some(actor),
             conversation_id: conversation.to_string(),
             issued_at_ms: now().timestamp_millis(),
+            service: None,
             body: Some(body),
         };
         self.register(&command.id, deadline, waiter);

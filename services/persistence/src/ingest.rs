@@ -106,7 +106,7 @@ impl Quick {
     }
 }
 
-/// Parks a letter, for as long as it takes.
+/// Parks a letter, for as long as it takes; one that is parked already stays as it is.
 pub async fn park_letter(database: &Database, letter: &DeadLetter) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -115,7 +115,8 @@ pub async fn park_letter(database: &Database, letter: &DeadLetter) {
             dead_letters::insert(&mut connection, letter).await
         };
         match inserted.await {
-            Ok(()) => break,
+            Ok(true) => break,
+            Ok(false) => return,
             Err(error) => {
                 let error = without_content(&error);
                 tracing::warn!(error, "a dead letter is not stored; trying again");

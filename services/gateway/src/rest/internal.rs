@@ -177,7 +177,7 @@ async fn send(
         metadata_json: shared.limits.metadata(body.metadata)?,
         reply_to: body.reply_to.map(|id| id.to_string()),
     };
-    // The stream compares ids across all services and conversations.
+    // Apart from what the service publishes itself.
     let id = MessageId::derive(conversation, &sender, &format!("service:{}", body.id)).to_string();
     let sent = shared
         .bus

@@ -91,6 +91,7 @@ impl End {
             events,
             settlement,
             confirmed,
+            reports,
             then,
         } = announced;
         let missing = self.missing(events).await;
@@ -106,6 +107,9 @@ impl End {
             if !self.handed_in(command, &part).await {
                 return;
             }
+        }
+        for report in &reports {
+            report.settle(&self.database, &self.bus).await;
         }
         if !confirmed {
             // Unacknowledged, the commands come again and are answered as repeats.

@@ -85,6 +85,7 @@ impl Operations {
                     &parked.subject,
                     parked.command_id.as_deref(),
                     &payload,
+                    parked.id,
                     &self.intake_limits,
                 );
                 let commands =

@@ -100,11 +100,11 @@ pub struct DeadLetter {
     pub error: String,
 }
 
-/// Parks a command. Repeating it with the same id does nothing.
+/// Parks a command. Repeating it with the same id does nothing. Whether it is new.
 ///
 /// # Errors
 /// Of the database.
-pub async fn insert(connection: &mut PgConnection, letter: &DeadLetter) -> Result<(), sqlx::Error> {
+pub async fn insert(connection: &mut PgConnection, letter: &DeadLetter) -> Result<bool, sqlx::Error> {
     let DeadLetter {
         id,
         partition,
@@ -116,7 +116,7 @@ pub async fn insert(connection: &mut PgConnection, letter: &DeadLetter) -> Resul
     } = letter;
     // A command id that is no text Postgres can store must not hinder the parking.
     let command_id = command_id.as_deref().map(|id| id.replace('\0', "\u{FFFD}"));
-    sqlx::query(
+    let done = sqlx::query(
         "INSERT INTO dead_letters (id, partition, subject, command_id, payload, error_code, error)
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
     )
@@ -129,5 +129,5 @@ pub async fn insert(connection: &mut PgConnection, letter: &DeadLetter) -> Resul
     .bind(error)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
