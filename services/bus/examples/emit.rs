@@ -1,6 +1,11 @@
 //! Sends a message into a conversation, as a service of another team does: with async-nats and nothing of ours. The same
 //! program stands in `proto/README.md`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a whole program, as a service of another team has it, reads its environment"
+)]
+
 // cargo add async-nats futures serde_json tokio --features tokio/full
 use async_nats::{ConnectOptions, HeaderMap};
 use futures::StreamExt;
