@@ -33,13 +33,14 @@ use crate::edge::{self, Entrance, cors};
 use crate::limits::Limits;
 use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
-use crate::rooms::Rooms;
+use crate::rooms::{Begun, Rooms};
 use crate::served::Served;
 use crate::socket::handshake::Handshake;
 use crate::socket::http::{self, Patience};
 use crate::socket::listener::Accepting;
 use crate::socket::polling::Polling;
 use crate::socket::relay::Relay;
+use crate::socket::returning::Returns;
 use crate::socket::sessions::Sessions;
 use crate::socket::tls::Certificate;
 use crate::users::Users;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub bus: Bus,
     /// What users were served.
     pub served: Served,
+    /// Pages that are back.
+    pub returns: Returns,
     /// Persistence.
     pub backend: Backend,
     /// The way in.
@@ -175,7 +178,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         settings.http.connections_per_address,
         settings.socket.handshakes_per_address,
     );
-    let shared = share(
+    let (shared, begun) = share(
         &settings,
         auth,
         bus,
@@ -185,7 +188,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         (relay, limits),
     )?;
     let health = Health::new();
-    spawn_tasks(&settings, &shared, &health, &lifecycle);
+    spawn_tasks(&settings, &shared, begun, &health, &lifecycle);
     tokio::spawn(operations::run(shared.clone(), health.clone(), lifecycle.hard()));
 
     let router = router(
@@ -307,14 +310,15 @@ fn share(
     accepting: &Accepting,
     news: presence::News,
     (relay, addresses): (Relay, Addresses),
-) -> Result<Shared, ConfigError> {
+) -> Result<(Shared, Begun), ConfigError> {
     auth.revocations().await_reading();
     let backend = Backend::new(bus.clone(), most_held(settings.presence.large_group));
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let served = Served::new(backend.clone());
-    let rooms = Rooms::new(bus.clone(), backend.clone(), served.clone(), linger, news.clone());
-    Ok(Shared(Arc::new(Parts {
+    let (rooms, begun) = Rooms::new(bus.clone(), backend.clone(), served.clone(), linger, news.clone());
+    let shared = Shared(Arc::new(Parts {
         served,
+        returns: Returns::default(),
         commands: Commands::new(
             bus.clone(),
             rooms.clone(),
@@ -353,11 +357,12 @@ fn share(
         bus,
         backend,
         rooms,
-    })))
+    }));
+    Ok((shared, begun))
 }
 
 /// What serves clients until the last is gone, and so ends with the hard token only.
-fn spawn_tasks(settings: &Settings, shared: &Shared, health: &Health, lifecycle: &Lifecycle) {
+fn spawn_tasks(settings: &Settings, shared: &Shared, begun: Begun, health: &Health, lifecycle: &Lifecycle) {
     let hard = || lifecycle.hard();
     let spawn = |name, task: BoxFuture<'static, anyhow::Result<()>>| lifecycle.spawn_background(name, task);
 
@@ -381,6 +386,8 @@ fn spawn_tasks(settings: &Settings, shared: &Shared, health: &Health, lifecycle:
     let interval = Duration::from_millis(settings.rooms.check_interval_ms);
     let repair = repair::run(shared.clone(), shared.bus.clone(), interval, hard());
     spawn("repair", Box::pin(repair));
+    let look_again = repair::look_again(shared.clone(), begun, hard());
+    spawn("second looks", Box::pin(look_again));
     let (auth, stop) = (shared.auth.clone(), hard());
     spawn(
         "keys",

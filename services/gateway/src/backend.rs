@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ClientError;
 use gathered::Gathered;
-pub use gathered::{Arrival, At, Opening};
+pub use gathered::{Arrival, Opening};
 
 /// How long an answer may take: a query is tried again by whoever needs it.
 const TIMEOUT: Duration = Duration::from_secs(5);

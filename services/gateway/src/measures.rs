@@ -96,6 +96,12 @@ pub const MEASURES: &[Measure] = &[
         "Polling requests of other gateways' connections, by what became of them.",
     ),
     Measure::new(
+        "chat_gateway_returning_pages_total",
+        Counter,
+        &["result"],
+        "Pages that connected again, by whether it was known in time what they had got.",
+    ),
+    Measure::new(
         "chat_gateway_refused_addresses_total",
         Counter,
         &["limit"],

@@ -6,15 +6,22 @@ use std::time::Duration;
 
 use parlance_bus::{Bus, faults};
 use parlance_proto::v1::GetHeads;
+use parlance_runtime::backoff::Backoff;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Shared;
+use crate::rooms::Begun;
 
 /// Pause before a comparison that got no answer is made again: after a restart of NATS this replica may be
 /// back before persistence is.
 const RETRY: Duration = Duration::from_millis(500);
 /// Ids in one question; the answer stays well below a bus message.
 const CHUNK: usize = 2_000;
+/// How long after a room began it is compared once more.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// Longest pause before that is tried again.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`.
 ///
@@ -88,6 +95,41 @@ async fn compare(shared: &Shared) -> bool {
     shared.limits.forget_idle();
     shared.addresses.forget_idle();
     answered
+}
+
+/// Compares each room once more a moment after it began, many together and again until there is an answer, until `stop`:
+/// interest spreads between the servers of a NATS cluster with delay. What happens in the rooms does not wait for it.
+///
+/// # Errors
+/// Never.
+pub async fn look_again(shared: Shared, mut begun: Begun, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut rooms = Vec::new();
+    while let Some(1..) = stop.run_until_cancelled(begun.recv_many(&mut rooms, CHUNK)).await {
+        // The last of them began last.
+        let due = rooms.last().map(|(at, _)| *at + SECOND_LOOK);
+        let due = due.unwrap_or_else(Instant::now);
+        let ids: Vec<_> = rooms.drain(..).map(|(_, id)| id.to_string()).collect();
+        let asked = async {
+            tokio::time::sleep_until(due).await;
+            let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
+            loop {
+                let request = GetHeads {
+                    conversation_ids: ids.clone(),
+                    user_ids: Vec::new(),
+                };
+                match shared.backend.heads(None, request).await {
+                    Ok(heads) => break shared.rooms.check(&heads.epoch, heads.heads),
+                    // The regular comparison finds what is missing.
+                    Err(error) if !error.retry => break,
+                    Err(_) => backoff.pause().await,
+                }
+            }
+        };
+        if stop.run_until_cancelled(asked).await.is_none() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Within a quarter around the interval, so that replicas do not ask in step.

@@ -8,6 +8,7 @@ mod members;
 mod room;
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use parlance_bus::Bus;
 use parlance_proto::v1::{self, Head, ListState};
 use parlance_proto::{ConversationId, UserId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::awareness::SentState;
 use crate::backend::Backend;
@@ -27,7 +29,7 @@ use crate::presence::{Happened, News};
 use crate::served::Served;
 use crate::socket::session::{Session, SessionId};
 pub use members::Members;
-use room::{Progressed, Replayed};
+use room::Replayed;
 
 /// How long before the user was last seen a receipt may have changed without being told: to hear of one twice
 /// does no harm.
@@ -35,15 +37,28 @@ const ON_ITS_WAY_MS: i64 = 5_000;
 
 /// The rooms of this replica. Cheap to clone.
 #[derive(Clone)]
-pub struct Rooms {
+pub struct Rooms(Arc<Parts>);
+
+/// Conversations whose rooms have begun, and when.
+pub type Begun = mpsc::UnboundedReceiver<(Instant, ConversationId)>;
+
+/// What all rooms share.
+pub struct Parts {
     bus: Bus,
     backend: Backend,
     served: Served,
     linger: Duration,
-    table: Arc<Mutex<HashMap<ConversationId, Handle>>>,
+    table: Mutex<HashMap<ConversationId, Handle>>,
     members: Members,
-    /// The epoch the database was last seen with.
-    epoch: Arc<Mutex<String>>,
+    begun: mpsc::UnboundedSender<(Instant, ConversationId)>,
+}
+
+impl Deref for Rooms {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// How a session takes part in a conversation.
@@ -106,6 +121,8 @@ struct Handle {
 /// How far a room is; read without disturbing it.
 #[derive(Debug, Default)]
 struct Progress {
+    /// Empty until it has begun.
+    epoch: Mutex<String>,
     head_seq: AtomicU64,
     receipts_version: AtomicU64,
     place: Mutex<Option<Arc<Place>>>,
@@ -154,17 +171,26 @@ impl Following {
 }
 
 impl Rooms {
-    /// An empty table.
-    pub fn new(bus: Bus, backend: Backend, served: Served, linger: Duration, news: News) -> Self {
-        Self {
+    /// An empty table, and where it says which rooms have begun.
+    pub fn new(bus: Bus, backend: Backend, served: Served, linger: Duration, news: News) -> (Self, Begun) {
+        // It holds those that began within the time until they are compared once more.
+        let (sender, begun) = mpsc::unbounded_channel();
+        let rooms = Self(Arc::new(Parts {
             bus,
             backend,
             served,
             linger,
-            table: Arc::default(),
+            table: Mutex::default(),
             members: Members::new(news),
-            epoch: Arc::default(),
-        }
+            begun: sender,
+        }));
+        (rooms, begun)
+    }
+
+    /// A room has its first state.
+    fn has_begun(&self, conversation: ConversationId) {
+        // Nobody reads it while the gateway ends.
+        self.begun.send((Instant::now(), conversation)).ok();
     }
 
     /// Attaches a session of a member.
@@ -268,12 +294,6 @@ impl Rooms {
         self.send(conversation, Request::Detach(session));
     }
 
-    /// A page got further in a conversation than is known elsewhere.
-    fn report(&self, conversation: ConversationId, progressed: Progressed) {
-        let Progressed { user, page, reached } = progressed;
-        self.served.reached(conversation, user, page, reached);
-    }
-
     /// A replay to the session has ended.
     fn caught_up(&self, conversation: ConversationId, session: SessionId, replayed: Replayed) {
         self.send(conversation, Request::CaughtUp(session, replayed));
@@ -319,17 +339,13 @@ impl Rooms {
 
     /// Lets the rooms that are behind the database catch up.
     pub fn check(&self, epoch: &str, heads: Vec<Head>) {
-        let other_epoch = {
-            let mut seen = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *seen, epoch.to_owned()) != epoch
-        };
         let table = self.lock();
         for head in heads {
             let id = head.conversation_id.parse();
             let Some(handle) = id.ok().and_then(|id: ConversationId| table.get(&id)) else {
                 continue;
             };
-            if other_epoch || handle.progress.is_behind(&head) {
+            if handle.progress.is_behind(epoch, &head) {
                 let epoch = epoch.to_owned();
                 drop(handle.requests.send(Request::Check { epoch, head }));
             }
@@ -390,8 +406,13 @@ impl Progress {
             .replace(place)
     }
 
-    fn is_behind(&self, head: &Head) -> bool {
-        self.head_seq.load(Ordering::Relaxed) < head.head_seq
+    fn begin_epoch(&self, epoch: &str) {
+        epoch.clone_into(&mut self.epoch.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_behind(&self, epoch: &str, head: &Head) -> bool {
+        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) != epoch
+            || self.head_seq.load(Ordering::Relaxed) < head.head_seq
             || self.receipts_version.load(Ordering::Relaxed) < head.receipts_version
     }
 }

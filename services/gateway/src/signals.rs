@@ -26,6 +26,11 @@ pub fn begin(max_connections: usize) {
         ),
         ("chat_gateway_jwks_fetches_total", "result", &["error", "ok"]),
         ("chat_gateway_relayed_total", "result", &["gone", "unavailable"]),
+        (
+            "chat_gateway_returning_pages_total",
+            "result",
+            &["settled", "unsettled"],
+        ),
         ("chat_gateway_repairs_total", "cause", &["check", "hole"]),
         (
             "chat_gateway_slow_consumers_total",

@@ -179,6 +179,20 @@ impl Users {
         self.adopt(&expected.user, membership, expected.is_loaded).await;
     }
 
+    /// What a page of the user that returns was emitted of each conversation, where that may not have been stored yet when
+    /// this was `found`.
+    pub async fn emitted_lately(&self, user: &UserId, page: Page, found: Emitted) -> Emitted {
+        let is_behind = self.lock().get(user).is_some_and(|connected| {
+            let mut each = connected.conversations.iter();
+            each.any(|(id, belonging)| found.get(id).is_some_and(|seq| *seq < belonging.unread.head_seq))
+        });
+        if !is_behind {
+            return found;
+        }
+        tokio::time::sleep(SETTLES).await;
+        self.emitted(user, page).await
+    }
+
     /// What a page of the user that returns was emitted of each conversation.
     pub async fn emitted(&self, user: &UserId, page: Page) -> Emitted {
         let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
@@ -565,6 +579,9 @@ impl Users {
             .for_each_concurrent(ATTACH_CONCURRENCY, move |(id, following, session)| {
                 let rooms = rooms.clone();
                 async move {
+                    if session.closed.is_cancelled() {
+                        return;
+                    }
                     let Err(error) = rooms.attach(id, Arc::clone(&session), following).await else {
                         return;
                     };

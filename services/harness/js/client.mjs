@@ -197,6 +197,19 @@ export class Client {
     open.delete(this);
   }
 
+  /** Closes, and resolves once its gateway knows: what is emitted before that is on its way to a client that is gone. */
+  async leaves() {
+    const base = internals[gateways.indexOf(this.url)];
+    const disconnects = async () => {
+      const text = await (await fetch(`${base}/metrics`)).text();
+      const lines = text.split('\n').filter((line) => line.startsWith('chat_gateway_disconnects_total'));
+      return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+    };
+    const before = await disconnects();
+    this.close();
+    await eventually('its gateway knows that it left', async () => (await disconnects()) > before);
+  }
+
   #arrived(event, payload) {
     this.seen.push({ event, payload });
     for (const waiting of this.#waiting) {

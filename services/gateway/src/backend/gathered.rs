@@ -9,8 +9,8 @@ use parlance_proto::ConversationId;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{
     self, Actor, Arrive, ArrivedUser, Client, Conversation, ConversationView, ErrorCode, FindMembers,
-    GetConversation, GetHeads, GetRoom, GetRooms, Head, Heads, ListMemberships, MemberName, Membership,
-    Participant, ProvisionUser, Room, User, ViewConversations, Viewing, query, reply,
+    GetConversation, GetRoom, GetRooms, ListMemberships, MemberName, Membership, Participant, ProvisionUser,
+    Room, User, ViewConversations, Viewing, query, reply,
 };
 
 use super::gathering::{Answers, Gathering};
@@ -30,18 +30,8 @@ pub(super) struct Gathered {
     creating: Gathering<v1::Arrival, ArrivedUser>,
     finding: Gathering<v1::Arrival, ArrivedUser>,
     rooms: Gathering<ConversationId, Room>,
-    heads: Gathering<ConversationId, At>,
     views: Gathering<Viewing, Conversation>,
     members: Gathering<MemberName, Option<Participant>>,
-}
-
-/// The head of a conversation in the database.
-#[derive(Debug, Clone)]
-pub struct At {
-    /// The epoch of the database.
-    pub epoch: String,
-    /// Its counters.
-    pub head: Head,
 }
 
 /// A user whose client connects.
@@ -152,16 +142,6 @@ impl Backend {
         let backend = self.clone();
         let send = move |names| backend.clone().all_members(names);
         self.gathered.members.ask(name, send).await
-    }
-
-    /// The head of a conversation in the database.
-    ///
-    /// # Errors
-    /// As the client shall see it.
-    pub async fn head(&self, id: ConversationId) -> Result<At, ClientError> {
-        let backend = self.clone();
-        let send = move |ids| backend.clone().all_heads(ids);
-        self.gathered.heads.ask(id, send).await
     }
 
     /// A conversation as who opens it sees it.
@@ -323,25 +303,6 @@ impl Backend {
                 .collect()),
             _ => Err(unexpected()),
         }
-    }
-
-    async fn all_heads(self, ids: Vec<ConversationId>) -> Answers<At> {
-        let asked = GetHeads {
-            conversation_ids: ids.iter().map(ToString::to_string).collect(),
-            user_ids: Vec::new(),
-        };
-        let Heads { epoch, heads, .. } = self.heads(None, asked).await?;
-        let found = heads.into_iter().map(|head| (head.conversation_id.clone(), head));
-        let found: HashMap<String, Head> = found.collect();
-        let answered = |id: ConversationId| {
-            let head = found.get(&id.to_string()).cloned();
-            let at = head.map(|head| At {
-                epoch: epoch.clone(),
-                head,
-            });
-            Some(at.ok_or_else(ClientError::no_conversation))
-        };
-        Ok(ids.into_iter().map(answered).collect())
     }
 
     async fn view_all(self, viewings: Vec<Viewing>) -> Answers<Conversation> {

@@ -1,5 +1,6 @@
 //! Questions of one kind travel together: what is asked while earlier ones are under way shares the next query. A
-//! single question waits for nothing.
+//! single question waits for nothing. The more share a query, the less each costs, so there is one at a time, and a
+//! second one only where the first takes long.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,13 +8,16 @@ use std::time::Duration;
 
 use parlance_proto::v1::ErrorCode;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::error::ClientError;
 
 /// Questions in one query.
 const MOST: usize = 500;
-/// Queries of one kind under way at a time: one that takes long does not hold up all others.
+/// Queries of one kind under way at a time; the second begins where a question has waited for [`SLOW`].
 const UNDER_WAY: usize = 2;
+/// One query that takes longer than this does not hold up all others.
+const SLOW: Duration = Duration::from_millis(50);
 /// How often a question may be in a query that answers none at all.
 const LEFT_OUT: u32 = 8;
 
@@ -33,6 +37,7 @@ struct State<Q, A> {
 
 struct Waiting<Q, A> {
     question: Q,
+    since: Instant,
     left_out: u32,
     reply: oneshot::Sender<Result<A, ClientError>>,
 }
@@ -73,33 +78,41 @@ where
     /// As `send` answers.
     pub(super) async fn ask<F, Fut>(&self, question: Q, send: F) -> Result<A, ClientError>
     where
-        F: Fn(Vec<Q>) -> Fut + Send + 'static,
+        F: Fn(Vec<Q>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Answers<A>> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let is_idle = {
-            let mut state = self.lock();
-            state.waiting.push_back(Waiting {
-                question,
-                left_out: 0,
-                reply,
-            });
-            let is_idle = state.under_way < UNDER_WAY;
-            state.under_way += usize::from(is_idle);
-            is_idle
-        };
-        if is_idle {
-            tokio::spawn(self.clone().work(send));
+        let (reply, mut answer) = oneshot::channel();
+        self.lock().waiting.push_back(Waiting {
+            question,
+            since: Instant::now(),
+            left_out: 0,
+            reply,
+        });
+        for (most, waited, patience) in [(1, Duration::ZERO, SLOW), (UNDER_WAY, SLOW, PATIENCE)] {
+            if self.begins(most, waited) {
+                tokio::spawn(self.clone().work(send.clone()));
+            }
+            match tokio::time::timeout(patience, &mut answer).await {
+                Ok(Ok(answer)) => return answer,
+                // The work on it panicked.
+                Ok(Err(_)) => return Err(ClientError::internal()),
+                Err(_) => {}
+            }
         }
-        match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(answer)) => answer,
-            // The work on it panicked.
-            Ok(Err(_)) => Err(ClientError::internal()),
-            Err(_) => Err(ClientError::new(
-                ErrorCode::Unavailable,
-                "persistence does not answer",
-            )),
-        }
+        Err(ClientError::new(
+            ErrorCode::Unavailable,
+            "persistence does not answer",
+        ))
+    }
+
+    /// Whether one more query begins: a question has waited for so long, and fewer than `most` are under way. It counts
+    /// from now on.
+    fn begins(&self, most: usize, waited: Duration) -> bool {
+        let mut state = self.lock();
+        let has_waited = |first: &Waiting<Q, A>| first.since.elapsed() >= waited;
+        let begins = state.under_way < most && state.waiting.front().is_some_and(has_waited);
+        state.under_way += usize::from(begins);
+        begins
     }
 
     /// Sends what waits, until nothing does.
@@ -212,6 +225,35 @@ mod tests {
         assert_eq!(ask(&gathering, 10..11).await, [1]);
         // All of them were asked before the first query was sent.
         assert_eq!(ask(&gathering, 10..1_200).await, [500, 500, 190]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_that_takes_long_does_not_hold_up_what_is_asked_meanwhile() {
+        let gathering = Gathering::<u32, u32>::default();
+        let sleeps = |millis| {
+            move |numbers: Vec<u32>| async move {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Ok(numbers.into_iter().map(|number| Some(Ok(number))).collect())
+            }
+        };
+        let slow = gathering.ask(1, sleeps(5_000));
+        let begun = tokio::time::Instant::now();
+        let quick = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(gathering.ask(2, sleeps(10)).await, Ok(2));
+            begun.elapsed()
+        };
+        let (slow, took) = tokio::join!(slow, quick);
+        assert_eq!(slow, Ok(1));
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        // Afterwards a single question waits for nothing.
+        let begun = tokio::time::Instant::now();
+        assert_eq!(gathering.ask(3, sleeps(0)).await, Ok(3));
+        assert!(
+            begun.elapsed() < Duration::from_millis(10),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]

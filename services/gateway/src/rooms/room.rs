@@ -35,8 +35,7 @@ use crate::journal::OpenJournal;
 use crate::presence::Happened;
 use crate::socket::session::Session;
 use admission::Admissions;
-pub(super) use audience::Progressed;
-use audience::{Audience, Stretch};
+use audience::{Audience, Progressed, Stretch};
 use awareness::Awareness;
 use journal::Texts;
 use lists::Lists;
@@ -53,8 +52,6 @@ const SERVED: Duration = Duration::from_millis(100);
 const SERVED_LATER: Duration = Duration::from_millis(50);
 /// Sessions that are reported at that pace; more are reported as much later.
 const SERVED_AT_ONCE: usize = 50;
-/// Interest spreads between the servers of a NATS cluster with delay, so a young room looks once more.
-const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Events fetched at once when repairing.
 const PAGE: u32 = 500;
 
@@ -96,25 +93,6 @@ fn retries() -> Backoff {
     Backoff::new(RETRY, LONGEST_RETRY)
 }
 
-/// Compares a young room with the database, in one query with other rooms; again until there is an answer. What happens
-/// in the room does not wait for it.
-async fn look_again(rooms: Rooms, conversation: ConversationId) {
-    let mut backoff = Backoff::new(SECOND_LOOK, LONGEST_RETRY);
-    loop {
-        backoff.pause().await;
-        match rooms.backend.head(conversation).await {
-            Ok(at) => {
-                let (epoch, head) = (at.epoch, at.head);
-                rooms.send(conversation, Request::Check { epoch, head });
-                return;
-            }
-            Err(error) if !error.retry => return,
-            Err(_) if !rooms.lock().contains_key(&conversation) => return,
-            Err(_) => {}
-        }
-    }
-}
-
 impl Room {
     pub(super) fn new(rooms: Rooms, conversation: ConversationId, progress: Arc<Progress>) -> Self {
         Self {
@@ -142,7 +120,8 @@ impl Room {
     }
 
     pub(super) async fn run(mut self, mut queue: Queue) {
-        let failure = match self.start().await {
+        // What is awaited seldom lives on its own: a room costs its size for as long as it lives.
+        let failure = match Box::pin(self.start()).await {
             Ok(events) => {
                 self.serve(events, &mut queue).await;
                 return;
@@ -193,25 +172,25 @@ impl Room {
             let backend = &self.rooms.backend;
             let journal = journal::open(backend, self.conversation, self.place.kind, room.head_seq);
             self.journal = journal.await?;
-            self.epoch = room.epoch;
+            self.begin_epoch(room.epoch);
             self.move_to(room.head_seq, room.receipts_version);
         }
         Ok(())
     }
 
     async fn serve(&mut self, mut events: Subscription<EventBatch>, queue: &mut Queue) {
-        tokio::spawn(look_again(self.rooms.clone(), self.conversation));
+        self.rooms.has_begun(self.conversation);
         let mut empty_since = None;
         loop {
             let closing = empty_since.map(|since: Instant| since + self.rooms.linger);
             tokio::select! {
                 biased;
                 request = queue.recv() => match request {
-                    Some(request) => self.answer(request).await,
+                    Some(request) => Box::pin(self.answer(request)).await,
                     None => return,
                 },
                 batch = events.next() => match batch {
-                    Some(batch) => self.deliver(batch.events).await,
+                    Some(batch) => Box::pin(self.deliver(batch.events)).await,
                     None => return,
                 },
                 ephemeral = next(&mut self.ephemeral) => match ephemeral {
@@ -220,9 +199,9 @@ impl Room {
                 },
                 () = at(self.report_at) => self.report_served(),
                 () = at(self.typing.next_end()) => self.end_typing(),
-                () = at(self.texts.due_at()) => self.show_held_back().await,
-                () = at(self.pauses_at) => self.show_paused().await,
-                () = at(self.awareness.next()) => self.flush_awareness().await,
+                () = at(self.texts.due_at()) => Box::pin(self.show_held_back()).await,
+                () = at(self.pauses_at) => Box::pin(self.show_paused()).await,
+                () = at(self.awareness.next()) => Box::pin(self.flush_awareness()).await,
                 () = at(closing) => {
                     if self.rooms.close(self.conversation, queue) {
                         return;
@@ -264,9 +243,10 @@ impl Room {
             }
             Request::Detach(id) => {
                 self.admissions.detach(id);
-                let (rooms, conversation) = (&self.rooms, self.conversation);
-                self.audience
-                    .detach(id, |progressed| rooms.report(conversation, progressed));
+                if let Some((served, tracked)) = self.audience.detach(id) {
+                    self.report(served);
+                    drop(tracked);
+                }
                 self.end_awareness();
                 self.rooms.served.left();
             }
@@ -373,8 +353,8 @@ impl Room {
     }
 
     fn report(&self, served: impl IntoIterator<Item = Progressed>) {
-        for progressed in served {
-            self.rooms.report(self.conversation, progressed);
+        for Progressed { user, page, reached } in served {
+            self.rooms.served.reached(self.conversation, user, page, reached);
         }
     }
 
@@ -396,7 +376,7 @@ impl Room {
         if epoch != self.epoch {
             self.resync(epoch.to_owned(), head.head_seq, head.receipts_version)
                 .await;
-        } else if self.progress.is_behind(head) {
+        } else if self.progress.is_behind(epoch, head) {
             tracing::info!(conversation = %self.conversation, "repairing a conversation that is behind");
             metrics::counter!("chat_gateway_repairs_total", "cause" => "check").increment(1);
             self.catch_up().await;
@@ -409,6 +389,11 @@ impl Room {
             return;
         }
         for event in events {
+            // A service with rights of its own can have a stored event sent to any subject, without having written it.
+            if event.conversation_id.parse() != Ok(self.conversation) {
+                tracing::error!(conversation = %self.conversation, "dropped an event of another conversation");
+                continue;
+            }
             if event.epoch != self.epoch {
                 let (epoch, seq) = (event.epoch.clone(), event.seq);
                 self.resync(epoch, seq, 0).await;
@@ -519,7 +504,7 @@ impl Room {
     async fn resync(&mut self, epoch: String, head_seq: u64, receipts_version: u64) {
         metrics::counter!("chat_gateway_resyncs_total").increment(1);
         tracing::warn!(conversation = %self.conversation, "the database has another epoch; clients read anew");
-        self.epoch = epoch;
+        self.begin_epoch(epoch);
         self.read_back = 0..0;
         self.move_to(head_seq, receipts_version);
         self.audience.resync(Outbound::Resync {
@@ -574,6 +559,11 @@ impl Room {
         }
         let news = &self.rooms.members.news;
         news.tell(Happened::Left(user));
+    }
+
+    fn begin_epoch(&mut self, epoch: String) {
+        self.progress.begin_epoch(&epoch);
+        self.epoch = epoch;
     }
 
     fn move_to(&mut self, head_seq: u64, receipts_version: u64) {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use http::header;
-use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{ErrorCode, User};
+use parlance_proto::{ErrorCodeExt as _, UserId};
 use serde::Deserialize;
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::socket::DisconnectReason;
@@ -71,6 +71,7 @@ struct Arrival {
     learns: bool,
     page: Page,
     returns: bool,
+    is_settled: bool,
     expected: Expected,
     since: Option<Arc<Since>>,
     emitted: Emitted,
@@ -208,6 +209,8 @@ async fn admit(
         None => None,
     };
     let returning = credentials.pid.as_deref().and_then(Returning::of);
+    // Before anything is known of the user here: with the session before, what was counted for it ends.
+    let is_settled = returning::settle(shared, &identity.user_id, returning.as_ref(), socket).await;
     let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
     let expected = shared.users.expect(&identity.user_id);
     let page = returning.as_ref().map(|returning| returning.page);
@@ -223,9 +226,6 @@ async fn admit(
     if let Some(ticket) = ticket {
         ticket.begin();
     }
-    if let Some(returning) = &returning {
-        returning::settle(shared, &identity.user_id, returning).await;
-    }
     match shared.backend.arrive(arrival, shared.provision).await {
         Ok((user, membership)) => {
             let mut found = None;
@@ -233,18 +233,12 @@ async fn admit(
                 found = emitted_of(&membership);
                 shared.users.load(&expected, membership).await;
             }
-            // Nothing is known yet of a session that has just begun.
-            let seen_ms_ago = match user.seen_at_ms {
-                0 => 0,
-                seen_at_ms => now().timestamp_millis() - seen_at_ms,
-            };
-            if delivers && dialect.backlog() != Backlog::UntilMarked && seen_ms_ago < SEEN_LATELY_MS {
+            if delivers && dialect.backlog() != Backlog::UntilMarked && was_seen_lately(&user) {
                 shared.users.settle(&identity.user_id).await;
             }
-            let emitted = match (known, found) {
-                (None, _) => Emitted::default(),
-                (Some(_), Some(found)) => found,
-                (Some(page), None) => shared.users.emitted(&identity.user_id, page).await,
+            let emitted = match known {
+                Some(page) => emitted(shared, &identity.user_id, page, found, is_settled).await,
+                None => Emitted::default(),
             };
             prepare(
                 shared,
@@ -256,6 +250,7 @@ async fn admit(
                     learns,
                     page: page.unwrap_or_else(Page::open),
                     returns: page.is_some(),
+                    is_settled,
                     expected,
                     since,
                     emitted,
@@ -265,6 +260,32 @@ async fn admit(
         }
         Err(error) if error.code == ErrorCode::NotFound.name() => Err(refuse(Cause::UnknownUser)),
         Err(_) => Err(refuse(Cause::Temporary)),
+    }
+}
+
+/// Whether the user may have a session that has not ended yet, or has just ended: nothing is known yet of one that has
+/// just begun.
+fn was_seen_lately(user: &User) -> bool {
+    user.seen_at_ms == 0 || now().timestamp_millis() - user.seen_at_ms < SEEN_LATELY_MS
+}
+
+/// What a page that returns was emitted before; `found` is what was read of it a moment ago.
+async fn emitted(
+    shared: &Shared,
+    user: &UserId,
+    page: Page,
+    found: Option<Emitted>,
+    is_settled: bool,
+) -> Emitted {
+    let users = &shared.users;
+    let found = match found {
+        Some(found) => found,
+        None => users.emitted(user, page).await,
+    };
+    if is_settled {
+        found
+    } else {
+        users.emitted_lately(user, page, found).await
     }
 }
 
@@ -329,6 +350,7 @@ fn prepare(
     let kind = sender_kind(&identity, user);
     let opening = Opening {
         page: arrival.page,
+        is_settled: arrival.is_settled,
         is_assumed: arrival.learns,
         kind,
         user: identity.user_id,

@@ -353,11 +353,15 @@ pub async fn whole(mut body: Body, max: usize) -> Result<Bytes, Response<Body>> 
     }
 }
 
+/// Reads on for a moment: a client that is still sending would not read the answer.
+pub async fn discard(rest: &mut Body) {
+    let read = async { while rest.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+    drop(tokio::time::timeout(LINGER, read).await);
+}
+
 /// The answer to a request whose body is too large, once its client reads it.
 pub async fn too_large(rest: &mut Body) -> Response<Body> {
-    let discard = async { while rest.frame().await.is_some_and(|frame| frame.is_ok()) {} };
-    // A client that is still sending would not read the answer.
-    drop(tokio::time::timeout(LINGER, discard).await);
+    discard(rest).await;
     ClientError::new(ErrorCode::TooLarge, "the request is larger than maxPayload").into_response()
 }
 

@@ -217,6 +217,8 @@ impl Serving {
     }
 
     async fn end(mut self) {
+        // A token that expired ends it before its connection does: nothing is attached any more.
+        self.session.closed.cancel();
         for conversation in std::mem::take(&mut self.typing_in) {
             self.shows_typing(conversation, false).await;
         }
@@ -237,12 +239,12 @@ impl Serving {
         for conversation in session.conversations() {
             shared.rooms.detach(conversation, session.id);
         }
-        session.is_to_be_let_go();
+        session.close_tracking();
         for journal in journals.into_values() {
             journal::forget(journal, session.id);
         }
         tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
-        session.let_go().await;
+        session.forgotten().await;
         shared.sessions.ended(&session);
     }
 }

@@ -51,6 +51,8 @@ pub struct Session {
     pub id: SessionId,
     /// The page it belongs to.
     pub page: Page,
+    /// The page returns, and what it got before is stored.
+    pub is_settled: bool,
     /// Who it is, from the token.
     pub user: UserId,
     /// The name others see.
@@ -85,7 +87,7 @@ pub struct Session {
     shown_at_ms: AtomicI64,
     /// See [`Session::is_cut`].
     cut: AtomicBool,
-    /// See [`Session::page_is_back`].
+    /// See [`Session::end_for_return`].
     page_is_back: AtomicBool,
     /// The rooms that know of it.
     rooms: TaskTracker,
@@ -134,6 +136,8 @@ pub struct Request<'a> {
 pub struct Opening {
     /// See [`Session::page`].
     pub page: Page,
+    /// See [`Session::is_settled`].
+    pub is_settled: bool,
     /// See [`Session::user`].
     pub user: UserId,
     /// See [`Session::username`].
@@ -177,6 +181,7 @@ impl Session {
     pub fn new(opening: Opening, socket: SocketRef, sessions: Sessions, max_backlog_bytes: u64) -> Self {
         let Opening {
             page,
+            is_settled,
             user,
             username,
             number,
@@ -193,6 +198,7 @@ impl Session {
         Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
             page,
+            is_settled,
             user,
             username,
             number,
@@ -309,18 +315,18 @@ impl Session {
     }
 
     /// A room knows of the session until it drops this.
-    pub fn known(&self) -> TaskTrackerToken {
+    pub fn track_room(&self) -> TaskTrackerToken {
         self.rooms.token()
     }
 
-    /// Waits until the session has ended and no room knows of it.
-    pub async fn let_go(&self) {
-        self.rooms.wait().await;
+    /// The session has ended, and the rooms that know of it have been asked to forget it.
+    pub fn close_tracking(&self) {
+        self.rooms.close();
     }
 
-    /// It has ended: rooms were told to let it go.
-    pub fn is_to_be_let_go(&self) {
-        self.rooms.close();
+    /// Waits until the session has ended and no room knows of it.
+    pub async fn forgotten(&self) {
+        self.rooms.wait().await;
     }
 
     /// The client was told of an event that was committed then.
@@ -489,10 +495,11 @@ impl Session {
         }
     }
 
-    /// Its page has connected again, here or elsewhere: this session ends, and got what it got.
-    pub fn page_is_back(&self) {
+    /// Ends the session because its page has connected again, here or elsewhere. `arriving` is the engine's id of the
+    /// connection it arrives on, which stays open.
+    pub fn end_for_return(&self, arriving: Option<&str>) {
         self.page_is_back.store(true, Ordering::Relaxed);
-        if !self.closed.is_cancelled() {
+        if !self.closed.is_cancelled() && arriving != Some(&self.engine_id()) {
             self.close_transport();
         }
     }

@@ -30,8 +30,8 @@ struct Inner {
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     /// Those of each user, the oldest first.
     users: Mutex<HashMap<UserId, VecDeque<SessionId>>>,
-    /// Those that have ended and that some room knows of yet.
-    ending: Mutex<HashMap<(UserId, Page), Vec<Arc<Session>>>>,
+    /// Those that have ended and that some room still knows of.
+    ending: Mutex<Ending>,
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
     /// may be left and entered again.
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
@@ -39,6 +39,8 @@ struct Inner {
     polls: Mutex<HashMap<String, Polls>>,
     engine: OnceLock<Engine>,
 }
+
+type Ending = HashMap<(UserId, Page), Vec<Arc<Session>>>;
 
 /// The polls of one client.
 #[derive(Clone, Copy)]
@@ -102,7 +104,7 @@ impl Sessions {
         self.inner.per_user
     }
 
-    /// The sessions of a page, those that some room knows of yet among them.
+    /// The sessions of a page, those that have ended and that some room still knows of among them.
     pub fn of_page(&self, user: &UserId, page: Page) -> Vec<Arc<Session>> {
         // First: one that ends meanwhile is found twice rather than not at all.
         let own: Vec<_> = lock(&self.inner.users)
@@ -121,7 +123,7 @@ impl Sessions {
         found
     }
 
-    /// A session has ended, and rooms are about to let it go. It is forgotten once they have.
+    /// A session has ended; rooms still know of it.
     pub fn ends(&self, session: &Arc<Session>) {
         let key = (session.user.clone(), session.page);
         let mut ending = lock(&self.inner.ending);

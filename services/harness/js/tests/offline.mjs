@@ -54,7 +54,7 @@ for (const [dialect, { shown, marks }] of Object.entries(FOLLOWERS)) {
     const marker = await settled(first, alice, conversation, shown);
     assert.deepEqual(ids(first, [marker]), sent.map(({ id }) => id));
     await marks(first, sent[1], conversation.id);
-    first.close();
+    await first.leaves();
     const later = await posts(alice, conversation, ['five']);
     const second = await speak(dialect, bob, 1);
     const other = await settled(second, alice, conversation, shown);
@@ -115,7 +115,7 @@ for (const [dialect, { join, shown, id }] of Object.entries(JOINERS)) {
     const [live] = (await posts(alice, conversation, ['live'])).map(name);
     await first.sees(shown, (message) => id(message) === live);
     await noticed(first, alice);
-    first.close();
+    await first.leaves();
     const missed = (await posts(alice, conversation, ['one', 'two', 'three'])).map(name);
     const second = await speak(dialect, bob, 1);
     await agreed(second, join, conversation.id);
@@ -177,7 +177,7 @@ test('edits and deletions of the time away are shown too, and what was deleted d
   const [old] = await posts(alice, conversation, ['old']);
   await seen.sees('message:new', ({ id }) => id === old.id);
   await agreed(seen, 'message:read', { messageId: old.id, chatId: conversation.id });
-  seen.close();
+  await seen.leaves();
   const [kept, gone] = await posts(alice, conversation, ['kept', 'gone']);
   const jwt = token(alice);
   await rest(jwt, 'PATCH', `/conversations/${conversation.id}/messages/${old.id}`, { content: 'older' });
@@ -214,7 +214,7 @@ test('a client that says how far it is goes on from there: own messages, edits, 
   const { epoch } = await before.joins(conversation);
   const [one, two] = await posts(alice, conversation, ['one', 'two']);
   await before.sees('message:new', ({ id }) => id === two.id);
-  before.close();
+  await before.leaves();
   await posts(bob, conversation, ['from elsewhere']);
   await rest(token(alice), 'PATCH', `/conversations/${conversation.id}/messages/${one.id}`, { content: 'uno' });
   const reader = await connect(alice, 1);

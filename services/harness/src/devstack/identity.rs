@@ -122,8 +122,30 @@ fn parents() -> Vec<(u32, u32)> {
 }
 
 /// The fields of `/proc/<pid>/stat` from the state on; the program name before them may hold anything.
+/// Whether no thread of the process runs, because of SIGSTOP; also where that cannot be found out.
+pub fn is_stopped(pid: u32) -> bool {
+    let family = descendants(pid).into_iter().chain([pid]);
+    family.into_iter().all(|pid| {
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            let fields = fields_of(&thread.path().join("stat"));
+            fields.is_none_or(|fields| {
+                fields
+                    .first()
+                    .is_none_or(|state| matches!(state.as_str(), "T" | "t" | "Z" | "X"))
+            })
+        })
+    })
+}
+
 fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    fields_of(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn fields_of(stat: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(stat).ok()?;
     let (_, fields) = text.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }

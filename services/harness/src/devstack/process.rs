@@ -17,6 +17,8 @@ use crate::eventually::{eventually, eventually_blocking};
 /// Longest wait for a process to serve.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
 const LAST_CHANCE: Duration = Duration::from_secs(5);
+/// Longest wait for its threads to stop.
+const STOPPING: Duration = Duration::from_secs(2);
 
 /// A process of a stack. Restarting keeps ports, data and settings.
 #[derive(Debug)]
@@ -161,9 +163,14 @@ impl Process {
         let _gone = eventually_blocking(LAST_CHANCE, || family.iter().all(|child| !child.is_alive()));
     }
 
-    /// SIGSTOP to it and all its descendants: it keeps its connections and does nothing.
+    /// SIGSTOP to it and all its descendants: it keeps its connections and does nothing, from when this returns.
     pub fn pause(&self) {
         self.signal_family(Signal::STOP);
+        // On a busy machine a thread may run on until it is its turn to stop.
+        let began = std::time::Instant::now();
+        while self.pid().is_some_and(|pid| !identity::is_stopped(pid)) && began.elapsed() < STOPPING {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// SIGCONT, the opposite of [`Process::pause`].

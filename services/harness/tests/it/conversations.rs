@@ -131,6 +131,22 @@ async fn clients_that_only_append_see_nothing_twice_and_nothing_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_back_at_once_sees_nothing_twice_however_slowly_reports_are_stored() {
+    let stack = replicas().await;
+    let database = stack.database().await.unwrap();
+    for statement in [
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END $$",
+        "CREATE TRIGGER slow BEFORE INSERT ON served FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+    ] {
+        sqlx::query(statement).execute(&database).await.unwrap();
+    }
+    for transport in [Transport::Websocket, Transport::Polling] {
+        run(&stack, "returning", transport).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_gets_what_was_missed_once_and_in_order() {
     let stack = replicas().await;
     for transport in [Transport::Websocket, Transport::Polling] {

@@ -3,12 +3,13 @@
 //! Commands are sent as a gateway sends them, so that no limit of a gateway stands in the way; a bystander's
 //! conversation is on the same partition as theirs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use parlance_bus::subject::partition_of;
 use parlance_bus::{Bus, ConnectSettings, Subscription, Tls};
 use parlance_harness::Stack;
+use parlance_harness::bench::processes::{Server, memory};
 use parlance_harness::eventually::{equal, eventually};
 use parlance_proto::v1::{
     self, Command, ConfirmationBatch, ConversationKind, ErrorCode, Role, command, confirmation,
@@ -224,6 +225,78 @@ impl Bystander {
     }
 }
 
+/// What the services keep in memory while somebody is hostile.
+struct Memory {
+    servers: Vec<Server>,
+    before: BTreeMap<&'static str, u64>,
+    stop: oneshot::Sender<()>,
+    peak: JoinHandle<BTreeMap<&'static str, u64>>,
+}
+
+impl Memory {
+    /// Looks from now on.
+    fn watch(stack: &Stack) -> Self {
+        let roles = [
+            ("gateways", stack.gateways()),
+            ("persistence", stack.persistence_replicas()),
+        ];
+        let servers: Vec<Server> = roles
+            .into_iter()
+            .flat_map(|(role, processes)| processes.iter().map(move |process| (role, process)))
+            .filter_map(|(role, process)| {
+                Some(Server {
+                    role,
+                    pid: process.pid()?,
+                })
+            })
+            .collect();
+        let (stop, mut stopped) = oneshot::channel();
+        let watched = servers.clone();
+        let peak = tokio::spawn(async move {
+            let mut peak = BTreeMap::new();
+            while stopped.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+                for (role, now) in memory(&watched) {
+                    let known = peak.entry(role).or_default();
+                    *known = now.max(*known);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            peak
+        });
+        Self {
+            before: memory(&servers),
+            servers,
+            stop,
+            peak,
+        }
+    }
+
+    /// It was never more than half as much again as before, and is not within a minute either.
+    async fn assert_as_before(self) {
+        let Self {
+            servers,
+            before,
+            stop,
+            peak,
+        } = self;
+        let _ = stop.send(());
+        let peak = peak.await.unwrap();
+        println!(
+            "memory in KiB: before {before:?}, at most {peak:?}, now {:?}",
+            memory(&servers)
+        );
+        let is_small = |now: &BTreeMap<&'static str, u64>| {
+            let mut each = now.iter();
+            each.all(|(role, now)| *now <= before[role] * 3 / 2)
+        };
+        assert!(is_small(&peak), "{peak:?}, before {before:?}");
+        let is_back = || async { is_small(&memory(&servers)).then_some(()) };
+        eventually(PATIENCE, "the memory is given back", is_back)
+            .await
+            .unwrap();
+    }
+}
+
 async fn count(stack: &Stack, sql: &'static str) -> i64 {
     let rows = stack.database().await.unwrap();
     sqlx::query_scalar(sql).fetch_one(&rows).await.unwrap()
@@ -265,6 +338,7 @@ async fn the_costliest_commands_hold_up_no_bystander_on_their_partition() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let before = before.end().await;
 
+    let memory = Memory::watch(&stack);
     let during = Bystander::begin(&gateway, quiet, "during").await;
     let began = Instant::now();
     for round in 0..2 {
@@ -308,6 +382,7 @@ async fn the_costliest_commands_hold_up_no_bystander_on_their_partition() {
         p99 <= BYSTANDER.max(before * 3),
         "a bystander waited {p99:?}, before {before:?}"
     );
+    memory.assert_as_before().await;
 }
 
 /// What is costly is carried out beside everything else, but not before what was sent earlier into its conversation.
@@ -373,6 +448,7 @@ async fn commands_that_never_end_are_quarantined_and_cost_no_lease() {
         .done(&group("mallory", noisy, vec!["costly".into()]))
         .await;
     let epochs = count(&stack, EPOCHS).await;
+    let memory = Memory::watch(&stack);
     let bystander = Bystander::begin(&gateway, quiet, "during").await;
     let costly = [
         send("costly", noisy, "light"),
@@ -397,6 +473,7 @@ async fn commands_that_never_end_are_quarantined_and_cost_no_lease() {
     // It comes again: refused as before.
     let refused = gateway.ask_again(&costly[1]).await.unwrap_err();
     assert_eq!(refused, ErrorCode::TooCostly);
+    memory.assert_as_before().await;
 }
 
 /// A command that ends every replica that tries it.

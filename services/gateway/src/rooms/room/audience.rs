@@ -54,12 +54,12 @@ struct Listener {
     replayed_at: Option<Instant>,
     /// While it is told what it missed: what comes after that.
     waiting: Option<Waiting>,
-    /// The session is known here until what it got is reported.
-    _known: TaskTrackerToken,
+    /// The room knows of the session.
+    tracked: TaskTrackerToken,
 }
 
 /// A page that got further than is known elsewhere.
-pub(in crate::rooms) struct Progressed {
+pub(super) struct Progressed {
     pub user: UserId,
     pub page: Page,
     pub reached: Reached,
@@ -123,7 +123,7 @@ impl Audience {
         let listener = self.sessions.entry(session.id).or_insert_with(|| {
             *self.users.entry(session.user.clone()).or_default() += 1;
             Listener {
-                _known: session.known(),
+                tracked: session.track_room(),
                 session,
                 joined: false,
                 takes_updates: false,
@@ -221,11 +221,9 @@ impl Audience {
         served
     }
 
-    /// The session has ended: it is let go once `report` has what it got and is not reported.
-    pub(super) fn detach(&mut self, id: SessionId, report: impl FnOnce(Progressed)) {
-        let Some(mut gone) = self.sessions.remove(&id) else {
-            return;
-        };
+    /// The session has ended. Returns what it got and is not reported, and what is to be dropped once it is.
+    pub(super) fn detach(&mut self, id: SessionId) -> Option<(Option<Progressed>, TaskTrackerToken)> {
+        let mut gone = self.sessions.remove(&id)?;
         let user = &gone.session.user;
         if let Some(sessions) = self.users.get_mut(user) {
             *sessions -= 1;
@@ -234,9 +232,7 @@ impl Audience {
                 self.unread.remove(user.as_str());
             }
         }
-        if let Some(served) = gone.served(&self.emissions) {
-            report(served);
-        }
+        Some((gone.served(&self.emissions), gone.tracked))
     }
 
     /// What pages got and is not reported; and whether there is more that they may not have got yet.

@@ -149,24 +149,26 @@ impl Pieces {
 }
 
 impl Relay {
-    /// Tells the gateway that a page was connected to before that it is back, and waits until what it got is stored.
+    /// Asks the gateway that a page was connected to before to end what it has of the page; whether what the page got is
+    /// stored then.
     ///
     /// # Errors
     /// See [`parlance_bus::Bus::relay`].
-    pub async fn tell_returned(
+    pub async fn ask_to_end(
         &self,
         gateway: &str,
         user: &UserId,
         page: Page,
         patience: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let returned = RelayReturned {
             user_id: user.to_string(),
             page: page.to_string(),
         };
         let told = about(self.inner.bus.name(), 0, relay::Body::Returned(returned));
         let owner = full_name(gateway);
-        self.inner.bus.relay(&owner, &told, patience).await.map(drop)
+        let receipt = self.inner.bus.relay(&owner, &told, patience).await?;
+        Ok(receipt.taken)
     }
 
     /// Has the owner of the session answer a polling request.
@@ -303,8 +305,14 @@ impl Relay {
             let told = about(bus.name(), waiting.id, said);
             match self.tell(&waiting.owner, &told, size).await {
                 Ok(receipt) if receipt.taken => {}
-                Ok(_) => return Err(NotHandedOver::Gone),
-                Err(error) if error.kind() == ErrorKind::NoResponders => return Err(NotHandedOver::Gone),
+                Ok(_) => {
+                    polling::discard(&mut body.body).await;
+                    return Err(NotHandedOver::Gone);
+                }
+                Err(error) if error.kind() == ErrorKind::NoResponders => {
+                    polling::discard(&mut body.body).await;
+                    return Err(NotHandedOver::Gone);
+                }
                 Err(error) => {
                     tracing::warn!(%error, owner = waiting.owner, "a polling request did not reach its owner");
                     let error = ClientError::new(ErrorCode::Unavailable, "the session cannot be reached");

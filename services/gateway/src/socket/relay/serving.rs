@@ -241,8 +241,7 @@ fn end_before(shared: &Shared, returned: &RelayReturned) -> impl Future<Output =
         let (Some(user), Some(page)) = (user, page) else {
             return false;
         };
-        returning::end_here(&shared, &user, page).await;
-        true
+        returning::end_here(&shared, &user, page, None).await
     }
 }
 

@@ -194,7 +194,8 @@ impl Serving {
         };
         let mut joined = backend.opened(opening.clone()).await?;
         let missed = self.missed(&joined);
-        let is_exact = joined.served.is_some_and(|served| served.exact);
+        // Of the page itself, and as it is now.
+        let is_exact = self.session.is_settled && joined.served.is_some_and(|served| served.exact);
         if appends
             && !is_exact
             && missed.is_none_or(|missed| missed.after < joined.head_seq)

@@ -139,7 +139,7 @@ test('S1.b4 S1.b5: what came while away is pushed at the next connect, in order 
   await writer.sees('user:status_changed', (one) => one.userId === bob && one.status === 'online');
   const two = first.all('chat:message_received').find((message) => message.content_encrypted === 'two');
   await agreed(first, 'chat:message_delivered', { messageId: two.id });
-  first.close();
+  await first.leaves();
   await sends(conversation, writer, 'four');
   const second = await speak('encrypted', bob, 0);
   assert.deepEqual(await contents(second, 'four'), ['four']);
