@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [conversation, id, content] = <[String; 3]>::try_from(env::args().skip(1).collect::<Vec<_>>())
         .map_err(|_| "usage: emit CONVERSATION ID CONTENT")?;
     let nats = ConnectOptions::with_user_and_password(env::var("NATS_USER")?, env::var("NATS_PASSWORD")?)
-        .custom_inbox_prefix("_INBOX.emitter")
+        .custom_inbox_prefix("_INBOX.emitter.shop")
         .connect(env::var("NATS_URL")?)
         .await?;
     let inbox = nats.new_inbox();

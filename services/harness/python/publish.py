@@ -17,7 +17,7 @@ async def main():
         os.environ["NATS_URL"],
         user=os.environ.get("NATS_USER"),
         password=os.environ.get("NATS_PASSWORD"),
-        inbox_prefix=b"_INBOX.emitter",
+        inbox_prefix=b"_INBOX.emitter.shop",
     )
     js = nc.jetstream()
     published = []

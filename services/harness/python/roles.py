@@ -24,9 +24,9 @@ async def feed(js, attempt):
     await attempt("pull_subscribe without a stream", lambda: pull(js.pull_subscribe("chat.evt.>", durable="feed")))
     await attempt("pull_subscribe_bind", lambda: pull(js.pull_subscribe_bind(durable="feed", stream="EVENTS")))
     await attempt("get_msg", lambda: js.get_msg("EVENTS", 1))
-    await attempt("get_msg direct", lambda: js.get_msg("EVENTS", 1, direct=True))
     await attempt("get_last_msg", lambda: js.get_last_msg("EVENTS", f"chat.evt.{CONVERSATION}"))
     await attempt("delete_consumer", lambda: js.delete_consumer("EVENTS", "feed"))
+    await attempt("refused: get_msg direct", lambda: js.get_msg("EVENTS", 1, direct=True))
     await attempt("refused: ordered_consumer", lambda: js.subscribe("chat.evt.>", ordered_consumer=True))
     await attempt("refused: add_consumer", lambda: js.add_consumer("EVENTS", durable_name="mine"))
 
@@ -66,7 +66,7 @@ async def main():
         os.environ["NATS_URL"],
         user=os.environ["NATS_USER"],
         password=os.environ["NATS_PASSWORD"],
-        inbox_prefix=f"_INBOX.{ROLE}",
+        inbox_prefix="_INBOX.emitter.shop" if ROLE == "emitter" else f"_INBOX.{ROLE}",
         error_cb=ignore,
     )
     roles = {"feed": feed, "push": push, "emitter": emitter}

@@ -18,7 +18,7 @@ from chat.v1.system_pb2 import SystemMessage, SystemReply  # noqa: E402
 async def main():
     url = os.environ["NATS_URL"]
     account = {"user": os.environ["NATS_USER"], "password": os.environ["NATS_PASSWORD"]}
-    nc = await nats.connect(url, **account, inbox_prefix="_INBOX.emitter")
+    nc = await nats.connect(url, **account, inbox_prefix="_INBOX.emitter.shop")
     outcome = await nc.subscribe(nc.new_inbox())
     headers = {"Parlance-Message-Id": "types-python", "Parlance-Reply-To": outcome.subject}
     message = SystemMessage(sender_id="shop", content="as protobuf from python")

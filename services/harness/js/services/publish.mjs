@@ -7,11 +7,11 @@ import { connect, createInbox, headers } from '@nats-io/transport-node';
 const PATIENCE_MS = 15_000;
 const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass } = process.env;
 
-const nc = await connect({ servers, user, pass, inboxPrefix: '_INBOX.emitter' });
+const nc = await connect({ servers, user, pass, inboxPrefix: '_INBOX.emitter.shop' });
 const js = jetstream(nc);
 const published = [];
 for (const one of JSON.parse(await text(process.stdin))) {
-  const outcome = nc.subscribe(createInbox('_INBOX.emitter'), { max: 1, timeout: PATIENCE_MS });
+  const outcome = nc.subscribe(createInbox('_INBOX.emitter.shop'), { max: 1, timeout: PATIENCE_MS });
   const head = headers();
   const all = { 'Parlance-Reply-To': outcome.getSubject(), ...one.headers };
   for (const [name, value] of Object.entries(all)) head.set(name, value);

@@ -4,7 +4,7 @@ import { connect, headers } from '@nats-io/transport-node';
 
 const [role, conversation] = process.argv.slice(2);
 const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass } = process.env;
-const nc = await connect({ servers, user, pass, inboxPrefix: `_INBOX.${role}` });
+const nc = await connect({ servers, user, pass, inboxPrefix: role === 'emitter' ? '_INBOX.emitter.shop' : `_INBOX.${role}` });
 const js = jetstream(nc, { timeout: 3000 });
 const results = {};
 
@@ -42,9 +42,9 @@ const roles = {
     const fetch = { max_messages: 1, expires: 10_000 };
     await attempt('consumers.get, fetch', async () => first(await (await consumer('EVENTS', 'feed')).fetch(fetch)));
     await attempt('streams.getMessage', () => jsm.streams.getMessage('EVENTS', { seq: 1 }));
-    await attempt('direct.getMessage', () => jsm.direct.getMessage('EVENTS', { seq: 1 }));
     const last = { last_by_subj: `chat.evt.${conversation}` };
-    await attempt('direct.getMessage of a subject', () => jsm.direct.getMessage('EVENTS', last));
+    await attempt('streams.getMessage of a subject', () => jsm.streams.getMessage('EVENTS', last));
+    await attempt('refused: direct.getMessage', () => jsm.direct.getMessage('EVENTS', { seq: 1 }));
     await attempt('consumer.delete', async () => (await consumer('EVENTS', 'feed')).delete());
     await attempt('refused: ordered consumer', async () => taken((await js.consumers.get('EVENTS')).next({ expires: 2000 })));
     await attempt('refused: consumers.add', () => jsm.consumers.add('EVENTS', { durable_name: 'mine', ack_policy: 'explicit' }));

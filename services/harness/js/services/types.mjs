@@ -11,8 +11,8 @@ const { SystemMessageSchema, SystemReplySchema } = await import(join(types, 'cha
 const { EventBatchSchema } = await import(join(types, 'chat/v1/event_pb.js'));
 
 const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass } = process.env;
-const nc = await connect({ servers, user, pass, inboxPrefix: '_INBOX.emitter' });
-const outcome = nc.subscribe(createInbox('_INBOX.emitter'), { max: 1, timeout: 15_000 });
+const nc = await connect({ servers, user, pass, inboxPrefix: '_INBOX.emitter.shop' });
+const outcome = nc.subscribe(createInbox('_INBOX.emitter.shop'), { max: 1, timeout: 15_000 });
 const head = headers();
 head.set('Parlance-Message-Id', 'types-node');
 head.set('Parlance-Reply-To', outcome.getSubject());
@@ -25,7 +25,7 @@ await nc.close();
 
 const feed = await connect({ servers, user: 'feed', pass: feedPassword, inboxPrefix: '_INBOX.feed' });
 const jsm = await jetstreamManager(feed);
-const stored = await jsm.direct.getMessage('EVENTS', { last_by_subj: `chat.evt.${conversation}` });
+const stored = await jsm.streams.getMessage('EVENTS', { last_by_subj: `chat.evt.${conversation}` });
 const { events } = fromBinary(EventBatchSchema, stored.data);
 await feed.close();
 const { case: body, value } = events.at(-1).body;

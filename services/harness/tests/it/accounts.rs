@@ -31,7 +31,7 @@ impl Member {
         let (user, pass) = stack.credentials(role);
         let address = stack.nats_url().trim_start_matches("nats://");
         let stream = BufReader::new(TcpStream::connect(address).await.unwrap());
-        let inbox = format!("_INBOX.{user}.test");
+        let inbox = format!("{}.test", role.inbox());
         let mut member = Self { stream, inbox };
         let hello =
             json!({ "verbose": false, "headers": true, "no_responders": true, "user": user, "pass": pass });
@@ -312,6 +312,8 @@ fn forbidden() -> Vec<Row> {
         (Role::Emitter, "answers itself", publish("_INBOX.emitter.x")),
         (Role::Emitter, "answers a gateway", publish("_INBOX.gateway.x")),
         (Role::Emitter, "reads answers to other emitters' teams", subscribe("_INBOX.feed.>")),
+        (Role::Emitter, "reads outcomes of another service", subscribe("_INBOX.emitter.billing.>")),
+        (Role::Emitter, "reads outcomes of all services", subscribe("_INBOX.emitter.>")),
         (Role::Push, "reads pushes past its consumer", subscribe("chat.push.>")),
         (Role::Push, "makes a consumer of its own", publish("$JS.API.CONSUMER.CREATE.PUSH.mine")),
         (Role::Push, "reads the feed", publish(TAKE_EVENT)),
@@ -330,6 +332,8 @@ fn forbidden() -> Vec<Row> {
         (Role::Feed, "deletes a consumer", publish("$JS.API.CONSUMER.DELETE.EVENTS.push-source")),
         (Role::Feed, "makes its own again, to anywhere", publish("$JS.API.CONSUMER.CREATE.EVENTS.feed.chat.evt.>")),
         (Role::Feed, "reads a push by its number", publish("$JS.API.DIRECT.GET.PUSH")),
+        (Role::Feed, "has a stored event published as it is", publish("$JS.API.DIRECT.GET.EVENTS")),
+        (Role::Feed, "has the last event of a conversation published as it is", publish(&format!("$JS.API.DIRECT.GET.EVENTS.{}", at("chat.evt")))),
         (Role::Feed, "deletes an event", publish("$JS.API.STREAM.MSG.DELETE.EVENTS")),
         (Role::Feed, "empties the feed", publish("$JS.API.STREAM.PURGE.EVENTS")),
         (Role::Feed, "reads commands", subscribe("chat.cmd.>")),
@@ -365,8 +369,7 @@ fn allowed() -> Vec<Row> {
         (Role::Feed, "finds its stream by subject, as nats.go does", publish("$JS.API.STREAM.NAMES")),
         (Role::Feed, "looks at its stream, as async-nats does", publish("$JS.API.STREAM.INFO.EVENTS")),
         (Role::Feed, "looks at its consumer", publish("$JS.API.CONSUMER.INFO.EVENTS.feed")),
-        (Role::Feed, "reads an event by its number", publish("$JS.API.DIRECT.GET.EVENTS")),
-        (Role::Feed, "reads the last event of a conversation", publish(&format!("$JS.API.DIRECT.GET.EVENTS.{}", at("chat.evt")))),
+        (Role::Feed, "reads an event by its number", publish("$JS.API.STREAM.MSG.GET.EVENTS")),
         (Role::Feed, "begins again with the oldest event", publish("$JS.API.CONSUMER.DELETE.EVENTS.feed")),
         (Role::Operator, "asks the services", publish("chat.ops.gateways.connections")),
         (Role::Operator, "locks a user out", publish(LOCKED_OUT)),
