@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::connection::{Bus, Link};
 use crate::error::{Error, ErrorKind};
-use crate::publish::{MESSAGE_ID, REPLY_TO};
+use crate::publish::{CALLER_ID, MESSAGE_ID, REPLY_TO};
 use crate::streams::{COMMANDS, SYSTEM};
 use crate::{subject, trace};
 
@@ -38,8 +38,12 @@ pub struct Delivery {
     pub message_id: Option<String>,
     /// The header `Parlance-Message-Id`: a service's own id of its message.
     pub own_id: Option<String>,
+    /// The header `Parlance-Caller-Id`: what a gateway made the id of.
+    pub caller_id: Option<String>,
     /// The header `Parlance-Reply-To`: where the service wants the outcome.
     pub reply_to: Option<String>,
+    /// The first of ours and `Content-Type` that stands there more than once, in whatever spelling.
+    pub doubled: Option<&'static str>,
     /// The header `Content-Type`.
     pub content_type: Option<String>,
     /// The emitter's trace context.
@@ -204,7 +208,9 @@ impl Puller {
             subject: message.subject.to_string(),
             message_id: header("Nats-Msg-Id"),
             own_id: header(MESSAGE_ID),
+            caller_id: header(CALLER_ID),
             reply_to: header(REPLY_TO),
+            doubled: doubled(message.headers.as_ref()),
             content_type: header("Content-Type"),
             context: trace::extract(message.headers.as_ref()),
             payload: message.payload.clone(),
@@ -240,6 +246,18 @@ fn header(headers: Option<&HeaderMap>, name: &str) -> Option<String> {
         found.eq_ignore_ascii_case(name)
     })?;
     values.first().map(|value| value.as_str().to_owned())
+}
+
+/// The first of the headers that mean something here which has more than one value: which one counts would depend on chance.
+fn doubled(headers: Option<&HeaderMap>) -> Option<&'static str> {
+    let headers = headers?;
+    [MESSAGE_ID, REPLY_TO, "Content-Type"].into_iter().find(|name| {
+        let same = headers.iter().filter(|(found, _)| {
+            let found: &str = found.as_ref();
+            found.eq_ignore_ascii_case(name)
+        });
+        same.map(|(_, values)| values.len()).sum::<usize>() > 1
+    })
 }
 
 /// Completes when the connection is another than that of `generation`.
@@ -320,5 +338,8 @@ mod tests {
         assert_eq!(header(Some(&headers), MESSAGE_ID), Some("order-1".to_owned()));
         assert_eq!(header(Some(&headers), REPLY_TO), None);
         assert_eq!(header(None, REPLY_TO), None);
+        assert_eq!(doubled(Some(&headers)), None);
+        headers.insert(MESSAGE_ID, "order-2");
+        assert_eq!(doubled(Some(&headers)), Some(MESSAGE_ID));
     }
 }

@@ -24,13 +24,15 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::ingest::work::{Work, refuse};
-use crate::report::Report;
+use crate::report::{self, Report};
 
 const BATCH: usize = 64;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Patience for handing one command to the stream before it is tried anew.
 const HAND_IN: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(1);
+/// Payloads of refused messages that are parked together.
+const REFUSED_BYTES: usize = 4 << 20;
 /// Longest `Parlance-Message-Id`.
 const MESSAGE_ID_MAX_BYTES: usize = 256;
 
@@ -60,6 +62,8 @@ struct Published<'a> {
     nats_id: Option<&'a str>,
     /// The header `Parlance-Reply-To`.
     reply_to: Option<&'a str>,
+    /// A header that stands there more than once.
+    doubled: Option<&'a str>,
     is_json: bool,
     payload: &'a Bytes,
 }
@@ -93,12 +97,7 @@ impl Intake {
                 },
             };
             match puller.next_batch(BATCH).await {
-                Ok(deliveries) => {
-                    for delivery in deliveries {
-                        let span = process_span(&delivery);
-                        self.take_in(&delivery).instrument(span).await;
-                    }
-                }
+                Ok(deliveries) => self.take_all_in(deliveries).await,
                 Err(error) => {
                     tracing::warn!(%error, "intake interrupted");
                     if error.kind() == ErrorKind::Gone {
@@ -110,14 +109,46 @@ impl Intake {
         }
     }
 
-    /// Turns one message into commands, for as long as it takes: the next one must not overtake it.
-    async fn take_in(&self, delivery: &Delivery) {
-        if let Err(refusal) = self.all_handed_in(delivery).await {
-            let report = Report::refusal(origin(delivery), refusal, delivery.payload.to_vec());
-            report.settle(&self.database, &self.bus).await;
+    /// Takes messages in by their order.
+    async fn take_all_in(&self, deliveries: Vec<Delivery>) {
+        let mut refused = Vec::new();
+        let mut bytes = 0;
+        for delivery in deliveries {
+            let span = process_span(&delivery);
+            match self.take_in(&delivery).instrument(span).await {
+                None => acknowledge(&delivery).await,
+                Some(report) => {
+                    bytes += delivery.payload.len();
+                    refused.push((delivery, report));
+                }
+            }
+            if bytes >= REFUSED_BYTES {
+                self.settle(&mut refused).await;
+                bytes = 0;
+            }
         }
-        if let Err(error) = delivery.ack().await {
-            tracing::debug!(%error, "not acknowledged; it comes again");
+        self.settle(&mut refused).await;
+    }
+
+    /// Turns one message into commands, for as long as it takes: the next one must not overtake it. A report where it is
+    /// refused.
+    async fn take_in(&self, delivery: &Delivery) -> Option<Report> {
+        let refusal = self.all_handed_in(delivery).await.err()?;
+        Some(Report::refusal(
+            origin(delivery),
+            refusal,
+            delivery.payload.to_vec(),
+        ))
+    }
+
+    /// Settles what was refused together, and acknowledges it after that.
+    async fn settle(&self, refused: &mut Vec<(Delivery, Report)>) {
+        let (deliveries, reports): (Vec<_>, Vec<_>) = std::mem::take(refused).into_iter().unzip();
+        // A lease that is lost ends the task, and this with it.
+        if report::settle(&reports, &self.database, &self.bus, || true).await {
+            for delivery in &deliveries {
+                acknowledge(delivery).await;
+            }
         }
     }
 
@@ -153,6 +184,12 @@ impl Intake {
     }
 }
 
+async fn acknowledge(delivery: &Delivery) {
+    if let Err(error) = delivery.ack().await {
+        tracing::debug!(%error, "not acknowledged; it comes again");
+    }
+}
+
 /// The span of a service's message. It begins a trace where the service has none.
 fn process_span(delivery: &Delivery) -> Span {
     let span = tracing::info_span!(
@@ -176,6 +213,7 @@ fn commands(delivery: &Delivery, limits: &Limits) -> Result<Vec<Command>, v1::Er
         own_id: delivery.own_id.as_deref(),
         nats_id: delivery.message_id.as_deref(),
         reply_to: delivery.reply_to.as_deref(),
+        doubled: delivery.doubled,
         is_json: is_json(delivery),
         payload: &delivery.payload,
     };
@@ -196,6 +234,7 @@ pub(crate) fn again(
         own_id: message_id,
         nats_id: None,
         reply_to: None,
+        doubled: None,
         // The header is not kept.
         is_json: looks_like_json(payload),
         payload,
@@ -227,15 +266,17 @@ fn origin(delivery: &Delivery) -> ServiceOrigin {
         },
         json: is_json(delivery) || looks_like_json(&delivery.payload),
         replayed: String::new(),
+        caller_id: delivery.caller_id.clone().map(cut).unwrap_or_default(),
     }
 }
 
-/// An id that is too long is refused, and need not be kept whole.
+/// An id that is too long is refused, and need not be kept whole. What is left of it is still too long, so that no replay
+/// takes it for an id.
 fn cut(mut id: String) -> String {
     let end = id
         .char_indices()
         .map(|(at, _)| at)
-        .find(|at| *at >= MESSAGE_ID_MAX_BYTES);
+        .find(|at| *at > MESSAGE_ID_MAX_BYTES);
     id.truncate(end.unwrap_or(id.len()));
     id
 }
@@ -257,6 +298,9 @@ fn read(
     limits: &Limits,
 ) -> Result<Vec<Command>, v1::Error> {
     let target = subject::parse_system(published.subject).map_err(|error| refuse(error.to_string()))?;
+    if let Some(name) = published.doubled {
+        return Err(refuse(format!("the header {name} is set more than once")));
+    }
     if published
         .reply_to
         .is_some_and(|subject| !subject::is_service_reply(subject))
@@ -290,13 +334,15 @@ fn read(
 /// The service's own id of the message.
 fn identity<'a>(published: &Published<'a>, message: &SystemMessage) -> Result<&'a str, v1::Error> {
     let id = match (published.own_id, published.nats_id) {
-        (Some(id), None) => id,
-        // Gateways of the version before publish for services: under an id that no other message has.
+        // Services that set both get on with the version before as well. Ours counts.
+        (Some(id), _) => id,
+        // Gateways of the version before publish for services: under an id that no other message has. To be refused like any
+        // other from the first version on whose predecessor has gateways that set Parlance-Message-Id.
         (None, Some(id)) if is_derived(id) && message.sender_id.starts_with(SERVICE_PREFIX) => id,
-        (_, Some(_)) => {
+        (None, Some(_)) => {
             return Err(refuse(
-                "Nats-Msg-Id is set: the stream would take the message of one conversation for a repeat of another's; set \
-                 Parlance-Message-Id instead",
+                "the header Parlance-Message-Id is missing; Nats-Msg-Id alone is no id of a message: the stream takes the \
+                 message of one conversation for a repeat of another's",
             ));
         }
         (None, None) => return Err(refuse("the header Parlance-Message-Id is missing")),
@@ -458,6 +504,7 @@ mod tests {
             own_id,
             nats_id,
             reply_to: None,
+            doubled: None,
             is_json: false,
             payload: &payload,
         };
@@ -465,18 +512,20 @@ mod tests {
     }
 
     #[test]
-    fn the_header_of_nats_is_no_id_of_a_message() {
-        let ours = taken(TO_BOB, Some("m1"), None, &message());
-        assert_eq!(ours.unwrap().len(), 2);
+    fn the_header_of_nats_is_no_id_of_a_message_and_may_stand_beside_one() {
+        let ours = taken(TO_BOB, Some("m1"), None, &message()).unwrap();
+        assert_eq!(ours.len(), 2);
+        for beside in ["m1", "m2", "5f0c4d4c-6dbb-5a3c-8f5b-000000000001"] {
+            assert_eq!(taken(TO_BOB, Some("m1"), Some(beside), &message()).unwrap(), ours);
+        }
         for (own_id, nats_id, cause) in [
             (None, None, "missing"),
-            (None, Some("m1"), "Nats-Msg-Id is set"),
-            (Some("m1"), Some("m1"), "Nats-Msg-Id is set"),
+            (None, Some("m1"), "Nats-Msg-Id alone"),
             (Some(""), None, "empty"),
             (
                 None,
                 Some("5f0c4d4c-6dbb-5a3c-8f5b-000000000001"),
-                "Nats-Msg-Id is set",
+                "Nats-Msg-Id alone",
             ),
         ] {
             let refusal = taken(TO_BOB, own_id, nats_id, &message()).unwrap_err();
@@ -586,8 +635,18 @@ mod tests {
     #[test]
     fn an_id_is_cut_between_characters() {
         let id = cut("\u{e9}".repeat(300));
-        assert!(id.len() <= MESSAGE_ID_MAX_BYTES + 2 && id.chars().all(|c| c == '\u{e9}'));
+        assert_eq!(id.len(), MESSAGE_ID_MAX_BYTES + 2);
+        assert!(id.chars().all(|c| c == '\u{e9}'));
         assert_eq!(cut("m1".into()), "m1");
+        assert_eq!(cut("x".repeat(256)).len(), 256);
+    }
+
+    #[test]
+    fn a_letter_whose_id_was_cut_is_not_replayed() {
+        let payload = Bytes::from(message().encode_to_vec());
+        let id = cut("x".repeat(300));
+        let refused = again(TO_BOB, Some(&id), &payload, Uuid::from_u128(7), &LIMITS);
+        assert!(refused.unwrap_err().contains("longer than 256"));
     }
 
     fn user(id: &str) -> UserId {

@@ -18,10 +18,10 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::ingest::entry::Entry;
-use crate::ingest::park_letter;
+use crate::ingest::park_letters;
 use crate::store::dead_letters::DeadLetter;
 
-/// Longest wait for the bus client to take a reply.
+/// Longest wait for the bus client to take the replies to messages that are settled together.
 const PATIENCE: Duration = Duration::from_secs(2);
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/protobuf";
@@ -89,6 +89,7 @@ impl Report {
             message_id,
             subject,
             replayed,
+            caller_id,
             ..
         } = &self.origin;
         let mut name = subject.clone().into_bytes();
@@ -103,30 +104,32 @@ impl Report {
             command_id: (!message_id.is_empty()).then(|| message_id.clone()),
             payload: self.payload.clone(),
             code: refusal.code(),
-            error: refusal.message.clone(),
+            error: if caller_id.is_empty() {
+                refusal.message.clone()
+            } else {
+                // Postgres cannot store it.
+                let caller_id = caller_id.replace('\0', "\u{FFFD}");
+                format!("{} (sent by HTTP as {caller_id:?})", refusal.message)
+            },
         })
     }
 
-    /// Parks a refused message, for as long as it takes, and replies. A reply that is lost is had again by publishing the
-    /// message again.
-    pub(crate) async fn settle(&self, database: &Database, bus: &Bus) {
-        if let Some(letter) = self.letter() {
-            park_letter(database, &letter).await;
-        }
+    async fn answer(&self, bus: &Bus) {
         if self.origin.reply_to.is_empty() {
             return;
         }
         let (content_type, payload) = self.reply();
-        let sent = bus.answer_service(&self.origin.reply_to, content_type, payload);
-        match timeout(PATIENCE, sent).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if error.kind() == ErrorKind::Refused => {
+        match bus
+            .answer_service(&self.origin.reply_to, content_type, payload)
+            .await
+        {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Refused => {
                 tracing::warn!(
                     "a service's message asks to be answered elsewhere than in its inbox: not answered"
                 );
             }
-            Ok(Err(error)) => tracing::debug!(%error, "a service is not answered"),
-            Err(_) => tracing::debug!("a service is not answered: the bus client is blocked"),
+            Err(error) => tracing::debug!(%error, "a service is not answered"),
         }
     }
 
@@ -150,6 +153,29 @@ impl Report {
         };
         (JSON, reply.to_string().into())
     }
+}
+
+/// Parks what is refused, all of it together and for as long as `ours` says so, and replies. A reply that is lost is had again
+/// by publishing the message again. False where nothing was parked: the messages must come again.
+pub(crate) async fn settle(
+    reports: &[Report],
+    database: &Database,
+    bus: &Bus,
+    ours: impl Fn() -> bool,
+) -> bool {
+    let letters: Vec<DeadLetter> = reports.iter().filter_map(Report::letter).collect();
+    if !park_letters(database, &letters, ours).await {
+        return false;
+    }
+    let answers = async {
+        for report in reports {
+            report.answer(bus).await;
+        }
+    };
+    if timeout(PATIENCE, answers).await.is_err() {
+        tracing::debug!("services are not answered: the bus client is blocked");
+    }
+    true
 }
 
 /// The message that a command was made of, as protobuf whatever it came as.
@@ -181,6 +207,7 @@ mod tests {
             reply_to: "_INBOX.emitter.x".into(),
             json,
             replayed: replayed.into(),
+            caller_id: String::new(),
         }
     }
 
@@ -200,6 +227,10 @@ mod tests {
         );
         assert_eq!(letter.id, refusal(false, "").letter().unwrap().id);
         assert_ne!(letter.id, refusal(true, "a letter").letter().unwrap().id);
+        let mut by_http = refusal(true, "");
+        by_http.origin.caller_id = "order-1".into();
+        let error = by_http.letter().unwrap().error;
+        assert_eq!(error, "no such thing (sent by HTTP as \"order-1\")");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use parlance_bus::inspect::Follower;
 pub fn begin(partitions: u16) {
     metrics::gauge!("chat_persistence_partitions").set(f64::from(partitions));
     metrics::counter!("chat_persistence_quarantined_total").increment(0);
+    for kind in ["command", "system", "push"] {
+        metrics::counter!("chat_persistence_dead_letters_total", "kind" => kind).increment(0);
+    }
     for what in ["command", "confirmation", "event", "notice"] {
         metrics::counter!("chat_persistence_oversized_total", "what" => what).increment(0);
     }

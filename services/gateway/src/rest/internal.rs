@@ -181,7 +181,7 @@ async fn send(
     let id = MessageId::derive(conversation, &sender, &format!("service:{}", body.id)).to_string();
     let sent = shared
         .bus
-        .send_system(&target, &message, &id, deadline(shared))
+        .send_system(&target, &message, &id, &body.id, deadline(shared))
         .await;
     sent.map_err(|error| ClientError::from_send(&error))?;
     let accepted = AcceptedMessage {

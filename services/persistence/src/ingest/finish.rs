@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::error::without_content;
 use crate::feed::Feed;
 use crate::leases::Owned;
+use crate::report;
 use crate::store::feed::{self, Backlog};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -108,11 +109,11 @@ impl End {
                 return;
             }
         }
-        for report in &reports {
-            report.settle(&self.database, &self.bus).await;
-        }
         if !confirmed {
             // Unacknowledged, the commands come again and are answered as repeats.
+            return;
+        }
+        if !report::settle(&reports, &self.database, &self.bus, || self.ours(&part)).await {
             return;
         }
         for entry in &part {
