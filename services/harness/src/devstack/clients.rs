@@ -39,11 +39,15 @@ pub fn python() -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&unfinished).context("cannot write the cache")?;
     let pins = cache.join("python-clients.pins");
     fs::write(&pins, PINS).context("cannot write the cache")?;
-    let output = Command::new("python3")
+    // Patience for one connection, and for all of it.
+    let output = Command::new("timeout")
         .args([
+            "300",
+            "python3",
             "-m",
             "pip",
             "install",
+            "--timeout=30",
             "--quiet",
             "--disable-pip-version-check",
             "--require-hashes",
