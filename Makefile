@@ -14,7 +14,7 @@ PEER_PACKAGES := $(PEER)/node_modules/.package-lock.json
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: help up down status demo token doctor test test-hostile test-faults faulty bench check fmt fmt-check lint doc generate check-generated \
-  lint-contract lint-deploy deny build
+  lint-contract lint-deploy proto-clients deny build
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ lint-deploy: ## Check the container files, the Kubernetes objects, alerts and da
 	@deploy/lint
 	@k8s/check
 	@deploy/observability/check
+
+proto-clients: ## Generate the types of the bus for Node.js and Python, in target/proto-clients
+	@proto/clients/generate
 
 deny: ## Check licences and sources of dependencies (needs cargo-deny)
 	@cargo deny check bans licenses sources

@@ -124,10 +124,10 @@ impl MessageId {
         ]))
     }
 
-    /// The message another service means by its `Nats-Msg-Id`.
-    pub fn of_service(conversation: ConversationId, sender: &UserId, nats_msg_id: &str) -> Self {
+    /// The message another service means by its own id of it.
+    pub fn of_service(conversation: ConversationId, sender: &UserId, own_id: &str) -> Self {
         // A colon cannot stand in a client's own id: no user's message can have this identity.
-        Self::derive(conversation, sender, &format!("system:{nats_msg_id}"))
+        Self::derive(conversation, sender, &format!("system:{own_id}"))
     }
 
     /// The same message sent again in a life of the conversation that began after this seq, where an earlier life has one

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, Message};
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::connection::{Bus, Link};
 use crate::error::{Error, ErrorKind};
+use crate::publish::{CALLER_ID, MESSAGE_ID, REPLY_TO};
 use crate::streams::{COMMANDS, SYSTEM};
 use crate::{subject, trace};
 
@@ -34,6 +36,14 @@ pub struct Delivery {
     pub payload: Bytes,
     /// The header `Nats-Msg-Id`.
     pub message_id: Option<String>,
+    /// The header `Parlance-Message-Id`: a service's own id of its message.
+    pub own_id: Option<String>,
+    /// The header `Parlance-Caller-Id`: what a gateway made the id of.
+    pub caller_id: Option<String>,
+    /// The header `Parlance-Reply-To`: where the service wants the outcome.
+    pub reply_to: Option<String>,
+    /// The first of ours and `Content-Type` that stands there more than once, in whatever spelling.
+    pub doubled: Option<&'static str>,
     /// The header `Content-Type`.
     pub content_type: Option<String>,
     /// The emitter's trace context.
@@ -193,13 +203,14 @@ impl Puller {
             return;
         }
         self.next_sequence += 1;
-        let header = |name: &str| {
-            let headers = message.headers.as_ref()?;
-            headers.get(name).map(|value| value.as_str().to_owned())
-        };
+        let header = |name: &str| header(message.headers.as_ref(), name);
         batch.push(Delivery {
             subject: message.subject.to_string(),
             message_id: header("Nats-Msg-Id"),
+            own_id: header(MESSAGE_ID),
+            caller_id: header(CALLER_ID),
+            reply_to: header(REPLY_TO),
+            doubled: doubled(message.headers.as_ref()),
             content_type: header("Content-Type"),
             context: trace::extract(message.headers.as_ref()),
             payload: message.payload.clone(),
@@ -225,6 +236,28 @@ impl Puller {
         self.broken = false;
         Ok(())
     }
+}
+
+/// A header in whatever case it is written: client libraries differ.
+fn header(headers: Option<&HeaderMap>, name: &str) -> Option<String> {
+    let mut all = headers?.iter();
+    let (_, values) = all.find(|(found, _)| {
+        let found: &str = found.as_ref();
+        found.eq_ignore_ascii_case(name)
+    })?;
+    values.first().map(|value| value.as_str().to_owned())
+}
+
+/// The first of the headers that mean something here which has more than one value: which one counts would depend on chance.
+fn doubled(headers: Option<&HeaderMap>) -> Option<&'static str> {
+    let headers = headers?;
+    [MESSAGE_ID, REPLY_TO, "Content-Type"].into_iter().find(|name| {
+        let same = headers.iter().filter(|(found, _)| {
+            let found: &str = found.as_ref();
+            found.eq_ignore_ascii_case(name)
+        });
+        same.map(|(_, values)| values.len()).sum::<usize>() > 1
+    })
 }
 
 /// Completes when the connection is another than that of `generation`.
@@ -292,4 +325,21 @@ async fn open(
         .messages()
         .await
         .map_err(|e| Error::with(ErrorKind::Other, "cannot pull", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_found_in_any_case() {
+        let mut headers = HeaderMap::new();
+        headers.insert("parlance-message-id", "order-1");
+        assert_eq!(header(Some(&headers), MESSAGE_ID), Some("order-1".to_owned()));
+        assert_eq!(header(Some(&headers), REPLY_TO), None);
+        assert_eq!(header(None, REPLY_TO), None);
+        assert_eq!(doubled(Some(&headers)), None);
+        headers.insert(MESSAGE_ID, "order-2");
+        assert_eq!(doubled(Some(&headers)), Some(MESSAGE_ID));
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use futures::TryStreamExt;
 use parlance_proto::v1::{ConsumerLag, StreamLag};
 
@@ -38,6 +38,15 @@ pub struct Follower {
     /// How much of what the stream can keep it has used up by being behind, 0 to 1: at 1 the oldest of what it has not
     /// taken is dropped.
     pub used: f64,
+}
+
+/// Those who follow the feed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Followers {
+    /// Those that are there.
+    pub found: Vec<Follower>,
+    /// Names of those that were deleted, or never made.
+    pub missing: Vec<String>,
 }
 
 /// How full a stream is that drops the oldest, by bytes or by age, 0 to 1. Limits of 0 are none.
@@ -80,11 +89,12 @@ impl Bus {
         Ok(commands.consumers.iter().filter_map(partition).collect())
     }
 
-    /// How far those of these consumers that are there are behind in the feed.
+    /// How far these consumers are behind in the feed, and which of them surely are not there. One that NATS says nothing of
+    /// now is in neither.
     ///
     /// # Errors
     /// NATS does not answer.
-    pub async fn followers(&self, names: &[String]) -> Result<Vec<Follower>, Error> {
+    pub async fn followers(&self, names: &[String]) -> Result<Followers, Error> {
         let failed = |e| Error::with(ErrorKind::Other, "cannot look at the stream EVENTS", e);
         let stream = self.jetstream.get_stream(EVENTS).await.map_err(failed)?;
         let info = stream.cached_info();
@@ -95,12 +105,18 @@ impl Bus {
         let age = last.duration_since(first).unwrap_or_default();
         let max_bytes = u64::try_from(config.max_bytes).unwrap_or(0);
         let full = fullness((state.bytes, max_bytes), (age, config.max_age));
-        let mut followers = Vec::new();
+        let mut followers = Followers::default();
         for name in names {
-            let Ok(consumer) = stream.consumer_info(name).await else {
-                continue;
+            let consumer = match stream.consumer_info(name).await {
+                Ok(consumer) => consumer,
+                Err(error) => {
+                    if error.kind() == ConsumerInfoErrorKind::NotFound {
+                        followers.missing.push(name.clone());
+                    }
+                    continue;
+                }
             };
-            followers.push(Follower {
+            followers.found.push(Follower {
                 consumer: name.clone(),
                 waiting: consumer.num_pending,
                 used: full * share(consumer.num_pending, state.messages),

@@ -3,9 +3,9 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::client::PublishErrorKind as ClientErrorKind;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use parlance_proto::v1::{
     Command, ConfirmationBatch, Ephemeral, EventBatch, Presence, SystemMessage, UserNotice,
@@ -22,6 +22,17 @@ use crate::{subject, trace};
 
 /// Largest payload of one message; NATS' own default limit is 1 MiB with headers.
 pub const MAX_PAYLOAD: usize = 900 * 1024;
+
+/// Header with a service's own id of its message. Not that of NATS, which a stream compares over all subjects: one id sent to
+/// three users would reach one.
+pub const MESSAGE_ID: &str = "Parlance-Message-Id";
+
+/// Header with the inbox that gets the outcome of a service's message. The subject to reply to is taken already: there the
+/// stream answers that it has the message.
+pub const REPLY_TO: &str = "Parlance-Reply-To";
+
+/// Header with the id that a caller of a gateway's internal route gave its message, where the gateway made another of it.
+pub const CALLER_ID: &str = "Parlance-Caller-Id";
 
 /// How long the feed may take to store events. Nobody waits for it but the finisher, and catching up is cheap.
 const FEED_PATIENCE: Duration = Duration::from_secs(2);
@@ -84,7 +95,7 @@ impl Bus {
     }
 
     /// Hands a service's message to the stream and waits until it is accepted, as [`Bus::send_command`] does.
-    /// `id` is the service's own: the same id is the same message, for ever.
+    /// `id` is the message's: the same id is the same message, for ever. `caller_id` is what it was made of, for people.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`]: surely not accepted. [`ErrorKind::Unknown`]: perhaps.
@@ -93,13 +104,42 @@ impl Bus {
         target: &System,
         message: &SystemMessage,
         id: &str,
+        caller_id: &str,
         deadline: Instant,
     ) -> Result<(), Error> {
         let payload = Bytes::from(message.encode_to_vec());
         let span = trace::sending("chat.system", "chat.system.{target}", payload.len());
-        self.hand_in(subject::system(target), identified(id), payload, deadline)
+        let mut headers = HeaderMap::new();
+        headers.insert(MESSAGE_ID, id);
+        // Line breaks cannot stand in a header.
+        if let Ok(caller_id) = caller_id.parse::<HeaderValue>() {
+            headers.insert(CALLER_ID, caller_id);
+        }
+        self.hand_in(subject::system(target), headers, payload, deadline)
             .instrument(span)
             .await
+    }
+
+    /// Publishes the outcome of a service's message to the inbox that the service named; at most once, and lost where
+    /// nobody subscribes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`]: outcomes do not go there. Others: the connection is away.
+    pub async fn answer_service(
+        &self,
+        subject: &str,
+        content_type: &str,
+        payload: Bytes,
+    ) -> Result<(), Error> {
+        if !subject::is_service_reply(subject) {
+            return Err(Error::new(ErrorKind::Refused, "no inbox of a service"));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("Content-Type", content_type);
+        self.client
+            .publish_with_headers(subject.to_owned(), headers, payload)
+            .await
+            .map_err(not_published)
     }
 
     /// Publishes into a stream until it answers, again and again with the same headers.

@@ -183,8 +183,9 @@ fn configs(settings: &StreamSettings) -> [Config; 4] {
         queue(
             SYSTEM,
             subject::ALL_SYSTEM,
-            // The shortest there is: the stream compares ids over all senders and conversations, and would swallow
-            // the message of one for that of another. Persistence finds repeats by sender and conversation.
+            // The shortest there is: the stream compares ids of NATS over all senders and conversations, and would swallow
+            // the message of one for that of another. Messages that have nothing else are refused; persistence finds repeats by
+            // sender and conversation.
             Duration::from_millis(100),
             "Messages of other services that wait to become commands",
         ),

@@ -175,6 +175,19 @@ pub fn parse_system(subject: &str) -> Result<System, InvalidId> {
 /// What all inboxes begin with.
 const INBOX: &str = "_INBOX.";
 
+/// What the inboxes begin with at which services learn what became of their messages.
+pub const SERVICE_INBOX: &str = "_INBOX.emitter";
+const SERVICE_REPLY_MAX_BYTES: usize = 256;
+
+/// Whether the outcome of a service's message may be published there: an inbox below [`SERVICE_INBOX`], and nothing else,
+/// so that no service has persistence publish what is closed to itself, nor answer another role.
+pub fn is_service_reply(subject: &str) -> bool {
+    let below = subject.strip_prefix(SERVICE_INBOX);
+    subject.len() <= SERVICE_REPLY_MAX_BYTES
+        && below.is_some_and(|rest| rest.starts_with('.'))
+        && is_inbox_prefix(subject)
+}
+
 /// Whether a text can stand before the inboxes of a role: `_INBOX` and any further tokens, without wildcards, of
 /// characters that need no escape anywhere. Nobody is answered elsewhere.
 pub fn is_inbox_prefix(subject: &str) -> bool {
@@ -288,6 +301,31 @@ mod tests {
             "chat.cfm.gw-1",
         ] {
             assert!(!answered(elsewhere), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn outcomes_of_services_messages_go_below_the_inbox_of_services_alone() {
+        for good in ["_INBOX.emitter.x", "_INBOX.emitter.shop.aB3-_.7"] {
+            assert!(is_service_reply(good), "{good}");
+        }
+        let long = format!("_INBOX.emitter.{}", "x".repeat(300));
+        for bad in [
+            "",
+            "_INBOX.emitter",
+            "_INBOX.emitter.",
+            "_INBOX.emitters.x",
+            "_INBOX.gateway.x",
+            "_INBOX.x",
+            "chat.evt.0190a6e0-0000-7000-8000-000000000001",
+            "$JS.API.STREAM.DELETE.EVENTS",
+            "_INBOX.emitter.*",
+            "_INBOX.emitter.>",
+            "_INBOX.emitter.a b",
+            "_INBOX.emitter.a\r\nPUB x",
+            &long,
+        ] {
+            assert!(!is_service_reply(bad), "{bad}");
         }
     }
 

@@ -122,6 +122,7 @@ impl Commands {
             actor: Some(actor),
             conversation_id: conversation.to_string(),
             issued_at_ms: now().timestamp_millis(),
+            service: None,
             body: Some(body),
         };
         let number = self.register(&command.id, change.clone(), deadline, waiter);

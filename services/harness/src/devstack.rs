@@ -7,6 +7,7 @@
 pub mod account;
 pub mod accounts;
 pub mod balancer;
+pub mod clients;
 pub mod identity;
 pub mod launch;
 pub mod lock;

@@ -233,7 +233,7 @@ struct Shown {
 impl Shown {
     fn new() -> Self {
         Self {
-            table: Table::new([
+            table: Table::of_people([
                 "GATEWAY",
                 "SESSION",
                 "USER",

@@ -35,12 +35,13 @@ async fn list(operator: &Operator, limit: u32, cursor: &str) -> anyhow::Result<V
             ops_reply::Body::DeadLetters(page) => page,
             body => return Err(refused(body)),
         };
-    let mut table = Table::new(["ID", "PARKED", "KIND", "BYTES", "CODE", "CAUSE"]);
+    let mut table = Table::new(["ID", "PARKED", "SUBJECT", "COMMAND", "BYTES", "CODE", "CAUSE"]);
     for letter in &letters {
         table.row([
             letter.id.clone(),
             at_ms(letter.created_at_ms),
-            letter.kind.clone(),
+            letter.subject.clone(),
+            letter.command_id.clone(),
             letter.bytes.to_string(),
             letter.error_code.clone(),
             letter.error.clone(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 /// Rows under their headings.
 pub struct Table {
     rows: Vec<Vec<String>>,
+    nobody: &'static str,
 }
 
 impl Table {
@@ -16,6 +17,15 @@ impl Table {
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
         Self {
             rows: vec![headings.map(str::to_owned).to_vec()],
+            nobody: "nothing",
+        }
+    }
+
+    /// A table of people, with these headings.
+    pub fn of_people<const N: usize>(headings: [&str; N]) -> Self {
+        Self {
+            nobody: "nobody",
+            ..Self::new(headings)
         }
     }
 
@@ -24,7 +34,7 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
-    /// The lines, columns aligned.
+    /// The lines, columns aligned; `nobody` under the headings where there is no row.
     fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
@@ -37,7 +47,11 @@ impl Table {
             let padded: Vec<String> = cells.map(|(cell, width)| format!("{cell:<width$}")).collect();
             padded.join("  ").trim_end().to_owned()
         };
-        self.rows.iter().map(line).collect()
+        let mut lines: Vec<String> = self.rows.iter().map(line).collect();
+        if self.rows.len() == 1 {
+            lines.push(self.nobody.to_owned());
+        }
+        lines
     }
 }
 
@@ -90,6 +104,12 @@ mod tests {
             table.lines(),
             ["GATEWAY       N", "gw-1          7", "a longer one  12"]
         );
+    }
+
+    #[test]
+    fn a_table_without_rows_says_so() {
+        assert_eq!(Table::of_people(["USER", "N"]).lines(), ["USER  N", "nobody"]);
+        assert_eq!(Table::new(["ID"]).lines(), ["ID", "nothing"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::ingest::state::Bounds;
 use crate::presence::Limits;
+use crate::store::dead_letters::Kept;
 use crate::{intake, journal};
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -33,6 +34,8 @@ pub struct Config {
     pub internal: InternalSettings,
     /// How commands are batched.
     pub ingest: IngestSettings,
+    /// What is kept of what can never be carried out.
+    pub dead_letters: DeadLetterSettings,
     /// How partitions are owned.
     pub lease: LeaseSettings,
     /// How large journals may become.
@@ -129,6 +132,26 @@ pub struct IngestSettings {
     pub queue: usize,
     /// Minutes that processed commands are remembered at least.
     pub remember_minutes: u64,
+}
+
+/// Section `dead_letters`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterSettings {
+    /// The most of commands, and of everything else.
+    pub keep: i64,
+    /// How old they become.
+    pub keep_days: i32,
+}
+
+impl DeadLetterSettings {
+    /// As the database takes it.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            most: self.keep,
+            days: self.keep_days,
+        }
+    }
 }
 
 /// Section `lease`.
@@ -471,6 +494,8 @@ impl Validate for Config {
             // As long as idempotency keys live, at least.
             60..=10_080,
         )?;
+        in_range("dead_letters.keep", self.dead_letters.keep, 100..=10_000_000)?;
+        in_range("dead_letters.keep_days", self.dead_letters.keep_days, 1..=3_650)?;
         in_range("lease.ttl_ms", self.lease.ttl_ms, 1_000..=60_000)?;
         self.journals.validate()?;
         let limits = &self.limits;

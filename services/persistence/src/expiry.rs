@@ -1,5 +1,5 @@
-//! Forgets processed commands that cannot be redelivered any more, and idempotency keys with their answers. Every replica
-//! does it; each takes rows that no other holds.
+//! Forgets processed commands that cannot be redelivered any more, idempotency keys with their answers, and dead letters
+//! beyond what is kept of them. Every replica does it; each takes rows that no other holds.
 
 use std::time::Duration;
 
@@ -7,12 +7,18 @@ use parlance_bus::Bus;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
 use crate::database::Database;
 use crate::error::without_content;
+use crate::store::dead_letters::{self, Kept};
 use crate::store::{keys, processed};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(10);
+/// In which of its rounds it looks for dead letters: there is no index for what it asks.
+const LETTERS_EVERY: u8 = 6;
+/// Dead letters forgotten by one statement; each may have a large payload.
+const LETTERS_BATCH: i64 = 1_000;
 /// Commands, or keys, forgotten by one statement.
 const BATCH: i64 = 5_000;
 /// By how much the clocks of NATS and of the database may differ.
@@ -24,37 +30,45 @@ pub(crate) struct Expiry {
     database: Database,
     /// How long commands are remembered at least: NATS may come back with what it had some time ago.
     age: Duration,
+    letters: Kept,
 }
 
 impl Expiry {
-    pub(crate) fn new(bus: &Bus, database: &Database, remember_minutes: u64) -> Self {
+    pub(crate) fn new(bus: &Bus, database: &Database, config: &Config) -> Self {
         Self {
             bus: bus.clone(),
             database: database.clone(),
-            age: Duration::from_secs(remember_minutes * 60),
+            age: Duration::from_secs(config.ingest.remember_minutes * 60),
+            letters: config.dead_letters.kept(),
         }
     }
 
     /// Works until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = interval(EVERY);
+        let mut letters = 0_u8;
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
+            letters = (letters + 1) % LETTERS_EVERY;
             tokio::select! {
-                () = self.round() => {}
+                () = self.round(letters == 0) => {}
                 () = stop.cancelled() => return Ok(()),
             }
         }
     }
 
-    async fn round(&self) {
+    async fn round(&self, with_letters: bool) {
         if let Err(error) = forget_keys(&self.database).await {
             let cause = without_content(&error);
             tracing::warn!(cause, "idempotency keys are not forgotten; trying again");
+        }
+        if with_letters && let Err(error) = self.forget_letters().await {
+            let cause = without_content(&error);
+            tracing::warn!(cause, "dead letters are not forgotten; trying again");
         }
         let oldest = match self.bus.oldest_command().await {
             Ok(oldest) => oldest,
@@ -78,6 +92,27 @@ impl Expiry {
                 return Ok(());
             }
         }
+    }
+
+    async fn forget_letters(&self) -> Result<(), sqlx::Error> {
+        for of_commands in [true, false] {
+            loop {
+                let mut connection = self.database.writes.acquire().await?;
+                let forgotten =
+                    dead_letters::forget(&mut connection, of_commands, self.letters, LETTERS_BATCH).await?;
+                if forgotten > 0 {
+                    tracing::warn!(
+                        forgotten,
+                        of_commands,
+                        "dead letters beyond what is kept are deleted"
+                    );
+                }
+                if forgotten < LETTERS_BATCH.unsigned_abs() {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -107,31 +107,56 @@ impl Quick {
     }
 }
 
-/// Parks a letter, for as long as it takes.
+/// Parks a letter, for as long as it takes; one that is parked already stays as it is.
 pub async fn park_letter(database: &Database, letter: &DeadLetter) {
+    park_letters(database, std::slice::from_ref(letter), || true).await;
+}
+
+/// Parks letters together, for as long as it takes or `ours` says so. Whether they are parked.
+pub(crate) async fn park_letters(
+    database: &Database,
+    letters: &[DeadLetter],
+    ours: impl Fn() -> bool,
+) -> bool {
+    if letters.is_empty() {
+        return true;
+    }
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    loop {
+    let new = loop {
         let inserted = async {
             let mut connection = database.writes.acquire().await?;
-            dead_letters::insert(&mut connection, letter).await
+            dead_letters::insert(&mut connection, letters).await
         };
         match inserted.await {
-            Ok(()) => break,
+            Ok(new) => break new,
             Err(error) => {
                 let error = without_content(&error);
-                tracing::warn!(error, "a dead letter is not stored; trying again");
+                tracing::warn!(error, "dead letters are not stored; trying again");
+                if !ours() {
+                    return false;
+                }
                 backoff.pause().await;
             }
         }
+    };
+    for letter in letters.iter().filter(|letter| new.contains(&letter.id)) {
+        let kind = dead_letters::kind(&letter.subject);
+        metrics::counter!("chat_persistence_dead_letters_total", "kind" => kind).increment(1);
+        let command = letter.command_id.as_deref().unwrap_or_default();
+        let (subject, cause) = (letter.subject.as_str(), letter.error.as_str());
+        if kind == "system" {
+            tracing::warn!(dead_letter = %letter.id, command, subject, cause, "parked a service's message that is refused");
+        } else {
+            tracing::error!(
+                dead_letter = %letter.id,
+                command,
+                subject,
+                cause,
+                "parked what can never be carried out; see the table dead_letters"
+            );
+        }
     }
-    metrics::counter!("chat_persistence_dead_letters_total").increment(1);
-    tracing::error!(
-        dead_letter = %letter.id,
-        command = letter.command_id.as_deref().unwrap_or_default(),
-        subject = letter.subject,
-        cause = letter.error,
-        "parked what can never be carried out; see the table dead_letters"
-    );
+    true
 }
 
 fn as_f64(count: usize) -> f64 {

@@ -1,5 +1,7 @@
 //! Messages of other services become commands. One replica at a time does this, under a lease of its own;
-//! doing it twice is harmless, because every id is derived from the service's own `Nats-Msg-Id`.
+//! doing it twice is harmless, because every id is derived from the service's own `Parlance-Message-Id`.
+//!
+//! Whatever becomes of a message is reported to its sender: here where it can be no command, else after the commit.
 
 mod json;
 
@@ -7,8 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parlance_bus::{Bus, Delivery, ErrorKind, SystemTarget, subject};
+use parlance_proto::ids::SERVICE_PREFIX;
 use parlance_proto::v1::{
-    self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, SystemMessage, command,
+    self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, ServiceOrigin, SystemMessage,
+    command,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -20,15 +24,17 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::ingest::park_letter;
-use crate::store::dead_letters::DeadLetter;
+use crate::ingest::work::{Work, refuse};
+use crate::report::{self, Report};
 
 const BATCH: usize = 64;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// Patience for handing one command to the stream before it is tried anew.
 const HAND_IN: Duration = Duration::from_secs(10);
 const GIVE_UP: Duration = Duration::from_secs(1);
-/// Longest `Nats-Msg-Id`.
+/// Payloads of refused messages that are parked together.
+const REFUSED_BYTES: usize = 4 << 20;
+/// Longest `Parlance-Message-Id`.
 const MESSAGE_ID_MAX_BYTES: usize = 256;
 
 /// What the intake needs.
@@ -48,9 +54,20 @@ pub struct Limits {
     pub metadata_bytes: usize,
 }
 
-/// A message that can never become a command.
-#[derive(Debug)]
-struct Unusable(String);
+/// A message as it was published.
+struct Published<'a> {
+    subject: &'a str,
+    /// The header `Parlance-Message-Id`.
+    own_id: Option<&'a str>,
+    /// The header `Nats-Msg-Id`.
+    nats_id: Option<&'a str>,
+    /// The header `Parlance-Reply-To`.
+    reply_to: Option<&'a str>,
+    /// A header that stands there more than once.
+    doubled: Option<&'a str>,
+    is_json: bool,
+    payload: &'a Bytes,
+}
 
 impl Intake {
     /// Works until `stop`.
@@ -84,10 +101,7 @@ impl Intake {
             match puller.next_batch(BATCH).await {
                 Ok(deliveries) => {
                     backoff.reset();
-                    for delivery in deliveries {
-                        let span = process_span(&delivery);
-                        self.take_in(&delivery).instrument(span).await;
-                    }
+                    self.take_all_in(deliveries).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "intake interrupted");
@@ -100,45 +114,72 @@ impl Intake {
         }
     }
 
-    /// Turns one message into commands, for as long as it takes: the next one must not overtake it.
-    async fn take_in(&self, delivery: &Delivery) {
-        if let Err(Unusable(error)) = self.all_handed_in(delivery).await {
-            let letter = DeadLetter {
-                id: dead_letter_id(delivery),
-                partition: None,
-                subject: delivery.subject.clone(),
-                command_id: delivery.message_id.clone(),
-                payload: delivery.payload.to_vec(),
-                code: ErrorCode::Invalid,
-                error,
-            };
-            park_letter(&self.database, &letter).await;
+    /// Takes messages in by their order.
+    async fn take_all_in(&self, deliveries: Vec<Delivery>) {
+        let mut refused = Vec::new();
+        let mut bytes = 0;
+        for delivery in deliveries {
+            let span = process_span(&delivery);
+            match self.take_in(&delivery).instrument(span).await {
+                None => acknowledge(&delivery).await,
+                Some(report) => {
+                    bytes += delivery.payload.len();
+                    refused.push((delivery, report));
+                }
+            }
+            if bytes >= REFUSED_BYTES {
+                self.settle(&mut refused).await;
+                bytes = 0;
+            }
         }
-        if let Err(error) = delivery.ack().await {
-            tracing::debug!(%error, "not acknowledged; it comes again");
+        self.settle(&mut refused).await;
+    }
+
+    /// Turns one message into commands, for as long as it takes: the next one must not overtake it. A report where it is
+    /// refused.
+    async fn take_in(&self, delivery: &Delivery) -> Option<Report> {
+        let refusal = self.all_handed_in(delivery).await.err()?;
+        Some(Report::refusal(
+            origin(delivery),
+            refusal,
+            delivery.payload.to_vec(),
+        ))
+    }
+
+    /// Settles what was refused together, and acknowledges it after that.
+    async fn settle(&self, refused: &mut Vec<(Delivery, Report)>) {
+        let (deliveries, reports): (Vec<_>, Vec<_>) = std::mem::take(refused).into_iter().unzip();
+        // A lease that is lost ends the task, and this with it.
+        if report::settle(&reports, &self.database, &self.bus, || true).await {
+            for delivery in &deliveries {
+                acknowledge(delivery).await;
+            }
         }
     }
 
     /// Hands in what a message stands for. What is refused for ever is no reason to hold up what follows.
-    async fn all_handed_in(&self, delivery: &Delivery) -> Result<(), Unusable> {
+    async fn all_handed_in(&self, delivery: &Delivery) -> Result<(), v1::Error> {
         for command in &commands(delivery, &self.limits)? {
-            self.hand_in(command).await?;
+            self.hand_in(command, delivery.place).await?;
         }
         Ok(())
     }
 
-    async fn hand_in(&self, command: &Command) -> Result<(), Unusable> {
+    /// `place` is that of the message in its stream: a service that publishes it again is answered again.
+    async fn hand_in(&self, command: &Command, place: u64) -> Result<(), v1::Error> {
+        let dedup_id = format!("{}-{place}", command.id);
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let deadline = Instant::now() + HAND_IN;
             match self
                 .bus
-                .send_command(command, self.partitions, &command.id, deadline)
+                .send_command(command, self.partitions, &dedup_id, deadline)
                 .await
             {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::TooLarge => {
-                    return Err(Unusable("its command is larger than the bus takes".to_owned()));
+                    let message = "its command is larger than the bus takes";
+                    return Err(v1::Error::with(ErrorCode::TooLarge, message));
                 }
                 Err(error) => {
                     tracing::warn!(%error, command = command.id, "a service's message waits for the stream");
@@ -146,6 +187,12 @@ impl Intake {
                 }
             }
         }
+    }
+}
+
+async fn acknowledge(delivery: &Delivery) {
+    if let Err(error) = delivery.ack().await {
+        tracing::debug!(%error, "not acknowledged; it comes again");
     }
 }
 
@@ -166,75 +213,185 @@ fn process_span(delivery: &Delivery) -> Span {
 }
 
 /// The commands a message stands for.
-fn commands(delivery: &Delivery, limits: &Limits) -> Result<Vec<Command>, Unusable> {
-    let is_json = delivery
-        .content_type
-        .as_deref()
-        .is_some_and(|kind| kind.starts_with("application/json"));
-    read(
-        &delivery.subject,
-        delivery.message_id.as_deref(),
-        is_json,
-        &delivery.payload,
-        limits,
-    )
+fn commands(delivery: &Delivery, limits: &Limits) -> Result<Vec<Command>, v1::Error> {
+    let published = Published {
+        subject: &delivery.subject,
+        own_id: delivery.own_id.as_deref(),
+        nats_id: delivery.message_id.as_deref(),
+        reply_to: delivery.reply_to.as_deref(),
+        doubled: delivery.doubled,
+        is_json: is_json(delivery),
+        payload: &delivery.payload,
+    };
+    read(&published, origin(delivery), limits)
 }
 
-/// The commands that a parked message stands for, or why it stands for none.
+/// The commands that a parked message stands for, or why it stands for none. The `letter` makes them others than those that
+/// were refused, whose refusal is remembered; the message is the same.
 pub(crate) fn again(
     subject: &str,
     message_id: Option<&str>,
     payload: &Bytes,
+    letter: Uuid,
     limits: &Limits,
 ) -> Result<Vec<Command>, String> {
-    // The header is not kept; no protobuf of ours begins like this.
-    let is_json = payload.trim_ascii_start().starts_with(b"{");
-    read(subject, message_id, is_json, payload, limits).map_err(|Unusable(reason)| reason)
+    let published = Published {
+        subject,
+        own_id: message_id,
+        nats_id: None,
+        reply_to: None,
+        doubled: None,
+        // The header is not kept.
+        is_json: looks_like_json(payload),
+        payload,
+    };
+    let origin = ServiceOrigin {
+        message_id: message_id.unwrap_or_default().to_owned(),
+        subject: subject.to_owned(),
+        replayed: letter.to_string(),
+        ..ServiceOrigin::default()
+    };
+    let mut commands = read(&published, origin, limits).map_err(|refusal| refusal.message)?;
+    for command in &mut commands {
+        command.id = Uuid::new_v5(&letter, command.id.as_bytes()).to_string();
+    }
+    Ok(commands)
+}
+
+/// What the outcome of a message names, whether or not the message can be read.
+fn origin(delivery: &Delivery) -> ServiceOrigin {
+    let own_id = delivery.own_id.clone().or_else(|| delivery.message_id.clone());
+    let reply_to = delivery.reply_to.clone().unwrap_or_default();
+    ServiceOrigin {
+        message_id: own_id.map(cut).unwrap_or_default(),
+        subject: delivery.subject.clone(),
+        reply_to: if subject::is_service_reply(&reply_to) {
+            reply_to
+        } else {
+            String::new()
+        },
+        json: is_json(delivery) || looks_like_json(&delivery.payload),
+        replayed: String::new(),
+        caller_id: delivery.caller_id.clone().map(cut).unwrap_or_default(),
+    }
+}
+
+/// An id that is too long is refused, and need not be kept whole. What is left of it is still too long, so that no replay
+/// takes it for an id.
+fn cut(mut id: String) -> String {
+    let end = id
+        .char_indices()
+        .map(|(at, _)| at)
+        .find(|at| *at > MESSAGE_ID_MAX_BYTES);
+    id.truncate(end.unwrap_or(id.len()));
+    id
+}
+
+fn is_json(delivery: &Delivery) -> bool {
+    let kind = delivery.content_type.as_deref().unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// No protobuf of ours begins like this.
+fn looks_like_json(payload: &[u8]) -> bool {
+    payload.trim_ascii_start().starts_with(b"{")
 }
 
 fn read(
-    subject: &str,
-    message_id: Option<&str>,
-    is_json: bool,
-    payload: &Bytes,
+    published: &Published<'_>,
+    origin: ServiceOrigin,
     limits: &Limits,
-) -> Result<Vec<Command>, Unusable> {
-    let id = message_id.unwrap_or_default();
-    if id.is_empty() || id.len() > MESSAGE_ID_MAX_BYTES {
-        return Err(Unusable(
-            "the header Nats-Msg-Id is missing or longer than 256 bytes".to_owned(),
-        ));
+) -> Result<Vec<Command>, v1::Error> {
+    let target = subject::parse_system(published.subject).map_err(|error| refuse(error.to_string()))?;
+    if let Some(name) = published.doubled {
+        return Err(refuse(format!("the header {name} is set more than once")));
     }
-    let target = subject::parse_system(subject).map_err(|error| Unusable(error.to_string()))?;
-    let message = if is_json {
-        json::parse(payload).map_err(Unusable)?
+    if published
+        .reply_to
+        .is_some_and(|subject| !subject::is_service_reply(subject))
+    {
+        return Err(refuse("Parlance-Reply-To is no subject below _INBOX.emitter"));
+    }
+    let message = if published.is_json {
+        json::parse(published.payload).map_err(refuse)?
     } else {
-        SystemMessage::decode(payload.clone())
-            .map_err(|_| Unusable("the payload is no SystemMessage; for JSON set Content-Type".to_owned()))?
+        SystemMessage::decode(published.payload.clone())
+            .map_err(|_| refuse("the payload is no SystemMessage; for JSON set Content-Type"))?
     };
+    let id = identity(published, &message)?;
+    if message.content.is_empty() {
+        return Err(refuse("content is empty"));
+    }
     fits("content", message.content.len(), limits.content_bytes)?;
-    fits("metadata", message.metadata_json.len(), limits.metadata_bytes)?;
-    commands_of(&target, id, message)
+    fits(
+        "metadata_json",
+        message.metadata_json.len(),
+        limits.metadata_bytes,
+    )?;
+    let commands = commands_of(&target, id, message, origin)?;
+    // What only the conversation can tell is refused where the command is carried out, everything else here.
+    for command in &commands {
+        Work::parse(command.clone())?;
+    }
+    Ok(commands)
 }
 
-fn fits(field: &str, bytes: usize, most: usize) -> Result<(), Unusable> {
+/// The service's own id of the message.
+fn identity<'a>(published: &Published<'a>, message: &SystemMessage) -> Result<&'a str, v1::Error> {
+    let id = match (published.own_id, published.nats_id) {
+        // Services that set both get on with the version before as well. Ours counts.
+        (Some(id), _) => id,
+        // Gateways of the version before publish for services: under an id that no other message has. To be refused like any
+        // other from the first version on whose predecessor has gateways that set Parlance-Message-Id.
+        (None, Some(id)) if is_derived(id) && message.sender_id.starts_with(SERVICE_PREFIX) => id,
+        (None, Some(_)) => {
+            return Err(refuse(
+                "the header Parlance-Message-Id is missing; Nats-Msg-Id alone is no id of a message: the stream takes the \
+                 message of one conversation for a repeat of another's",
+            ));
+        }
+        (None, None) => return Err(refuse("the header Parlance-Message-Id is missing")),
+    };
+    if id.is_empty() || id.len() > MESSAGE_ID_MAX_BYTES {
+        return Err(refuse(
+            "the header Parlance-Message-Id is empty or longer than 256 bytes",
+        ));
+    }
+    Ok(id)
+}
+
+/// Whether an id is a UUID made of a name.
+fn is_derived(id: &str) -> bool {
+    id.len() == 36 && Uuid::try_parse(id).is_ok_and(|id| id.get_version_num() == 5)
+}
+
+fn fits(field: &str, bytes: usize, most: usize) -> Result<(), v1::Error> {
     if bytes > most {
-        return Err(Unusable(format!("{field} has {bytes} bytes; {most} are allowed")));
+        let message = format!("{field} has {bytes} bytes; {most} are allowed");
+        return Err(v1::Error::with(ErrorCode::TooLarge, message));
     }
     Ok(())
 }
 
-fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Result<Vec<Command>, Unusable> {
+fn commands_of(
+    target: &SystemTarget,
+    id: &str,
+    message: SystemMessage,
+    origin: ServiceOrigin,
+) -> Result<Vec<Command>, v1::Error> {
     // In a namespace of its own: a service speaks for itself, and never in the name of a user.
-    let sender = UserId::of_service(&message.sender_id).map_err(|e| Unusable(format!("sender_id: {e}")))?;
-    let kind = match message.sender_kind() {
-        SenderKind::Agent => SenderKind::Agent,
-        SenderKind::Unspecified | SenderKind::System => SenderKind::System,
-        SenderKind::User => return Err(Unusable("sender_kind USER is for people".to_owned())),
+    let sender = UserId::of_service(&message.sender_id).map_err(|e| refuse(format!("sender_id: {e}")))?;
+    let kind = match SenderKind::try_from(message.sender_kind) {
+        Ok(SenderKind::Agent) => SenderKind::Agent,
+        Ok(SenderKind::Unspecified | SenderKind::System) => SenderKind::System,
+        Ok(SenderKind::User) => return Err(refuse("sender_kind USER is for people")),
+        Err(_) => return Err(refuse("sender_kind must be AGENT or SYSTEM")),
     };
-    let message_type = match message.r#type() {
-        MessageType::Unspecified => MessageType::System,
-        given => given,
+    let message_type = match MessageType::try_from(message.r#type) {
+        Ok(MessageType::Unspecified) => MessageType::System,
+        Ok(given) => given,
+        Err(_) => return Err(refuse("type is not a known message type")),
     };
     let SystemMessage {
         sender_id: _,
@@ -254,6 +411,9 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
     let mut commands = Vec::new();
     let conversation = match target {
         SystemTarget::Conversation(conversation) => *conversation,
+        SystemTarget::User(user) if *user == sender => {
+            return Err(refuse("the recipient is the sending service itself"));
+        }
         SystemTarget::User(user) => {
             let conversation = ConversationId::direct(&sender, user);
             let create = v1::CreateConversation {
@@ -282,13 +442,15 @@ fn commands_of(target: &SystemTarget, id: &str, message: SystemMessage) -> Resul
         reply_to,
         ..Default::default()
     };
-    commands.push(new_command(
+    let mut send = new_command(
         conversation,
         &sender,
         &actor,
         &scoped,
         command::Body::SendMessage(send),
-    ));
+    );
+    send.service = Some(origin);
+    commands.push(send);
     Ok(commands)
 }
 
@@ -306,24 +468,15 @@ fn new_command(
         actor: Some(actor.clone()),
         conversation_id: conversation.to_string(),
         issued_at_ms: 0,
+        service: None,
         body: Some(body),
     }
-}
-
-/// The same for every redelivery, so that a message is parked once.
-fn dead_letter_id(delivery: &Delivery) -> Uuid {
-    let mut name = delivery.subject.clone().into_bytes();
-    name.push(0);
-    name.extend_from_slice(delivery.message_id.as_deref().unwrap_or_default().as_bytes());
-    name.push(0);
-    name.extend_from_slice(&delivery.payload);
-    Uuid::new_v5(&Uuid::NAMESPACE_URL, &name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::work::{Action, Work};
+    use crate::ingest::work::Action;
 
     fn message() -> SystemMessage {
         SystemMessage {
@@ -334,6 +487,174 @@ mod tests {
         }
     }
 
+    fn made(target: &SystemTarget, id: &str, message: SystemMessage) -> Result<Vec<Command>, v1::Error> {
+        commands_of(target, id, message, ServiceOrigin::default())
+    }
+
+    const LIMITS: Limits = Limits {
+        content_bytes: 100,
+        metadata_bytes: 100,
+    };
+    const TO_BOB: &str = "chat.system.user.bob";
+
+    /// What persistence makes of a message with these headers.
+    fn taken(
+        subject: &str,
+        own_id: Option<&str>,
+        nats_id: Option<&str>,
+        message: &SystemMessage,
+    ) -> Result<Vec<Command>, v1::Error> {
+        let payload = Bytes::from(message.encode_to_vec());
+        let published = Published {
+            subject,
+            own_id,
+            nats_id,
+            reply_to: None,
+            doubled: None,
+            is_json: false,
+            payload: &payload,
+        };
+        read(&published, ServiceOrigin::default(), &LIMITS)
+    }
+
+    #[test]
+    fn the_header_of_nats_is_no_id_of_a_message_and_may_stand_beside_one() {
+        let ours = taken(TO_BOB, Some("m1"), None, &message()).unwrap();
+        assert_eq!(ours.len(), 2);
+        for beside in ["m1", "m2", "5f0c4d4c-6dbb-5a3c-8f5b-000000000001"] {
+            assert_eq!(taken(TO_BOB, Some("m1"), Some(beside), &message()).unwrap(), ours);
+        }
+        for (own_id, nats_id, cause) in [
+            (None, None, "missing"),
+            (None, Some("m1"), "Nats-Msg-Id alone"),
+            (Some(""), None, "empty"),
+            (
+                None,
+                Some("5f0c4d4c-6dbb-5a3c-8f5b-000000000001"),
+                "Nats-Msg-Id alone",
+            ),
+        ] {
+            let refusal = taken(TO_BOB, own_id, nats_id, &message()).unwrap_err();
+            assert!(refusal.message.contains(cause), "{}", refusal.message);
+        }
+        // As a gateway of the version before publishes.
+        let by_gateway = SystemMessage {
+            sender_id: "service:weather".into(),
+            ..message()
+        };
+        let derived = Some("5f0c4d4c-6dbb-5a3c-8f5b-000000000001");
+        assert!(taken(TO_BOB, None, derived, &by_gateway).is_ok());
+        assert!(taken(TO_BOB, None, Some("m1"), &by_gateway).is_err());
+    }
+
+    #[test]
+    fn what_no_conversation_could_take_is_refused_before_it_is_a_command() {
+        let conversation = "chat.system.0190a6e0-0000-7000-8000-000000000001";
+        let broken: [(&str, SystemMessage, &str); 9] = [
+            (
+                conversation,
+                SystemMessage {
+                    content: String::new(),
+                    ..message()
+                },
+                "content is empty",
+            ),
+            (
+                conversation,
+                SystemMessage {
+                    content: "a\0b".into(),
+                    ..message()
+                },
+                "NUL",
+            ),
+            (
+                conversation,
+                SystemMessage {
+                    sender_name: "a\0b".into(),
+                    ..message()
+                },
+                "NUL",
+            ),
+            (
+                conversation,
+                SystemMessage {
+                    metadata_json: "[1".into(),
+                    ..message()
+                },
+                "JSON object",
+            ),
+            (
+                conversation,
+                SystemMessage {
+                    reply_to: Some("x".into()),
+                    ..message()
+                },
+                "message id",
+            ),
+            (
+                conversation,
+                SystemMessage {
+                    r#type: 99,
+                    ..message()
+                },
+                "message type",
+            ),
+            (
+                conversation,
+                SystemMessage {
+                    sender_kind: 99,
+                    ..message()
+                },
+                "sender_kind",
+            ),
+            (
+                conversation,
+                SystemMessage {
+                    content: "x".repeat(101),
+                    ..message()
+                },
+                "100 are allowed",
+            ),
+            ("chat.system.user.service_3Aweather", message(), "itself"),
+        ];
+        for (subject, message, cause) in broken {
+            let refusal = taken(subject, Some("m1"), None, &message).unwrap_err();
+            assert!(refusal.message.contains(cause), "{cause}: {}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn a_replay_sends_the_same_message_by_other_commands() {
+        let payload = Bytes::from(message().encode_to_vec());
+        let first = taken(TO_BOB, Some("m1"), None, &message()).unwrap();
+        let again = again(TO_BOB, Some("m1"), &payload, Uuid::from_u128(7), &LIMITS).unwrap();
+        assert!(
+            first
+                .iter()
+                .zip(&again)
+                .all(|(a, b)| a.id != b.id && a.body == b.body)
+        );
+        let origin = again[1].service.as_ref().unwrap();
+        assert_eq!((origin.message_id.as_str(), origin.reply_to.as_str()), ("m1", ""));
+    }
+
+    #[test]
+    fn an_id_is_cut_between_characters() {
+        let id = cut("\u{e9}".repeat(300));
+        assert_eq!(id.len(), MESSAGE_ID_MAX_BYTES + 2);
+        assert!(id.chars().all(|c| c == '\u{e9}'));
+        assert_eq!(cut("m1".into()), "m1");
+        assert_eq!(cut("x".repeat(256)).len(), 256);
+    }
+
+    #[test]
+    fn a_letter_whose_id_was_cut_is_not_replayed() {
+        let payload = Bytes::from(message().encode_to_vec());
+        let id = cut("x".repeat(300));
+        let refused = again(TO_BOB, Some(&id), &payload, Uuid::from_u128(7), &LIMITS);
+        assert!(refused.unwrap_err().contains("longer than 256"));
+    }
+
     fn user(id: &str) -> UserId {
         UserId::parse(id).unwrap()
     }
@@ -341,15 +662,15 @@ mod tests {
     #[test]
     fn the_same_message_id_makes_the_same_commands_and_another_other_ones() {
         let target = SystemTarget::User(user("bob"));
-        let first = commands_of(&target, "m1", message()).unwrap();
-        assert_eq!(first, commands_of(&target, "m1", message()).unwrap());
-        let other = commands_of(&target, "m2", message()).unwrap();
+        let first = made(&target, "m1", message()).unwrap();
+        assert_eq!(first, made(&target, "m1", message()).unwrap());
+        let other = made(&target, "m2", message()).unwrap();
         assert!(first.iter().all(|a| other.iter().all(|b| a.id != b.id)));
     }
 
     #[test]
     fn a_message_to_a_user_makes_its_conversation_first_and_both_commands_are_valid() {
-        let commands = commands_of(&SystemTarget::User(user("bob")), "m1", message()).unwrap();
+        let commands = made(&SystemTarget::User(user("bob")), "m1", message()).unwrap();
         let works: Vec<Work> = commands
             .into_iter()
             .map(|command| Work::parse(command).unwrap())
@@ -372,7 +693,7 @@ mod tests {
             ..message()
         };
         let target = SystemTarget::Conversation(ConversationId::direct(&user("alice"), &user("bob")));
-        let mut commands = commands_of(&target, "m1", share).unwrap();
+        let mut commands = made(&target, "m1", share).unwrap();
         let Action::Send(send) = Work::parse(commands.remove(0)).unwrap().action else {
             panic!("a send")
         };
@@ -382,7 +703,7 @@ mod tests {
     #[test]
     fn a_service_cannot_take_the_identity_of_a_user_s_message_nor_pose_as_one() {
         let conversation = ConversationId::direct(&user("weather"), &user("bob"));
-        let commands = commands_of(&SystemTarget::Conversation(conversation), "m1", message()).unwrap();
+        let commands = made(&SystemTarget::Conversation(conversation), "m1", message()).unwrap();
         let Some(command::Body::SendMessage(send)) = &commands[0].body else {
             panic!("a send")
         };
@@ -395,12 +716,12 @@ mod tests {
             sender_id: "bob".into(),
             ..message()
         };
-        let commands = commands_of(&SystemTarget::Conversation(conversation), "m1", named).unwrap();
+        let commands = made(&SystemTarget::Conversation(conversation), "m1", named).unwrap();
         assert_eq!(commands[0].actor.as_ref().unwrap().user_id, "service:bob");
         let posing = SystemMessage {
             sender_kind: SenderKind::User.into(),
             ..message()
         };
-        assert!(commands_of(&SystemTarget::Conversation(conversation), "m1", posing).is_err());
+        assert!(made(&SystemTarget::Conversation(conversation), "m1", posing).is_err());
     }
 }

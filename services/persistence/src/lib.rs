@@ -21,6 +21,7 @@ pub mod presence;
 mod push;
 pub mod queries;
 pub mod read_set;
+pub mod report;
 pub mod service;
 mod signals;
 pub mod startup;

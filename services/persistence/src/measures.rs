@@ -38,8 +38,8 @@ pub const MEASURES: &[Measure] = &[
     Measure::new(
         "chat_persistence_dead_letters_total",
         Counter,
-        &[],
-        "Messages parked because they can never be carried out.",
+        &["kind"],
+        "Messages parked because they can never be carried out: a command, a message of a service (system) or a push.",
     ),
     Measure::new(
         "chat_persistence_quarantined_total",

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use parlance_bus::inspect::Followers;
 use parlance_bus::{Bus, StreamSettings};
 use parlance_runtime::health::{self, Condition, Health};
 use parlance_runtime::lifecycle::Lifecycle;
@@ -13,6 +14,7 @@ use parlance_runtime::startup::{announce, bind};
 use parlance_runtime::telemetry::{self, MetricsHandle};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -39,6 +41,8 @@ use crate::{signals, startup, thread};
 const STREAMS_PAUSE: Duration = Duration::from_secs(1);
 /// How often the streams are looked after: an operator may delete them, and no connection tells.
 const STREAMS_CHECK: Duration = Duration::from_secs(2);
+/// Longest time between two attempts to make consumers of the feed again.
+const FOLLOWERS_PAUSE: Duration = Duration::from_secs(60);
 
 /// Serves until told to stop.
 ///
@@ -102,7 +106,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()),
     );
     let presence = begin_presence(config, &bus, &database, &life);
-    let expiry = Expiry::new(&bus, &database, config.ingest.remember_minutes);
+    let expiry = Expiry::new(&bus, &database, config);
     life.spawn("expiry", expiry.run(life.soft()));
     if config.push.enabled {
         let pushing = Pushing {
@@ -298,12 +302,14 @@ async fn made_streams(bus: &Bus, config: &Config, condition: &Condition) -> bool
     }
 }
 
-/// Shows how full the streams are and how far their followers, and returns when one was deleted under us.
+/// Shows how full the streams are and how far their followers, makes followers again that were deleted, and returns when a
+/// stream was.
 async fn vanished(bus: &Bus, config: &Config, streams: &StreamSettings) {
     let mut followers = config.feed.consumers.clone();
     if config.push.enabled {
         followers.push(parlance_bus::push::SOURCE.to_owned());
     }
+    let (mut pause, mut not_before) = (STREAMS_CHECK, Instant::now());
     loop {
         tokio::time::sleep(STREAMS_CHECK).await;
         match bus.look_at_streams(streams).await {
@@ -316,9 +322,27 @@ async fn vanished(bus: &Bus, config: &Config, streams: &StreamSettings) {
             }
             Err(error) => tracing::debug!(%error, "streams not looked for"),
         }
-        match bus.followers(&followers).await {
-            Ok(found) => signals::show_followers(&found),
-            Err(error) => tracing::debug!(%error, "followers not looked for"),
+        let mut missing = match bus.followers(&followers).await {
+            Ok(Followers { found, missing }) => {
+                signals::show_followers(&found);
+                missing
+            }
+            Err(error) => {
+                tracing::debug!(%error, "followers not looked for");
+                continue;
+            }
+        };
+        missing.retain(|name| config.feed.consumers.contains(name));
+        if missing.is_empty() {
+            pause = STREAMS_CHECK;
+        } else if Instant::now() >= not_before {
+            // A service deletes its own to begin again with the oldest event. No reason to be unready.
+            tracing::info!(?missing, "consumers of the feed are not there; making them again");
+            if let Err(error) = bus.ensure_followers(&missing).await {
+                tracing::warn!(%error, "cannot make consumers of the feed; trying again");
+            }
+            not_before = Instant::now() + pause;
+            pause = (pause * 2).min(FOLLOWERS_PAUSE);
         }
     }
 }

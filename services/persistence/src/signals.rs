@@ -11,6 +11,9 @@ pub fn begin(partitions: u16) {
     for cause in ["queue", "wait", "deadline", "cut"] {
         metrics::counter!("chat_persistence_queries_shed_total", "cause" => cause).increment(0);
     }
+    for kind in ["command", "system", "push"] {
+        metrics::counter!("chat_persistence_dead_letters_total", "kind" => kind).increment(0);
+    }
     for what in ["command", "confirmation", "event", "notice"] {
         metrics::counter!("chat_persistence_oversized_total", "what" => what).increment(0);
     }

@@ -177,11 +177,11 @@ async fn send(
         metadata_json: shared.limits.metadata(body.metadata)?,
         reply_to: body.reply_to.map(|id| id.to_string()),
     };
-    // The stream compares ids across all services and conversations.
+    // Apart from what the service publishes itself.
     let id = MessageId::derive(conversation, &sender, &format!("service:{}", body.id)).to_string();
     let sent = shared
         .bus
-        .send_system(&target, &message, &id, deadline(shared))
+        .send_system(&target, &message, &id, &body.id, deadline(shared))
         .await;
     sent.map_err(|error| ClientError::from_send(&error))?;
     let accepted = AcceptedMessage {

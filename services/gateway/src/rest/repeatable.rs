@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parlance_proto::v1::KeptAnswer;
+use parlance_runtime::tasks;
 use std::time::Duration;
 use tracing::Instrument as _;
 
@@ -79,7 +80,8 @@ async fn once(shared: &Shared, request: Request, next: Next) -> Result<Response,
     let keyed = KeyedRequest::new(key, &[b"route", method, path, reading.as_bytes()], &body);
     let request = Request::from_parts(parts, body::Body::from(body));
     // A client that goes away must leave neither a claim that blocks its repeat nor a change half done.
-    let done = tokio::spawn(claimed(shared.clone(), caller, keyed, request, next).in_current_span());
+    let carried_out = claimed(shared.clone(), caller, keyed, request, next).in_current_span();
+    let done = tasks::spawn("keyed request", carried_out);
     done.await.map_err(|_| ClientError::unknown())?
 }
 

@@ -55,6 +55,15 @@ impl Role {
             Self::Operator => "operator",
         }
     }
+
+    /// What its inboxes begin with.
+    #[must_use]
+    pub fn inbox(self) -> String {
+        match self {
+            Self::Emitter => "_INBOX.emitter.shop".to_owned(),
+            role => format!("_INBOX.{}", role.name()),
+        }
+    }
 }
 
 impl Accounts {

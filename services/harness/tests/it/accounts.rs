@@ -31,7 +31,7 @@ impl Member {
         let (user, pass) = stack.credentials(role);
         let address = stack.nats_url().trim_start_matches("nats://");
         let stream = BufReader::new(TcpStream::connect(address).await.unwrap());
-        let inbox = format!("_INBOX.{user}.test");
+        let inbox = format!("{}.test", role.inbox());
         let mut member = Self { stream, inbox };
         let hello =
             json!({ "verbose": false, "headers": true, "no_responders": true, "user": user, "pass": pass });
@@ -158,7 +158,7 @@ async fn other_services(stack: &Stack) {
 
     let mut emitter = Member::connect(stack, Role::Emitter).await;
     let message = json!({ "sender_id": "shop", "sender_name": "Shop", "content": "sent on" }).to_string();
-    let headers = "Nats-Msg-Id: order-1\r\nContent-Type: application/json\r\n";
+    let headers = "Parlance-Message-Id: order-1\r\nContent-Type: application/json\r\n";
     let subject = format!("chat.system.{group}");
     let stored = emitter.asks(&subject, headers, message.as_bytes()).await;
     let stored: Value = serde_json::from_slice(&stored).unwrap();
@@ -309,10 +309,17 @@ fn forbidden() -> Vec<Row> {
         (Role::Emitter, "reads messages of other services", subscribe("chat.system.>")),
         (Role::Emitter, "reads the feed", publish(TAKE_EVENT)),
         (Role::Emitter, "reads the stream directly", publish("$JS.API.STREAM.MSG.GET.SYSTEM")),
+        (Role::Emitter, "looks at the stream", publish("$JS.API.STREAM.INFO.SYSTEM")),
+        (Role::Emitter, "takes its own message back", publish("$JS.API.STREAM.MSG.DELETE.SYSTEM")),
+        (Role::Emitter, "answers itself", publish("_INBOX.emitter.x")),
+        (Role::Emitter, "answers a gateway", publish("_INBOX.gateway.x")),
         (Role::Emitter, "reads answers to other emitters' teams", subscribe("_INBOX.feed.>")),
+        (Role::Emitter, "reads outcomes of another service", subscribe("_INBOX.emitter.billing.>")),
+        (Role::Emitter, "reads outcomes of all services", subscribe("_INBOX.emitter.>")),
         (Role::Push, "reads pushes past its consumer", subscribe("chat.push.>")),
         (Role::Push, "makes a consumer of its own", publish("$JS.API.CONSUMER.CREATE.PUSH.mine")),
         (Role::Push, "reads the feed", publish(TAKE_EVENT)),
+        (Role::Push, "deletes the consumer", publish("$JS.API.CONSUMER.DELETE.PUSH.push")),
         (Role::Push, "reads a push by its number", publish("$JS.API.STREAM.MSG.GET.PUSH")),
         (Role::Push, "sends messages", publish(&at("chat.system"))),
         (Role::Push, "reads presence", subscribe("chat.prs.>")),
@@ -325,6 +332,11 @@ fn forbidden() -> Vec<Row> {
         (Role::Feed, "takes events of another service", publish("$JS.API.CONSUMER.MSG.NEXT.EVENTS.search")),
         (Role::Feed, "acknowledges events of another service", publish("$JS.ACK.EVENTS.search.1.1.1.1.0")),
         (Role::Feed, "deletes a consumer", publish("$JS.API.CONSUMER.DELETE.EVENTS.push-source")),
+        (Role::Feed, "makes its own again, to anywhere", publish("$JS.API.CONSUMER.CREATE.EVENTS.feed.chat.evt.>")),
+        (Role::Feed, "reads a push by its number", publish("$JS.API.DIRECT.GET.PUSH")),
+        (Role::Feed, "has a stored event published as it is", publish("$JS.API.DIRECT.GET.EVENTS")),
+        (Role::Feed, "has the last event of a conversation published as it is", publish(&format!("$JS.API.DIRECT.GET.EVENTS.{}", at("chat.evt")))),
+        (Role::Feed, "deletes an event", publish("$JS.API.STREAM.MSG.DELETE.EVENTS")),
         (Role::Feed, "empties the feed", publish("$JS.API.STREAM.PURGE.EVENTS")),
         (Role::Feed, "reads commands", subscribe("chat.cmd.>")),
         (Role::Operator, "sends as a user", publish(&format!("chat.cmd.0.{CONVERSATION}"))),
@@ -351,8 +363,18 @@ fn allowed() -> Vec<Row> {
         (Role::Persistence, "reads orders for a gateway", publish("$JS.API.CONSUMER.CREATE.CONTROL.page")),
         (Role::Persistence, "hears operators", subscribe("chat.ops.persistence")),
         (Role::Emitter, "sends a message", publish(&at("chat.system"))),
+        (Role::Emitter, "asks for the account, as clients do first", publish("$JS.API.INFO")),
+        (Role::Emitter, "reads the outcome of its message", subscribe("_INBOX.emitter.shop.x")),
+        (Role::Persistence, "tells a service what became of its message", publish("_INBOX.emitter.shop.x")),
         (Role::Push, "takes pushes", publish(TAKE_PUSH)),
+        (Role::Push, "finds its stream by subject, as nats.go does", publish("$JS.API.STREAM.NAMES")),
+        (Role::Push, "looks at its stream", publish("$JS.API.STREAM.INFO.PUSH")),
         (Role::Feed, "takes events", publish(TAKE_EVENT)),
+        (Role::Feed, "finds its stream by subject, as nats.go does", publish("$JS.API.STREAM.NAMES")),
+        (Role::Feed, "looks at its stream, as async-nats does", publish("$JS.API.STREAM.INFO.EVENTS")),
+        (Role::Feed, "looks at its consumer", publish("$JS.API.CONSUMER.INFO.EVENTS.feed")),
+        (Role::Feed, "reads an event by its number", publish("$JS.API.STREAM.MSG.GET.EVENTS")),
+        (Role::Feed, "begins again with the oldest event", publish("$JS.API.CONSUMER.DELETE.EVENTS.feed")),
         (Role::Operator, "asks the services", publish("chat.ops.gateways.connections")),
         (Role::Operator, "locks a user out", publish(LOCKED_OUT)),
     ]

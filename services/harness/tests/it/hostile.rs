@@ -126,6 +126,7 @@ pub(crate) fn as_(who: &str, conversation: ConversationId, body: command::Body) 
         }),
         conversation_id: conversation.to_string(),
         issued_at_ms: 0,
+        service: None,
         body: Some(body),
     }
 }

@@ -42,6 +42,7 @@ mod push;
 mod redelivery;
 mod restore;
 mod rollout;
+mod services;
 mod settings;
 mod shared_connections;
 mod soak;

@@ -311,6 +311,7 @@ fn message(conversation: &str, sender: &str) -> Command {
         }),
         conversation_id: conversation.to_owned(),
         issued_at_ms: 0,
+        service: None,
         body: Some(command::Body::SendMessage(SendMessage {
             message_id: Uuid::from_u128(u128::from(sender.len() as u64) + 99).to_string(),
             r#type: MessageType::Text.into(),
@@ -398,6 +399,7 @@ async fn a_dead_letter_lands_when_it_is_replayed_once_and_only_for_who_may() {
         &mut service,
         &Command {
             issued_at_ms: 1,
+            service: None,
             id: Uuid::from_u128(5).to_string(),
             ..message(&conversation, "alice")
         },
@@ -513,7 +515,7 @@ async fn dead_letters_are_paged_and_discarded_for_good() {
 
     let id = all[0]["id"].as_str().unwrap();
     let useless = fails(&stack, &["dead-letters", "replay", id]).await;
-    assert!(useless.contains("Nats-Msg-Id"), "{useless}");
+    assert!(useless.contains("Parlance-Message-Id"), "{useless}");
     let asked = fails(&stack, &["dead-letters", "discard", id]).await;
     assert!(asked.contains("--yes"), "{asked}");
     letters(&stack, 3).await;
@@ -564,5 +566,38 @@ async fn silence_is_an_error_that_says_what_to_check() {
     assert!(
         error.contains("no connection to NATS") && error.contains("PARLANCE_NATS_URL"),
         "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_the_document_show_who_is_connected_and_say_so_where_nobody_is() {
+    let stack = Stack::builder().accounts().gateways(1).start().await.unwrap();
+    settled(&stack).await;
+    let document = parlance_harness::devstack::repository().join("services/README.md");
+    let text = std::fs::read_to_string(document).unwrap();
+    let section = text.split("## Operators: `parlance`").nth(1).unwrap();
+    let lines = section
+        .split("```sh\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let built = lines.lines().filter(|line| !line.starts_with("cargo "));
+    let script = built.collect::<Vec<_>>().join("\n");
+    let binary = Kind::Gateway.binary().unwrap().with_file_name("parlance");
+    let (_, password) = stack.credentials(Role::Operator);
+    let script = script
+        .replace("nats://127.0.0.1:4222", stack.nats_url())
+        .replace("dev-only-operator", &password)
+        .replace("target/release/parlance", binary.to_str().unwrap());
+    let mut shell = tokio::process::Command::new("/bin/sh");
+    let output = shell.args(["-ec", &script]).env_clear().output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(
+        lines[0].starts_with("GATEWAY") && lines[1..] == ["nobody"],
+        "{printed}"
     );
 }

@@ -16,6 +16,7 @@ use super::commit::Committed;
 use super::entry::Entry;
 use super::{fit, trace};
 use crate::feed::{Feed, GRACE, Settlement};
+use crate::report::Report;
 use crate::store::feed::{Backlog, Position};
 
 /// Longest wait for the bus client to take a message; it blocks while NATS is away and its queue is full.
@@ -29,6 +30,8 @@ pub struct Announced {
     pub settlement: Settlement,
     /// Whether every confirmation went out; else the commands must come again to be answered.
     pub confirmed: bool,
+    /// What became of messages of services.
+    pub reports: Vec<Report>,
     /// What the commands lead to elsewhere; they may be acknowledged only after these are handed in.
     pub then: Vec<v1::Command>,
 }
@@ -66,6 +69,7 @@ impl Announcer {
         let mut events = Vec::new();
         let mut notices = Vec::new();
         let mut then = Vec::new();
+        let mut reports = Vec::new();
         // Open until everything is told.
         let mut telling = Vec::new();
         for (entry, answer) in part.iter().zip(answers) {
@@ -80,6 +84,7 @@ impl Announcer {
             if repeated && faults::happens("skip_republish") {
                 told.clear();
             }
+            reports.extend(Report::of(entry, &result, repeated));
             if !entry.reply_to.is_empty() {
                 let confirmation = Confirmation {
                     command_id: entry.command_id.clone(),
@@ -90,7 +95,9 @@ impl Announcer {
                     .entry(&entry.reply_to)
                     .or_default()
                     .push(confirmation);
-            } else if let confirmation::Result::Error(error) = &result {
+            } else if let confirmation::Result::Error(error) = &result
+                && entry.service.is_none()
+            {
                 let code = error.code().as_str_name();
                 tracing::warn!(
                     command = entry.command_id,
@@ -130,6 +137,7 @@ impl Announcer {
             events,
             settlement,
             confirmed,
+            reports,
             then,
         }
     }

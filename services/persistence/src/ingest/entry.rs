@@ -34,6 +34,8 @@ pub struct Entry {
     pub reply_to: String,
     /// As the emitter wrote it; empty where it could not be read.
     pub command_id: String,
+    /// The service's message it was made of, if of any.
+    pub service: Option<v1::ServiceOrigin>,
     /// The checked command; or the refusal, [`ErrorCode::Unprocessable`] if it is to be parked.
     pub work: Result<Work, v1::Error>,
     /// Open until the delivery is done with; none where nothing is recorded.
@@ -51,13 +53,15 @@ impl Entry {
     pub fn read(job: Job, partitions: u16) -> Self {
         let span = trace::process(&job.delivery);
         match job.delivery.command() {
-            Ok(command) => {
+            Ok(mut command) => {
                 let (command_id, reply_to) = (command.id.clone(), command.reply_to.clone());
+                let service = command.service.take();
                 let work = placed(command, job.partition, partitions);
                 Self {
                     job,
                     reply_to,
                     command_id,
+                    service,
                     work,
                     span,
                     attempts: 0,
@@ -71,6 +75,7 @@ impl Entry {
                     job,
                     reply_to: String::new(),
                     command_id: String::new(),
+                    service: None,
                     work: Err(refusal),
                     span,
                     attempts: 0,

@@ -18,6 +18,7 @@ use crate::database::Database;
 use crate::error::without_content;
 use crate::feed::Feed;
 use crate::leases::Owned;
+use crate::report;
 use crate::store::feed::{self, Backlog};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -92,6 +93,7 @@ impl End {
             events,
             settlement,
             confirmed,
+            reports,
             then,
         } = announced;
         let missing = self.missing(events).await;
@@ -110,6 +112,9 @@ impl End {
         }
         if !confirmed {
             // Unacknowledged, the commands come again and are answered as repeats.
+            return;
+        }
+        if !report::settle(&reports, &self.database, &self.bus, || self.ours(&part)).await {
             return;
         }
         for entry in &part {

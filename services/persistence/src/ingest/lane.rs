@@ -32,6 +32,7 @@ use super::{park_letter, trace};
 use crate::database::{Database, Held};
 use crate::error::{BatchError, Disposition, disposition, without_content};
 use crate::leases::Owned;
+use crate::report::Report;
 use crate::store::attempts;
 use crate::store::dead_letters::DeadLetter;
 
@@ -482,6 +483,11 @@ impl Core {
 
 /// The letter of a command: the same for every redelivery.
 fn letter(entry: &Entry, code: ErrorCode, error: String) -> DeadLetter {
+    // What a service sent is parked as the service knows it.
+    let refusal = v1::Error::with(code, error.as_str());
+    if let Some(letter) = Report::refused(entry, refusal).and_then(|report| report.letter()) {
+        return letter;
+    }
     let delivery = &entry.job.delivery;
     let mut name = delivery.subject.clone().into_bytes();
     for part in [

@@ -1,23 +1,23 @@
-//! The JSON form of a service's message: the field names of `SystemMessage`, enum values by name or number.
+//! The JSON form of a service's message: the field names of `SystemMessage` or what protobuf's own JSON mapping makes of
+//! them, enum values by name or number. As in protobuf, what is not known is ignored, and `null` is nothing.
 
 use parlance_proto::v1::{MessageType, SenderKind, SystemMessage};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct JsonMessage {
-    sender_id: String,
-    #[serde(default)]
-    sender_name: String,
-    #[serde(default)]
+    #[serde(alias = "senderId")]
+    sender_id: Option<String>,
+    #[serde(alias = "senderName")]
+    sender_name: Option<String>,
+    #[serde(alias = "senderKind")]
     sender_kind: Option<Name>,
-    #[serde(default, rename = "type")]
+    #[serde(rename = "type")]
     message_type: Option<Name>,
-    #[serde(default)]
-    content: String,
-    #[serde(default)]
-    metadata_json: String,
-    #[serde(default)]
+    content: Option<String>,
+    #[serde(alias = "metadataJson")]
+    metadata_json: Option<String>,
+    #[serde(alias = "replyTo")]
     reply_to: Option<String>,
 }
 
@@ -59,12 +59,12 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
     })
     .ok_or("type is not a known message type")?;
     Ok(SystemMessage {
-        sender_id,
-        sender_name,
+        sender_id: sender_id.unwrap_or_default(),
+        sender_name: sender_name.unwrap_or_default(),
         sender_kind: kind,
         r#type: message_type,
-        content,
-        metadata_json,
+        content: content.unwrap_or_default(),
+        metadata_json: metadata_json.unwrap_or_default(),
         reply_to,
     })
 }
@@ -97,11 +97,34 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_and_values_are_refused_without_quoting() {
+    fn fields_are_read_as_protobuf_writes_them_and_unknown_ones_ignored() {
+        let message = parse(
+            br##"{"senderId":"bot","senderName":null,"metadataJson":"{}","replyTo":"#7","content":"x","later":[1]}"##,
+        )
+        .unwrap();
+        let SystemMessage {
+            sender_id,
+            sender_name,
+            metadata_json,
+            reply_to,
+            ..
+        } = message;
+        assert_eq!(
+            (
+                sender_id.as_str(),
+                sender_name.as_str(),
+                metadata_json.as_str(),
+                reply_to.as_deref()
+            ),
+            ("bot", "", "{}", Some("#7"))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_without_quoting() {
         for payload in [
-            r#"{"sender_id":"bot","secret":"s3cret"}"#,
             r#"{"sender_id":"bot","type":"s3cret"}"#,
-            r#"{"content":"s3cret"}"#,
+            r#"{"sender_id":["s3cret"]}"#,
             "s3cret",
         ] {
             let error = parse(payload.as_bytes()).unwrap_err();

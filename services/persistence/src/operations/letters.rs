@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{Failure, Operations};
 use crate::intake;
 use crate::store::attempts;
-use crate::store::dead_letters::{self, Parked, Place};
+use crate::store::dead_letters::{self, Parked, Place, kind};
 
 /// Letters of a page where no number is asked.
 const PAGE: u32 = 100;
@@ -85,6 +85,7 @@ impl Operations {
                     &parked.subject,
                     parked.command_id.as_deref(),
                     &payload,
+                    parked.id,
                     &self.intake_limits,
                 );
                 let commands =
@@ -185,16 +186,6 @@ fn shown(parked: Parked) -> DeadLetter {
         bytes: u64::try_from(parked.bytes).unwrap_or_default(),
         kind,
         ..DeadLetter::default()
-    }
-}
-
-fn kind(subject: &str) -> &'static str {
-    if subject.starts_with("chat.system.") {
-        "system"
-    } else if subject.starts_with("chat.push.") {
-        "push"
-    } else {
-        "command"
     }
 }
 

@@ -1,5 +1,7 @@
 //! Commands that can never be carried out, kept for an operator.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use parlance_proto::ErrorCodeExt;
 use parlance_proto::v1::ErrorCode;
@@ -100,34 +102,103 @@ pub struct DeadLetter {
     pub error: String,
 }
 
-/// Parks a command. Repeating it with the same id does nothing.
+/// What a letter was, by its subject: a message of a service (`system`), a `push` or a `command`.
+pub fn kind(subject: &str) -> &'static str {
+    if subject.starts_with("chat.system.") {
+        "system"
+    } else if subject.starts_with("chat.push.") {
+        "push"
+    } else {
+        "command"
+    }
+}
+
+/// Parks commands. Repeating one with the same id does nothing. Those that are new.
 ///
 /// # Errors
 /// Of the database.
-pub async fn insert(connection: &mut PgConnection, letter: &DeadLetter) -> Result<(), sqlx::Error> {
-    let DeadLetter {
-        id,
-        partition,
-        subject,
-        command_id,
-        payload,
-        code,
-        error,
-    } = letter;
+pub async fn insert(
+    connection: &mut PgConnection,
+    letters: &[DeadLetter],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
     // A command id that is no text Postgres can store must not hinder the parking.
-    let command_id = command_id.as_deref().map(|id| id.replace('\0', "\u{FFFD}"));
-    sqlx::query(
+    let command_id = |letter: &DeadLetter| letter.command_id.as_ref().map(|id| id.replace('\0', "\u{FFFD}"));
+    let new: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO dead_letters (id, partition, subject, command_id, payload, error_code, error)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
+         SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[])
+         ON CONFLICT (id) DO NOTHING RETURNING id",
     )
-    .bind(id)
-    .bind(partition.map(i32::from))
-    .bind(subject)
-    .bind(command_id)
-    .bind(payload)
-    .bind(code.name())
-    .bind(error)
+    .bind(letters.iter().map(|letter| letter.id).collect::<Vec<_>>())
+    .bind(
+        letters
+            .iter()
+            .map(|letter| letter.partition.map(i32::from))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        letters
+            .iter()
+            .map(|letter| letter.subject.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(letters.iter().map(command_id).collect::<Vec<_>>())
+    .bind(
+        letters
+            .iter()
+            .map(|letter| letter.payload.as_slice())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        letters
+            .iter()
+            .map(|letter| letter.code.name())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        letters
+            .iter()
+            .map(|letter| letter.error.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(new.into_iter().collect())
+}
+
+/// What is kept of letters: those of commands apart from the others, so that no service has a command forgotten.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// The most of either.
+    pub most: i64,
+    /// How old they become.
+    pub days: i32,
+}
+
+/// Forgets the oldest of those beyond what is kept, no more than `batch`. How many.
+///
+/// # Errors
+/// Of the database.
+pub async fn forget(
+    connection: &mut PgConnection,
+    of_commands: bool,
+    kept: Kept,
+    batch: i64,
+) -> Result<u64, sqlx::Error> {
+    let forgotten = sqlx::query(
+        "WITH last AS (SELECT created_at, id FROM dead_letters WHERE (partition IS NOT NULL) = $1
+                       ORDER BY created_at DESC, id DESC OFFSET $2 LIMIT 1)
+         DELETE FROM dead_letters WHERE id IN (
+             SELECT d.id FROM dead_letters d
+             WHERE (d.partition IS NOT NULL) = $1
+               AND (d.created_at < now() - make_interval(days => $3)
+                    OR (d.created_at, d.id) <= (SELECT created_at, id FROM last))
+             ORDER BY d.created_at, d.id LIMIT $4 FOR UPDATE OF d SKIP LOCKED)",
+    )
+    .bind(of_commands)
+    .bind(kept.most)
+    .bind(kept.days)
+    .bind(batch)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(forgotten.rows_affected())
 }

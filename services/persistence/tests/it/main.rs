@@ -7,6 +7,7 @@
 mod arrivals;
 mod commits;
 mod database;
+mod dead_letters;
 mod details;
 mod journals;
 mod keys;

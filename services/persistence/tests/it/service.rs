@@ -231,13 +231,19 @@ async fn a_service_s_message_is_stored_and_what_cannot_be_one_is_parked() {
     let mut gateway = Gateway::connect(&stack).await;
     let id = conversation();
     gateway.ask(&creation("alice", id, &["bob"])).await.unwrap();
-    let json: &[(&str, &str)] = &[("Content-Type", "application/json"), ("Nats-Msg-Id", "order-17")];
+    let json: &[(&str, &str)] = &[
+        ("Content-Type", "application/json"),
+        ("Parlance-Message-Id", "order-17"),
+    ];
     let body = br#"{"sender_id":"shop","sender_name":"The Shop","sender_kind":"AGENT","content":"shipped"}"#;
     publish(&stack, &format!("chat.system.{id}"), json, body).await;
     publish(
         &stack,
         "chat.system.user.bob",
-        &[("Content-Type", "application/json"), ("Nats-Msg-Id", "order-18")],
+        &[
+            ("Content-Type", "application/json"),
+            ("Parlance-Message-Id", "order-18"),
+        ],
         body,
     )
     .await;
@@ -258,21 +264,24 @@ async fn a_service_s_message_is_stored_and_what_cannot_be_one_is_parked() {
     publish(
         &stack,
         &format!("chat.system.{id}"),
-        &[("Nats-Msg-Id", "order-19")],
+        &[("Parlance-Message-Id", "order-19")],
         b"\xff",
     )
     .await;
     publish(
         &stack,
         "chat.system.nowhere",
-        &[("Nats-Msg-Id", "order-20")],
+        &[("Parlance-Message-Id", "order-20")],
         body,
     )
     .await;
     // Larger than those of users may be, and larger than the bus takes once it is a command.
     for (order, bytes) in [("order-21", 65_537), ("order-22", 960_000)] {
         let large = format!(r#"{{"sender_id":"shop","content":"{}"}}"#, "x".repeat(bytes));
-        let headers = [("Content-Type", "application/json"), ("Nats-Msg-Id", order)];
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Parlance-Message-Id", order),
+        ];
         publish(&stack, &format!("chat.system.{id}"), &headers, large.as_bytes()).await;
     }
     becomes(
@@ -376,12 +385,12 @@ async fn what_cannot_be_confirmed_or_handed_in_ends_and_holds_up_nobody() {
     publish(
         &stack,
         &subject,
-        &[("Nats-Msg-Id", "large"), kind],
+        &[("Parlance-Message-Id", "large"), kind],
         large.as_bytes(),
     )
     .await;
     let small = br#"{"sender_id":"shop","content":"behind it"}"#;
-    publish(&stack, &subject, &[("Nats-Msg-Id", "small"), kind], small).await;
+    publish(&stack, &subject, &[("Parlance-Message-Id", "small"), kind], small).await;
     becomes(
         &stack,
         "SELECT count(*) FROM dead_letters WHERE command_id = 'large'",

@@ -39,6 +39,7 @@ pub(crate) fn command(who: &str, conversation: ConversationId, body: command::Bo
         actor: Some(actor),
         conversation_id: conversation.to_string(),
         issued_at_ms: 0,
+        service: None,
         body: Some(body),
     }
 }

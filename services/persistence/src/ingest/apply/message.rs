@@ -177,6 +177,7 @@ fn open_journal(scene: &Scene<'_>, send: &Send) -> Vec<v1::Command> {
             }),
             conversation_id: journal.to_string(),
             issued_at_ms: scene.now_ms,
+            service: None,
             body: Some(v1::command::Body::AddMembers(v1::AddMembers {
                 user_ids: users.to_vec(),
                 role: v1::Role::Viewer.into(),

@@ -29,6 +29,7 @@ pub(super) fn work(command: Command) -> Result<Work, v1::Error> {
         actor,
         conversation_id,
         issued_at_ms: _,
+        service: _,
         body,
     } = command;
     let id = id.parse().map_err(invalid)?;
