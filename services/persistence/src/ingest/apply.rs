@@ -97,6 +97,8 @@ fn leaves_trace(loaded: &Loaded, work: &Work, outcome: &Outcome) -> bool {
         return true;
     }
     match &work.action {
+        // It asks about a command that may still come.
+        Action::EditJournal(update) if update.is_empty() => true,
         // A later creation of the same conversation takes its place.
         Action::Create(_) => false,
         Action::Send(send) => {

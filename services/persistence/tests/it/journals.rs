@@ -191,6 +191,38 @@ async fn edits_of_an_older_version_merge_and_repeats_change_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_asks_for_an_edit_by_its_id_changes_nothing_and_uses_no_id_up() {
+    with_database(async |mut db| {
+        let id = conversation();
+        db.commit(&[work(&journal("alice", id, "one\n"))]).await;
+        let change = rewrite(&db, "alice", id, 1, "one\ntwo\n").await;
+        let asks = v1::Command {
+            id: change.id.clone(),
+            ..edit("alice", id, Vec::new())
+        };
+        let missing = one(&mut db, &asks).await;
+        let confirmation::Result::Error(error) = &missing.result else {
+            panic!("{missing:?}");
+        };
+        assert_eq!((error.code(), missing.events.len()), (ErrorCode::Conflict, 0));
+        let made = one(&mut db, &change).await;
+        let other = rewrite(&db, "alice", id, 2, "one\ntwo\nthree\n").await;
+        let answers = db.commit(&[work(&other), work(&asks)]).await;
+        assert_eq!(edited(&answers[1]), edited(&made));
+        // One that changed nothing was processed too.
+        let nothing = edit("alice", id, EMPTY_UPDATE.to_vec());
+        let asks = v1::Command {
+            id: nothing.id.clone(),
+            ..edit("alice", id, Vec::new())
+        };
+        let answers = db.commit(&[work(&nothing), work(&asks)]).await;
+        assert_eq!(edited(&answers[1]), edited(&answers[0]));
+        assert_eq!(text(&db, id, 0).await, "one\ntwo\nthree\n");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_follower_of_updates_has_the_same_text_after_many_versions() {
     with_database(async |mut db| {
         let id = conversation();

@@ -16,8 +16,14 @@ const CHECKPOINT_BYTES: usize = 64 * 1024;
 /// Bytes of a text that is stored with each version: it costs less than to make it of updates when it is asked for.
 const SMALL_TEXT: usize = 8 * 1024;
 
+/// Merges an update. An empty one only asks how the edit with its command id was answered, and comes here where there was
+/// none.
 pub(super) fn edit(scene: &mut Scene<'_>, update: &[u8]) -> Result<Outcome, v1::Error> {
     scene.check(Right::EditText)?;
+    if update.is_empty() {
+        let message = "no such change was processed";
+        return Err(v1::Error::with(ErrorCode::Conflict, message));
+    }
     let limits = &scene.bounds.journals;
     let is_new = present(scene)?.journal.merge(update, limits).map_err(refused)?;
     if !is_new {

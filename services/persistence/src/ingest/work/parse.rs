@@ -67,9 +67,6 @@ pub(super) fn work(command: Command) -> Result<Work, v1::Error> {
             Action::ChangeRole(UserId::parse(change.user_id).map_err(invalid)?, role)
         }
         command::Body::DeleteConversation(v1::DeleteConversation {}) => Action::DeleteConversation,
-        command::Body::EditJournal(edit) if edit.update.is_empty() => {
-            return Err(refuse("no update is given"));
-        }
         command::Body::EditJournal(edit) => Action::EditJournal(edit.update),
     };
     Ok(Work {

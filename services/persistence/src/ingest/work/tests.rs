@@ -227,7 +227,6 @@ fn what_means_nothing_is_refused() {
             user_id: "bob".into(),
             role: 0,
         }),
-        command::Body::EditJournal(v1::EditJournal::default()),
         command::Body::UpdateConversation(v1::UpdateConversation {
             status: Some(9),
             ..Default::default()
