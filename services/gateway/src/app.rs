@@ -328,7 +328,7 @@ fn share(
             settings.bus.partitions,
             settings.send_timeout(),
         ),
-        idempotency: Idempotency::new(backend.clone()),
+        idempotency: Idempotency::new(backend.clone(), settings.send_timeout()),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
         presence: Presences::new(news),
         large_group: large_group(settings.presence.large_group),

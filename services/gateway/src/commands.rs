@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use parlance_bus::{Bus, faults};
-use parlance_proto::v1::{Actor, Command, Confirmation, Message, SenderKind, User, command, confirmation};
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::v1::{
+    Actor, Command, Confirmation, EditJournal, ErrorCode, Message, SenderKind, User, command, confirmation,
+};
+use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -73,10 +75,20 @@ pub enum Waiter {
 
 #[derive(Default)]
 struct Pending {
-    /// With the span of what was asked, which ends with the answer.
-    waiters: HashMap<String, (Waiter, Span)>,
-    /// Ascending, because every command waits equally long.
-    deadlines: VecDeque<(Instant, String)>,
+    /// By the command's id. Two attempts at one change send the same.
+    waiters: HashMap<String, Vec<Waiting>>,
+    /// In the order in which commands were sent, which is nearly that of their deadlines.
+    deadlines: VecDeque<(Instant, String, u64)>,
+    /// The number of the latest that waits.
+    latest: u64,
+}
+
+struct Waiting {
+    number: u64,
+    waiter: Waiter,
+    change: Change,
+    /// Of what was asked: it ends with the answer.
+    span: Span,
 }
 
 impl Commands {
@@ -97,7 +109,7 @@ impl Commands {
     pub async fn submit(
         &self,
         actor: Actor,
-        change: Change,
+        change: &Change,
         conversation: ConversationId,
         body: command::Body,
         since: Instant,
@@ -112,7 +124,7 @@ impl Commands {
             issued_at_ms: now().timestamp_millis(),
             body: Some(body),
         };
-        self.register(&command.id, deadline, waiter);
+        let number = self.register(&command.id, change.clone(), deadline, waiter);
         faults::crash_at("before_publish");
         // A command that comes again must reach persistence to be answered.
         let fresh = change.is_keyed().then(|| new_id().to_string());
@@ -130,8 +142,8 @@ impl Commands {
         }
         if let Err(error) = sent {
             tracing::warn!(command = %command.id, %error, "a command was not accepted");
-            let waiting = self.lock().waiters.remove(&command.id);
-            self.tell(waiting, Err(ClientError::from_send(&error)));
+            let waiting = self.lock().remove(&command.id, number);
+            self.tell(waiting, &Err(ClientError::from_send(&error)));
         }
     }
 
@@ -142,7 +154,7 @@ impl Commands {
     pub async fn execute(
         &self,
         actor: Actor,
-        change: Change,
+        change: &Change,
         conversation: ConversationId,
         body: command::Body,
     ) -> Outcome {
@@ -151,6 +163,21 @@ impl Commands {
         self.submit(actor, change, conversation, body, Instant::now(), waiter)
             .await;
         rx.await.unwrap_or_else(|_| Err(ClientError::unknown()))
+    }
+
+    /// How the edit of a journal was answered that an earlier attempt at a change sent; `None` where it was not processed
+    /// before what asks for it. An attempt that is taken over sends nothing any more: its deadline is over.
+    pub async fn resumed_edit(
+        &self,
+        actor: Actor,
+        change: &Change,
+        journal: ConversationId,
+    ) -> Option<Result<Answer, ClientError>> {
+        let asks = command::Body::EditJournal(EditJournal::default());
+        match self.execute(actor, change, journal, asks).await {
+            Err(error) if error.code == ErrorCode::Conflict.name() => None,
+            outcome => Some(outcome.map(|confirmed| confirmed.answer)),
+        }
     }
 
     /// Receives confirmations until `stop`.
@@ -174,24 +201,43 @@ impl Commands {
         }
     }
 
-    fn register(&self, id: &str, deadline: Instant, waiter: Waiter) {
+    fn register(&self, id: &str, change: Change, deadline: Instant, waiter: Waiter) -> u64 {
         let mut pending = self.lock();
-        pending.waiters.insert(id.to_owned(), (waiter, Span::current()));
-        // One that came earlier but is sent later would else expire late, never early.
-        pending.deadlines.push_back((deadline, id.to_owned()));
+        pending.latest += 1;
+        let number = pending.latest;
+        let waiting = Waiting {
+            number,
+            waiter,
+            change,
+            span: Span::current(),
+        };
+        pending.waiters.entry(id.to_owned()).or_default().push(waiting);
+        // One that came earlier but is sent later expires late, never early.
+        pending.deadlines.push_back((deadline, id.to_owned(), number));
+        number
     }
 
     fn resolve(&self, confirmation: Confirmation) {
         let waiting = self.lock().waiters.remove(&confirmation.command_id);
-        self.tell(waiting, outcome(confirmation));
+        let outcome = outcome(confirmation);
+        for waiting in waiting.into_iter().flatten() {
+            if outcome.is_err() {
+                waiting.change.note_refusal();
+            }
+            self.tell(Some(waiting), &outcome);
+        }
     }
 
     /// Without a waiter it came after the deadline, and the client was told that the outcome is unknown.
-    fn tell(&self, waiting: Option<(Waiter, Span)>, outcome: Outcome) {
-        if let Some((waiter, span)) = waiting {
+    fn tell(&self, waiting: Option<Waiting>, outcome: &Outcome) {
+        if let Some(Waiting {
+            waiter, change, span, ..
+        }) = waiting
+        {
             if outcome.is_err() {
                 span.record("otel.status_code", "ERROR");
             }
+            let outcome = outcome.clone().map_err(|error| change.failure(error));
             span.in_scope(|| waiter.tell(&self.rooms, outcome));
         }
     }
@@ -204,22 +250,31 @@ impl Commands {
             let waiting = {
                 let mut pending = self.lock();
                 match pending.deadlines.front() {
-                    Some((deadline, _)) if *deadline <= now => {}
+                    Some((deadline, ..)) if *deadline <= now => {}
                     _ => return,
                 }
-                let id = pending
-                    .deadlines
-                    .pop_front()
-                    .map(|(_, id)| id)
-                    .unwrap_or_default();
-                pending.waiters.remove(&id)
+                let expired = pending.deadlines.pop_front();
+                expired.and_then(|(_, id, number)| pending.remove(&id, number))
             };
-            self.tell(waiting, Err(ClientError::unknown()));
+            self.tell(waiting, &Err(ClientError::unknown()));
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    /// The one of this number that waits for this command.
+    fn remove(&mut self, id: &str, number: u64) -> Option<Waiting> {
+        let waiting = self.waiters.get_mut(id)?;
+        let place = waiting.iter().position(|waiting| waiting.number == number)?;
+        let removed = waiting.swap_remove(place);
+        if waiting.is_empty() {
+            self.waiters.remove(id);
+        }
+        Some(removed)
     }
 }
 

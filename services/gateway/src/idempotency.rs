@@ -2,15 +2,17 @@
 //! also where the gateway that began one has died.
 //!
 //! A change is claimed in persistence before anything of it is carried out. All its ids are derived from the id it gets
-//! there, so that carrying it out once more changes nothing. Once its outcome is final the answer is kept, refusals too,
-//! and repeats are answered with it. Where the outcome is not known nothing is kept, and the next attempt resumes the
-//! change.
+//! there, so that carrying it out once more changes nothing. Once its outcome is final the answer is kept as long as its
+//! key, refusals too, and repeats are answered with it. Where the outcome is not known nothing is kept, and the next
+//! attempt resumes the change. A resumed change is refused for good by a confirmation only: what this gateway refuses may
+//! be stored.
 //!
 //! Keys are hashed where they come in: their text must not reach a log, the bus or the database.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +24,9 @@ use parlance_proto::v1::{
 use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use prost::Message as _;
 use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -35,8 +40,10 @@ use crate::error::ClientError;
 
 /// Longest key.
 const KEY_MAX_BYTES: usize = 128;
-/// Bytes of an answer that is kept. A larger one is made once more by carrying the change out again.
-const ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// Bytes of an answer that is kept as it is. Of a larger one only ids and numbers are.
+const ANSWER_MAX_BYTES: usize = 16 * 1024;
+/// Bytes of a text that is kept of a larger answer: as long as an id.
+const ID_MAX_BYTES: usize = 64;
 /// Requests of one user that may be under way here.
 const PER_USER: usize = 8;
 /// How long another attempt is waited for.
@@ -44,17 +51,18 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Pause before its answer is looked for again.
 const PAUSE: Duration = Duration::from_millis(150);
 
-/// The ids of what one request makes.
-#[derive(Debug, Clone, Copy)]
+/// The ids of what one request makes. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Change {
-    claimed: Option<Claimed>,
+    claimed: Option<Arc<Claimed>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Claimed {
     id: Uuid,
     resumed: bool,
-    done: bool,
+    /// A confirmation refused a command of this attempt.
+    refused: AtomicBool,
 }
 
 /// A client's key, as its hash.
@@ -65,7 +73,7 @@ pub struct Key([u8; 32]);
 #[derive(Deserialize, ToSchema)]
 #[schema(as = KeyedPayload)]
 pub struct KeyedPayload {
-    /// Makes a repeat harmless: the same event with the same key is carried out once, for 24 hours.
+    /// Makes a repeat harmless: the same event with the same key is carried out once, for an hour.
     #[schema(pattern = "^[!-~]+$", min_length = 1, max_length = 128)]
     pub idempotency_key: Option<String>,
 }
@@ -85,10 +93,15 @@ pub enum Claim {
     Answered(KeptAnswer),
 }
 
-/// The right to carry a change out. Dropped without being settled, the change can be resumed after a while.
+/// The right to carry a change out. Dropped without being settled, the change can be resumed.
 pub struct Attempt {
     /// The ids of the change.
     pub change: Change,
+    ending: Option<Ending>,
+}
+
+/// How an attempt ends in persistence.
+struct Ending {
     id: Uuid,
     change_id: String,
     key: Key,
@@ -100,17 +113,19 @@ pub struct Attempt {
 /// All changes with a key that are under way here.
 pub struct Idempotency {
     backend: Backend,
+    lapse_ms: u32,
     slots: Slots,
 }
 
-/// How many changes of each user are under way.
+/// Room for changes of each user that are under way.
 #[derive(Clone, Default)]
-struct Slots(Arc<Mutex<HashMap<UserId, usize>>>);
+struct Slots(Arc<Mutex<HashMap<UserId, Arc<Semaphore>>>>);
 
 /// One of them, until it is dropped.
 struct Slot {
     user: UserId,
     slots: Slots,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Change {
@@ -126,20 +141,37 @@ impl Change {
 
     /// Whether all or parts of the change may be stored already.
     pub fn is_resumed(&self) -> bool {
-        self.claimed.is_some_and(|claimed| claimed.resumed)
+        self.claimed.as_ref().is_some_and(|claimed| claimed.resumed)
     }
 
-    /// Whether the change was carried out for good and only its answer is missing.
-    pub fn is_done(&self) -> bool {
-        self.claimed.is_some_and(|claimed| claimed.done)
+    /// Notes that a confirmation refused a command of this attempt.
+    pub fn note_refusal(&self) {
+        if let Some(claimed) = &self.claimed {
+            claimed.refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a refusal says nothing of the change: the gateway's own of a resumed one, which may be stored already.
+    pub fn may_be_stored(&self) -> bool {
+        self.claimed
+            .as_ref()
+            .is_some_and(|claimed| claimed.resumed && !claimed.refused.load(Ordering::Relaxed))
+    }
+
+    /// The failure as the client may see it: unknown where [`Self::may_be_stored`].
+    pub fn failure(&self, error: ClientError) -> ClientError {
+        if self.may_be_stored() && !error.retry {
+            return ClientError::unknown();
+        }
+        error
     }
 
     /// The id of the one thing of this kind that the change makes.
     pub fn id_of(&self, what: &str) -> Uuid {
-        match self.claimed {
+        match &self.claimed {
             // In the form of a random one: UUIDv5 are the ids of direct conversations.
-            Some(Claimed { id, .. }) => {
-                let derived = Uuid::new_v5(&id, what.as_bytes());
+            Some(claimed) => {
+                let derived = Uuid::new_v5(&claimed.id, what.as_bytes());
                 Builder::from_random_bytes(derived.into_bytes()).into_uuid()
             }
             None => new_id(),
@@ -189,7 +221,7 @@ impl Key {
 impl KeyedRequest {
     /// A request by its parts, the last of which is JSON: the same in another order of its fields is the same request.
     pub fn new(key: Key, parts: &[&[u8]], json: &[u8]) -> Self {
-        let canonical = serde_json::from_slice::<serde_json::Value>(json).map(|mut value| {
+        let canonical = serde_json::from_slice::<Value>(json).map(|mut value| {
             value.sort_all_objects();
             value.to_string().into_bytes()
         });
@@ -203,12 +235,22 @@ impl KeyedRequest {
 }
 
 impl Idempotency {
-    /// No change is under way.
-    pub fn new(backend: Backend) -> Self {
+    /// No change is under way. `timeout` is how long one command may take.
+    pub fn new(backend: Backend, timeout: Duration) -> Self {
         Self {
             backend,
+            lapse_ms: u32::try_from(2 * timeout.as_millis()).unwrap_or(u32::MAX),
             slots: Slots::default(),
         }
+    }
+
+    /// Claims a change of a user who is known, as [`Self::claim`] does, once the user has room for it.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub async fn claim_in_turn(&self, actor: Actor, request: KeyedRequest) -> Result<Claim, ClientError> {
+        let slot = self.slots.wait(UserId::parse(actor.user_id.as_str())?).await?;
+        self.claim_with(slot, actor, request).await
     }
 
     /// Claims a change of a user who is known, and waits a while where another attempt is under way.
@@ -217,11 +259,21 @@ impl Idempotency {
     /// The key belongs to another request, the user has too many, another attempt goes on, or persistence is away.
     pub async fn claim(&self, actor: Actor, request: KeyedRequest) -> Result<Claim, ClientError> {
         let slot = self.slots.take(UserId::parse(actor.user_id.as_str())?)?;
+        self.claim_with(slot, actor, request).await
+    }
+
+    async fn claim_with(
+        &self,
+        slot: Slot,
+        actor: Actor,
+        request: KeyedRequest,
+    ) -> Result<Claim, ClientError> {
         let id = new_id();
         let claim = ClaimChange {
             key_hash: request.key.0.to_vec(),
             fingerprint: request.fingerprint.to_vec(),
             attempt: id.to_string(),
+            lapse_ms: self.lapse_ms,
         };
         let until = Instant::now() + PATIENCE;
         loop {
@@ -235,18 +287,21 @@ impl Idempotency {
                     let change = Claimed {
                         id: Uuid::try_parse(&claimed.change_id).map_err(|_| ClientError::internal())?,
                         resumed: claimed.resumed,
-                        done: claimed.done,
+                        refused: AtomicBool::new(false),
                     };
-                    return Ok(Claim::Claimed(Box::new(Attempt {
-                        change: Change {
-                            claimed: Some(change),
-                        },
+                    let ending = Ending {
                         id,
                         change_id: claimed.change_id,
                         key: request.key,
                         actor,
                         backend: self.backend.clone(),
                         _slot: slot,
+                    };
+                    return Ok(Claim::Claimed(Box::new(Attempt {
+                        change: Change {
+                            claimed: Some(Arc::new(change)),
+                        },
+                        ending: Some(ending),
                     })));
                 }
                 change_claim::State::InProgress(ChangeInProgress {}) if Instant::now() >= until => {
@@ -260,45 +315,55 @@ impl Idempotency {
 
 impl Slots {
     fn take(&self, user: UserId) -> Result<Slot, ClientError> {
-        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = under_way.entry(user.clone()).or_default();
-        if *count >= PER_USER {
+        let permit = self.room(&user).try_acquire_owned().map_err(|_| {
             let message = format!("more than {PER_USER} requests with idempotency keys are under way");
-            return Err(ClientError::new(ErrorCode::RateLimited, message));
+            ClientError::new(ErrorCode::RateLimited, message)
+        })?;
+        Ok(self.slot(user, permit))
+    }
+
+    /// In the order in which it is called.
+    async fn wait(&self, user: UserId) -> Result<Slot, ClientError> {
+        let permit = self.room(&user).acquire_owned().await;
+        let permit = permit.map_err(|_| ClientError::internal())?;
+        Ok(self.slot(user, permit))
+    }
+
+    fn room(&self, user: &UserId) -> Arc<Semaphore> {
+        let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = rooms.entry(user.clone());
+        Arc::clone(room.or_insert_with(|| Arc::new(Semaphore::new(PER_USER))))
+    }
+
+    fn slot(&self, user: UserId, permit: OwnedSemaphorePermit) -> Slot {
+        Slot {
+            user,
+            slots: self.clone(),
+            permit: Some(permit),
         }
-        *count += 1;
-        drop(under_way);
-        let slots = self.clone();
-        Ok(Slot { user, slots })
     }
 }
 
 impl Attempt {
     /// Ends the attempt with the answer to a request, or without one where another attempt may lead to another.
-    pub fn settle(self, answer: Option<KeptAnswer>) -> JoinHandle<()> {
+    pub async fn settle(mut self, answer: Option<KeptAnswer>) {
+        if let Some(settling) = self.end(answer) {
+            settling.await.ok();
+        }
+    }
+
+    /// The same, while the caller goes on.
+    fn end(&mut self, answer: Option<KeptAnswer>) -> Option<JoinHandle<()>> {
+        let ending = self.ending.take()?;
         faults::crash_at("before_settle");
-        let answer = answer.filter(|answer| answer.body.len() <= ANSWER_MAX_BYTES);
-        let settling = async move {
-            let settle = SettleChange {
-                key_hash: self.key.0.to_vec(),
-                change_id: self.change_id.clone(),
-                attempt: self.id.to_string(),
-                answer,
-            };
-            let settled = self.backend.settle_change(Some(self.actor.clone()), settle).await;
-            if let Err(error) = settled {
-                tracing::warn!(
-                    code = error.code,
-                    "an answer is not kept; a repeat resumes the change"
-                );
-            }
-        };
-        tokio::spawn(settling.in_current_span())
+        // Without a runtime the process ends, and the attempt lapses.
+        let runtime = Handle::try_current().ok()?;
+        Some(runtime.spawn(ending.settle(answer.map(bounded)).in_current_span()))
     }
 
     /// Ends the attempt with the outcome of an event, as its ack has it.
     pub fn settle_event(
-        self,
+        mut self,
         dialect: &dyn Dialect,
         outcome: Result<&Answer, &ClientError>,
         place: Option<&Place>,
@@ -311,7 +376,30 @@ impl Attempt {
                 body: dialect.answer(outcome, place).get().as_bytes().to_vec(),
             }),
         };
-        drop(self.settle(answer));
+        drop(self.end(answer));
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        drop(self.end(None));
+    }
+}
+
+impl Ending {
+    async fn settle(self, answer: Option<KeptAnswer>) {
+        let settle = SettleChange {
+            key_hash: self.key.0.to_vec(),
+            change_id: self.change_id,
+            attempt: self.id.to_string(),
+            answer,
+        };
+        if let Err(error) = self.backend.settle_change(Some(self.actor), settle).await {
+            tracing::warn!(
+                code = error.code,
+                "an answer is not kept; a repeat resumes the change"
+            );
+        }
     }
 }
 
@@ -343,13 +431,45 @@ impl fmt::Debug for Key {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut under_way = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = under_way.entry(self.user.clone()) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
+        let mut rooms = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.permit = None;
+        // Nobody has a slot of it, or waits for one.
+        if let Entry::Occupied(room) = rooms.entry(self.user.clone())
+            && Arc::strong_count(room.get()) == 1
+        {
+            room.remove();
         }
+    }
+}
+
+/// An answer small enough to be kept. Of a larger one what names the things in it, in the same shape, with `repeated`.
+fn bounded(answer: KeptAnswer) -> KeptAnswer {
+    if answer.body.len() <= ANSWER_MAX_BYTES {
+        return answer;
+    }
+    let status = answer.status;
+    let mut body = serde_json::from_slice(&answer.body).unwrap_or_default();
+    shorten(&mut body);
+    let repeated = || json!({ "repeated": true });
+    if !body.is_object() || body.to_string().len() > ANSWER_MAX_BYTES / 2 {
+        body = repeated();
+    }
+    body["repeated"] = true.into();
+    KeptAnswer {
+        status,
+        body: body.to_string().into_bytes(),
+    }
+}
+
+/// Drops lists and long texts.
+fn shorten(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, value| match value {
+            Value::Array(_) => false,
+            Value::String(text) => text.len() <= ID_MAX_BYTES,
+            _ => true,
+        });
+        fields.values_mut().for_each(shorten);
     }
 }
 
@@ -372,12 +492,16 @@ mod tests {
     use super::*;
 
     fn keyed(id: u128) -> Change {
+        claimed(id, false)
+    }
+
+    fn claimed(id: u128, resumed: bool) -> Change {
         Change {
-            claimed: Some(Claimed {
+            claimed: Some(Arc::new(Claimed {
                 id: Uuid::from_u128(id),
-                resumed: false,
-                done: false,
-            }),
+                resumed,
+                refused: AtomicBool::new(false),
+            })),
         }
     }
 
@@ -460,6 +584,54 @@ mod tests {
         assert!(slots.take(user("alice")).is_ok());
         taken.clear();
         assert!(slots.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn sockets_get_their_slots_in_the_order_of_their_events() {
+        let slots = Slots::default();
+        let user = || UserId::parse("alice").unwrap();
+        let mut taken: Vec<_> = (0..8).map(|_| slots.take(user()).ok().unwrap()).collect();
+        let (first, second) = (slots.wait(user()), slots.wait(user()));
+        tokio::pin!(first, second);
+        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+        taken.pop();
+        assert!(futures::poll!(&mut second).is_pending());
+        let first = first.await.ok().unwrap();
+        drop((taken, first));
+        drop(second.await.ok().unwrap());
+        assert!(slots.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_resumed_change_is_refused_for_good_by_a_confirmation_only() {
+        let refusal = || ClientError::new(ErrorCode::Forbidden, "because");
+        for (change, expected) in [
+            (Change::fresh(), refusal()),
+            (keyed(1), refusal()),
+            (claimed(1, true), ClientError::unknown()),
+        ] {
+            assert_eq!(change.failure(refusal()), expected);
+        }
+        let resumed = claimed(1, true);
+        resumed.clone().note_refusal();
+        assert_eq!(resumed.failure(refusal()), refusal());
+    }
+
+    #[test]
+    fn of_a_large_answer_ids_and_numbers_are_kept() {
+        let answer = |body: &Value| KeptAnswer {
+            status: 201,
+            body: body.to_string().into_bytes(),
+        };
+        let small = answer(&json!({ "id": "a", "list": [1] }));
+        assert_eq!(bounded(small.clone()), small);
+        let large = json!({
+            "ok": true, "message": { "id": "a", "seq": 7, "content": "x".repeat(20_000) }, "list": [1],
+        });
+        let kept = json!({ "ok": true, "message": { "id": "a", "seq": 7 }, "repeated": true });
+        assert_eq!(bounded(answer(&large)), answer(&kept));
+        let many: Value = (0..5_000).map(|n| (n.to_string(), Value::from(n))).collect();
+        assert_eq!(bounded(answer(&many)), answer(&json!({ "repeated": true })));
     }
 
     #[test]

@@ -336,6 +336,14 @@ impl OpenJournal {
         Some(state.current())
     }
 
+    /// This client is shown what is returned.
+    pub fn show_newest(&self, id: SessionId) -> Option<Current> {
+        let mut state = self.lock();
+        let State { versions, clients } = &mut *state;
+        clients.get_mut(&id)?.texts.shows_newest(versions);
+        Some(state.current())
+    }
+
     /// Begins to publish again what this client edited; `None` where that is under way.
     pub fn repair(self: &Arc<Self>, id: SessionId) -> Option<Repair> {
         let begins = lock(&self.repaired).insert(id);

@@ -46,7 +46,7 @@ use crate::limits::page_size;
 use caller::Payer;
 pub use caller::{Caller, DIALECT};
 use names::{Named, NamedMessage, Names};
-pub use repeatable::changes;
+pub use repeatable::takes_key;
 
 /// Room for a message at its limits, doubled for JSON escapes.
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
@@ -185,8 +185,9 @@ fn asked<T>(Asked(asked): Asked<T>) -> Result<T, ClientError> {
 }
 
 /// The status of something that was made now, or had been before.
-fn made(repeated: bool) -> StatusCode {
-    if repeated {
+fn made(caller: &Caller, repeated: bool) -> StatusCode {
+    // A resumed change finds what it made itself, and is answered as the first attempt would have been.
+    if repeated && !caller.change.is_resumed() {
         StatusCode::OK
     } else {
         StatusCode::CREATED

@@ -466,7 +466,8 @@ impl Validate for Config {
         in_range(
             "ingest.remember_minutes",
             self.ingest.remember_minutes,
-            5..=10_080,
+            // As long as idempotency keys live, at least.
+            60..=10_080,
         )?;
         in_range("lease.ttl_ms", self.lease.ttl_ms, 1_000..=60_000)?;
         self.journals.validate()?;

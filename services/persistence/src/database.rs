@@ -16,7 +16,7 @@ const WRITE_CONNECTIONS: u32 = 3;
 /// Connections for reports of presence.
 const REPORT_CONNECTIONS: u32 = 3;
 /// Connections for idempotency keys.
-const KEY_CONNECTIONS: u32 = 3;
+pub(crate) const KEY_CONNECTIONS: u32 = 3;
 /// Longest attempt at ending on the server what was given up here.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -29,7 +29,7 @@ pub struct Database {
     pub writes: PgPool,
     /// For reports of presence, which renew the leases of gateways: other writes must not hold them up.
     pub reports: PgPool,
-    /// For idempotency keys: those who use them must not hold up those who do not.
+    /// For claims of idempotency keys and their ends, and for nothing else.
     pub keys: PgPool,
     options: PgConnectOptions,
     connect_timeout: Duration,

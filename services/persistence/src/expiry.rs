@@ -81,7 +81,7 @@ impl Expiry {
     }
 }
 
-/// Forgets keys that are a day old, and answers with content that are an hour old.
+/// Forgets keys that are an hour old, with their answers.
 ///
 /// # Errors
 /// [`sqlx::Error`] if a statement fails.
@@ -90,9 +90,8 @@ pub async fn forget_keys(database: &Database) -> Result<(), sqlx::Error> {
     loop {
         let mut connection = database.keys.acquire().await?;
         let forgotten = keys::forget(&mut connection, BATCH).await?;
-        let erased = keys::erase_answers(&mut connection, BATCH).await?;
-        if forgotten < most && erased < most {
-            return Ok(());
+        if forgotten < most {
+            return keys::forget_usage(&mut connection).await;
         }
     }
 }

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::database::Database;
+use crate::database::{Database, KEY_CONNECTIONS};
 use crate::error::without_content;
 use crate::ingest::apply::no_conversation;
 use crate::ingest::work::refuse;
@@ -109,6 +109,7 @@ impl Queries {
             }
         };
         let room = Arc::new(Semaphore::new(self.concurrency));
+        let keys = Arc::new(Semaphore::new(KEY_CONNECTIONS as usize));
         let answering = TaskTracker::new();
         let mut drained = None;
         loop {
@@ -140,7 +141,10 @@ impl Queries {
                 answering.spawn(refuse_overload(incoming));
                 continue;
             }
-            answering.spawn(self.clone().take_turn(incoming, Arc::clone(&room)));
+            answering.spawn(
+                self.clone()
+                    .take_turn(incoming, Arc::clone(&room), Arc::clone(&keys)),
+            );
         }
         answering.close();
         answering.wait().await;
@@ -148,11 +152,16 @@ impl Queries {
     }
 
     /// Answers a query when it is its turn, unless nobody waits for the answer any more by then.
-    async fn take_turn(self, incoming: IncomingQuery, room: Arc<Semaphore>) {
+    async fn take_turn(self, incoming: IncomingQuery, room: Arc<Semaphore>, keys: Arc<Semaphore>) {
         let arrived = Instant::now();
         if is_urgent(&incoming) {
             return self.serve(incoming).await;
         }
+        // First: those who use keys must not take the turns of those who do not while they wait for a connection.
+        let _key_permit = match is_of_key(&incoming) {
+            true => keys.acquire().await.ok(),
+            false => None,
+        };
         let Ok(_permit) = room.acquire().await else {
             return;
         };
@@ -396,6 +405,15 @@ fn needs_actor() -> v1::Error {
 fn is_urgent(incoming: &IncomingQuery) -> bool {
     let body = incoming.query.as_ref().ok().and_then(|query| query.body.as_ref());
     matches!(body, Some(query::Body::Ping(_) | query::Body::ReportPresence(_)))
+}
+
+/// Whether it claims a change by an idempotency key, or ends one.
+fn is_of_key(incoming: &IncomingQuery) -> bool {
+    let body = incoming.query.as_ref().ok().and_then(|query| query.body.as_ref());
+    matches!(
+        body,
+        Some(query::Body::ClaimChange(_) | query::Body::SettleChange(_))
+    )
 }
 
 async fn refuse_overload(incoming: IncomingQuery) {

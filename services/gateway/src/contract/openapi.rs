@@ -18,11 +18,12 @@ for front ends of older routes: there \
 their content type says; unknown fields are ignored. Outcomes are three: a 2xx is stored; a failure with a code other than \
 `unknown` surely is not; after 504 `unknown`, repeat with the same \
 `Idempotency-Key`, or send a message with the same `client_msg_id`.\n\nA changing request with the header `Idempotency-Key` is \
-carried out once: the same request of the same user with the same key, through any gateway and within 24 hours, has the same \
+carried out once: the same request of the same user with the same key, through any gateway and within an hour, has the same \
 effect and ids, and is answered as before, with the header `Idempotency-Replayed: true`. Refusals are answered again too; after \
-429, 500, 503 and 504 a repeat goes on with the change. An answer of more than 64 KiB, or older than an hour, is made once more \
-from what is stored. The same key for another request is `invalid`; while the first is still under way, a repeat is 409 with \
-`retry: true`. A user has at most 8 such requests under way at a gateway, and 10,000 keys in 24 hours.\n\nMessages, conversations and threads \
+429, 500, 503 and 504 a repeat goes on with the change. Of an answer of more than 16 KiB only ids, numbers and short texts are \
+kept, with `repeated: true`. The same key for another request is `invalid`; while the first is still under way, a repeat is 409 with \
+`retry: true`. A user has at most 8 such requests under way at a gateway, and claims 10,000 keys in an hour. `PATCH /users/me`, and \
+`participants` of a conversation, refuse a key as `invalid`: they cannot keep this promise.\n\nMessages, conversations and threads \
 are written as the caller's dialect has them: the one named by `?dialect=`, else by the header `X-Parlance-Dialect`, by the \
 token's claim, by the page's origin, or the configured default. Where none of these names one, `/api` answers a form \
 that serves the front ends of ciphertext and of threads, and `/api/v1` the native one with what a list of conversations needs. \
@@ -159,8 +160,8 @@ fn refuse(path: &str, method: &str, operation: &mut Value) {
 
 /// Adds the key by which a change may be repeated.
 fn repeat(path: &str, method: &str, operation: &mut Value) {
-    let is_change =
-        Method::from_bytes(method.to_uppercase().as_bytes()).is_ok_and(|method| rest::changes(&method, path));
+    let is_change = Method::from_bytes(method.to_uppercase().as_bytes())
+        .is_ok_and(|method| rest::takes_key(&method, path));
     if !is_change {
         return;
     }

@@ -374,6 +374,11 @@ impl Dialect for Native {
     }
 
     fn idempotency_key(&self, payload: &RawValue) -> Result<Option<Key>, ClientError> {
+        // A name that is written with escapes has a backslash.
+        let text = payload.get();
+        if !text.contains("idempotency_key") && !text.contains('\\') {
+            return Ok(None);
+        }
         let KeyedPayload { idempotency_key } = object(payload)?;
         let key = idempotency_key.map(|key| Key::parse("idempotency_key", key.as_bytes()));
         key.transpose()

@@ -79,7 +79,8 @@ struct UpdateBody<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
-    /// Of a group: all who belong to it from now on, besides the caller.
+    /// Of a group: all who belong to it from now on, besides the caller. Not with an `Idempotency-Key`: it says what shall
+    /// be, so that it may be repeated as it is, but each time it adds and removes whoever differs then.
     #[serde(alias = "participant_ids", alias = "participantIds")]
     participants: Option<Vec<UserRef>>,
 }
@@ -234,19 +235,20 @@ async fn update(
     let metadata = body
         .metadata
         .map(|metadata| shared.limits.metadata(Some(metadata)));
-    if let Some(users) = body.participants {
-        set_members(&shared, &caller, id, users).await?;
-    }
     let update = UpdateConversation {
         title: body.title,
         status: body.status.as_deref().map(status).transpose()?.map(Into::into),
         channel: body.channel.as_deref().map(channel).transpose()?.map(Into::into),
         metadata_json: metadata.transpose()?,
     };
+    // All is read before anything is changed.
+    if let Some(users) = body.participants {
+        set_members(&shared, &caller, id, users).await?;
+    }
     let command = command::Body::UpdateConversation(update);
     let confirmed = shared
         .commands
-        .execute(caller.actor(), caller.change, id, command)
+        .execute(caller.actor(), &caller.change, id, command)
         .await?;
     let Answer::Conversation(conversation) = &confirmed.answer else {
         return Err(ClientError::internal());
@@ -273,7 +275,7 @@ async fn delete(
     let command = command::Body::DeleteConversation(DeleteConversation {});
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, command)
+        .execute(caller.actor(), &caller.change, id, command)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -109,7 +109,8 @@ async fn create_direct(
     };
     let confirmed = execute(&shared, &caller, create).await?;
     // The older route promises a conflict where both users have a conversation already.
-    let conflict = confirmed.repeated && !query.ensure && is_older(&uri);
+    let is_there = confirmed.repeated && !caller.change.is_resumed();
+    let conflict = is_there && !query.ensure && is_older(&uri);
     created(&caller, &confirmed, conflict)
 }
 
@@ -247,7 +248,7 @@ async fn execute(
     let body = command::Body::CreateConversation(create);
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, body)
+        .execute(caller.actor(), &caller.change, id, body)
         .await
 }
 
@@ -260,5 +261,5 @@ fn created(caller: &Caller, confirmed: &Confirmed, conflict: bool) -> Result<Res
         let error = ClientError::new(ErrorCode::Conflict, "Conversation already exists");
         return Ok(error.with_existing("conversation", &json.0).into_response());
     }
-    Ok((made(confirmed.repeated), json).into_response())
+    Ok((made(caller, confirmed.repeated), json).into_response())
 }

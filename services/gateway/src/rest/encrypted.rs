@@ -115,7 +115,7 @@ async fn send(State(shared): State<Shared>, caller: Caller, body: Body) -> Resul
     };
     let id = shared.resolver.conversation(body.conversation_id).await?;
     let (sent, repeated) = deliver(&shared, &caller, id, input).await?;
-    Ok(answer(&shared, &caller, made(repeated), &sent).await)
+    Ok(answer(&shared, &caller, made(&caller, repeated), &sent).await)
 }
 
 #[utoipa::path(

@@ -280,7 +280,7 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
     });
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, command)
+        .execute(caller.actor(), &caller.change, id, command)
         .await?;
     answer(&shared, &caller, id, StatusCode::CREATED).await
 }
@@ -376,7 +376,7 @@ async fn update(
         });
         shared
             .commands
-            .execute(caller.actor(), caller.change, id, update)
+            .execute(caller.actor(), &caller.change, id, update)
             .await?;
     }
     answer(&shared, &caller, id, StatusCode::OK).await
@@ -402,7 +402,7 @@ async fn delete(
     let command = command::Body::DeleteConversation(DeleteConversation {});
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, command)
+        .execute(caller.actor(), &caller.change, id, command)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -612,6 +612,14 @@ async fn rewrite(
     base_version: u64,
     content: String,
 ) -> Result<(), ClientError> {
+    if caller.change.is_resumed()
+        && let Some(outcome) = shared
+            .commands
+            .resumed_edit(caller.actor(), &caller.change, id)
+            .await
+    {
+        return outcome.map(drop);
+    }
     document::may_edit(&journal.participants, caller.user.as_str())?;
     let backend = &shared.backend;
     let base = backend
@@ -621,7 +629,7 @@ async fn rewrite(
     let edit = command::Body::EditJournal(EditJournal { update });
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, edit)
+        .execute(caller.actor(), &caller.change, id, edit)
         .await?;
     Ok(())
 }
@@ -675,7 +683,7 @@ async fn share(
     let present = shared.backend.member(id, user.as_str()).await?.is_some();
     let confirmed = add_members(&shared, &caller, id, vec![user], Some(role)).await?;
     let repeated = present || confirmed.repeated;
-    answer(&shared, &caller, id, made(repeated)).await
+    answer(&shared, &caller, id, made(&caller, repeated)).await
 }
 
 #[utoipa::path(

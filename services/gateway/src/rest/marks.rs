@@ -100,7 +100,7 @@ async fn change(
 ) -> Result<Message, ClientError> {
     let confirmed = shared
         .commands
-        .execute(caller.actor(), caller.change, conversation, body)
+        .execute(caller.actor(), &caller.change, conversation, body)
         .await?;
     match confirmed.answer {
         Answer::Message(message) => Ok(message),
@@ -166,7 +166,7 @@ async fn mark(
     let body = command::Body::MarkRead(mark);
     let confirmed = shared
         .commands
-        .execute(caller.actor(), caller.change, conversation, body)
+        .execute(caller.actor(), &caller.change, conversation, body)
         .await?;
     match confirmed.answer {
         Answer::Receipt(receipt) => Ok(receipt),

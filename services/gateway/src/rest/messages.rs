@@ -151,11 +151,11 @@ pub(super) async fn deliver(
     input: MessageInput<'_>,
 ) -> Result<(Message, bool), ClientError> {
     let send = input.check(ConversationRef::Id(id), &shared.limits)?;
-    let message = send_message(&shared.resolver, &caller.user, caller.change, id, send).await?;
+    let message = send_message(&shared.resolver, &caller.user, &caller.change, id, send).await?;
     let command = command::Body::SendMessage(message);
     let confirmed = shared
         .commands
-        .execute(caller.actor(), caller.change, id, command)
+        .execute(caller.actor(), &caller.change, id, command)
         .await?;
     match confirmed.answer {
         Answer::Message(message) => Ok((message, confirmed.repeated)),
@@ -219,7 +219,7 @@ async fn send(
 ) -> Result<Response, ClientError> {
     let body: SendBody = parse(&body)?;
     let (message, repeated) = deliver(&shared, &caller, id, body.input(None)).await?;
-    Ok((made(repeated), answer(&shared, &caller, &message).await?).into_response())
+    Ok((made(&caller, repeated), answer(&shared, &caller, &message).await?).into_response())
 }
 
 #[utoipa::path(

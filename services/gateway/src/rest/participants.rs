@@ -60,7 +60,7 @@ pub(super) async fn add_members(
     });
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, body)
+        .execute(caller.actor(), &caller.change, id, body)
         .await
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn change_role(
     });
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, body)
+        .execute(caller.actor(), &caller.change, id, body)
         .await
 }
 
@@ -94,19 +94,25 @@ pub(super) async fn remove_member(
     });
     shared
         .commands
-        .execute(caller.actor(), caller.change, id, body)
+        .execute(caller.actor(), &caller.change, id, body)
         .await
         .map(drop)
 }
 
 /// Makes these users, and the caller, all that belong to a group: adds who is missing and removes the others, one
-/// command after the other. Each is authorized by itself; a repeat goes on where a failed one ended.
+/// command after the other. Each is authorized by itself; a repeat goes on where a failed one ended. What they are depends
+/// on who is there, so that they cannot be carried out once for a key.
 pub(super) async fn set_members(
     shared: &Shared,
     caller: &Caller,
     id: ConversationId,
     users: Vec<UserRef>,
 ) -> Result<(), ClientError> {
+    if caller.change.is_keyed() {
+        let message = "participants takes no Idempotency-Key, because who is added and removed depends on who is there; \
+                       repeat it without one, or change each participant by a request of its own";
+        return Err(ClientError::invalid(message));
+    }
     shared.limits.participants(users.len())?;
     let mut wanted = vec![caller.user.clone()];
     for UserRef(user) in users {
@@ -240,7 +246,7 @@ async fn add(
     let users = ids.into_iter().map(|UserRef(id)| id).collect();
     let role = body.role.as_deref().map(role).transpose()?;
     let confirmed = add_members(&shared, &caller, id, users, role).await?;
-    answer(&caller, made(confirmed.repeated), &confirmed)
+    answer(&caller, made(&caller, confirmed.repeated), &confirmed)
 }
 
 #[utoipa::path(

@@ -1,7 +1,8 @@
 //! Changing routes with an `Idempotency-Key`: the same request with the same key of the same user is carried out once, and
 //! a repeat is answered as the first was, with the header `Idempotency-Replayed`.
 //!
-//! A request without a key passes through. Nothing is claimed before its caller is verified, counted and known.
+//! A request without a key passes through; a change that cannot be carried out once refuses one. Nothing is claimed before
+//! its caller is verified, counted and known.
 
 use axum::body::{self, Bytes};
 use axum::extract::{FromRequest as _, FromRequestParts as _, MatchedPath, OriginalUri, Request, State};
@@ -26,9 +27,11 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed")
 const KEEPING: Duration = Duration::from_secs(1);
 /// Routes that only read, by a method that else changes something.
 const READING: &[&str] = &["/sync"];
+/// Routes whose changes have no id by which a second one would be found.
+const WITHOUT_KEY: &[&str] = &["/users/me"];
 
-/// Whether a route changes something, so that it may be repeated by a key.
-pub fn changes(method: &Method, route: &str) -> bool {
+/// Whether a route changes something.
+fn changes(method: &Method, route: &str) -> bool {
     let reads = READING.iter().any(|end| route.ends_with(end));
     !reads
         && matches!(
@@ -37,12 +40,22 @@ pub fn changes(method: &Method, route: &str) -> bool {
         )
 }
 
+/// Whether a change of this route may be repeated by a key.
+pub fn takes_key(method: &Method, route: &str) -> bool {
+    changes(method, route) && !WITHOUT_KEY.iter().any(|end| route.ends_with(end))
+}
+
 /// Answers requests with a key once.
 pub(super) async fn by_key(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let changes = route.is_some_and(|route| changes(request.method(), route.as_str()));
+    let takes_key = route.is_some_and(|route| takes_key(request.method(), route.as_str()));
     if !changes || !request.headers().contains_key(KEY) {
         return next.run(request).await;
+    }
+    if !takes_key {
+        let message = "this route takes no Idempotency-Key: a repeat is carried out once more";
+        return ClientError::invalid(message).into_response();
     }
     let answer = once(&shared, request, next).await;
     answer.unwrap_or_else(ClientError::into_response)
@@ -50,7 +63,7 @@ pub(super) async fn by_key(State(shared): State<Shared>, request: Request, next:
 
 async fn once(shared: &Shared, request: Request, next: Next) -> Result<Response, ClientError> {
     let (mut parts, body) = request.into_parts();
-    let mut caller = Caller::from_request_parts(&mut parts, shared).await?;
+    let caller = Caller::from_request_parts(&mut parts, shared).await?;
     let key = key(&parts.headers)?;
     let Body(body) = Body::from_request(Request::from_parts(parts.clone(), body), shared).await?;
     // It is counted, and read once more by the handler.
@@ -61,17 +74,30 @@ async fn once(shared: &Shared, request: Request, next: Next) -> Result<Response,
         None => parts.uri.path_and_query(),
     };
     let path = path.map_or("", |path| path.as_str()).as_bytes();
-    let keyed = KeyedRequest::new(key, &[b"route", method, path], &body);
+    // The answer is kept as this caller reads it.
+    let reading = format!("{:?}", caller.representation);
+    let keyed = KeyedRequest::new(key, &[b"route", method, path, reading.as_bytes()], &body);
+    let request = Request::from_parts(parts, body::Body::from(body));
+    // A client that goes away must leave neither a claim that blocks its repeat nor a change half done.
+    let done = tokio::spawn(claimed(shared.clone(), caller, keyed, request, next).in_current_span());
+    done.await.map_err(|_| ClientError::unknown())?
+}
+
+/// Claims the change of a request and carries it out.
+async fn claimed(
+    shared: Shared,
+    mut caller: Caller,
+    keyed: KeyedRequest,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ClientError> {
     let attempt = match shared.idempotency.claim(caller.actor(), keyed).await? {
         Claim::Answered(kept) => return Ok(replayed(kept)),
         Claim::Claimed(attempt) => attempt,
     };
-    caller.change = attempt.change;
-    parts.extensions.insert(caller);
-    let request = Request::from_parts(parts, body::Body::from(body));
-    // A client that goes away must not leave a change half done that it will ask for again.
-    let done = tokio::spawn(carried_out(request, next, attempt).in_current_span());
-    done.await.map_err(|_| ClientError::unknown())
+    caller.change = attempt.change.clone();
+    request.extensions_mut().insert(caller);
+    Ok(carried_out(request, next, attempt).await)
 }
 
 /// The one key of a request.
@@ -87,9 +113,13 @@ fn key(headers: &HeaderMap) -> Result<Key, ClientError> {
 async fn carried_out(request: Request, next: Next, attempt: Box<Attempt>) -> Response {
     let (parts, body) = next.run(request).await.into_parts();
     let Ok(body) = body::to_bytes(body, usize::MAX).await else {
-        drop(attempt.settle(None));
+        attempt.settle(None).await;
         return ClientError::internal().into_response();
     };
+    if parts.status.is_client_error() && is_final(parts.status) && attempt.change.may_be_stored() {
+        attempt.settle(None).await;
+        return ClientError::unknown().into_response();
+    }
     let answer = is_final(parts.status).then(|| KeptAnswer {
         status: parts.status.as_u16().into(),
         body: body.to_vec(),

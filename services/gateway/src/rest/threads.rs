@@ -98,12 +98,12 @@ async fn create(
     });
     let confirmed = shared
         .commands
-        .execute(caller.actor(), caller.change, id, command)
+        .execute(caller.actor(), &caller.change, id, command)
         .await?;
     let Answer::Thread(thread) = &confirmed.answer else {
         return Err(ClientError::internal());
     };
-    Ok((made(confirmed.repeated), caller.thread(thread)).into_response())
+    Ok((made(&caller, confirmed.repeated), caller.thread(thread)).into_response())
 }
 
 #[utoipa::path(
@@ -194,5 +194,5 @@ async fn send(
     let thread = names.thread()?;
     let body: SendBody = parse(&body)?;
     let (message, repeated) = deliver(&shared, &caller, id, body.input(Some(thread))).await?;
-    Ok((made(repeated), answer(&shared, &caller, &message).await?).into_response())
+    Ok((made(&caller, repeated), answer(&shared, &caller, &message).await?).into_response())
 }

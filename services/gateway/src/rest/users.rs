@@ -11,7 +11,6 @@ use utoipa_axum::routes;
 
 use super::{Body, Caller, parse};
 use crate::app::Shared;
-use crate::commands::actor;
 use crate::error::ClientError;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
@@ -57,14 +56,8 @@ pub(super) fn user(user: &User) -> UserJson<'_> {
 async fn rename(State(shared): State<Shared>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let NameBody { name } = parse(&body)?;
     let backend = &shared.backend;
-    let named = if caller.change.is_done() {
-        // Only the answer is missing: a name that was given since stays.
-        let me = actor(&caller.user, "");
-        backend.provision(Some(me), false).await?
-    } else {
-        backend
-            .set_name(Some(caller.actor()), &caller.user, name, false)
-            .await?
-    };
+    let named = backend
+        .set_name(Some(caller.actor()), &caller.user, name, false)
+        .await?;
     Ok(Json(user(&named)).into_response())
 }

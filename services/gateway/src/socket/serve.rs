@@ -152,7 +152,9 @@ impl Serving {
                 false => None,
             };
             let json = event.payload.get().as_bytes();
-            let keyed = key.map(|key| KeyedRequest::new(key, &[b"event", name.as_bytes()], json));
+            let keyed = key.map(|key| {
+                KeyedRequest::new(key, &[b"event", dialect.name().as_bytes(), name.as_bytes()], json)
+            });
             Ok((name, decoded, keyed))
         });
         match decoded {

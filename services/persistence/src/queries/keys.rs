@@ -14,12 +14,13 @@ use crate::store::keys::{self as store, Key, Stored};
 
 /// Bytes of a SHA-256.
 const HASH_BYTES: usize = 32;
-/// Bytes of an answer that is kept; gateways keep no larger one either.
-const ANSWER_MAX_BYTES: usize = 64 * 1024;
-/// Keys of a user within a day.
+/// Bytes of an answer that is kept; gateways shorten larger ones.
+const ANSWER_MAX_BYTES: usize = 16 * 1024;
+/// Keys that a user may claim in each hour of the clock.
 const KEYS_PER_USER: i64 = 10_000;
-/// Seconds after which an attempt that did not end has lost its gateway: no command is waited for longer than 10.
-const LAPSE_SECONDS: f64 = 15.0;
+/// Milliseconds after which an attempt that did not end has lost its gateway, at least and at most: gateways say how long
+/// they wait for a change.
+const LAPSE_MS: (u32, u32) = (15_000, 120_000);
 /// Times a claim looks again because another one was faster.
 const ROUNDS: usize = 5;
 
@@ -34,9 +35,10 @@ pub(super) async fn claim(
         return Err(refuse("fingerprint is no SHA-256").into());
     }
     let attempt = uuid(&claim.attempt)?;
+    let lapse_seconds = f64::from(claim.lapse_ms.clamp(LAPSE_MS.0, LAPSE_MS.1)) / 1_000.0;
     let mut connection = database.keys.acquire().await?;
     for _ in 0..ROUNDS {
-        let state = match store::find(&mut connection, key, LAPSE_SECONDS).await? {
+        let state = match store::find(&mut connection, key, lapse_seconds).await? {
             Some(found) => known(&mut connection, key, claim, attempt, found).await?,
             None => new(&mut connection, key, claim, attempt).await?,
         };
@@ -63,7 +65,8 @@ pub(super) async fn settle(
             return Err(refuse("the answer is too large to be kept").into());
         }
         Some(answer) => {
-            store::keep(&mut connection, key, change_id, answer.status, &answer.body).await?;
+            let ids = (change_id, attempt);
+            store::keep(&mut connection, key, ids, answer.status, &answer.body).await?;
         }
         None => store::release(&mut connection, key, change_id, attempt).await?,
     }
@@ -80,12 +83,13 @@ async fn new(
     let change_id = identity::random();
     let ids = (change_id, attempt);
     if store::insert(connection, key, &claim.fingerprint, ids, KEYS_PER_USER).await? {
-        return Ok(Some(claimed(change_id, false, false)));
+        return Ok(Some(claimed(change_id, false)));
     }
-    if store::find(connection, key, LAPSE_SECONDS).await?.is_some() {
+    // Whether the attempt is recent does not matter here.
+    if store::find(connection, key, 0.0).await?.is_some() {
         return Ok(None);
     }
-    let message = format!("more than {KEYS_PER_USER} idempotency keys within 24 hours");
+    let message = format!("more than {KEYS_PER_USER} idempotency keys within an hour");
     Err(v1::Error::with(ErrorCode::RateLimited, message).into())
 }
 
@@ -100,7 +104,6 @@ async fn known(
     if found.fingerprint != claim.fingerprint {
         return Err(refuse("the idempotency key belongs to another request: use a new one for each").into());
     }
-    let done = found.status.is_some();
     if let (Some(status), Some(body)) = (found.status, &found.answer) {
         let answer = v1::KeptAnswer {
             status: u32::try_from(status).unwrap_or_default(),
@@ -109,20 +112,19 @@ async fn known(
         return Ok(Some(change_claim::State::Answered(answer)));
     }
     if found.attempt == Some(attempt) {
-        return Ok(Some(claimed(found.change_id, found.attempts > 1, done)));
+        return Ok(Some(claimed(found.change_id, found.attempts > 1)));
     }
     if found.attempt.is_some() && found.is_recent {
         return Ok(Some(in_progress()));
     }
     let taken = store::take_over(connection, key, &found, attempt).await?;
-    Ok(taken.then(|| claimed(found.change_id, true, done)))
+    Ok(taken.then(|| claimed(found.change_id, true)))
 }
 
-fn claimed(change_id: Uuid, resumed: bool, done: bool) -> change_claim::State {
+fn claimed(change_id: Uuid, resumed: bool) -> change_claim::State {
     change_claim::State::Claimed(v1::ClaimedChange {
         change_id: change_id.to_string(),
         resumed,
-        done,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Idempotency keys of users, with the change each names and how it was answered.
 //!
-//! A key lives for 24 hours from its first claim. An answer with content is erased an hour after the attempt that brought
-//! it; a refusal, and an answer without content, stays as long as its key.
+//! A key lives for an hour from its first claim, and its answer as long: commands are remembered for no shorter time, so
+//! that a change cannot be carried out twice under one key.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -32,7 +32,7 @@ pub struct Stored {
     pub is_recent: bool,
     /// How it ended, as in HTTP.
     pub status: Option<i16>,
-    /// How it was answered, unless that was erased.
+    /// How it was answered.
     pub answer: Option<Vec<u8>>,
 }
 
@@ -49,7 +49,7 @@ pub async fn find(
         "SELECT fingerprint, change_id, attempt, attempts, status, answer,
                 attempted_at > now() - make_interval(secs => $3) AS is_recent
          FROM idempotency_keys
-         WHERE user_id = $1 AND key_hash = $2 AND created_at > now() - interval '24 hours'",
+         WHERE user_id = $1 AND key_hash = $2 AND created_at > now() - interval '1 hour'",
     )
     .bind(key.user)
     .bind(key.hash)
@@ -59,7 +59,7 @@ pub async fn find(
 }
 
 /// Claims a key that names no change yet. Whether it was claimed: not where another claim was first, or where the user
-/// has `most` keys.
+/// claimed `most` keys in this hour.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the statement fails.
@@ -71,14 +71,16 @@ pub async fn insert(
     most: i64,
 ) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
-        "INSERT INTO idempotency_keys AS k (user_id, key_hash, fingerprint, change_id, attempt)
-         SELECT $1, $2, $3, $4, $5
-         WHERE (SELECT count(*) FROM (SELECT FROM idempotency_keys WHERE user_id = $1
-                                      AND created_at > now() - interval '24 hours' LIMIT $6) AS live) < $6
+        "WITH used AS (
+             INSERT INTO idempotency_usage AS u (user_id, hour, claims) VALUES ($1, date_trunc('hour', now()), 1)
+             ON CONFLICT (user_id, hour) DO UPDATE SET claims = u.claims + 1
+             RETURNING claims)
+         INSERT INTO idempotency_keys AS k (user_id, key_hash, fingerprint, change_id, attempt)
+         SELECT $1, $2, $3, $4, $5 FROM used WHERE claims <= $6
          ON CONFLICT (user_id, key_hash) DO UPDATE
          SET fingerprint = excluded.fingerprint, change_id = excluded.change_id, attempt = excluded.attempt,
              attempts = 1, attempted_at = now(), status = NULL, answer = NULL, created_at = now()
-         WHERE k.created_at <= now() - interval '24 hours'",
+         WHERE k.created_at <= now() - interval '1 hour'",
     )
     .bind(key.user)
     .bind(key.hash)
@@ -116,26 +118,29 @@ pub async fn take_over(
     Ok(done.rows_affected() == 1)
 }
 
-/// Keeps how a change was answered, unless it was before.
+/// Keeps how a change was answered, unless it was before. A refusal only where no other attempt took the change over: that
+/// one may succeed.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the statement fails.
 pub async fn keep(
     connection: &mut PgConnection,
     key: Key<'_>,
-    change_id: Uuid,
+    (change_id, attempt): (Uuid, Uuid),
     status: u32,
     answer: &[u8],
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE idempotency_keys SET status = $4, answer = $5, attempt = NULL
-         WHERE user_id = $1 AND key_hash = $2 AND change_id = $3 AND answer IS NULL",
+         WHERE user_id = $1 AND key_hash = $2 AND change_id = $3 AND answer IS NULL
+           AND ($4 < 300 OR attempt = $6)",
     )
     .bind(key.user)
     .bind(key.hash)
     .bind(change_id)
     .bind(small(i32::try_from(status).unwrap_or_default()))
     .bind(answer)
+    .bind(attempt)
     .execute(connection)
     .await
     .map(drop)
@@ -171,7 +176,7 @@ pub async fn release(
 pub async fn forget(connection: &mut PgConnection, limit: i64) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
         "DELETE FROM idempotency_keys k
-         USING (SELECT user_id, key_hash FROM idempotency_keys WHERE created_at <= now() - interval '24 hours'
+         USING (SELECT user_id, key_hash FROM idempotency_keys WHERE created_at <= now() - interval '1 hour'
                 ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS old
          WHERE k.user_id = old.user_id AND k.key_hash = old.key_hash",
     )
@@ -181,20 +186,13 @@ pub async fn forget(connection: &mut PgConnection, limit: i64) -> Result<u64, sq
     Ok(done.rows_affected())
 }
 
-/// Erases at most `limit` answers with content that are old enough. How many.
+/// Forgets what users claimed in hours that are over.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the statement fails.
-pub async fn erase_answers(connection: &mut PgConnection, limit: i64) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE idempotency_keys k SET answer = NULL
-         FROM (SELECT user_id, key_hash FROM idempotency_keys
-               WHERE status < 300 AND answer <> '' AND attempted_at <= now() - interval '1 hour'
-               ORDER BY attempted_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS old
-         WHERE k.user_id = old.user_id AND k.key_hash = old.key_hash",
-    )
-    .bind(limit)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
+pub async fn forget_usage(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM idempotency_usage WHERE hour < date_trunc('hour', now())")
+        .execute(connection)
+        .await
+        .map(drop)
 }

@@ -21,6 +21,7 @@ fn claiming(key: u8, request: u8, attempt: Uuid) -> query::Body {
         key_hash: vec![key; 32],
         fingerprint: vec![request; 32],
         attempt: attempt.to_string(),
+        lapse_ms: 0,
     })
 }
 
@@ -90,7 +91,7 @@ async fn of_many_that_claim_a_change_at_once_one_carries_it_out_and_all_are_answ
         let [(State::Claimed(winner), attempt)] = winners[..] else {
             panic!("{states:?}");
         };
-        assert!(!winner.resumed && !winner.done);
+        assert!(!winner.resumed);
         let waiting = |state: &State| matches!(state, State::InProgress(_));
         assert_eq!(states.iter().filter(|state| waiting(state)).count(), 19);
         // Asked once more because its answer was late.
@@ -152,15 +153,23 @@ async fn a_change_whose_gateway_died_is_resumed_with_its_ids_by_one_only() {
             .iter()
             .filter(|state| **state == State::Claimed(resumed.clone()));
         assert_eq!(winners.count(), 1, "{states:?}");
-        // The first was only slow, and what it does is the same change: the first answer stays.
-        for (attempt, kept) in [(dead, answer(403, "no")), (slow, answer(200, "yes"))] {
-            settle(&queries, "alice", &first.change_id, attempt, Some(kept))
+        // The first was only slow: what it stored is the same change, but what refused it may not refuse the other.
+        let refused = Some(answer(403, "no"));
+        settle(&queries, "alice", &first.change_id, dead, refused.clone())
+            .await
+            .unwrap();
+        assert!(matches!(
+            claim(&queries, "alice", 1, slow).await,
+            State::InProgress(_)
+        ));
+        for kept in [Some(answer(200, "yes")), Some(answer(201, "again")), refused] {
+            settle(&queries, "alice", &first.change_id, dead, kept)
                 .await
                 .unwrap();
         }
         assert_eq!(
             claim(&queries, "alice", 1, id()).await,
-            State::Answered(answer(403, "no"))
+            State::Answered(answer(200, "yes"))
         );
     })
     .await;
@@ -188,7 +197,7 @@ async fn a_change_without_a_known_outcome_is_resumed_at_once() {
             claim(&queries, "alice", 1, id()).await,
             State::InProgress(_)
         ));
-        let large = answer(200, &"x".repeat(64 * 1024 + 1));
+        let large = answer(200, &"x".repeat(16 * 1024 + 1));
         let kept = settle(&queries, "alice", &change.change_id, second, Some(large)).await;
         assert_eq!(kept.unwrap_err(), ErrorCode::Invalid);
     })
@@ -196,48 +205,45 @@ async fn a_change_without_a_known_outcome_is_resumed_at_once() {
 }
 
 #[tokio::test]
-async fn content_is_erased_after_an_hour_and_the_change_is_then_known_to_be_done() {
+async fn an_attempt_is_taken_over_after_the_time_its_gateways_name() {
     with_database(async |db| {
         let queries = queries(&db).await;
-        for (who, kept) in [
-            ("alice", answer(201, "a message")),
-            ("bob", answer(403, "a refusal")),
-            ("carol", answer(204, "")),
-        ] {
-            let attempt = id();
-            let change = claimed(claim(&queries, who, 1, attempt).await);
-            settle(&queries, who, &change.change_id, attempt, Some(kept))
-                .await
-                .unwrap();
-        }
-        ages(&db, "attempted_at", "59 minutes").await;
-        forget_keys(&db.database).await.unwrap();
-        let kept = State::Answered(answer(201, "a message"));
-        assert_eq!(claim(&queries, "alice", 1, id()).await, kept);
-        ages(&db, "attempted_at", "2 minutes").await;
-        forget_keys(&db.database).await.unwrap();
-        let again = claimed(claim(&queries, "alice", 1, id()).await);
-        assert!(again.resumed && again.done);
-        let kept = State::Answered(answer(403, "a refusal"));
-        assert_eq!(claim(&queries, "bob", 1, id()).await, kept);
-        assert_eq!(
-            claim(&queries, "carol", 1, id()).await,
-            State::Answered(answer(204, ""))
-        );
+        let patient = |attempt: Uuid| {
+            let query::Body::ClaimChange(claim) = claiming(1, 0, attempt) else {
+                unreachable!()
+            };
+            query::Body::ClaimChange(v1::ClaimChange {
+                lapse_ms: 40_000,
+                ..claim
+            })
+        };
+        claimed(claim(&queries, "alice", 1, id()).await);
+        ages(&db, "attempted_at", "39 seconds").await;
+        let early = answered!(ask(&queries, "alice", patient(id())).await, ChangeClaim);
+        assert!(matches!(early.state, Some(State::InProgress(_))));
+        ages(&db, "attempted_at", "1 second").await;
+        let late = answered!(ask(&queries, "alice", patient(id())).await, ChangeClaim);
+        assert!(claimed(late.state.unwrap()).resumed);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_key_lives_for_a_day_and_names_another_change_then() {
+async fn a_key_lives_for_an_hour_with_its_answer_and_names_another_change_then() {
     with_database(async |db| {
         let queries = queries(&db).await;
-        let first = claimed(claim(&queries, "alice", 1, id()).await);
+        let attempt = id();
+        let first = claimed(claim(&queries, "alice", 1, attempt).await);
+        let kept = answer(201, "a message");
+        settle(&queries, "alice", &first.change_id, attempt, Some(kept.clone()))
+            .await
+            .unwrap();
         claim(&queries, "alice", 2, id()).await;
-        ages(&db, "created_at", "23 hours").await;
+        ages(&db, "created_at", "59 minutes").await;
         forget_keys(&db.database).await.unwrap();
         assert_eq!(keys(&db).await, 2);
-        ages(&db, "created_at", "1 hour").await;
+        assert_eq!(claim(&queries, "alice", 1, id()).await, State::Answered(kept));
+        ages(&db, "created_at", "1 minute").await;
         // Also where nothing was cleaned up yet, and for another request.
         let next = answered!(ask(&queries, "alice", claiming(1, 9, id())).await, ChangeClaim);
         let next = claimed(next.state.unwrap());
@@ -249,17 +255,14 @@ async fn a_key_lives_for_a_day_and_names_another_change_then() {
 }
 
 #[tokio::test]
-async fn a_user_has_at_most_ten_thousand_keys_a_day() {
+async fn a_user_claims_at_most_ten_thousand_keys_an_hour() {
     with_database(async |db| {
         let queries = queries(&db).await;
-        sqlx::query(
-            "INSERT INTO idempotency_keys (user_id, key_hash, fingerprint, change_id)
-             SELECT 'alice', sha256(n::text::bytea), '', gen_random_uuid() FROM generate_series(1, 9999) AS n",
-        )
-        .execute(&db.database.writes)
-        .await
-        .unwrap();
+        let usage = "INSERT INTO idempotency_usage VALUES ('alice', date_trunc('hour', now()), 9999),
+                                                          ('alice', date_trunc('hour', now()) + interval '1 hour', 9999)";
+        sqlx::query(usage).execute(&db.database.writes).await.unwrap();
         claimed(claim(&queries, "alice", 1, id()).await);
+        // Where the hour has just ended, the first claim was the last of the next one all the same.
         let refused = ask(&queries, "alice", claiming(2, 0, id())).await;
         assert_eq!(refused.unwrap_err(), ErrorCode::RateLimited);
         // Those that are there go on to be answered, and so do those of others.
@@ -268,6 +271,11 @@ async fn a_user_has_at_most_ten_thousand_keys_a_day() {
             State::InProgress(_)
         ));
         claimed(claim(&queries, "bob", 2, id()).await);
+        // What is counted is forgotten with its hour.
+        let past = "UPDATE idempotency_usage SET hour = hour - interval '2 hours'";
+        sqlx::query(past).execute(&db.database.writes).await.unwrap();
+        forget_keys(&db.database).await.unwrap();
+        claimed(claim(&queries, "alice", 2, id()).await);
     })
     .await;
 }

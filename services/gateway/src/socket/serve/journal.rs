@@ -143,6 +143,26 @@ impl Serving {
         }
     }
 
+    /// The outcome of a whole text that an earlier attempt made a change of; `None` where that was not stored. Made once
+    /// more of a text that others changed since, it would undo what they did.
+    pub(super) async fn resumed_edit(
+        &self,
+        id: ConversationId,
+        change: &Change,
+    ) -> Option<Result<Answer, ClientError>> {
+        let commands = &self.shared.commands;
+        let outcome = commands.resumed_edit(self.actor(), change, id).await?;
+        if let (Ok(Answer::Journal(stored, _)), Some(journal)) = (&outcome, self.journals.get(&id)) {
+            journal.reached(stored.version).await;
+            let (showing, session) = (Arc::clone(journal), self.session.id);
+            let current = blocking(move || Ok::<_, Error>(showing.show_newest(session))).await;
+            if let Ok(Some(current)) = current {
+                show(&self.shared, &self.session, id, journal, current).await;
+            }
+        }
+        Some(outcome)
+    }
+
     async fn rewrite_journal(
         &mut self,
         id: ConversationId,
@@ -199,7 +219,7 @@ impl Serving {
     async fn settle(&self, id: ConversationId) -> Option<u64> {
         let commands = &self.shared.commands;
         let outcome = commands
-            .execute(self.actor(), Change::fresh(), id, edit(EMPTY_UPDATE.to_vec()))
+            .execute(self.actor(), &Change::fresh(), id, edit(EMPTY_UPDATE.to_vec()))
             .await;
         match outcome.ok()?.answer {
             Answer::Journal(journal, _) => Some(journal.version),
@@ -287,7 +307,7 @@ impl WholeTextChange {
             };
             let commands = &self.shared.commands;
             let (me, change) = (self.actor.clone(), Change::fresh());
-            match commands.execute(me, change, self.id, edit(update)).await {
+            match commands.execute(me, &change, self.id, edit(update)).await {
                 Err(error) if error.retry => {}
                 outcome => {
                     is_refused = outcome.is_err();

@@ -13,7 +13,9 @@ use super::Serving;
 use super::journal::WholeTextChange;
 use crate::backend::{Opening, SYNC_EVENTS};
 use crate::commands::{Then, Waiter, actor, now};
-use crate::dialect::{Action, Answer, Backlog, ConversationRef, Decoded, MessageRef, SendAction};
+use crate::dialect::{
+    Action, Answer, Backlog, ConversationRef, Decoded, JournalChange, MessageRef, SendAction,
+};
 use crate::error::ClientError;
 use crate::idempotency::{Change, Claim, KeyedRequest};
 use crate::resolver::Resolver;
@@ -49,7 +51,12 @@ impl Serving {
     ) {
         let Decoded { action, tag } = decoded;
         let claim = match keyed {
-            Some(keyed) => self.shared.idempotency.claim(self.actor(), keyed).await.map(Some),
+            Some(keyed) => self
+                .shared
+                .idempotency
+                .claim_in_turn(self.actor(), keyed)
+                .await
+                .map(Some),
             None => Ok(None),
         };
         let request = |ack| Request {
@@ -67,16 +74,16 @@ impl Serving {
         };
         let ids = attempt
             .as_ref()
-            .map_or_else(Change::fresh, |attempt| attempt.change);
+            .map_or_else(Change::fresh, |attempt| attempt.change.clone());
         let alone = action.names_messages_alone();
-        let planned = match self.plan(action, ids).await {
+        let planned = match self.plan(action, &ids).await {
             Ok(Outcome::Now(outcome)) => Err(outcome),
             Ok(Outcome::Command(conversation, body)) => Ok((conversation, body, None)),
             Ok(Outcome::WholeText(body, change)) => Ok((change.id, body, Some(change))),
             Err(error) => Err(Err(error)),
         };
         let outcome = match planned {
-            Err(outcome) => outcome,
+            Err(outcome) => outcome.map_err(|error| ids.failure(error)),
             Ok((conversation, body, change)) => {
                 let mut me = self.actor();
                 if faults::happens("trust_sender_id")
@@ -106,7 +113,7 @@ impl Serving {
                 };
                 let commands = &self.shared.commands;
                 return commands
-                    .submit(me, ids, conversation, body, inbound.at, waiter)
+                    .submit(me, &ids, conversation, body, inbound.at, waiter)
                     .await;
             }
         };
@@ -122,7 +129,7 @@ impl Serving {
         self.session.answer(request, outcome.as_ref(), place.as_deref());
     }
 
-    async fn plan(&mut self, action: Action, change: Change) -> Result<Outcome, ClientError> {
+    async fn plan(&mut self, action: Action, ids: &Change) -> Result<Outcome, ClientError> {
         let shared = self.shared.clone();
         let resolver = &shared.resolver;
         Ok(match action {
@@ -190,12 +197,27 @@ impl Serving {
             }
             Action::EditJournal { journal, change } => {
                 let id = resolver.conversation(journal).await?;
-                match self.edit_journal(id, change).await? {
-                    (body, Some(change)) => Outcome::WholeText(body, change),
-                    (body, None) => Outcome::Command(id, body),
-                }
+                self.plan_edit(id, change, ids).await?
             }
-            changing => command(resolver, &self.session.user, change, changing).await?,
+            changing => command(resolver, &self.session.user, ids, changing).await?,
+        })
+    }
+
+    async fn plan_edit(
+        &mut self,
+        id: ConversationId,
+        change: JournalChange,
+        ids: &Change,
+    ) -> Result<Outcome, ClientError> {
+        if matches!(change, JournalChange::Content(_))
+            && ids.is_resumed()
+            && let Some(outcome) = self.resumed_edit(id, ids).await
+        {
+            return Ok(Outcome::Now(outcome));
+        }
+        Ok(match self.edit_journal(id, change).await? {
+            (body, Some(change)) => Outcome::WholeText(body, change),
+            (body, None) => Outcome::Command(id, body),
         })
     }
 
@@ -406,7 +428,7 @@ async fn left(
 async fn command(
     resolver: &Resolver,
     user: &UserId,
-    change: Change,
+    change: &Change,
     action: Action,
 ) -> Result<Outcome, ClientError> {
     Ok(match action {
@@ -496,7 +518,7 @@ async fn command(
 pub async fn send_message(
     resolver: &Resolver,
     user: &UserId,
-    change: Change,
+    change: &Change,
     conversation: ConversationId,
     send: SendAction,
 ) -> Result<SendMessage, ClientError> {
