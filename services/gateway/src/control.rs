@@ -148,16 +148,14 @@ fn read(order: &Order) -> Result<Checked, &'static str> {
 fn carry_out(revocations: &Revocations, sessions: &Sessions, order: &Checked, stored_at: Option<SystemTime>) {
     match order {
         Checked::DisconnectUser { user, for_good } => {
+            // First: a session that its client knows of may not be among them yet.
+            sessions.send_away(user, *for_good, stored_at);
             let meant = sessions.all().into_iter().filter(|session| {
                 // Whoever came after an order that is read again has obeyed it already.
                 session.user == *user && stored_at.is_none_or(|at| session.since <= at)
             });
             for session in meant {
-                if *for_good {
-                    session.dismiss();
-                } else {
-                    session.close_transport();
-                }
+                session.send_away(*for_good);
             }
             return;
         }

@@ -22,6 +22,7 @@ use parlance_proto::v1::{
     self, Actor, ChangeInProgress, ClaimChange, ErrorCode, KeptAnswer, SettleChange, change_claim, command,
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
+use parlance_runtime::tasks;
 use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -358,7 +359,8 @@ impl Attempt {
         faults::crash_at("before_settle");
         // Without a runtime the process ends, and the attempt lapses.
         let runtime = Handle::try_current().ok()?;
-        Some(runtime.spawn(ending.settle(answer.map(bounded)).in_current_span()))
+        let settling = ending.settle(answer.map(bounded)).in_current_span();
+        Some(tasks::spawn_at(&runtime, "end of a keyed change", settling))
     }
 
     /// Ends the attempt with the outcome of an event, as its ack has it.

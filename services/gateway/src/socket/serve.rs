@@ -71,6 +71,8 @@ pub(super) async fn begin(socket: SocketRef) {
     // Revoked between its check and now, when nobody could find it among the sessions.
     if session.is_revoked(shared.auth.revocations()) {
         session.dismiss();
+    } else if let Some(for_good) = shared.sessions.sent_away(&session) {
+        session.send_away(for_good);
     }
     let mut serving = Serving {
         shared,

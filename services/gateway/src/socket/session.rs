@@ -564,6 +564,15 @@ impl Session {
         });
     }
 
+    /// Ends the session as somebody ordered, perhaps for good.
+    pub fn send_away(self: &Arc<Self>, for_good: bool) {
+        if for_good {
+            self.dismiss();
+        } else {
+            self.close_transport();
+        }
+    }
+
     /// Ends the session for good because its user began more than may be: its client reads why, and does not come
     /// again by itself to displace the next one.
     pub fn displace(self: &Arc<Self>, most: NonZeroUsize) {

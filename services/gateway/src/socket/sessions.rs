@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -25,6 +25,8 @@ pub struct Sessions {
     inner: Arc<Inner>,
 }
 
+/// When the order was given, and whether for good.
+type SentAway = (SystemTime, bool);
 /// A page of a user.
 type PageOfUser = (UserId, Page);
 
@@ -34,6 +36,8 @@ struct Inner {
     sessions: Mutex<HashMap<SessionId, Arc<Session>>>,
     /// Those of each user, the oldest first.
     users: Mutex<HashMap<UserId, VecDeque<SessionId>>>,
+    /// Users who were lately ordered to be sent away.
+    sent_away: Mutex<HashMap<UserId, SentAway>>,
     /// Those that have ended and that some room still knows of.
     ending: Mutex<HashMap<PageOfUser, Vec<Arc<Session>>>>,
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
@@ -53,6 +57,8 @@ struct Polls {
     received: Option<Instant>,
 }
 
+/// How long an order to send a user away is remembered: for those whose sessions are about to begin.
+const SENT_AWAY: Duration = Duration::from_secs(30);
 /// How long a client that does not poll any more is remembered.
 const POLLS: Duration = Duration::from_secs(120);
 
@@ -64,6 +70,7 @@ impl Sessions {
                 per_user,
                 sessions: Mutex::default(),
                 users: Mutex::default(),
+                sent_away: Mutex::default(),
                 ending: Mutex::default(),
                 upgraded: Mutex::default(),
                 polls: Mutex::default(),
@@ -155,6 +162,20 @@ impl Sessions {
                 users.remove(&session.user);
             }
         }
+    }
+
+    /// The user's sessions that began up to then are to end, also those that are not taken in yet.
+    pub fn send_away(&self, user: &UserId, for_good: bool, at: Option<SystemTime>) {
+        let at = at.unwrap_or_else(SystemTime::now);
+        let mut all = lock(&self.inner.sent_away);
+        all.retain(|_, (at, _)| at.elapsed().is_ok_and(|age| age < SENT_AWAY));
+        all.insert(user.clone(), (at, for_good));
+    }
+
+    /// Whether the session is to end by such an order; perhaps for good.
+    pub fn sent_away(&self, session: &Session) -> Option<bool> {
+        let (at, for_good) = lock(&self.inner.sent_away).get(&session.user).copied()?;
+        (session.since <= at).then_some(for_good)
     }
 
     /// All sessions as they are now.
