@@ -18,6 +18,7 @@ use super::handshake::Engine;
 use super::listener::{Peer, Wire};
 use super::page::Page;
 use super::session::{Session, SessionId};
+use crate::commands::now;
 
 /// The sessions. Cheap to clone.
 #[derive(Clone)]
@@ -166,7 +167,7 @@ impl Sessions {
 
     /// The user's sessions that began up to then are to end, also those that are not taken in yet.
     pub fn send_away(&self, user: &UserId, for_good: bool, at: Option<SystemTime>) {
-        let at = at.unwrap_or_else(SystemTime::now);
+        let at = at.unwrap_or_else(|| now().into());
         let mut all = lock(&self.inner.sent_away);
         all.retain(|_, (at, _)| at.elapsed().is_ok_and(|age| age < SENT_AWAY));
         all.insert(user.clone(), (at, for_good));
