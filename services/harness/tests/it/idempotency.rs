@@ -39,9 +39,9 @@ async fn every_route_repeated_by_its_key_has_one_effect_and_one_answer_and_keys_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_gateway_was_killed_is_resumed_by_another_with_the_same_key() {
-    let stack = Stack::builder().gateways(3).persistence(2).failpoints("");
-    let stack = stack.start().await.unwrap();
     for point in ["after_publish", "before_settle"] {
+        let stack = Stack::builder().gateways(3).persistence(2).failpoints("");
+        let stack = stack.start().await.unwrap();
         if let Err(text) = directed(&stack, "faults/keys", point, "").await {
             panic!("{text}");
         }
