@@ -212,7 +212,7 @@ impl Presences {
     /// Tells a session of these users from now on, whom persistence has said that it may watch; how they are seen now.
     ///
     /// # Errors
-    /// [`ErrorCode::TooLarge`](parlance_proto::v1::ErrorCode::TooLarge) where the session would watch too many.
+    /// [`ErrorCode::TooLarge`] where the session would watch too many.
     pub async fn watch(
         &self,
         session: Arc<Session>,
