@@ -225,6 +225,24 @@ impl Bystander {
     }
 }
 
+/// The services of the stack that run.
+pub(crate) fn services(stack: &Stack) -> Vec<Server> {
+    let roles = [
+        ("gateways", stack.gateways()),
+        ("persistence", stack.persistence_replicas()),
+    ];
+    roles
+        .into_iter()
+        .flat_map(|(role, processes)| processes.iter().map(move |process| (role, process)))
+        .filter_map(|(role, process)| {
+            Some(Server {
+                role,
+                pid: process.pid()?,
+            })
+        })
+        .collect()
+}
+
 /// What the services keep in memory while somebody is hostile.
 struct Memory {
     servers: Vec<Server>,
@@ -236,20 +254,7 @@ struct Memory {
 impl Memory {
     /// Looks from now on.
     fn watch(stack: &Stack) -> Self {
-        let roles = [
-            ("gateways", stack.gateways()),
-            ("persistence", stack.persistence_replicas()),
-        ];
-        let servers: Vec<Server> = roles
-            .into_iter()
-            .flat_map(|(role, processes)| processes.iter().map(move |process| (role, process)))
-            .filter_map(|(role, process)| {
-                Some(Server {
-                    role,
-                    pid: process.pid()?,
-                })
-            })
-            .collect();
+        let servers = services(stack);
         let (stop, mut stopped) = oneshot::channel();
         let watched = servers.clone();
         let peak = tokio::spawn(async move {

@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use parlance_harness::Stack;
-use parlance_harness::bench::processes::{Server, memory};
+use parlance_harness::bench::processes::memory;
 use parlance_proto::v1::{self, Role, command};
 use serde_json::{Value, json};
 
-use crate::hostile::{Gateway, add, as_, conversation, group, of_all_partitions, send};
+use crate::hostile::{Gateway, add, as_, conversation, group, of_all_partitions, send, services};
 
 /// Members of the largest group: the setting `limits.group_members`.
 const MEMBERS: usize = 10_000;
@@ -44,20 +44,7 @@ async fn timed<T>(took: &mut Vec<Duration>, work: impl Future<Output = T>) -> T 
 }
 
 fn resident(stack: &Stack) -> String {
-    let roles = [
-        ("gateways", stack.gateways()),
-        ("persistence", stack.persistence_replicas()),
-    ];
-    let servers: Vec<Server> = roles
-        .into_iter()
-        .flat_map(|(role, processes)| {
-            processes
-                .iter()
-                .map(move |process| (role, process.pid().unwrap()))
-        })
-        .map(|(role, pid)| Server { role, pid })
-        .collect();
-    format!("{:?} KiB", memory(&servers))
+    format!("{:?} KiB", memory(&services(stack)))
 }
 
 async fn group_of_ten_thousand(stack: &Stack, gateway: &Gateway) {
