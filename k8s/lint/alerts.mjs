@@ -48,7 +48,7 @@ function untested(tests) {
 
 function unexplained(text) {
   const anchors = new Set([...text.matchAll(/^#+ (.+)$/gm)].map(([, title]) => title.toLowerCase().replace(/[^\w -]/g, "").replaceAll(" ", "-")));
-  return alerts.flatMap(({ alert, annotations = {} }) => {
+  return alerts.flatMap((/** @type {any} */ { alert, annotations = {} }) => {
     const { summary, description, runbook_url: url = "" } = annotations;
     const [page, anchor] = url.split("#");
     return [

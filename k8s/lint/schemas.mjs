@@ -2,7 +2,7 @@
 // They come out of the wheel `kubernetes-validate`, which `k8s/check` unpacks; nothing here needs a cluster.
 import { readFileSync, readdirSync, existsSync } from "node:fs";
 import { join } from "node:path";
-import Ajv from "ajv/dist/2020.js";
+import { Ajv2020 } from "ajv/dist/2020.js";
 
 const FIRST = 30;
 const LAST = 37;
@@ -21,7 +21,7 @@ export function validator(folder, version) {
     .sort();
   if (found.length === 0) throw new Error(`no schemas of Kubernetes ${version} in ${folder}`);
   const home = join(folder, found.at(-1));
-  const ajv = new Ajv({ strict: false, allErrors: true });
+  const ajv = new Ajv2020({ strict: false, allErrors: true });
   for (const format of FORMATS) ajv.addFormat(format, true);
   ajv.addSchema(JSON.parse(readFileSync(join(home, "_definitions.json"), "utf8")), "/api/_definitions.json");
   const compiled = new Map();
@@ -42,7 +42,7 @@ export function validator(folder, version) {
 
 function fileOf({ apiVersion, kind }) {
   const [group, version] = apiVersion.includes("/") ? apiVersion.split("/") : ["", apiVersion];
-  return [kind.toLowerCase(), group.split(".")[0], version].filter(Boolean).join("-") + ".json";
+  return `${[kind.toLowerCase(), group.split(".")[0], version].filter(Boolean).join("-")}.json`;
 }
 
 function said(params) {

@@ -31,7 +31,7 @@ export function balancer(urls) {
   return new Promise((resolve) => {
     listener.listen(0, '127.0.0.1', () =>
       resolve({
-        url: `http://127.0.0.1:${listener.address().port}`,
+        url: `http://127.0.0.1:${/** @type {import('node:net').AddressInfo} */ (listener.address()).port}`,
         prefer: (index) => (preferred = index),
         close: () => {
           listener.close();

@@ -42,7 +42,12 @@ export const person = (name) => `${name}-${transport}-${randomUUID().slice(0, 8)
 const base64 = (value) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url');
 export const now = () => Math.floor(Date.now() / 1000);
 
-/** A signed token; `undefined` claims are left out. */
+/**
+ * A signed token; `undefined` claims are left out.
+ * @param {unknown} sub
+ * @param {Record<string, unknown>} [claims]
+ * @param {{ key?: import('node:crypto').BinaryLike | import('node:crypto').KeyObject, header?: Record<string, unknown> }} [how]
+ */
 export function token(sub, claims = {}, { key = secret, header = { alg: 'HS256', typ: 'JWT' } } = {}) {
   const all = { sub, name: sub, iat: now(), exp: now() + 3600, ...claims };
   const body = `${base64(header)}.${base64(all)}`;
@@ -53,7 +58,9 @@ export function token(sub, claims = {}, { key = secret, header = { alg: 'HS256',
 /** Polls `look` until it returns something true; a thrown error counts as not yet and is shown at the end. */
 export async function eventually(what, look, within = PATIENCE_MS) {
   const deadline = Date.now() + within;
-  for (let last; ;) {
+  /** @type {any} */
+  let last;
+  for (;;) {
     try {
       const value = await look();
       if (value) return value;
@@ -75,13 +82,28 @@ export function within(promise, what, ms = PATIENCE_MS) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
+/**
+ * @typedef {Partial<import('socket.io-client').ManagerOptions & import('socket.io-client').SocketOptions> & {
+ *   jwt?: string, events?: string[] | 'all', url?: string }} Options
+ * @typedef {(payload: any) => unknown} Matches
+ */
+
 /** One connection of a user. */
 export class Client {
-  /** `[{event, payload}]` in the order of arrival. */
+  /**
+   * In the order of arrival.
+   * @type {{ event: string, payload: any }[]}
+   */
   seen = [];
+  /** @type {string[]} */
   disconnects = [];
   #waiting = new Set();
 
+  /**
+   * @param {string} user
+   * @param {number} [gateway]
+   * @param {Options} [options]
+   */
   constructor(user, gateway = 0, { auth, jwt = token(user), events = EVENTS, url, ...options } = {}) {
     this.user = user;
     this.url = url ?? gateways[gateway % gateways.length];
@@ -102,11 +124,11 @@ export class Client {
   /** Resolves once connected, and with the default transports once upgraded. */
   async connected() {
     const connection = new Promise((resolve, reject) => {
-      if (this.socket.connected) resolve();
-      this.socket.once('connect', resolve);
+      if (this.socket.connected) resolve(undefined);
+      this.socket.once('connect', () => resolve(undefined));
       // Refused for a moment, at HTTP level: what the stock client does by itself unless told not to.
       this.socket.on('connect_error', (error) => {
-        if (error.type === 'TransportError') setTimeout(() => this.socket.connect(), 100);
+        if (/** @type {any} */ (error).type === 'TransportError') setTimeout(() => this.socket.connect(), 100);
         else reject(error);
       });
     });
@@ -150,8 +172,9 @@ export class Client {
 
   /** Emits JSON text that the client library would not write by itself; resolves with the ack. */
   askRaw(name, ...json) {
-    const id = this.socket.ids++;
-    const answer = new Promise((resolve) => (this.socket.acks[id] = resolve));
+    const socket = /** @type {any} */ (this.socket);
+    const id = socket.ids++;
+    const answer = new Promise((resolve) => (socket.acks[id] = resolve));
     this.frame(`2${id}[${[JSON.stringify(name), ...json].join(',')}]`);
     return within(answer, `an answer to ${name}`);
   }
@@ -170,12 +193,23 @@ export class Client {
     return (await this.does('conversation:join', { conversation_id: conversation.id })).conversation;
   }
 
-  /** Payloads of this event so far. */
+  /**
+   * Payloads of this event so far.
+   * @param {string} event
+   * @param {Matches} [matches]
+   * @returns {any[]}
+   */
   all(event, matches = () => true) {
     return this.seen.filter((seen) => seen.event === event && matches(seen.payload)).map((seen) => seen.payload);
   }
 
-  /** The first payload of this event that matches, come or to come. */
+  /**
+   * The first payload of this event that matches, come or to come.
+   * @param {string} event
+   * @param {Matches} [matches]
+   * @param {number} [ms]
+   * @returns {Promise<any>}
+   */
   sees(event, matches = () => true, ms = PATIENCE_MS) {
     const known = this.seen.find((seen) => seen.event === event && matches(seen.payload));
     if (known) return Promise.resolve(known.payload);
@@ -220,7 +254,12 @@ export class Client {
   }
 }
 
-/** A connected client. */
+/**
+ * A connected client.
+ * @param {string} user
+ * @param {number} [gateway]
+ * @param {Options} [options]
+ */
 export const connect = (user, gateway, options) => new Client(user, gateway, options).connected();
 
 /** Ends every connection of the spec; without it the process would not end. */
@@ -231,18 +270,20 @@ export function closeAll() {
 /**
  * A request under `/api/v1`, answered in the native dialect, unless the path begins with `/api` or `//`; the body is text
  * or anything else for JSON.
+ * @param {string | null | undefined} jwt
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @param {{ base?: string, headers?: Record<string, string> }} [options]
+ * @returns {Promise<{ status: number, type: string, text: string, body: any, headers: Headers }>}
  */
 export async function rest(jwt, method, path, body, { base = gateways[0], headers = {} } = {}) {
-  const url = path.startsWith('/api')
-    ? base + path
-    : path.startsWith('//')
-      ? base + path.slice(1)
-      : `${base}/api/v1${path}`;
-  const native = !path.startsWith('/api') && !path.startsWith('//') && { 'x-parlance-dialect': 'native' };
+  const url = path.startsWith('/api') ? base + path : path.startsWith('//') ? base + path.slice(1) : `${base}/api/v1${path}`;
+  const native = path.startsWith('/api') || path.startsWith('//') ? {} : { 'x-parlance-dialect': 'native' };
   const response = await fetch(url, {
     method,
     headers: { ...(jwt && { authorization: `Bearer ${jwt}` }), 'content-type': 'application/json', ...native, ...headers },
-    body: typeof body === 'string' || body === undefined ? body : JSON.stringify(body),
+    body: typeof body === 'string' || body === undefined ? /** @type {string} */ (body) : JSON.stringify(body),
     signal: AbortSignal.timeout(PATIENCE_MS),
   });
   const text = await response.text();
@@ -299,10 +340,6 @@ export function assertProblem(answer, status, code) {
 /** Asserts that seqs are first, first + 1, … */
 export function assertGapless(seqs, first = seqs[0]) {
   seqs.forEach((seq, index) =>
-    assert.equal(
-      seq,
-      first + index,
-      `hole or repeat at place ${index}: ${seqs.slice(Math.max(0, index - 3), index + 3)}`,
-    ),
+    assert.equal(seq, first + index, `hole or repeat at place ${index}: ${seqs.slice(Math.max(0, index - 3), index + 3)}`),
   );
 }

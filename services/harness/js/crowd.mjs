@@ -18,7 +18,7 @@ function stay(user, index) {
   });
   socket.on('connect', () => say('connected', { user }));
   socket.on('disconnect', (reason) => say('disconnected', { user, reason }));
-  socket.on('connect_error', (error) => {
+  socket.on('connect_error', (/** @type {any} */ error) => {
     say('refused', { user, reason: `${error.message} ${error.context?.status ?? error.description?.message ?? ''}`.trim() });
     // A refusal in the protocol itself: the stock client gives up, and so does this one.
     if (!socket.active) say('gave-up', { user });

@@ -6,9 +6,7 @@ import { io } from 'socket.io-client';
 /** How often a client says that its user still types. */
 const TYPING_MS = 500;
 const PATIENCE_MS = 10_000;
-const EVENTS = [
-  'message:new', 'message:edited', 'message:deleted', 'receipt:updated', 'typing', 'conversation:new', 'error',
-];
+const EVENTS = ['message:new', 'message:edited', 'message:deleted', 'receipt:updated', 'typing', 'conversation:new', 'error'];
 const COLOURS = { alice: '\u001b[36m', bob: '\u001b[33m' };
 const plain = process.env.NO_COLOR || !process.stdout.isTTY;
 const paint = (code, text) => (plain ? text : `${code}${text}\u001b[0m`);
@@ -20,7 +18,9 @@ class Person {
   #waiting = [];
 
   constructor(name, url, token) {
-    Object.assign(this, { name, url, token });
+    this.name = name;
+    this.url = url;
+    this.token = token;
     this.socket = io(url, { auth: { token, dialect: 'native' }, transports: ['websocket'], reconnection: false });
     for (const event of EVENTS) this.socket.on(event, (payload) => this.#arrived(event, payload));
   }
@@ -28,7 +28,7 @@ class Person {
   async connected() {
     await within(
       new Promise((resolve, reject) => {
-        this.socket.once('connect', resolve);
+        this.socket.once('connect', () => resolve(undefined));
         this.socket.once('connect_error', ({ message }) =>
           reject(new Error(`${this.name} cannot connect to ${this.url}: ${message}; \`make status\` shows what runs`)),
         );
@@ -58,10 +58,7 @@ class Person {
     const payload =
       known >= 0
         ? this.#seen.splice(known, 1)[0].payload
-        : await within(
-            new Promise((resolve) => this.#waiting.push({ event, matches, resolve })),
-            `${this.name} sees ${event}`,
-          );
+        : await within(new Promise((resolve) => this.#waiting.push({ event, matches, resolve })), `${this.name} sees ${event}`);
     say(this.name, this.url, tell(payload));
     return payload;
   }
@@ -103,13 +100,21 @@ async function exchange(from, to, conversation, content) {
   await typing();
   const types = setInterval(() => typing().catch(() => {}), TYPING_MS);
   await to
-    .sees('typing', (payload) => about(payload) && payload.is_typing, () => `sees   ${from.name} typing …`)
+    .sees(
+      'typing',
+      (payload) => about(payload) && payload.is_typing,
+      () => `sees   ${from.name} typing …`,
+    )
     .finally(() => clearInterval(types));
   const sent = await from.sends(conversation, content);
-  await to.sees('message:new', (message) => message.id === sent.id, (message) => {
-    if (message.content !== content) throw new Error(`${to.name} got other text: ${message.content}`);
-    return `reads  “${message.content}”  (from ${message.sender.username})`;
-  });
+  await to.sees(
+    'message:new',
+    (message) => message.id === sent.id,
+    (message) => {
+      if (message.content !== content) throw new Error(`${to.name} got other text: ${message.content}`);
+      return `reads  “${message.content}”  (from ${message.sender.username})`;
+    },
+  );
   return sent;
 }
 
@@ -139,10 +144,7 @@ async function converse(alice, bob) {
 let people = [];
 try {
   const urls = setting('PARLANCE_GATEWAYS').split(',');
-  people = [
-    new Person('alice', urls[0], setting('ALICE_TOKEN')),
-    new Person('bob', urls[1] ?? urls[0], setting('BOB_TOKEN')),
-  ];
+  people = [new Person('alice', urls[0], setting('ALICE_TOKEN')), new Person('bob', urls[1] ?? urls[0], setting('BOB_TOKEN'))];
   await converse(...people);
   const way = new Set(urls.slice(0, 2)).size > 1 ? 'two gateways' : 'one address';
   console.log(`\nEverything was seen on both sides, through ${way}.`);

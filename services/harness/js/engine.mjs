@@ -14,7 +14,8 @@ async function request(url, method, body, signal = AbortSignal.timeout(PATIENCE_
 /** A session over HTTP long polling, as the stock client has it. */
 export class Polling {
   constructor(base, { sid }) {
-    Object.assign(this, { base, sid });
+    this.base = base;
+    this.sid = sid;
   }
 
   /** A session at this gateway, without anyone in it. */
@@ -37,7 +38,7 @@ export class Polling {
     return `${base}/socket.io/?EIO=4&transport=polling&t=${t}&sid=${this.sid}`;
   }
 
-  poll({ base, t, signal } = {}) {
+  poll(/** @type {{ base?: string, t?: string, signal?: AbortSignal }} */ { base, t, signal } = {}) {
     return request(this.url(base, t), 'GET', undefined, signal);
   }
 

@@ -82,7 +82,7 @@ export function middlebox(targets, kind) {
   return new Promise((resolve) => {
     listener.listen(0, '127.0.0.1', () =>
       resolve({
-        url: `http://127.0.0.1:${listener.address().port}`,
+        url: `http://127.0.0.1:${/** @type {import('node:net').AddressInfo} */ (listener.address()).port}`,
         requests: () => requests,
         close: () => {
           listener.close();

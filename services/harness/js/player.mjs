@@ -130,14 +130,16 @@ function drive(queues) {
 
 /** Some clients stop reading now and then, for longer than the gateway has patience, until all shall be well. */
 function fallAsleep(clients) {
-  clients.filter((_, index) => plan.users[index].sleeps).forEach((client) => {
-    setInterval(() => {
-      if (awake) return;
-      const pipe = client.pipe;
-      pipe?.pause();
-      setTimeout(() => pipe?.resume(), plan.sleep_ms);
-    }, plan.sleep_ms * 2);
-  });
+  clients
+    .filter((_, index) => plan.users[index].sleeps)
+    .forEach((client) => {
+      setInterval(() => {
+        if (awake) return;
+        const pipe = client.pipe;
+        pipe?.pause();
+        setTimeout(() => pipe?.resume(), plan.sleep_ms);
+      }, plan.sleep_ms * 2);
+    });
 }
 
 function isQuiet(queues, clients) {
@@ -161,7 +163,7 @@ async function finish(conversations, queues, clients) {
     const timer = setInterval(() => {
       if (performance.now() < deadline && !(isQuiet(queues, clients) && isConverged(conversations, clients))) return;
       clearInterval(timer);
-      resolve();
+      resolve(undefined);
     }, 50);
   });
   const states = clients.map(({ user, replicas }) => ({

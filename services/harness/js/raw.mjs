@@ -4,7 +4,10 @@ import { WebSocket } from 'ws';
 import { eventually } from './client.mjs';
 
 /** The answer to one request: `{ status, headers, text }`; a WebSocket that is accepted is closed again. */
-export function request(url, { method = 'GET', headers = {}, body } = {}) {
+export function request(
+  url,
+  /** @type {{ method?: string, headers?: any, body?: any }} */ { method = 'GET', headers = {}, body } = {},
+) {
   return new Promise((resolve, reject) => {
     const asked = http.request(url, { method, headers, agent: false }, (answer) => {
       let text = '';
@@ -32,6 +35,8 @@ export const UPGRADE = {
 /** A WebSocket that remembers what it got and how it ended. */
 export class Raw {
   packets = [];
+  /** @type {{ code?: number, reason?: string, status?: number, error?: string } | undefined} */
+  end;
 
   constructor(base, query = '') {
     this.socket = new WebSocket(`${base.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket${query}`);

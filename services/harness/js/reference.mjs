@@ -9,7 +9,10 @@ export function reference(options = {}) {
   io.on('connection', (socket) => socket.onAny((_, ...args) => args.at(-1)?.call?.(undefined, { ok: true })));
   return new Promise((resolve) => {
     http.listen(0, '127.0.0.1', () =>
-      resolve({ url: `http://127.0.0.1:${http.address().port}`, close: () => io.close() }),
+      resolve({
+        url: `http://127.0.0.1:${/** @type {import('node:net').AddressInfo} */ (http.address()).port}`,
+        close: () => io.close(),
+      }),
     );
   });
 }

@@ -40,7 +40,9 @@ const replicas = await Promise.all(
   Array.from({ length: REPLICAS }, () => {
     const server = createServer(routes);
     serve(new Server(server));
-    return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server.address().port)));
+    return new Promise((resolve) =>
+      server.listen(0, '127.0.0.1', () => resolve(/** @type {import('node:net').AddressInfo} */ (server.address()).port)),
+    );
   }),
 );
 process.stdout.write(`${JSON.stringify(replicas)}\n`);

@@ -17,7 +17,7 @@ function stay({ user, dialect, gateways, returns = true, deaf = false }, attempt
   });
   const again = () => returns && setTimeout(() => stay({ user, dialect, gateways, returns }, attempt + 1), 300);
   socket.on('connect', () => {
-    const { engine } = socket.io;
+    const engine = /** @type {any} */ (socket.io.engine);
     if (deaf) {
       engine._pingInterval = 1e9;
       engine._resetPingTimeout();

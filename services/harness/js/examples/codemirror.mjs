@@ -26,7 +26,7 @@ export function openJournal(url, token, journal_id, parent, color = '#30bced', r
     share();
   };
   const shareNow = () => isJoined && socket.emit('journal:awareness', { journal_id, update: base64(encodeAwarenessUpdate(awareness, [doc.clientID])) });
-  const share = () => (sharing ??= setTimeout(() => shareNow((sharing = undefined)), 100)); // Ten times a second at most.
+  const share = () => (sharing ??= setTimeout(() => { sharing = undefined; shareNow(); }, 100)); // Ten times a second at most.
   const renewal = setInterval(() => awareness.setLocalState(awareness.getLocalState()), 5_000); // Gone after 12 s without.
   const others = () => [...awareness.getStates().keys()].filter((client) => client !== doc.clientID);
   socket.on('connect', join).on('disconnect', () => removeAwarenessStates(awareness, others(), (isJoined = false)));

@@ -15,8 +15,7 @@ export class ChatsPage extends Page {
       },
       'typing:start': ({ chatId, userId, username }) => this.types(chatId, userId, [{ userId, name: username }]),
       'typing:stop': ({ chatId, userId }) => this.types(chatId, userId, []),
-      'user:status': ({ userId, status }) =>
-        this.set(({ online }) => ({ online: { ...online, [userId]: status === 'online' } })),
+      'user:status': ({ userId, status }) => this.set(({ online }) => ({ online: { ...online, [userId]: status === 'online' } })),
       error: ({ message }) => this.set({ error: message }),
     });
   }
@@ -40,7 +39,7 @@ export class ChatsPage extends Page {
 
   async open(id) {
     const { messages } = await this.call('GET', `/api/conversations/${id}/messages`);
-    const sorted = [...messages].sort((one, other) => new Date(one.created_at) - new Date(other.created_at));
+    const sorted = [...messages].sort((one, other) => Date.parse(one.created_at) - Date.parse(other.created_at));
     this.set({ open: id, error: null, typing: [], bubbles: sorted.map((message) => this.bubble(message)) });
     this.set(({ rows }) => ({ rows: changed(rows, (row) => row.id === id, { unread: 0 }) }));
     const last = sorted.findLast(({ sender }) => sender.id !== this.me);

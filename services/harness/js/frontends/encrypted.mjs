@@ -1,6 +1,6 @@
 // The front end of "Real-Time Chat Feature": a store keyed by message id, ciphertext, statuses, presence, optimistic
 // sends that the acknowledgement confirms. It joins nothing, and what it missed must come by itself.
-import { Page, changed } from './page.mjs';
+import { Page } from './page.mjs';
 
 const encrypt = (text) => Buffer.from(text).toString('base64');
 const decrypt = (content) => (content == null ? content : Buffer.from(content, 'base64').toString());
@@ -56,7 +56,7 @@ export class EncryptedPage extends Page {
     const { messages } = await this.call('GET', `/api/messages/${id}?limit=50&offset=0`);
     this.set({ open: id, error: null, typing: [] });
     this.messageIds = [];
-    const sorted = [...messages].sort((one, other) => new Date(one.created_at) - new Date(other.created_at));
+    const sorted = [...messages].sort((one, other) => Date.parse(one.created_at) - Date.parse(other.created_at));
     for (const message of sorted) {
       for (const { user_id, status } of message.statuses) (this.statuses[message.id] ??= {})[user_id] = status;
       this.add(message);

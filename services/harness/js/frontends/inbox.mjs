@@ -71,7 +71,11 @@ export class InboxPage extends Page {
     try {
       const sent = this.bubble(await this.call('POST', `/api/v1/conversations/${open}/messages`, { content }));
       this.set(({ bubbles }) => ({
-        bubbles: changed(bubbles.filter(({ id }) => id !== sent.id), ({ id }) => id === tempId, sent),
+        bubbles: changed(
+          bubbles.filter(({ id }) => id !== sent.id),
+          ({ id }) => id === tempId,
+          sent,
+        ),
       }));
     } catch (error) {
       this.set(({ bubbles }) => ({ error: error.message, bubbles: bubbles.filter(({ id }) => id !== tempId) }));

@@ -33,7 +33,7 @@ export class ThreadsPage extends Page {
   async list(filter = '') {
     const { conversations } = await this.call('GET', `/api/conversations${filter}`);
     const mine = conversations.filter(({ participants }) => participants.includes(this.me));
-    const at = ({ lastMessage, createdAt }) => new Date(lastMessage?.createdAt ?? createdAt);
+    const at = ({ lastMessage, createdAt }) => Date.parse(lastMessage?.createdAt ?? createdAt);
     mine.sort((one, other) => at(other) - at(one));
     this.set({ rows: mine.map((one) => this.row(one)) });
   }
@@ -61,7 +61,7 @@ export class ThreadsPage extends Page {
   }
 
   show(open, thread, messages) {
-    const sorted = [...messages].sort((one, other) => new Date(one.createdAt) - new Date(other.createdAt));
+    const sorted = [...messages].sort((one, other) => Date.parse(one.createdAt) - Date.parse(other.createdAt));
     this.set({ open, thread, error: null, typing: [], bubbles: sorted.map((message) => this.bubble(message)) });
   }
 

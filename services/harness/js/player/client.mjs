@@ -23,7 +23,11 @@ export class Client {
   lastEventAt = 0;
 
   constructor({ user, token, transports, gateways, first, conversations, history, ackTimeout }) {
-    Object.assign(this, { user, token, transports, history, ackTimeout });
+    this.user = user;
+    this.token = token;
+    this.transports = transports;
+    this.history = history;
+    this.ackTimeout = ackTimeout;
     this.replicas = new Map(conversations.map((id) => [id, new Replica()]));
     this.#gateways = gateways;
     this.#gateway = first % gateways.length;

@@ -20,7 +20,15 @@ export class Queue {
    * it can be tried; stored(message, serial) hears of every stored one.
    */
   constructor({ name, user, conversation, window, padding, history, deliver, ready, stored }) {
-    Object.assign(this, { name, user, conversation, window, padding, history, deliver, ready, stored });
+    this.name = name;
+    this.user = user;
+    this.conversation = conversation;
+    this.window = window;
+    this.padding = padding;
+    this.history = history;
+    this.deliver = deliver;
+    this.ready = ready;
+    this.stored = stored;
   }
 
   get settled() {

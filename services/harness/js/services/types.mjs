@@ -29,6 +29,11 @@ const stored = await jsm.streams.getMessage('EVENTS', { last_by_subj: `chat.evt.
 const { events } = fromBinary(EventBatchSchema, stored.data);
 await feed.close();
 const { case: body, value } = events.at(-1).body;
-console.log(JSON.stringify({
-  outcome: reply.outcome.case, seq: Number(reply.outcome.value.seq), event: body, content: value.message.content,
-}));
+console.log(
+  JSON.stringify({
+    outcome: reply.outcome.case,
+    seq: Number(reply.outcome.value.seq),
+    event: body,
+    content: value.message.content,
+  }),
+);

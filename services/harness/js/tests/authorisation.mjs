@@ -9,11 +9,7 @@ let conversation, message, alice, bob, mallory;
 
 before(async () => {
   conversation = await direct(users.alice, users.bob);
-  [alice, bob, mallory] = await Promise.all([
-    connect(users.alice, 0),
-    connect(users.bob, 1),
-    connect(users.mallory, 0),
-  ]);
+  [alice, bob, mallory] = await Promise.all([connect(users.alice, 0), connect(users.bob, 1), connect(users.mallory, 0)]);
   await Promise.all([alice, mallory].map(listening));
   await Promise.all([alice.joins(conversation), bob.joins(conversation)]);
   message = await alice.sends(conversation, 'for members only');
@@ -41,7 +37,7 @@ for (const [event, payload] of Object.entries(EVENTS)) {
   test(`a stranger's ${event} is answered as for a conversation that does not exist`, async () => {
     const nothing = [randomUUID(), randomUUID()];
     const real = [conversation.id, message.id];
-    const ask = ([where, what]) => mallory.ask(event, { conversation_id: where, ...payload(what) });
+    const ask = (/** @type {any[]} */ [where, what]) => mallory.ask(event, { conversation_id: where, ...payload(what) });
     const [about, aboutNothing] = [await ask(real), await ask(nothing)];
     assert.deepEqual(masked(about, real, nothing), aboutNothing);
     if (event !== 'conversation:leave') assert.equal(about.error?.code, 'not_found', JSON.stringify(about));
@@ -77,7 +73,7 @@ const ROUTES = [
   ['POST', (id) => `/conversations/${id}/messages`, { content: 'let me in' }],
 ];
 
-for (const [method, path, body] of ROUTES) {
+for (const [method, path, body] of /** @type {[string, (id: string) => string, any][]} */ (ROUTES)) {
   test(`a stranger's ${method} ${path('{id}')} is answered as for a conversation that does not exist`, async () => {
     for (const prefix of ['/api/v1', '/api']) {
       const [about, aboutNothing] = [

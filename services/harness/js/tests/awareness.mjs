@@ -23,6 +23,12 @@ class Page {
   awareness = new Awareness(new Y.Doc());
   /** When each event came. */
   events = [];
+  /** @type {string} */
+  id;
+  /** @type {string} */
+  user;
+  /** @type {import('../client.mjs').Client} */
+  client;
 
   static async open(user, id, gateway = 0) {
     const page = new Page();
@@ -79,7 +85,10 @@ async function scene() {
   const created = await rest(token(alice), 'POST', '/journals', { title: 'A journal', content: 'Begun.' });
   assert.equal(created.status, 201, created.text);
   const { id } = created.body;
-  for (const [user_id, permission] of [[bob, 'editor'], [carol, 'viewer']]) {
+  for (const [user_id, permission] of [
+    [bob, 'editor'],
+    [carol, 'viewer'],
+  ]) {
     const shared = await rest(token(alice), 'POST', `/journals/${id}/collaborators`, { user_id, permission });
     assert.ok(shared.status < 300, shared.text);
   }
@@ -164,6 +173,7 @@ test('what is no awareness update, or too much of it, is refused', async () => {
   const update = (bytes) => ({ journal_id: id, update: encode(Uint8Array.from(bytes)) });
   const states = (count, state) => {
     const all = Array.from({ length: count }, (_, index) => index + 1);
+    /** @type {any} */
     const awareness = { states: new Map(all.map((one) => [one, state])), meta: new Map(all.map((one) => [one, { clock: 1 }])) };
     return { journal_id: id, update: encode(encodeAwarenessUpdate(awareness, all)) };
   };
@@ -190,6 +200,7 @@ test('a client id belongs to one user while it shows something', async () => {
   // A provider that sends on all it knows is not refused, and changes nothing.
   await other.client.does('journal:awareness', other.payload([one.clientId, other.clientId]));
   await other.client.does('journal:awareness', other.payload([one.clientId]));
+  /** @type {any} */
   const posing = { states: new Map(), meta: new Map([[one.clientId, { clock: 50 }]]) };
   for (const state of [null, { user: { id: alice, name: alice } }]) {
     posing.states.set(one.clientId, state);

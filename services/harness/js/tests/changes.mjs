@@ -16,9 +16,7 @@ async function scene() {
 }
 
 const history = async (client, conversation) =>
-  (await client.rest('GET', `/conversations/${conversation.id}/messages`)).body.messages.toSorted(
-    (a, b) => a.seq - b.seq,
-  );
+  (await client.rest('GET', `/conversations/${conversation.id}/messages`)).body.messages.toSorted((a, b) => a.seq - b.seq);
 
 test('an edit reaches everyone, keeps the place of the message and marks it', async () => {
   const { conversation, alice, bob, about } = await scene();
@@ -106,8 +104,7 @@ test('every type a client may send comes back as it was', async () => {
 test('receipts grow by seq, never go back, and repeating one changes nothing', async () => {
   const { conversation, alice, bob } = await scene();
   for (let i = 0; i < 6; i++) await alice.sends(conversation, `${i}`);
-  const read = async (up_to_seq) =>
-    (await bob.does('receipt:read', { conversation_id: conversation.id, up_to_seq })).receipt;
+  const read = async (up_to_seq) => (await bob.does('receipt:read', { conversation_id: conversation.id, up_to_seq })).receipt;
   const unread = async () => (await bob.rest('GET', `/conversations/${conversation.id}`)).body.unread;
   assert.equal(await unread(), 6);
   const first = await read(4);

@@ -43,7 +43,7 @@ function child(user, id, gateway) {
   return started;
 }
 
-test('two editors show one text after they typed at once, and each other\'s cursors with names', async () => {
+test("two editors show one text after they typed at once, and each other's cursors with names", async () => {
   const [alice, bob] = ['alice', 'bob'].map(person);
   const id = await journal(alice, bob);
   const pages = [await opens(alice, id, 0), await opens(bob, id, 1)];
@@ -75,10 +75,14 @@ test('what is typed while the connection is away is stored when it is back', asy
   pages[1].cut();
   pages[0].types('meanwhile ', 0);
   pages[1].types('offline ', pages[1].shown().length);
-  await eventually('both show both', () => {
-    const [one, other] = pages.map((each) => each.shown());
-    return one === other && one.includes('meanwhile ') && one.includes('offline ');
-  }, 30_000);
+  await eventually(
+    'both show both',
+    () => {
+      const [one, other] = pages.map((each) => each.shown());
+      return one === other && one.includes('meanwhile ') && one.includes('offline ');
+    },
+    30_000,
+  );
 });
 
 for (const [what, vanishes] of [
@@ -93,7 +97,7 @@ for (const [what, vanishes] of [
     const vanishing = child(bob, id, 1);
     await eventually('alice sees bob', () => watcher.names().includes(bob), 30_000);
     const begun = Date.now();
-    await vanishes(vanishing);
+    await /** @type {(page: any) => unknown} */ (vanishes)(vanishing);
     await eventually('alice sees bob no more', () => !watcher.names().includes(bob), GONE_MS);
     console.log(`a page that ${what}: gone after ${Date.now() - begun} ms`);
   });

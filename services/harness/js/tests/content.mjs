@@ -8,11 +8,7 @@ const users = { alice: person('alice'), bob: person('bob') };
 
 before(async () => {
   conversation = await direct(users.alice, users.bob);
-  [alice, bob, neighbour] = await Promise.all([
-    connect(users.alice, 0),
-    connect(users.bob, 1),
-    connect(person('neighbour'), 0),
-  ]);
+  [alice, bob, neighbour] = await Promise.all([connect(users.alice, 0), connect(users.bob, 1), connect(person('neighbour'), 0)]);
   await Promise.all([alice.joins(conversation), bob.joins(conversation)]);
 });
 // A connection that one test lost must not fail the next.
@@ -77,8 +73,7 @@ for (const [name, content] of Object.entries(STORED_CONTENT)) {
 }
 
 const STORED_METADATA = {
-  'prototype names as keys':
-    '{"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":1}},"toString":null}',
+  'prototype names as keys': '{"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":1}},"toString":null}',
   'nesting a hundred deep': `{"a":${deep(100)}}`,
   'every kind of value': '{"s":"x","n":-1.5e-7,"t":true,"f":false,"z":null,"a":[],"o":{},"":"empty key"}',
   'large but exact numbers': '{"max":9007199254740991,"min":-9007199254740991,"small":5e-324}',
@@ -94,8 +89,7 @@ for (const [name, metadata] of Object.entries(STORED_METADATA)) {
     for (const message of [ack.message, posted.body]) {
       const seen = await bob.sees('message:new', (one) => one.id === message.id);
       const { body } = await bob.rest('GET', `${path()}?before=${message.seq + 1}&limit=1`);
-      for (const one of [message, seen, body.messages[0]])
-        assert.equal(sorted(one.metadata), sorted(JSON.parse(metadata)));
+      for (const one of [message, seen, body.messages[0]]) assert.equal(sorted(one.metadata), sorted(JSON.parse(metadata)));
     }
     assert.equal({}.polluted, undefined);
     await assertHealthy();
@@ -137,20 +131,12 @@ const REFUSED = {
     () => [raw(`"message_id":"${conversation.id}","content":"\\ud800"`)],
     'invalid',
   ],
-  'a lone surrogate as metadata key': [
-    'message:send',
-    () => [raw('"content":"x","metadata":{"\\ud800":1}')],
-    'invalid',
-  ],
+  'a lone surrogate as metadata key': ['message:send', () => [raw('"content":"x","metadata":{"\\ud800":1}')], 'invalid'],
   'NUL in metadata': ['message:send', () => [raw('"content":"x","metadata":{"a":["\\u0000"]}')], 'invalid'],
   'NUL in a metadata key': ['message:send', () => [raw('"content":"x","metadata":{"\\u0000":1}')], 'invalid'],
   'NUL in the client id': ['message:send', () => [raw('"content":"x","client_msg_id":"\\u0000"')], 'invalid'],
   'NUL in the conversation id': ['message:send', () => ['{"conversation_id":"\\u0000","content":"x"}'], 'invalid'],
-  'metadata 10,000 deep': [
-    'message:send',
-    () => [raw(`"content":"x","metadata":{"a":${deep(10_000)}}`)],
-    'too_large',
-  ],
+  'metadata 10,000 deep': ['message:send', () => [raw(`"content":"x","metadata":{"a":${deep(10_000)}}`)], 'too_large'],
   'metadata 2,000 deep': ['message:send', () => [raw(`"content":"x","metadata":{"a":${deep(2_000)}}`)], 'invalid'],
   'a payload 10,000 deep': ['message:send', () => [deep(10_000)], 'invalid'],
   'objects 10,000 deep': ['message:send', () => [`${'{"a":'.repeat(10_000)}1${'}'.repeat(10_000)}`], 'invalid'],
@@ -176,11 +162,7 @@ const REFUSED = {
   'metadata that is a list': ['message:send', () => [raw('"content":"x","metadata":[1]')], 'invalid'],
   'metadata that is text': ['message:send', () => [raw('"content":"x","metadata":"{}"')], 'invalid'],
   'metadata that is a number': ['message:send', () => [raw('"content":"x","metadata":1e400')], 'invalid'],
-  'a client id of 65 characters': [
-    'message:send',
-    () => [raw(`"content":"x","client_msg_id":"${'a'.repeat(65)}"`)],
-    'invalid',
-  ],
+  'a client id of 65 characters': ['message:send', () => [raw(`"content":"x","client_msg_id":"${'a'.repeat(65)}"`)], 'invalid'],
   'an empty client id': ['message:send', () => [raw('"content":"x","client_msg_id":""')], 'invalid'],
   'a client id that is a number': ['message:send', () => [raw('"content":"x","client_msg_id":7')], 'invalid'],
   'the type system': ['message:send', () => [raw('"content":"x","type":"system"')], 'invalid'],
@@ -220,7 +202,7 @@ const REFUSED = {
   'a server event from a client': ['message:new', () => ['{}'], 'unknown_event'],
 };
 
-for (const [name, [event, args, code]] of Object.entries(REFUSED)) {
+for (const [name, [event, args, code]] of /** @type {[string, [string, () => string[], string]][]} */ (Object.entries(REFUSED))) {
   test(`S3.b7 S3.x3: ${name}: refused with a code, with ack and without`, async () => {
     const json = args();
     const ack = await alice.askRaw(event, ...json);
@@ -239,11 +221,7 @@ for (const [name, [event, args, code]] of Object.entries(REFUSED)) {
 }
 
 test('thirty arguments are as good as one', async () => {
-  const ack = await alice.ask(
-    'message:send',
-    { conversation_id: conversation.id, content: 'many' },
-    ...Array(29).fill('x'),
-  );
+  const ack = await alice.ask('message:send', { conversation_id: conversation.id, content: 'many' }, ...Array(29).fill('x'));
   assert.equal(ack.ok, true, JSON.stringify(ack));
 });
 
@@ -293,6 +271,7 @@ test('an event of more than 10 MiB ends its own connection and no other', async 
 });
 
 test('REST refuses the same with problem+json', async () => {
+  /** @type {[string, number][]} */
   const bodies = [
     [text('a\u0000b'), 400],
     ['"content":"\\ud800"', 400],

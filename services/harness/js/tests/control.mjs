@@ -104,7 +104,10 @@ test('a disconnected user comes back unless it is for good', async () => {
   const order = { disconnect_user: { user_id: user, for_good: true } };
   await ends(clients, /^io server disconnect$/, subject, order);
   await acceptedEverywhere(user, token(user));
-  assert.ok(clients.every((client) => !client.socket.active), 'nobody came back by itself');
+  assert.ok(
+    clients.every((client) => !client.socket.active),
+    'nobody came back by itself',
+  );
 });
 
 test('garbage changes nothing', async () => {

@@ -122,8 +122,7 @@ test('a message may be ciphertext, an answer and part of a thread; pages may be 
     reply_to: root.id,
   });
   assert.deepEqual([answer.encrypted, answer.reply_to, answer.thread_id], [true, root.id, null]);
-  const contents = async (query) =>
-    (await as.alice(200, 'GET', `${path}/messages${query}`)).messages.map((one) => one.content);
+  const contents = async (query) => (await as.alice(200, 'GET', `${path}/messages${query}`)).messages.map((one) => one.content);
   assert.deepEqual(await contents('?limit=1&offset=0'), ['Y2lwaGVy']);
   assert.deepEqual(await contents('?limit=1&offset=1'), ['question']);
   assert.deepEqual(await contents('?limit=1&offset=2'), []);
@@ -372,14 +371,20 @@ for (const prefix of PREFIXES) {
     await asAlice(400, 'PATCH', path, {});
 
     const { versions } = await asBob(200, 'GET', `${path}/versions`);
-    assert.deepEqual(versions.map((one) => one.user_id), [bob, alice, alice]);
+    assert.deepEqual(
+      versions.map((one) => one.user_id),
+      [bob, alice, alice],
+    );
     assert.ok(versions.every((one) => !('content' in one)));
     const [latest, second, first] = versions;
     const then = ({ version }) => asBob(200, 'GET', `${path}/versions/${version}`);
     assert.deepEqual([(await then(latest)).content, (await then(second)).content], ['zero one two three', 'zero one two']);
     const blame = await asBob(200, 'GET', `${path}/blame`);
     assert.deepEqual([blame.content, blame.version], ['zero one two three', latest.version]);
-    assert.deepEqual(parts(blame), [['zero one two', alice], [' three', bob]]);
+    assert.deepEqual(parts(blame), [
+      ['zero one two', alice],
+      [' three', bob],
+    ]);
     const { at, ...said } = await asBob(200, 'GET', `${path}/versions/${first.version}`);
     assert.deepEqual(said, { version: first.version, content: 'one two', user_id: alice });
     const restored = await asBob(200, 'POST', `${path}/restore/${first.version}`);
@@ -454,9 +459,15 @@ test('S1.b2: an emoji with and without its variation selector is one reaction', 
   const again = await as.bob(200, 'POST', at, { emoji: plain });
   assert.deepEqual(again.reactions, [{ user_id: bob, emoji: coloured }]);
   const both = await as.alice(200, 'POST', at, { emoji: plain });
-  assert.deepEqual(both.reactions.map((one) => one.emoji), [coloured, coloured]);
+  assert.deepEqual(
+    both.reactions.map((one) => one.emoji),
+    [coloured, coloured],
+  );
   const left = await as.bob(200, 'DELETE', at, { emoji: plain });
-  assert.deepEqual(left.reactions.map((one) => one.user_id), both.reactions.map((one) => one.user_id).filter((user) => user !== bob));
+  assert.deepEqual(
+    left.reactions.map((one) => one.user_id),
+    both.reactions.map((one) => one.user_id).filter((user) => user !== bob),
+  );
 });
 
 test('users whose ids are numbers are named by numbers wherever a user is named', async () => {

@@ -2,18 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, test } from 'node:test';
-import {
-  assertGapless,
-  closeAll,
-  connect,
-  direct,
-  eventually,
-  group,
-  listening,
-  person,
-  rest,
-  token,
-} from '../client.mjs';
+import { assertGapless, closeAll, connect, direct, eventually, group, listening, person, rest, token } from '../client.mjs';
 
 after(closeAll);
 
@@ -38,7 +27,11 @@ function flow(client, conversation, rest = 0) {
     }
     return sent;
   })();
-  return { all, stop: () => ((flowing = false), all) };
+  const stop = () => {
+    flowing = false;
+    return all;
+  };
+  return { all, stop };
 }
 
 /** Without what changes by itself: how the participants are seen, and the seq after which events follow. */
@@ -137,12 +130,7 @@ test('a conversation that was never joined shows its news unasked on every devic
 
 test('a new conversation is announced to every session of every participant', async () => {
   const users = ['alice', 'bob', 'carol'].map(person);
-  const clients = await Promise.all([
-    connect(users[0], 0),
-    connect(users[1], 1),
-    connect(users[1], 0),
-    connect(users[2], 1),
-  ]);
+  const clients = await Promise.all([connect(users[0], 0), connect(users[1], 1), connect(users[1], 0), connect(users[2], 1)]);
   await Promise.all(clients.map(listening));
   const created = await group(users[0], [users[1], users[2]], 'Surprise');
   for (const client of clients) {
@@ -232,10 +220,7 @@ test('after a disconnect a sync brings exactly what was missed, edits and deleti
   const nothing = await back.does('sync', {
     conversations: { [conversation.id]: { epoch: conversation.epoch, seq: 6 } },
   });
-  assert.deepEqual(
-    [nothing.conversations[conversation.id].events, nothing.conversations[conversation.id].complete],
-    [[], true],
-  );
+  assert.deepEqual([nothing.conversations[conversation.id].events, nothing.conversations[conversation.id].complete], [[], true]);
 });
 
 test('a sync is paged, and its pages meet without hole or repeat', async () => {
@@ -294,7 +279,7 @@ test('a client that comes and goes while messages flow has them all in the end',
   for (let round = 0; round < 8; round++) {
     const visit = await connect(bob.user, round);
     const { head_seq, epoch } = await visit.joins(conversation);
-    for (let next = position; next !== null;) {
+    for (let next = position; next !== null; ) {
       const { conversations } = await visit.does('sync', {
         conversations: { [conversation.id]: { epoch, seq: next } },
       });

@@ -27,7 +27,7 @@ const READING = [
 ];
 
 /** Without an answer in a dialect's own form, so that `/api/v1` and `/api` show what they are. */
-async function call(user, method, path, body, { key, gateway = 0, headers = {} } = {}) {
+async function call(user, method, path, body = undefined, /** @type {{ key?: string, gateway?: number, headers?: any }} */ { key, gateway = 0, headers = {} } = {}) {
   const base = gateways[gateway % gateways.length];
   const keyed = key === undefined ? headers : { ...headers, 'idempotency-key': key };
   const full = path.startsWith('/api') ? path : `/api/v1${path}`;
@@ -226,7 +226,7 @@ describe('native events', { concurrency: 4, ...other }, () => {
 test('three equal groups by key are one, those without a key and those of others are not', other, async () => {
   const [alice, bob, carol] = [person('alice'), person('bob'), person('carol')];
   const key = randomUUID();
-  const create = async (user, gateway, more = { key }) => {
+  const create = async (user, gateway, /** @type {{ key?: string }} */ more = { key }) => {
     const body = { title: 'Tea', participant_ids: [carol] };
     return (await does(user, 'POST', '/conversations/group', body, { gateway, ...more })).id;
   };
@@ -327,7 +327,7 @@ test('a change that cannot be carried out once refuses a key, and one that is ma
   ]) {
     const answer = await call(at.alice, method, path, body, { key: randomUUID() });
     assertProblem(answer, 400, 'invalid');
-    assert.match(answer.body.message, message);
+    assert.match(answer.body.message, /** @type {RegExp} */ (message));
   }
   const half = await call(at.alice, 'PUT', `/conversations/${at.id}`, { participants, status: 'none' });
   assertProblem(half, 400, 'invalid');

@@ -18,6 +18,7 @@ test('only a service with a valid token is let in, and only on the internal port
   const [alice, bob] = [person('alice'), person('bob')];
   const { id } = await direct(alice, bob);
   const client = await connect(alice, 0);
+  /** @type {[string, any, string?][]} */
   const everything = [
     [`/conversations/${id}/messages`, { id: 'x', content: 'x' }],
     [`/users/${alice}/messages`, { id: 'x', content: 'x' }],
@@ -104,7 +105,10 @@ test('a message of a service is told like any other, once however often it is se
   const answer = { id: order.id, content: 'May I help?', type: 'text', agent: true, reply_to: message.id };
   assert.equal((await post(helper, path, answer)).status, 202);
   await one.sees('message:new', (seen) => seen.content === answer.content && seen.reply_to === message.id);
-  assert.equal((await post(service, `/conversations/${conversation.number}/messages`, { id: 'n', content: 'by number' })).status, 202);
+  assert.equal(
+    (await post(service, `/conversations/${conversation.number}/messages`, { id: 'n', content: 'by number' })).status,
+    202,
+  );
   await one.sees('message:new', (seen) => seen.content === 'by number');
   assert.equal(one.all('message:new').length, 3);
 });
@@ -141,7 +145,8 @@ test('a service reaches a user in a conversation of their own', async () => {
 test('a service disconnects users and revokes tokens on every replica', async () => {
   const dave = person('dave');
   const everywhere = (jwt) => Promise.all([0, 1].map((gateway) => connect(dave, gateway, { jwt })));
-  const ended = (clients) => eventually('all are closed', () => clients.every(({ disconnects }) => disconnects.length > 0), 1_000);
+  const ended = (clients) =>
+    eventually('all are closed', () => clients.every(({ disconnects }) => disconnects.length > 0), 1_000);
   const done = async (path, body) => assert.deepEqual((await post(service, path, body)).body, { ok: true });
   let clients = await everywhere(token(dave));
   await done(`/users/${dave}/disconnect`);

@@ -24,7 +24,10 @@ function flow(client, conversation) {
       if (!flowing) return sent;
     }
   })();
-  return () => ((flowing = false), done);
+  return () => {
+    flowing = false;
+    return done;
+  };
 }
 
 async function scene() {

@@ -43,25 +43,31 @@ async function editor(id, owner, index) {
   if (index % 2 === 0) {
     let screen = journal.content;
     client.socket.on('journal:updated', ({ content }) => (screen = content));
-    return { words, edit: (n) => {
-      const word = `<w${index}.${n}>\n`;
-      const line = screen.indexOf('\n', Math.floor(Math.random() * screen.length)) + 1;
-      screen = screen.slice(0, line) + word + screen.slice(line);
-      return send({ content: screen }, word);
-    } };
+    return {
+      words,
+      edit: (n) => {
+        const word = `<w${index}.${n}>\n`;
+        const line = screen.indexOf('\n', Math.floor(Math.random() * screen.length)) + 1;
+        screen = screen.slice(0, line) + word + screen.slice(line);
+        return send({ content: screen }, word);
+      },
+    };
   }
   const document = new Y.Doc();
   const apply = (update) => Y.applyUpdate(document, Buffer.from(update, 'base64'), 'server');
   apply(journal.update);
   client.socket.on('journal:updated', ({ update }) => apply(update));
-  return { words, edit: (n) => {
-    const word = `<c${index}.${n}>\n`;
-    const text = document.getText('content');
-    const before = Y.encodeStateVector(document);
-    text.insert(text.toString().indexOf('\n', Math.floor(Math.random() * text.length)) + 1, word);
-    const update = Buffer.from(Y.encodeStateAsUpdate(document, before)).toString('base64');
-    return send({ update }, word);
-  } };
+  return {
+    words,
+    edit: (n) => {
+      const word = `<c${index}.${n}>\n`;
+      const text = document.getText('content');
+      const before = Y.encodeStateVector(document);
+      text.insert(text.toString().indexOf('\n', Math.floor(Math.random() * text.length)) + 1, word);
+      const update = Buffer.from(Y.encodeStateAsUpdate(document, before)).toString('base64');
+      return send({ update }, word);
+    },
+  };
 }
 
 /** Milliseconds from sending to receiving on the other gateway. */

@@ -52,7 +52,7 @@ class Editor {
     this.client.socket.on('connect', () => {
       this.client.socket.timeout(30_000).emit(...join, (error, ack) => {
         const held = ack?.journal ?? ack;
-        if (!error && held) this.joined(held);
+        if (!error && held) /** @type {any} */ (this).joined(held);
       });
     });
   }
@@ -160,7 +160,7 @@ async function scene() {
   ];
   const viewers = [await whole('journal', JOURNAL, 'viewer', 1), await whole('native', NATIVE, 'viewer', 0)];
   for (const one of [...editors, ...viewers]) {
-    const { words = NATIVE, journal } = one;
+    const { words = NATIVE, journal } = /** @type {any} */ (one);
     one.returns([words === JOURNAL ? 'joinJournal' : 'journal:join', { [words.id]: journal }]);
   }
   return { id, owner, editors, viewers };

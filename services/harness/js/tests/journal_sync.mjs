@@ -13,6 +13,8 @@ const LONG = 'lorem ipsum '.repeat(1_000);
 
 /** A client with a document of its own. */
 class Keeper {
+  /** @type {string} */
+  id;
   doc = new Y.Doc();
   text = this.doc.getText('content');
   updates = [];
@@ -33,7 +35,7 @@ class Keeper {
     });
   }
 
-  async joins(more = { state_vector: encode(Y.encodeStateVector(this.doc)) }) {
+  async joins(/** @type {{ state_vector?: string }} */ more = { state_vector: encode(Y.encodeStateVector(this.doc)) }) {
     const { journal } = await this.client.does('journal:join', { journal_id: this.id, ...more });
     Y.applyUpdate(this.doc, decode(journal.update));
     return journal;
@@ -126,5 +128,8 @@ test('a large text is not sent after every change, but its last one and all that
   console.log(`${sent} texts in ${took} ms`);
   assert.ok(sent <= most, `${sent} texts in ${took} ms`);
   const versions = reader.updates.map((update) => update.version);
-  assert.deepEqual(versions, [...new Set(versions)].sort((a, b) => a - b));
+  assert.deepEqual(
+    versions,
+    [...new Set(versions)].sort((a, b) => a - b),
+  );
 });

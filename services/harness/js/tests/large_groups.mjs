@@ -70,11 +70,7 @@ test('a group of a thousand is made, grows, and is nowhere carried whole', async
   const members = [...silent, ...online.map((one) => one.user), ...others.map((one) => one.user)];
   const made = await answered(alice.user, 'POST', '/conversations/group', { title: 'All', participant_ids: members });
   const group = made.body;
-  const shape = ({ participants, participant_count: count, participants_complete: whole }) => [
-    participants.length,
-    count,
-    whole,
-  ];
+  const shape = ({ participants, participant_count: count, participants_complete: whole }) => [participants.length, count, whole];
   assert.deepEqual(shape(group), [MOST, members.length + 1, false]);
 
   // Who is online learns of it, and finds themselves in it.
@@ -84,7 +80,8 @@ test('a group of a thousand is made, grows, and is nowhere carried whole', async
     assert.ok(seen.participants.some((participant) => participant.user_id === one.user));
     assert.deepEqual([seen.unread, seen.head_seq], [0, 0]);
   }
-  for (const [i, [event, id]] of Object.values(DIALECTS).entries()) {
+  const events = /** @type {[string, (payload: any) => string][]} */ (Object.values(DIALECTS));
+  for (const [i, [event, id]] of events.entries()) {
     await others[i].sees(event, (payload) => id(payload) === group.id);
   }
   const joined = await Promise.all([alice, ...online].map((one) => one.joins(group)));

@@ -3,7 +3,19 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, test } from 'node:test';
-import { Client, assertGapless, closeAll, connect, direct, eventually, group, person, rest, token, transport } from '../client.mjs';
+import {
+  Client,
+  assertGapless,
+  closeAll,
+  connect,
+  direct,
+  eventually,
+  group,
+  person,
+  rest,
+  token,
+  transport,
+} from '../client.mjs';
 import { agreed, speak } from '../vocabulary.mjs';
 
 after(closeAll);
@@ -41,7 +53,8 @@ const FOLLOWERS = {
 };
 
 for (const [dialect, { shown, marks }] of Object.entries(FOLLOWERS)) {
-  const ids = (client, without = []) => client
+  const ids = (client, without = []) =>
+    client
       .all(shown)
       .map(({ id }) => id)
       .filter((one) => !without.includes(one));
@@ -52,13 +65,19 @@ for (const [dialect, { shown, marks }] of Object.entries(FOLLOWERS)) {
     const sent = await posts(alice, conversation, ['one', 'two', 'three', 'four']);
     const first = await speak(dialect, bob, 0);
     const marker = await settled(first, alice, conversation, shown);
-    assert.deepEqual(ids(first, [marker]), sent.map(({ id }) => id));
+    assert.deepEqual(
+      ids(first, [marker]),
+      sent.map(({ id }) => id),
+    );
     await marks(first, sent[1], conversation.id);
     await first.leaves();
     const later = await posts(alice, conversation, ['five']);
     const second = await speak(dialect, bob, 1);
     const other = await settled(second, alice, conversation, shown);
-    assert.deepEqual(ids(second, [other]), later.map(({ id }) => id));
+    assert.deepEqual(
+      ids(second, [other]),
+      later.map(({ id }) => id),
+    );
     await marks(second, { id: other }, conversation.id);
     second.close();
     const third = await speak(dialect, bob, 0);
@@ -148,13 +167,19 @@ test('what became of own messages while away is told to those who are told of me
   const reader = await connect(bob, 1);
   await reader.does('receipt:read', { conversation_id: conversation.id, up_to_seq: one.seq });
   await reader.does('receipt:delivered', { conversation_id: conversation.id, up_to_seq: two.seq });
-  const status = (message, what) => ({ messageId, status }) => messageId === message.id && status === what;
+  const status =
+    (message, what) =>
+    ({ messageId, status }) =>
+      messageId === message.id && status === what;
   const encrypted = await speak('encrypted', alice, 1);
   await encrypted.sees('chat:message_status_updated', status(one, 'read'));
   await encrypted.sees('chat:message_status_updated', status(two, 'delivered'));
   const chats = await speak('chats', alice, 0);
   await chats.sees('message:read', ({ messageId, userId }) => messageId === one.id && userId === bob);
-  assert.deepEqual(chats.all('message:read', ({ messageId }) => messageId === two.id), []);
+  assert.deepEqual(
+    chats.all('message:read', ({ messageId }) => messageId === two.id),
+    [],
+  );
 });
 
 test('a long absence is shown in paces, the latest thousand of each conversation', async () => {
@@ -167,7 +192,10 @@ test('a long absence is shown in paces, the latest thousand of each conversation
   await reader.sees('message:new', ({ id }) => id === last.id, 60_000);
   const shown = reader.all('message:new').map(({ id }) => id);
   const expected = sent.sort((one, other) => one.seq - other.seq).slice(200);
-  assert.deepEqual(shown, expected.map(({ id }) => id));
+  assert.deepEqual(
+    shown,
+    expected.map(({ id }) => id),
+  );
 });
 
 test('edits and deletions of the time away are shown too, and what was deleted does not appear', async () => {
@@ -185,7 +213,10 @@ test('edits and deletions of the time away are shown too, and what was deleted d
   const back = await speak('chats', bob, 1);
   await back.sees('message:edited', ({ id, content }) => id === old.id && content === 'older');
   const marker = await settled(back, alice, conversation);
-  assert.deepEqual(back.all('message:new').map(({ id }) => id), [kept.id, marker]);
+  assert.deepEqual(
+    back.all('message:new').map(({ id }) => id),
+    [kept.id, marker],
+  );
 });
 
 test('who is added to a group with a past is shown only what comes', async () => {
@@ -201,7 +232,10 @@ test('who is added to a group with a past is shown only what comes', async () =>
   here.close();
   const again = await speak('chats', carol, 0);
   const marker = await settled(again, alice, conversation);
-  assert.deepEqual(again.all('message:new').map(({ id }) => id), [marker]);
+  assert.deepEqual(
+    again.all('message:new').map(({ id }) => id),
+    [marker],
+  );
 });
 
 const since = (user, gateway, positions, options) =>
@@ -258,7 +292,10 @@ test('a void position shows the latest where the vocabulary has no word for it',
   const auth = { token: token(bob), dialect: 'chats', since: { [conversation.id]: { epoch: randomUUID(), seq: 1 } } };
   const client = await connect(bob, 1, { auth, events: 'all' });
   const marker = await settled(client, alice, conversation);
-  assert.deepEqual(client.all('message:new').map(({ id }) => id), [one.id, marker]);
+  assert.deepEqual(
+    client.all('message:new').map(({ id }) => id),
+    [one.id, marker],
+  );
 });
 
 test('positions of conversations one is not in show nothing, and a malformed list is refused', async () => {
@@ -289,7 +326,10 @@ test('a native client that says nothing is shown what was never marked as delive
   await second.sees('message:new', ({ id }) => id === sent[1].id);
   await second.joins(conversation);
   await settled(second, alice, conversation);
-  assert.deepEqual(second.all('message:new').map(({ seq }) => seq), [2, 3]);
+  assert.deepEqual(
+    second.all('message:new').map(({ seq }) => seq),
+    [2, 3],
+  );
 });
 
 test('sync brings changes and receipts after a position, over socket and REST alike', async () => {
@@ -303,9 +343,15 @@ test('sync brings changes and receipts after a position, over socket and REST al
   const { ok, ...answer } = await client.does('sync', { conversations });
   assert.equal(ok, true);
   const page = answer.conversations[conversation.id];
-  assert.deepEqual(page.events.map(({ seq }) => seq), [2, 3]);
+  assert.deepEqual(
+    page.events.map(({ seq }) => seq),
+    [2, 3],
+  );
   assert.deepEqual([page.complete, page.resync, page.head_seq], [true, false, 3]);
-  assert.deepEqual(page.receipts.map(({ user_id: user, up_to_seq: to }) => [user, to]), [[bob, 2]]);
+  assert.deepEqual(
+    page.receipts.map(({ user_id: user, up_to_seq: to }) => [user, to]),
+    [[bob, 2]],
+  );
   assert.equal(Object.keys(answer.conversations).length, 1);
   const { status, body } = await client.rest('POST', '/sync', { conversations });
   assert.equal(status, 200);
@@ -315,7 +361,10 @@ test('sync brings changes and receipts after a position, over socket and REST al
   assert.deepEqual([nothing[conversation.id].events, nothing[conversation.id].receipts], [[], []]);
   const other = await client.does('sync', { conversations: { [conversation.id]: { epoch: randomUUID(), seq: 3 } } });
   assert.equal(other.conversations[conversation.id].resync, true);
-  assertGapless(sent.map(({ seq }) => seq), 1);
+  assertGapless(
+    sent.map(({ seq }) => seq),
+    1,
+  );
 });
 
 if (transport === 'websocket') {

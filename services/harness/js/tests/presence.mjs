@@ -25,10 +25,14 @@ const hears = (client, user, status, ms) =>
   eventually(`${client.user} hears that ${user} is ${status}`, () => heard(client, user).at(-1) === status, ms);
 /** How `viewer` sees a user over REST; waits until it is so. */
 const seen = async (viewer, user, status) => {
-  const { body } = await eventually(`${user} is ${status} for ${viewer}`, async () => {
-    const answer = await rest(token(viewer), 'GET', `/users/${encodeURIComponent(user)}/presence`);
-    return answer.body?.status === status && answer;
-  }, OFFLINE_MS);
+  const { body } = await eventually(
+    `${user} is ${status} for ${viewer}`,
+    async () => {
+      const answer = await rest(token(viewer), 'GET', `/users/${encodeURIComponent(user)}/presence`);
+      return answer.body?.status === status && answer;
+    },
+    OFFLINE_MS,
+  );
   return body;
 };
 /** Connected, and known to be. */
@@ -177,7 +181,10 @@ test('S2.t1 S4.t1 S4.t2: REST shows those one shares a conversation with', async
   const conversation = await direct(alice, bob);
   const client = await comes('inbox', alice, bob);
   const { body } = await rest(token(bob), 'GET', `/presence?user_ids=${[alice, mallory, bob].join(',')}`);
-  assert.deepEqual(new Set(body.presence.map((one) => `${one.user_id} ${one.online}`)), new Set([`${alice} true`, `${bob} false`]));
+  assert.deepEqual(
+    new Set(body.presence.map((one) => `${one.user_id} ${one.online}`)),
+    new Set([`${alice} true`, `${bob} false`]),
+  );
   assertProblem(await rest(token(mallory), 'GET', `/users/${alice}/presence`), 404, 'not_found');
   assertProblem(await rest(token(bob), 'GET', `/users/${person('nobody')}/presence`), 404, 'not_found');
   assertProblem(await rest(token(bob), 'GET', '/presence'), 400, 'invalid');
@@ -200,7 +207,10 @@ test('a large group tells of those who are subscribed to, as long as they share 
   const viewer = await speak('native', bob, 1);
   assert.equal((await viewer.does('conversation:join', { conversation_id: conversation.id })).presence, undefined);
   const asked = await viewer.does('presence:subscribe', { user_ids: [alice, person('stranger')] });
-  assert.deepEqual(asked.presence.map((one) => `${one.user_id} ${one.status}`), [`${alice} offline`]);
+  assert.deepEqual(
+    asked.presence.map((one) => `${one.user_id} ${one.status}`),
+    [`${alice} offline`],
+  );
   const client = await speak('native', alice, 0);
   await hears(viewer, alice, 'online');
   await viewer.does('presence:unsubscribe', { user_ids: [alice] });

@@ -68,9 +68,7 @@ const queries = {
 
 for (const [what, { query, ...options }] of Object.entries(queries)) {
   test(`${what} is refused with the same status and code`, async () => {
-    const [ours, theirs] = await Promise.all(
-      [here, stock.url].map((base) => request(`${base}/socket.io/?${query}`, options)),
-    );
+    const [ours, theirs] = await Promise.all([here, stock.url].map((base) => request(`${base}/socket.io/?${query}`, options)));
     assert.equal(ours.status, 400);
     assert.equal(theirs.status, 400);
     const own = JSON.parse(ours.text);
@@ -227,7 +225,7 @@ test('answers have at most one Vary header', async () => {
     [`${here}/api/v1/conversations`, { headers: { origin: here, authorization: `Bearer ${token(person('alice'))}` } }],
     [`${here}/health`, {}],
   ]) {
-    const { headers } = await request(url, options);
+    const { headers } = await request(/** @type {string} */ (url), /** @type {object} */ (options));
     const names = headers.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase());
     assert.ok(names.filter((name) => name === 'vary').length <= 1, `${url}: ${headers}`);
   }

@@ -129,7 +129,10 @@ test('a large request whose client goes away in the middle leaves the session as
   const half = new ReadableStream({
     start: (controller) => controller.enqueue(new TextEncoder().encode(`421["no such event",{"x":"${'x'.repeat(4_000_000)}`)),
   });
-  const post = fetch(session.url(there), { method: 'POST', body: half, duplex: 'half', signal: gone.signal });
+  const post = fetch(
+    session.url(there),
+    /** @type {any} */ ({ method: 'POST', body: half, duplex: 'half', signal: gone.signal }),
+  );
   await eventually('its first half is sent', async () => (await session.post('3', there)).status === 200);
   gone.abort();
   await assert.rejects(post);

@@ -16,20 +16,13 @@ async function scene() {
 
 /** Five ways of saying the same: two sockets of two gateways, one of them twice, and REST on both. */
 function fiveWays([one, two], conversation, body) {
-  const bySocket = async (client) =>
-    (await client.does('message:send', { conversation_id: conversation.id, ...body })).message;
+  const bySocket = async (client) => (await client.does('message:send', { conversation_id: conversation.id, ...body })).message;
   const byRest = async (base) => {
     const answer = await rest(token(one.user), 'POST', `/conversations/${conversation.id}/messages`, body, { base });
     assert.ok(answer.status === 201 || answer.status === 200, answer.text);
     return answer.body;
   };
-  return [
-    () => bySocket(one),
-    () => bySocket(two),
-    () => byRest(gateways[0]),
-    () => byRest(gateways[1]),
-    () => bySocket(one),
-  ];
+  return [() => bySocket(one), () => bySocket(two), () => byRest(gateways[0]), () => byRest(gateways[1]), () => bySocket(one)];
 }
 
 async function onlyOnce(reader, messages, sender, conversation) {

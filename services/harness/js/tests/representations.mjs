@@ -10,7 +10,16 @@ after(closeAll);
 const CIPHERTEXT = 'U2FsdGVkX1+/AAEC==';
 
 /** Requests of one user under a prefix; each must be answered with the status that is expected. */
-function caller(user, prefix = '/api', { dialect, claims, headers, gateway = 0 } = {}) {
+function caller(
+  user,
+  prefix = '/api',
+  /** @type {{ dialect?: string, claims?: any, headers?: any, gateway?: number }} */ {
+    dialect,
+    claims,
+    headers,
+    gateway = 0,
+  } = {},
+) {
   const jwt = token(user, claims);
   return async (expected, method, path, body) => {
     const named = dialect ? `${path.includes('?') ? '&' : '?'}dialect=${dialect}` : '';
@@ -133,7 +142,7 @@ for (const options of [{ dialect: 'encrypted' }, { dialect: 'threads' }, {}]) {
     }
     assert.deepEqual(pages, [['6', '8'], ['3', '4'], ['0', '1'], []]);
     const walked = [];
-    for (let before = ''; before !== undefined;) {
+    for (let before = ''; before !== undefined; ) {
       const { messages, next } = await as(200, 'GET', `${route}?limit=4${before}`);
       walked.unshift(...messages.map(text));
       before = next === null ? undefined : `&before=${next}`;
@@ -192,14 +201,17 @@ test('S1.e3: who left, and who never was in a conversation, is forbidden alike',
       }
     }
   }
-  assert.deepEqual([...new Set(answers)], [
-    JSON.stringify([
-      'ForbiddenError',
-      'ForbiddenError',
-      'there is no such conversation, or you are not a participant of it',
-      'forbidden',
-    ]),
-  ]);
+  assert.deepEqual(
+    [...new Set(answers)],
+    [
+      JSON.stringify([
+        'ForbiddenError',
+        'ForbiddenError',
+        'there is no such conversation, or you are not a participant of it',
+        'forbidden',
+      ]),
+    ],
+  );
   await caller(bob, '/api/v1')(404, 'GET', path);
 });
 
@@ -218,9 +230,7 @@ test('S2.c4 S2.t5: reading a message reads the chat up to it, and the list count
   const sent = [];
   for (const content of ['2', '3', '4']) sent.push(await asAlice(201, 'POST', `${path}/messages`, { content }));
   const client = await speak('chats', bob, 1);
-  await eventually('the chat is followed', async () =>
-    (await client.ask('typing:stop', { chatId: conversation.id })).success,
-  );
+  await eventually('the chat is followed', async () => (await client.ask('typing:stop', { chatId: conversation.id })).success);
   const unread = async (user, options) =>
     (await caller(user, '/api', options)(200, 'GET', '/conversations')).conversations[0].unread;
   assert.equal(await unread(bob, { dialect: 'chats' }), 4);
@@ -248,7 +258,12 @@ test('errors name the field as sent, what was there and what is allowed', async 
     ['POST', `${path}/messages`, ['s3cret'], 'the body is a list; it must be an object'],
     ['POST', `${path}/messages`, { content: 5 }, 'content is a number; it must be text'],
     ['POST', `${path}/messages`, { content: 'x', replyTo: 's3cret' }, `replyTo is text; it must be ${id}`],
-    ['POST', `${path}/messages`, { content: 'x', type: 'text', messageType: 'image' }, 'type and messageType differ: they name one field'],
+    [
+      'POST',
+      `${path}/messages`,
+      { content: 'x', type: 'text', messageType: 'image' },
+      'type and messageType differ: they name one field',
+    ],
     ['POST', `${path}/read`, { messageIds: 's3cret' }, 'messageIds is text; it must be a list'],
     ['POST', `${path}/read`, { messageIds: [sent.id, true] }, `something in messageIds is true or false; it must be ${id}`],
     [
@@ -288,13 +303,22 @@ test('S3.r8: threads and earlier contents come in pages, and all of them without
   const first = await edits('?limit=9');
   assert.equal(first.edits.length, 9);
   const second = await edits(`?limit=9&after=${first.next}`);
-  assert.deepEqual([...first.edits, ...second.edits].map((one) => one.content), contents);
+  assert.deepEqual(
+    [...first.edits, ...second.edits].map((one) => one.content),
+    contents,
+  );
   assert.equal(second.next, null);
   const ids = [];
   for (let i = 0; i < 5; i++) ids.push((await asAlice(201, 'POST', `${path}/threads`, { title: `${i}` })).id);
   const threads = (query) => caller(bob, '/api/v1')(200, 'GET', `${path}/threads${query}`);
   const page = await threads('?limit=3');
-  assert.deepEqual(page.threads.map((one) => one.id), ids.slice(0, 3));
-  assert.deepEqual((await threads(`?limit=3&after=${page.next}`)).threads.map((one) => one.id), ids.slice(3));
+  assert.deepEqual(
+    page.threads.map((one) => one.id),
+    ids.slice(0, 3),
+  );
+  assert.deepEqual(
+    (await threads(`?limit=3&after=${page.next}`)).threads.map((one) => one.id),
+    ids.slice(3),
+  );
   assert.deepEqual([(await threads('')).threads.length, (await threads('')).next], [5, null]);
 });

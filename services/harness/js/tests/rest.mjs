@@ -7,8 +7,13 @@ import { assertGapless, assertProblem, closeAll, gateways, person, rest as reque
 after(closeAll);
 
 /** A request that is answered in the native dialect. */
-const rest = (jwt, method, path, body, { headers, ...options } = {}) =>
-  request(jwt, method, path, body, { headers: { 'x-parlance-dialect': 'native', ...headers }, ...options });
+const rest = (
+  jwt,
+  method,
+  path,
+  body = undefined,
+  /** @type {{ base?: string, headers?: any }} */ { headers, ...options } = {},
+) => request(jwt, method, path, body, { headers: { 'x-parlance-dialect': 'native', ...headers }, ...options });
 
 /** The direct conversation of two users. */
 async function direct(one, other) {
@@ -167,8 +172,7 @@ test('A→B and B→A at the same moment on both gateways are one conversation',
 
 test('a direct conversation needs one other valid user', async () => {
   const alice = person('alice');
-  const refused = async (body) =>
-    assertProblem(await rest(token(alice), 'POST', '/conversations/direct', body), 400, 'invalid');
+  const refused = async (body) => assertProblem(await rest(token(alice), 'POST', '/conversations/direct', body), 400, 'invalid');
   for (const user_id of [alice, '', 'a b', 'x'.repeat(129), 'a\u0000', 'zero\u200bwidth', 7.5, null, ['bob']])
     await refused({ user_id });
   for (const body of ['{}', '[]', '{"user_id":', '', 'null', '"bob"', '\u0000']) await refused(body);
@@ -193,8 +197,7 @@ test('a group needs a title and other people', async () => {
   const refused = async (status, code, body) =>
     assertProblem(await rest(token(alice), 'POST', '/conversations/group', body), status, code);
   const bob = person('bob');
-  for (const title of ['', '   ', 'a\u0000b', 7, null])
-    await refused(400, 'invalid', { title, participant_ids: [bob] });
+  for (const title of ['', '   ', 'a\u0000b', 7, null]) await refused(400, 'invalid', { title, participant_ids: [bob] });
   await refused(413, 'too_large', { title: 'x'.repeat(201), participant_ids: [bob] });
   for (const participant_ids of [[], [alice], [bob, 'a b'], [bob, 7.5], bob, null])
     await refused(400, 'invalid', { title: 't', participant_ids });
@@ -248,7 +251,7 @@ test('S3.p13 S3.r6: history is read in pages in both directions without hole or 
   const { asBob } = await scene(25);
   const walk = async (step, first = '') => {
     const seqs = [];
-    for (let query = first; query !== undefined;) {
+    for (let query = first; query !== undefined; ) {
       const { body, status, text } = await asBob('GET', `/messages?limit=10${query}`);
       assert.equal(status, 200, text);
       assert.ok(body.messages.length <= 10);
@@ -257,10 +260,10 @@ test('S3.p13 S3.r6: history is read in pages in both directions without hole or 
     }
     return seqs;
   };
-  for (const [first, seqs] of [
+  for (const [first, seqs] of /** @type {[number, number[]][]} */ ([
     [1, await walk('before')],
     [6, await walk('after', '&after=5')],
-  ]) {
+  ])) {
     assert.equal(seqs.length, 26 - first);
     assertGapless(
       seqs.toSorted((a, b) => a - b),
@@ -290,7 +293,7 @@ test('after=0 begins with the first message', async () => {
 test('events are read in pages, with epoch, head and completeness', async () => {
   const { asBob, conversation } = await scene(25);
   const seqs = [];
-  for (let after = 0; after !== null;) {
+  for (let after = 0; after !== null; ) {
     const { body } = await asBob('GET', `/events?after=${after}&limit=10`);
     assert.deepEqual(keys(body), ['complete', 'epoch', 'events', 'head_seq', 'next', 'resync']);
     assert.deepEqual([body.epoch, body.head_seq, body.resync], [conversation.epoch, 25, false]);
@@ -318,7 +321,7 @@ test('S1.r3 S3.b1: conversations are listed newest first, in pages, each with it
   const peer = busy.participants.map((one) => one.user_id).find((id) => id !== alice);
   await rest(token(peer), 'POST', `/conversations/${busy.id}/messages`, { content: 'hi' });
   const listed = [];
-  for (let cursor = ''; cursor !== null;) {
+  for (let cursor = ''; cursor !== null; ) {
     const { body } = await rest(
       token(alice),
       'GET',
@@ -368,11 +371,7 @@ test('S1.p1: a page never holds more than 100', async () => {
 
 test('both prefixes answer alike', async () => {
   const { bob, conversation } = await scene(2);
-  for (const path of [
-    '/conversations',
-    `/conversations/${conversation.id}`,
-    `/conversations/${conversation.id}/messages`,
-  ]) {
+  for (const path of ['/conversations', `/conversations/${conversation.id}`, `/conversations/${conversation.id}/messages`]) {
     const [one, two] = [await rest(token(bob), 'GET', `/api${path}`), await rest(token(bob), 'GET', `/api/v1${path}`)];
     assert.deepEqual([one.status, one.text], [two.status, two.text]);
   }

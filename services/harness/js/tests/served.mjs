@@ -39,8 +39,7 @@ const JOINS = { journal: 'joinRoom', threads: 'conversation:join', inbox: 'join_
 const FOLLOWERS = ['encrypted', 'chats'];
 
 /** What a page shows of what it was emitted. */
-const bubbles = (dialect, client) =>
-  client.all(SHOWN[dialect]).map((message) => message.content || message.content_encrypted);
+const bubbles = (dialect, client) => client.all(SHOWN[dialect]).map((message) => message.content || message.content_encrypted);
 
 /** Resolves once everything before a further message has come; without that message. */
 async function shown(dialect, client, sender, conversation) {
@@ -99,7 +98,11 @@ for (const [dialect, join] of Object.entries(JOINS)) {
     const conversation = await direct(alice, bob);
     const client = await speak(dialect, bob, 0);
     await opens(client, conversation);
-    await agreed(client, { journal: 'leaveRoom', threads: 'conversation:leave', inbox: 'leave_conversation' }[dialect], conversation.id);
+    await agreed(
+      client,
+      { journal: 'leaveRoom', threads: 'conversation:leave', inbox: 'leave_conversation' }[dialect],
+      conversation.id,
+    );
     await posts(alice, conversation, 'unheard');
     await opens(client, conversation);
     assert.deepEqual(await shown(dialect, client, alice, conversation), ['unheard']);
@@ -110,7 +113,9 @@ for (const [dialect, join] of Object.entries(JOINS)) {
     const conversation = await direct(alice, bob);
     await posts(alice, conversation, 'first');
     const page = await history(bob, conversation);
-    let [flowing, held, posting] = [true, false];
+    let [flowing, held] = [true, false];
+    /** @type {Promise<unknown> | undefined} */
+    let posting;
     const sent = [];
     const post = async () => sent.push((await posts(alice, conversation, `flow ${sent.length}`))[0].content);
     const sending = (async () => {
@@ -128,7 +133,7 @@ for (const [dialect, join] of Object.entries(JOINS)) {
       held = true;
       await posting;
       await eventually('all that was sent', () => bubbles(dialect, client).at(-1) === sent.at(-1));
-      if (round % 2 && transport === 'websocket') client.socket.io.engine.transport.ws.terminate();
+      if (round % 2 && transport === 'websocket') /** @type {any} */ (client.socket.io.engine.transport).ws.terminate();
       else client.close();
       held = false;
       seen.push(...bubbles(dialect, client));
@@ -200,8 +205,9 @@ if (transport === 'polling') {
     await posts(alice, conversation, 'seen');
     assert.deepEqual(await shown('chats', client, alice, conversation), ['seen']);
     // The page is gone without a word: nobody polls any more.
-    client.socket.io.engine.transport.doPoll = () => {};
-    client.socket.io.engine.transport.poll = () => {};
+    const polling = /** @type {any} */ (client.socket.io.engine.transport);
+    polling.doPoll = () => {};
+    polling.poll = () => {};
     await posts(alice, conversation, 'the answer to the last poll', 'unseen');
     const back = await speak('chats', bob, 1);
     const seen = await shown('chats', back, alice, conversation);
@@ -234,13 +240,16 @@ for (const [dialect, [event, payload, sees, isTyping]] of Object.entries(TYPES).
       const typist = await speak(dialect, alice, 0);
       const reader = await speak(dialect, bob, 1);
       if (['native', 'threads'].includes(dialect)) {
-        for (const client of [typist, reader]) await agreed(client, 'conversation:join', { [dialect === 'native' ? 'conversation_id' : 'conversationId']: conversation.id });
+        for (const client of [typist, reader])
+          await agreed(client, 'conversation:join', {
+            [dialect === 'native' ? 'conversation_id' : 'conversationId']: conversation.id,
+          });
       }
       await follows(reader, event, payload(conversation.id, false));
       await follows(typist, event, payload(conversation.id, true));
       await typed(reader, sees, isTyping, () => says(typist, event, payload(conversation.id, true)));
       reader.forget();
-      if (torn && transport === 'websocket') typist.socket.io.engine.transport.ws.terminate();
+      if (torn && transport === 'websocket') /** @type {any} */ (typist.socket.io.engine.transport).ws.terminate();
       else typist.close();
       await reader.sees(sees, (one) => !isTyping(one), 3_000);
     });
@@ -261,19 +270,24 @@ for (const [dialect, begins, ends, enter] of [
       await follows(client, ends, chat);
     }
     reader.forget();
-    await typed(reader, begins, () => true, () => says(typist, begins, chat));
+    await typed(
+      reader,
+      begins,
+      () => true,
+      () => says(typist, begins, chat),
+    );
     typist.close();
     await reader.sees(ends, () => true, 3_000);
   });
 }
 
-for (const [dialect, removed, named] of [
+for (const [dialect, removed, named] of /** @type {[string, string, (one: any) => string][]} */ ([
   ['native', 'conversation:removed', (one) => one.conversation_id],
   ['encrypted', 'chat:conversation_removed', (one) => one.conversation_id ?? one.conversationId],
   ['chats', 'chat:removed', (one) => one.chatId],
   ['threads', 'conversation:removed', (one) => one.conversationId],
   ['inbox', 'conversation_removed', (one) => one.conversationId],
-]) {
+])) {
   test(`${dialect}: who was removed, or whose group was deleted, while away is told on return`, async () => {
     const [alice, bob] = [person('alice'), person('bob')];
     const [left, deleted, kept] = await Promise.all(range(3).map(() => group(alice, [bob])));
@@ -306,7 +320,7 @@ test('a position in a conversation one was removed from is answered with its rem
   const gone = await rest(token(alice), 'DELETE', `/conversations/${conversation.id}/participants/${bob}`);
   assert.ok(gone.status < 300, gone.text);
   const since = { [conversation.id]: { seq: 0 } };
-  const auth = (user) => ({ auth: { token: token(user), dialect: 'native', since }, events: 'all' });
+  const auth = (user) => ({ auth: { token: token(user), dialect: 'native', since }, events: /** @type {'all'} */ ('all') });
   const back = await connect(bob, 0, auth(bob));
   await back.sees('conversation:removed', (one) => one.conversation_id === conversation.id);
   const { conversations } = await back.does('sync', { conversations: since });
@@ -322,7 +336,8 @@ test('encrypted: the socket that sent is answered with the message, and only the
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const [phone, laptop] = [await speak('encrypted', alice, 0), await speak('encrypted', alice, 1)];
-  for (const client of [phone, laptop]) await follows(client, 'chat:typing', { conversationId: conversation.id, isTyping: false });
+  for (const client of [phone, laptop])
+    await follows(client, 'chat:typing', { conversationId: conversation.id, isTyping: false });
   const sends = { conversationId: conversation.id, contentEncrypted: 'by socket' };
   const { message } = await agreed(phone, 'chat:message_send', sends);
   await laptop.sees('chat:message_received', ({ id }) => id === message.id);
@@ -331,13 +346,23 @@ test('encrypted: the socket that sent is answered with the message, and only the
   await phone.sees('chat:message_received', (one) => one.content_encrypted === 'without an ack');
   const [posted] = await posts(alice, conversation, 'over REST');
   for (const client of [phone, laptop]) await client.sees('chat:message_received', ({ id }) => id === posted.id);
-  assert.deepEqual(phone.all('chat:message_received', ({ id }) => id === message.id), []);
+  assert.deepEqual(
+    phone.all('chat:message_received', ({ id }) => id === message.id),
+    [],
+  );
 });
 
+/** @type {Record<string, [string, (one: any) => any]>} */
 const LISTS = {
   native: ['conversation:updated', (one) => ({ text: one.last_message?.content, unread: one.unread, title: one.title })],
-  inbox: ['conversation_updated', (one) => ({ text: one.message?.content ?? one.lastMessage?.content ?? one.lastMessage, unread: one.unread })],
-  threads: ['conversation:updated', ({ conversation: one }) => ({ text: one.lastMessage?.content, unread: one.unread, title: one.title })],
+  inbox: [
+    'conversation_updated',
+    (one) => ({ text: one.message?.content ?? one.lastMessage?.content ?? one.lastMessage, unread: one.unread }),
+  ],
+  threads: [
+    'conversation:updated',
+    ({ conversation: one }) => ({ text: one.lastMessage?.content, unread: one.unread, title: one.title }),
+  ],
 };
 
 for (const [dialect, [updated, row]] of Object.entries(LISTS)) {
@@ -347,7 +372,11 @@ for (const [dialect, [updated, row]] of Object.entries(LISTS)) {
     const list = await speak(dialect, bob, 0);
     const shows = (text, unread) =>
       eventually(`the list shows ${text} and ${unread}`, () => {
-        const last = list.all(updated).map(row).filter((one) => one.text !== undefined).at(-1);
+        const last = list
+          .all(updated)
+          .map(row)
+          .filter((one) => one.text !== undefined)
+          .at(-1);
         assert.deepEqual([last?.text, last?.unread], [text, unread]);
         return true;
       });

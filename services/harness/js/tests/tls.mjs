@@ -14,7 +14,7 @@ const [current, next] = JSON.parse(process.env.PARLANCE_CERTIFICATES);
 function shown() {
   const { hostname, port } = new URL(gateways[0]);
   return new Promise((resolve, reject) => {
-    const socket = tls.connect({ host: hostname, port }, () => {
+    const socket = tls.connect({ host: hostname, port: Number(port) }, () => {
       resolve(socket.getPeerCertificate().fingerprint256);
       socket.destroy();
     });

@@ -1,25 +1,14 @@
 // Which tokens open a socket and a route.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import {
-  Client,
-  assertProblem,
-  closeAll,
-  connect,
-  direct,
-  eventually,
-  listening,
-  now,
-  person,
-  rest,
-  token,
-} from '../client.mjs';
+import { Client, assertProblem, closeAll, connect, direct, eventually, listening, now, person, rest, token } from '../client.mjs';
 
 after(closeAll);
 
 const user = person('tess');
 const none = { header: { alg: 'none', typ: 'JWT' } };
 const [head, body, signature] = token(user).split('.');
+/** @type {Record<string, [string, RegExp]>} */
 const REFUSED = {
   'of algorithm none': [token(user, {}, none), /algorithm/],
   'of algorithm none with a signature': [`${token(user, {}, none)}${signature}`, /algorithm/],
@@ -93,11 +82,7 @@ test('S1.r13: REST refuses every route without a token, also before reading a bo
     ['POST', `/conversations/${id}/messages`],
     ['GET', `/conversations/${id}/events`],
   ]) {
-    assertProblem(
-      await rest(undefined, method, path, method === 'POST' ? '{broken' : undefined),
-      401,
-      'unauthenticated',
-    );
+    assertProblem(await rest(undefined, method, path, method === 'POST' ? '{broken' : undefined), 401, 'unauthenticated');
   }
 });
 
@@ -118,13 +103,13 @@ test('a token is accepted with its scheme in front, in any case and spacing', as
 test('the user id is in whichever claim the application uses, as text or number', async () => {
   const number = Math.floor(Math.random() * 2 ** 50);
   const text = person('claimed');
-  for (const [claims, id] of [
+  for (const [claims, id] of /** @type {[object, string][]} */ ([
     [{ userId: text }, text],
     [{ user_id: number }, String(number)],
     [{ id: number + 1 }, String(number + 1)],
     [{ uid: `${text}-uid` }, `${text}-uid`],
     [{ _id: '65f0c0ffee65f0c0ffee65f0' }, '65f0c0ffee65f0c0ffee65f0'],
-  ]) {
+  ])) {
     const jwt = token(undefined, { name: 'Ada', ...claims });
     const client = await connect(id, 0, { jwt });
     const other = person('peer');

@@ -50,7 +50,12 @@ test('everyone connects, and upgrades where that is possible', async () => {
 
 test('a gateway leaves, and whoever was connected through it comes again', { skip: !carried }, async () => {
   process.kill(leaving, 'SIGTERM');
-  await eventually('it is gone', () => fetch(`${gateways[0]}/health`).then(() => false, () => true));
+  await eventually('it is gone', () =>
+    fetch(`${gateways[0]}/health`).then(
+      () => false,
+      () => true,
+    ),
+  );
   const gone = clients.filter((client) => client.disconnects.length > 0);
   assert.ok(gone.length > 0 && gone.length < CLIENTS, `${gone.length} were disconnected`);
   for (const client of clients) await eventually('connected again', () => settled(client));

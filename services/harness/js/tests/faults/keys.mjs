@@ -150,7 +150,7 @@ async function repeated({ request, event, opens }, at, key) {
 for (const point of ['after_publish', 'before_settle']) {
   test(`a change whose gateway dies at ${point} is resumed by its key`, async () => {
     const open = [];
-    for (const [name, change] of Object.entries(CHANGES)) {
+    for (const [name, change] of /** @type {[string, any][]} */ (Object.entries(CHANGES))) {
       const at = await scene();
       await change.before?.(at);
       await dyingAt(point);

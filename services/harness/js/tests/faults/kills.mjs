@@ -82,7 +82,9 @@ class FrontEnd {
   entered = false;
 
   constructor(name, user, url) {
-    Object.assign(this, { name, words: DIALECTS[name], user });
+    this.name = name;
+    this.words = DIALECTS[name];
+    this.user = user;
     this.client = new Client(user, 0, {
       auth: { token: token(user), dialect: name },
       events: 'all',

@@ -100,7 +100,8 @@ class Reader {
   #client;
 
   constructor(user, room) {
-    Object.assign(this, { user, room });
+    this.user = user;
+    this.room = room;
     this.model.title = room.title;
     room.participants.forEach(({ user_id: member }) => this.model.members.add(member));
   }
@@ -176,7 +177,7 @@ async function runCase(number) {
   const room = await group(owner, [user, guests[0]], `case ${number}`);
   const reader = new Reader(user, room);
   const scene = { room, owner, guests, messages: [] };
-  let pending = [];
+  const pending = [];
   for (let step = 0; step < OPERATIONS; step++) {
     if (roll(5) === 0) {
       if (reader.online) reader.goes();
@@ -186,7 +187,7 @@ async function runCase(number) {
     // Some things happen at once.
     if (roll(3) === 0) pending.push(done);
     else await done;
-    if (pending.length > 3) pending = void (await Promise.all(pending)) ?? [];
+    if (pending.length > 3) await Promise.all(pending.splice(0));
   }
   await Promise.all(pending);
   if (!reader.online) await reader.comes(roll(gateways.length));

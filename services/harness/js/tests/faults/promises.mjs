@@ -94,7 +94,11 @@ test('seqs are given without a hole', async () => {
   const { conversation, one, two } = await scene();
   const given = [];
   for (let number = 1; number <= 20; number++) given.push((await one.sends(conversation, `${number}`)).seq);
-  assert.deepEqual(given, Array.from({ length: 20 }, (_, index) => index + 1), 'seqs have a hole');
+  assert.deepEqual(
+    given,
+    Array.from({ length: 20 }, (_, index) => index + 1),
+    'seqs have a hole',
+  );
   await eventually('all arrived', () => seqs(two, conversation).length === 20);
 });
 
@@ -143,8 +147,7 @@ async function losing(actions) {
   return scene();
 }
 
-const admits = (url) =>
-  eventually('handshakes', async () => (await fetch(`${url}/socket.io/?EIO=4&transport=polling`)).ok);
+const admits = (url) => eventually('handshakes', async () => (await fetch(`${url}/socket.io/?EIO=4&transport=polling`)).ok);
 
 /** A young room asks for the head once more by itself. */
 async function grownUp() {
@@ -158,12 +161,9 @@ const FLOOD = 300;
 test('a client that reads too slowly is closed, comes back by itself and misses nothing', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const room = await directConversation(alice, bob);
-  const [sender, slow] = await Promise.all([
-    connect(alice, 0),
-    connect(bob, 0, { reconnection: true, reconnectionDelay: 200 }),
-  ]);
+  const [sender, slow] = await Promise.all([connect(alice, 0), connect(bob, 0, { reconnection: true, reconnectionDelay: 200 })]);
   await slow.joins(room);
-  const pipe = slow.socket.io.engine.transport.ws._socket;
+  const pipe = /** @type {any} */ (slow.socket.io.engine.transport).ws._socket;
   pipe.pause();
   // The answers repeat the content, and the sender must not be the slow one.
   for (let number = 0; number < FLOOD; number += 4) {

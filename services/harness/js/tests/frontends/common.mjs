@@ -25,7 +25,10 @@ for (const name of chosen) {
       const expected = [...before, 'one', 'two', 'three'];
       await shows(a, expected);
       await shows(b, expected);
-      assert.deepEqual(a.state.bubbles.map(({ mine }) => mine), [true, false, true, false, true]);
+      assert.deepEqual(
+        a.state.bubbles.map(({ mine }) => mine),
+        [true, false, true, false, true],
+      );
       const reloaded = [await alice.reloads(conversation), await bob.reloads(conversation)];
       for (const page of reloaded) await shows(page, expected, 'the same after a reload');
       const more = await quiet(...reloaded, expected);

@@ -19,7 +19,10 @@ const refusesEmpty = (name) =>
     await a.send('');
     await eventually('an error is shown', () => a.state.error);
     isText(a.state.error);
-    assert.deepEqual(a.state.bubbles.filter(({ text, failed }) => text === '' && !failed), []);
+    assert.deepEqual(
+      a.state.bubbles.filter(({ text, failed }) => text === '' && !failed),
+      [],
+    );
     await says(a, 'works again', b);
     await shows(b, [...before, 'works again']);
   });
@@ -177,7 +180,10 @@ of('encrypted', () => {
       const { messages } = await a.call('GET', `/api/messages/${conversation}?limit=50&offset=${offset}`);
       pages.push(messages);
     }
-    assert.deepEqual(pages.map((page) => page.length), [50, 50, 21]);
+    assert.deepEqual(
+      pages.map((page) => page.length),
+      [50, 50, 21],
+    );
     assert.equal(new Set(pages.flat().map(({ id }) => id)).size, 121);
   });
 
@@ -250,7 +256,10 @@ of('threads', () => {
     ]);
     assert.equal(page.state.rows[0].id, second);
     await page.list('?status=completed');
-    assert.deepEqual(page.state.rows.map(({ id }) => id), [conversation]);
+    assert.deepEqual(
+      page.state.rows.map(({ id }) => id),
+      [conversation],
+    );
   });
 
   test('title and channel are kept, nobody else need be there yet, and every participant may close the case', async () => {
@@ -309,7 +318,10 @@ of('threads', () => {
     await says(b, 'Like this', desk);
     assert.equal(find(desk, 'Like this').agent, false);
     const page = await bob.reloads(id._id);
-    assert.deepEqual(page.state.bubbles.map(({ agent: isAgent }) => isAgent), [true, false]);
+    assert.deepEqual(
+      page.state.bubbles.map(({ agent: isAgent }) => isAgent),
+      [true, false],
+    );
   });
 
   test('a message that fails says so in words beside its bubble', async () => {
@@ -331,7 +343,7 @@ of('inbox', () => {
     await eventually('it is first', () => page.state.rows[0].id === conversation);
     const { preview, unread, timestamp } = page.state.rows[0];
     assert.deepEqual({ preview, unread }, { preview: 'up', unread: 1 });
-    assert.ok(new Date(timestamp) > 0, timestamp);
+    assert.ok(Date.parse(timestamp) > 0, timestamp);
     const reloaded = row(await bob.reloads(), conversation);
     assert.deepEqual([reloaded.preview, reloaded.unread, reloaded.timestamp], ['up', 1, timestamp]);
   });

@@ -33,7 +33,9 @@ export class Person {
 
   constructor(frontEnd, name, more = {}) {
     const { Page, user, claims } = FRONT_ENDS[frontEnd];
-    Object.assign(this, { Page, name, id: user() });
+    this.Page = Page;
+    this.name = name;
+    this.id = user();
     this.network = new Network(entrances, turn++);
     this.token = token(undefined, { name: undefined, ...claims(this.id, name), ...more });
     all.add(this);

@@ -90,7 +90,7 @@ export const changed = (fields) => (before, after) => {
   for (const [name, value] of Object.entries(fields)) assert.deepEqual(after.conversation[name], value);
 };
 
-export function gone(before, after) {
+export function gone(_before, after) {
   assert.deepEqual(after.conversation, { status: 404 });
 }
 
@@ -129,7 +129,7 @@ export function restored(before, after, at) {
 }
 
 /** Nothing changed, and the answer says who wrote the journal. */
-export function versions(before, after, at, answer) {
+export function versions(before, after, _at, answer) {
   nothing(before, after);
   assert.ok(answer.versions.length > 0 && answer.versions.every((one) => one.user_id), JSON.stringify(answer));
 }

@@ -43,7 +43,7 @@ for (const [name, fields] of Object.entries({
   row(`PATCH ${C}`, name, 'nnyynny', over(at(''), fields), effects.changed(fields));
 }
 row(`DELETE ${C}`, '', 'nnyynny', over(at('')), effects.gone);
-row(`GET ${C}/events`, '', 'yyyyyyy', over(at('/events?after=0')), (was, is, where, answer) => {
+row(`GET ${C}/events`, '', 'yyyyyyy', over(at('/events?after=0')), (was, is, _where, answer) => {
   effects.nothing(was, is);
   assert.equal(answer.head_seq, was.conversation.head_seq);
   assert.deepEqual(answer.events, was.events);
@@ -62,7 +62,7 @@ row(
 row('GET /users/{user_id}/presence', '', 'yyyy...', (where) => [`/users/${where.host}/presence`], effects.nothing);
 row('GET /presence', '', 'yyyyyyy', (where) => [`/presence?user_ids=${where.host}`], effects.seen, { outsiders: 'ok' });
 row('PATCH /users/me', '', 'yyyyyyy', () => ['/users/me', { name: '' }], effects.nothing, { outsiders: 'ok' });
-row(`GET ${C}/messages`, '', 'yyyyyyy', over(at('/messages')), (was, is, where, answer) => {
+row(`GET ${C}/messages`, '', 'yyyyyyy', over(at('/messages')), (was, is, _where, answer) => {
   effects.nothing(was, is);
   assert.deepEqual(
     answer.messages.map((one) => one.id),

@@ -96,7 +96,7 @@ async function journal(role, user, targetRole) {
  * to people. `own` is a message of that one, `foreign` one of the host, with words nobody else may read. A row
  * about threads finds one.
  */
-export async function place([role, kind], { target, name } = {}) {
+export async function place([role, kind], /** @type {{ target?: any, name?: string }} */ { target, name } = {}) {
   const user = people[role];
   const made = await { group, direct, journal }[kind](role, user, target?.[kind]);
   const path = `/conversations/${made.id}`;
@@ -131,7 +131,7 @@ export async function look(at) {
   const [conversation, events, own] = await Promise.all([
     see(at.host, path),
     see(at.host, `${path}/events?limit=100`),
-    at.inside ? see(at.user, `${path}/messages`) : {},
+    at.inside ? see(at.user, `${path}/messages`) : { messages: [] },
   ]);
   const history = at.kind === 'journal' ? {} : await see(at.host, `${path}/messages`);
   // The form that tells how far each message has come to everyone.

@@ -8,8 +8,7 @@ after(closeAll);
 
 const enter = (client, { id }) => follows(client, 'typing:stop', { chatId: id });
 const scene = () => pair('chats', [person('alice'), person('bob')], enter);
-const sends = ({ id }, client, content) =>
-  says(client, 'message:send', { chatId: id, content, messageType: 'text' });
+const sends = ({ id }, client, content) => says(client, 'message:send', { chatId: id, content, messageType: 'text' });
 const shows = (client, content) => client.sees('message:new', (message) => message.content === content);
 
 test('S2.c3 S2.s1 S2.t3: a message reaches all participants, its sender among them', async () => {
@@ -65,7 +64,10 @@ test('S2.t2: a message moves its chat to the front and dates it', async () => {
   const [conversation, alice, bob] = await scene();
   const newer = await direct(bob.user, person('carol'));
   const list = async () => (await bob.rest('GET', '/conversations')).body.conversations;
-  assert.deepEqual((await list()).map((one) => one.id), [newer.id, conversation.id]);
+  assert.deepEqual(
+    (await list()).map((one) => one.id),
+    [newer.id, conversation.id],
+  );
   sends(conversation, alice, 'newest');
   const { created_at } = await shows(bob, 'newest');
   const [first, second] = await list();

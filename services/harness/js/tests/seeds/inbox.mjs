@@ -14,8 +14,7 @@ async function posts({ id }, client, content) {
   return body;
 }
 const shows = (client, { id }) => client.sees('new_message', (message) => message.id === id);
-const lists = (client, { id }, ms) =>
-  client.sees('conversation_updated', (update) => update.message.id === id, ms);
+const lists = (client, { id }, ms) => client.sees('conversation_updated', (update) => update.message.id === id, ms);
 
 test('S4.b2 S4.c1 S4.r1 S4.s1: what is posted reaches who has joined, the sender by the same id', async () => {
   const [conversation, alice, bob] = await scene();

@@ -6,8 +6,7 @@ import { agreed, speak, speaks } from '../../vocabulary.mjs';
 
 after(closeAll);
 
-const plain = (user, gateway = 0, auth = {}) =>
-  connect(user, gateway, { auth: { token: token(user), ...auth }, events: 'all' });
+const plain = (user, gateway = 0, auth = {}) => connect(user, gateway, { auth: { token: token(user), ...auth }, events: 'all' });
 /** Sends over REST, which needs no connection. */
 const posts = async (user, { id }, content) => {
   const { status, body } = await rest(token(user), 'POST', `/api/v1/conversations/${id}/messages`, { content });
@@ -16,6 +15,7 @@ const posts = async (user, { id }, content) => {
 };
 
 /** Of each dialect an event that no other understands, and what tells the client of a message afterwards. */
+/** @type {Record<string, [string, (conversation: any) => any, string]>} */
 const TELLING = {
   journal: ['joinRoom', ({ number }) => number, 'receiveMessage'],
   encrypted: ['chat:typing', ({ id }) => ({ conversationId: id, isTyping: false }), 'chat:message_received'],
@@ -49,6 +49,7 @@ for (const [dialect, [event, payload, told]] of Object.entries(TELLING)) {
   });
 }
 
+/** @type {Record<string, [string, (id: string) => any, string]>} */
 const BY_ITSELF = {
   encrypted: ['chat:typing', (id) => ({ conversationId: id, isTyping: true }), 'chat:message_received'],
   chats: ['chat:join', (id) => ({ chatId: id }), 'message:new'],
@@ -63,8 +64,7 @@ for (const [dialect, [event, payload, told]] of Object.entries(BY_ITSELF)) {
     const client = await plain(alice);
     // The default's form of a message is told by its keys.
     const isOwn = (message) => dialect !== 'chats' || 'chatId' in message;
-    const received = () =>
-      client.seen.filter((one) => one.event === told && isOwn(one.payload)).map((one) => one.payload.id);
+    const received = () => client.seen.filter((one) => one.event === told && isOwn(one.payload)).map((one) => one.payload.id);
     assert.deepEqual(received(), []);
     client.socket.emit(event, payload(conversation.id));
     const ids = sent.map(({ id }) => id);

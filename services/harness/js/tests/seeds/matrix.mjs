@@ -41,10 +41,7 @@ const DIALECTS = {
   journal: {
     enter: (client, { number }) => agreed(client, 'joinRoom', number),
     says: {
-      send: ({ number }, content, user) => [
-        'sendMessage',
-        { conversationId: number, senderId: Number(user), content },
-      ],
+      send: ({ number }, content, user) => ['sendMessage', { conversationId: number, senderId: Number(user), content }],
       read: ({ number }, message) => ['markAsRead', { conversationId: number, messageIds: [message.number] }],
     },
     hears: {
@@ -227,10 +224,7 @@ test('ciphertext shows as such where there is no word for it', async () => {
   const secret = await message('encrypted', 'c2VjcmV0');
   for (const name of ['journal', 'chats', 'threads', 'inbox']) {
     const id = name === 'journal' ? secret.number : secret.id;
-    const found = await members[name].sees(
-      DIALECTS[name].hears.send[0],
-      (one) => (one.message_id ?? one.id) === id,
-    );
+    const found = await members[name].sees(DIALECTS[name].hears.send[0], (one) => (one.message_id ?? one.id) === id);
     holds(found, { content: '', metadata: { encrypted: true } });
   }
 });

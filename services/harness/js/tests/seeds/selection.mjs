@@ -26,7 +26,10 @@ test('an unknown dialect is refused where the client names it', async () => {
   const jwt = token(person('any'));
   const dialect = 'klingon';
   for (const options of [{ auth: { token: jwt, dialect } }, { auth: { token: jwt }, query: { dialect } }]) {
-    assert.equal(await new Client('any', 1, options).refused(), 'invalid: dialect is none of native, journal, encrypted, chats, threads, inbox');
+    assert.equal(
+      await new Client('any', 1, options).refused(),
+      'invalid: dialect is none of native, journal, encrypted, chats, threads, inbox',
+    );
   }
 });
 

@@ -19,9 +19,7 @@ async function scene(content) {
     const shared = await rest(token(owner), 'POST', `/journals/${journal.id}/collaborators`, { user_id, permission });
     assert.ok(shared.status < 300, shared.text);
   }
-  const clients = await Promise.all(
-    [owner, editor, viewer].map((user, gateway) => speak('journal', user, gateway)),
-  );
+  const clients = await Promise.all([owner, editor, viewer].map((user, gateway) => speak('journal', user, gateway)));
   for (const client of clients) {
     holds(await agreed(client, 'joinJournal', journal.number), { content });
     // A page that looks for the text in no answer draws it too.
@@ -42,7 +40,10 @@ test('S0.c4 S0.c5 S0.s5: what an editor writes is shown to all who follow; its w
   edits(owner, journal, 'My dear diary, 😂');
   for (const client of [editor, viewer]) await shows(client, 'My dear diary, 😂');
   // Sent back what it wrote, a page that has typed on meanwhile would lose that.
-  assert.deepEqual(editor.all('journalUpdate').map(({ content }) => content), ['My dear diary, 😂']);
+  assert.deepEqual(
+    editor.all('journalUpdate').map(({ content }) => content),
+    ['My dear diary, 😂'],
+  );
 });
 
 test('S0.b4 S0.t3: a viewer and a stranger change nothing', async () => {
