@@ -338,7 +338,7 @@ fn every_check_that_is_named_exists_and_runs() {
 
 #[test]
 fn the_readme_shows_how_much_is_held() {
-    let readme = repository().join("README.md");
+    let readme = repository().join("services/gateway/README.md");
     let present = read_to_string(&readme).unwrap();
     let (before, rest) = present.split_once(BEGIN).expect("the begin marker");
     let (_, after) = rest.split_once(END).expect("the end marker");
@@ -347,7 +347,7 @@ fn the_readme_shows_how_much_is_held() {
         std::fs::write(&readme, wanted).unwrap();
         return;
     }
-    assert_eq!(present, wanted, "README.md is out of date: run `make generate`");
+    assert_eq!(present, wanted, "services/gateway/README.md is out of date: run `make generate`");
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test without settings of its own")]

@@ -76,7 +76,7 @@ async fn a_killed_gateway_is_not_seen_by_any_front_end() {
 async fn the_snippets_of_the_readme_run_as_pasted() {
     let stack = Stack::builder().gateways(1).persistence(1).start().await.unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let readme = std::fs::read_to_string(root.join("services/gateway/README.md")).unwrap();
     let blocks = readme.split("```sh\n").skip(1);
     let snippets: Vec<&str> = blocks
         .filter_map(|block| block.split_once("\n```"))
