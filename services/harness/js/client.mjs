@@ -26,7 +26,7 @@ const EVENTS = [
 const TRANSPORTS = { websocket: ['websocket'], polling: ['polling'], default: ['polling', 'websocket'] };
 const open = new Set();
 
-// Whoever runs this spec holds the other end; without them nobody waits for the result.
+// The process that runs this spec holds the other end; without it nobody waits for the result.
 process.stdin.on('end', () => process.exit(1)).resume();
 process.stdin.unref?.();
 
@@ -126,7 +126,7 @@ export class Client {
     const connection = new Promise((resolve, reject) => {
       if (this.socket.connected) resolve(undefined);
       this.socket.once('connect', () => resolve(undefined));
-      // Refused for a moment, at HTTP level: what the stock client does by itself unless told not to.
+      // Refused for a moment, at HTTP level: what the stock client does by itself unless configured otherwise.
       this.socket.on('connect_error', (error) => {
         if (/** @type {any} */ (error).type === 'TransportError') setTimeout(() => this.socket.connect(), 100);
         else reject(error);
@@ -315,7 +315,7 @@ export async function group(owner, others, title = 'A group') {
 
 /** Resolves once the gateway follows the client's user: from then on no new conversation escapes it. */
 export async function listening(client) {
-  await eventually(`${client.user} is told of new conversations`, async () => {
+  await eventually(`${client.user} is notified of new conversations`, async () => {
     const marker = await direct(client.user, person('marker'));
     return client.sees('conversation:new', (one) => one.id === marker.id, 1_000);
   });
@@ -340,6 +340,6 @@ export function assertProblem(answer, status, code) {
 /** Asserts that seqs are first, first + 1, … */
 export function assertGapless(seqs, first = seqs[0]) {
   seqs.forEach((seq, index) =>
-    assert.equal(seq, first + index, `hole or repeat at place ${index}: ${seqs.slice(Math.max(0, index - 3), index + 3)}`),
+    assert.equal(seq, first + index, `gap or duplicate at index ${index}: ${seqs.slice(Math.max(0, index - 3), index + 3)}`),
   );
 }

@@ -1,4 +1,4 @@
-// A conversation between two people on two gateways, shown as it happens. Exits 0 only if each side
+// A conversation between two users on two gateways, shown as it happens. Exits 0 only if each side
 // saw everything the other did. Reads the addresses and tokens from the environment.
 import { randomUUID } from 'node:crypto';
 import { io } from 'socket.io-client';
@@ -12,7 +12,7 @@ const plain = process.env.NO_COLOR || !process.stdout.isTTY;
 const paint = (code, text) => (plain ? text : `${code}${text}\u001b[0m`);
 const say = (who, url, text) => console.log(`${paint(COLOURS[who], who.padEnd(6))} ${paint('\u001b[2m', url)}  ${text}`);
 
-/** A user with one socket; remembers every event until somebody asks for it. */
+/** A user with one socket; remembers every event until it is asked for. */
 class Person {
   #seen = [];
   #waiting = [];
@@ -95,7 +95,7 @@ function setting(name) {
 
 async function exchange(from, to, conversation, content) {
   const about = (payload) => payload.conversation_id === conversation.id;
-  // Told to whoever looks at this moment, so it is said again for as long as somebody types.
+  // Delivered to those connected at this moment, so it is emitted again for as long as the user types.
   const typing = () => from.does('typing', { conversation_id: conversation.id, is_typing: true });
   await typing();
   const types = setInterval(() => typing().catch(() => {}), TYPING_MS);

@@ -211,5 +211,5 @@ createInterface({ input: process.stdin })
     await leave(clients);
     process.exit(0);
   })
-  // Whoever asked for the load is gone.
+  // The process that asked for the load is gone.
   .on('close', () => phase !== 'done' && phase !== 'draining' && process.exit(1));

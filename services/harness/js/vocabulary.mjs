@@ -19,7 +19,7 @@ export async function agreed(client, event, ...args) {
   return ack;
 }
 
-/** Waits until a client that joins nothing by hand is told about the conversation. */
+/** Waits until a client that joins nothing by hand is notified of the conversation. */
 export async function follows(client, event, payload) {
   await eventually(`${client.user} follows the conversation`, async () => {
     const ack = await client.ask(event, payload);

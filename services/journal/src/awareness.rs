@@ -6,7 +6,7 @@
 //!
 //! Merge rule ([`AwarenessStates::apply`]): the higher clock wins; at equal clocks only a removal does. A removed state
 //! leaves its clock behind, so that one that is late does not bring it back. Only the page itself counts the clock on:
-//! whoever removes its state for it keeps the clock, so that whatever the page shows next wins everywhere, also where
+//! removing its state for it keeps the clock, so that whatever the page shows next wins everywhere, also where
 //! the removal comes later. A state belongs to the user whose session sent it, and no other user changes it while it
 //! lives.
 

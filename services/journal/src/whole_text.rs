@@ -35,9 +35,9 @@
 //! - *A deletion of text that nobody else touched stays*: Yjs never brings deleted text back, and a base without such a
 //!   text is not the basis of a text that holds it, since another base is the smaller change (4).
 //!
-//! Texts cannot tell everything apart. Where a text is one insertion into one base and a replacement in another, it is
+//! Texts cannot distinguish everything. Where a text is one insertion into one base and a replacement in another, it is
 //! taken for the insertion, which loses nothing: a client that replaces the word that another base lacks keeps the
-//! word. Two replacements of one word are told apart by their letters. A client that pastes over a part of a line just
+//! word. Two replacements of one word are distinguished by their characters. A client that pastes over a part of a line just
 //! received from another is taken to have inserted a similar line: both stay. A client whose own paragraph, on its way
 //! to the server, is replaced by a version without it, and that then inserts a paragraph differing in a letter or two
 //! at the same place, is taken to have corrected its own. A client that sends the text it sent before, while another's

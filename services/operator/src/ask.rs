@@ -1,4 +1,4 @@
-//! Questions over NATS: whom, how long, and what it means when nobody answers.
+//! Requests over NATS: to which instances, with which timeout, and what a missing reply means.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Operator {
         let expected = self.live_gateways().await;
         let asked = self
             .bus
-            // At least one: whoever has not reported yet is not known.
+            // At least one: an instance that has not reported yet is not known.
             .operate(
                 &Audience::Gateways,
                 body,

@@ -43,7 +43,7 @@ pub enum Task {
     Partitions,
     /// What waits in the streams.
     Lag,
-    /// What can never be carried out as it is.
+    /// What cannot be processed as it is.
     #[command(subcommand)]
     DeadLetters(Letters),
     /// Let a gateway end as on SIGTERM: its clients go elsewhere over time.

@@ -307,7 +307,7 @@ fn unexpected(body: Option<&ops_reply::Body>) -> anyhow::Error {
     }
 }
 
-/// Says who is missing.
+/// Names the instances that are missing.
 fn completeness(gathered: &Gathered) -> Verdict {
     let answered = gathered.replies.len();
     match gathered.expected {

@@ -1,4 +1,4 @@
-//! The command `parlance` of whoever runs Parlance: looks at the services and gives them orders, over NATS alone.
+//! The operators' command `parlance`: inspects the services and gives them orders, over NATS alone.
 //!
 //! Knows the contract of `chat.ops.…` and nothing else of the services. Must not open a database or a port.
 
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Ok(Verdict::Incomplete) => ExitCode::from(4),
         Err(error) => {
             let line = format!("parlance: {error:#}").replace(['\n', '\r'], " ");
-            // Nobody is left to tell when stderr is closed.
+            // Nothing is left to report to when stderr is closed.
             let _ = writeln!(std::io::stderr().lock(), "{line}");
             if error.is::<ConfigError>() {
                 ExitCode::from(EXIT_BAD_CONFIGURATION)

@@ -1,4 +1,4 @@
-//! How answers are printed: aligned columns for people, JSON for programs.
+//! How replies are printed: aligned columns for operators, JSON for programs.
 
 use std::io::Write as _;
 
@@ -74,7 +74,7 @@ pub fn line(text: &str) -> anyhow::Result<()> {
 
 /// A word beside the answer.
 pub fn warn(text: &str) {
-    // Nobody is left to tell when stderr is closed.
+    // Nothing is left to report to when stderr is closed.
     let _ = writeln!(std::io::stderr().lock(), "parlance: {text}");
 }
 

@@ -166,7 +166,7 @@ impl Provenance {
             ),
             other => (String::new(), other.to_string()),
         };
-        // The deserializer quotes the value in its own words.
+        // The deserializer quotes the value in its message.
         let problem = if is_secret(&key) {
             "has a value of the wrong form".to_owned()
         } else {

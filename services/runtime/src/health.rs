@@ -1,4 +1,4 @@
-//! Tells orchestrators and people whether this process is alive and ready, and shows its metrics.
+//! Reports to orchestrators and operators whether this process is live and ready, and serves its metrics.
 //!
 //! Owns the named readiness conditions and the internal HTTP routes. It must not decide what
 //! follows from being unready, and reasons must not hold secrets: they are public on this port.
@@ -103,13 +103,13 @@ impl Condition {
         self.health.set(&self.name, None);
     }
 
-    /// The condition is not met; `reason` is shown to whoever asks, e.g. "connecting to bus:4222".
+    /// The condition is not met; `reason` is shown in the reply, e.g. "connecting to bus:4222".
     pub fn set_unready(&self, reason: impl Into<String>) {
         self.health.set(&self.name, Some(reason.into()));
     }
 }
 
-/// The condition as a metric, so that alerts can tell which dependency is away.
+/// The condition as a metric, so that alerts can name the dependency that is away.
 fn show(name: &str, met: bool) {
     metrics::gauge!("chat_ready", "condition" => name.to_owned()).set(if met { 1.0 } else { 0.0 });
 }

@@ -1,7 +1,7 @@
 //! The life of one process: its tasks, when they begin to stop, and what the exit code says.
 //!
 //! Owns the signals and two tokens. The *soft* token asks tasks to finish what they have and end;
-//! the *hard* token tells them to end now. It must not know what the tasks do.
+//! the *hard* token orders them to end now. It must not know what the tasks do.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -74,7 +74,7 @@ pub fn exit_with(service: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) => error,
     };
     let (code, line) = last_words(service, &error);
-    // Nobody is left to tell when stderr is closed.
+    // Nothing is left to report to when stderr is closed.
     let _ = writeln!(io::stderr().lock(), "{line}");
     ExitCode::from(code)
 }

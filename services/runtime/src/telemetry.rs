@@ -96,7 +96,7 @@ impl Validate for TelemetrySettings {
 }
 
 /// Installs logging, tracing and metrics for the whole process; call once, before anything logs.
-/// `instance` tells the replicas of a service apart.
+/// `instance` distinguishes the replicas of a service.
 ///
 /// # Errors
 /// When telemetry is already installed, or the exporter cannot be built from the settings.
@@ -224,7 +224,7 @@ fn log_panic(info: &PanicHookInfo<'_>) {
 }
 
 /// The text of a panic as it may be logged. A formatted text may quote what a user wrote (that of a
-/// string cut at a bad boundary does), so only literal texts are shown; the location tells the rest.
+/// string cut at a bad boundary does), so only literal texts are shown; the location names the rest.
 fn panic_text(payload: &dyn Any) -> &'static str {
     payload
         .downcast_ref::<&'static str>()

@@ -1,5 +1,5 @@
 // The front end of "Real-Time Chat Feature": a store keyed by message id, ciphertext, statuses, presence, optimistic
-// sends that the acknowledgement confirms. It joins nothing, and what it missed must come by itself.
+// sends that the acknowledgement confirms. It joins nothing, and its backfill must come unasked.
 import { Page } from './page.mjs';
 
 const encrypt = (text) => Buffer.from(text).toString('base64');

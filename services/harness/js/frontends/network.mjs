@@ -24,7 +24,7 @@ export class Network {
     return this.#listener?.listening ?? false;
   }
 
-  /** Resolves once nothing has passed for a while: nothing is on its way, and whoever polls waits for an answer. */
+  /** Resolves once nothing has passed for a while: nothing is in flight, and polling clients wait for a reply. */
   async quiet(ms = 60) {
     while (Date.now() - this.#passedAt < ms) {
       await new Promise((resolve) => setTimeout(resolve, ms - (Date.now() - this.#passedAt)));

@@ -3,7 +3,7 @@
 import { io } from 'socket.io-client';
 
 export class Page {
-  /** What is drawn: conversations in order, bubbles of the open one, who types, who is online, an error. */
+  /** What is drawn: conversations in order, bubbles of the open one, typing users, presence, an error. */
   state = { rows: [], open: null, bubbles: [], typing: [], online: {}, error: null };
 
   /** `config` is what is configured for such a page: `{ url, token, dialect, transports, restDialect }`. */

@@ -1,4 +1,4 @@
-// The front end of "Chat Service" (a support desk): cases with a status between the same people, rooms joined by hand,
+// The front end of "Chat Service" (a support desk): cases with a status between the same users, rooms joined by hand,
 // optimistic bubbles whose `tempId` comes back in `message:new`, threads beside the main line, agents.
 import { Page, changed } from './page.mjs';
 

@@ -1,7 +1,7 @@
 // One client's copy of one conversation, merged by seq from live events and from syncs. No network.
 import { createHash } from 'node:crypto';
 
-/** The start of a content's SHA-256: enough to tell contents apart. */
+/** The start of a content's SHA-256: enough to distinguish contents. */
 export const digestOf = (content) => createHash('sha256').update(content).digest('hex').slice(0, 16);
 
 export class Replica {
@@ -66,7 +66,7 @@ export class Replica {
     ]);
   }
 
-  /** A sync shows the present, a live event the past it tells of: the later state wins. */
+  /** A sync shows the present, a live event the past it reports: the later state wins. */
   #merge({ id, seq, content, edited_at: edited, deleted_at: deleted }) {
     const known = this.#messages.get(id);
     if (known && (known.deleted !== null || (deleted === null && (edited ?? '') <= (known.edited ?? '')))) return;

@@ -1,4 +1,4 @@
-// What a stranger learns, what a member may not do, and that a payload cannot name its sender.
+// What a non-member learns, what a member may not do, and that a payload cannot name its sender.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, test } from 'node:test';
@@ -16,7 +16,7 @@ before(async () => {
 });
 after(closeAll);
 
-/** The answer about the existing conversation with its ids replaced by those of the question about nothing. */
+/** The answer about the existing conversation with its ids replaced by those of the request about nothing. */
 const masked = (answer, real, nothing) => {
   let text = JSON.stringify(answer);
   real.forEach((id, index) => (text = text.replaceAll(id, nothing[index])));
@@ -34,7 +34,7 @@ const EVENTS = {
 };
 
 for (const [event, payload] of Object.entries(EVENTS)) {
-  test(`a stranger's ${event} is answered as for a conversation that does not exist`, async () => {
+  test(`a non-member's ${event} is answered as for a conversation that does not exist`, async () => {
     const nothing = [randomUUID(), randomUUID()];
     const real = [conversation.id, message.id];
     const ask = (/** @type {any[]} */ [where, what]) => mallory.ask(event, { conversation_id: where, ...payload(what) });
@@ -44,14 +44,14 @@ for (const [event, payload] of Object.entries(EVENTS)) {
   });
 }
 
-test("a stranger's receipt by message id is answered as for a conversation that does not exist", async () => {
+test("a non-member's receipt by message id is answered as for a conversation that does not exist", async () => {
   const ask = (where, what) => mallory.ask('receipt:read', { conversation_id: where, message_ids: [what] });
   const [about, aboutNothing] = [await ask(conversation.id, message.id), await ask(randomUUID(), randomUUID())];
   assert.deepEqual(about, aboutNothing);
   assert.equal(about.ok, false);
 });
 
-test("a stranger's sync shows nothing, as for a conversation that does not exist", async () => {
+test("a non-member's sync returns nothing, as for a conversation that does not exist", async () => {
   for (const position of [{ epoch: conversation.epoch, seq: 0 }, { seq: 0 }, { epoch: conversation.epoch, seq: 99 }]) {
     const nothing = randomUUID();
     const ask = (id) => mallory.ask('sync', { conversations: { [id]: position } });
@@ -74,7 +74,7 @@ const ROUTES = [
 ];
 
 for (const [method, path, body] of /** @type {[string, (id: string) => string, any][]} */ (ROUTES)) {
-  test(`a stranger's ${method} ${path('{id}')} is answered as for a conversation that does not exist`, async () => {
+  test(`a non-member's ${method} ${path('{id}')} is answered as for a conversation that does not exist`, async () => {
     for (const prefix of ['/api/v1', '/api']) {
       const [about, aboutNothing] = [
         await rest(mallory.jwt, method, prefix + path(conversation.id), body),
@@ -88,14 +88,14 @@ for (const [method, path, body] of /** @type {[string, (id: string) => string, a
   });
 }
 
-test('a stranger hears nothing and members hear nothing of the stranger', async () => {
+test('a non-member receives nothing and members receive nothing of the non-member', async () => {
   await mallory.ask('conversation:join', { conversation_id: conversation.id });
   await mallory.ask('typing', { conversation_id: conversation.id, is_typing: true });
   alice.forget();
   bob.forget();
   const next = await bob.sends(conversation, 'still among us');
   await alice.sees('message:new', (seen) => seen.id === next.id);
-  // An answer to the stranger after that: what was meant for her would have come before.
+  // A reply to the non-member after that: what was meant for her would have come before.
   await mallory.fails('not_found', 'conversation:join', { conversation_id: conversation.id });
   const heard = mallory.seen.filter(({ payload }) => JSON.stringify(payload).includes(conversation.id));
   assert.deepEqual(heard, []);
@@ -176,13 +176,13 @@ test('auth fields beside the token change nothing', async () => {
   await client.fails('not_found', 'conversation:join', { conversation_id: conversation.id });
 });
 
-test('members are told of a conversation that names them, strangers are not', async () => {
+test('members are notified of a conversation that names them, non-members are not', async () => {
   const created = await direct(users.alice, person('dora'));
   await alice.sees('conversation:new', (seen) => seen.id === created.id);
   const marker = await direct(users.mallory, person('marker'));
   await mallory.sees('conversation:new', (seen) => seen.id === marker.id);
   assert.equal(mallory.all('conversation:new', (seen) => seen.id === created.id).length, 0);
-  await eventually('no stranger in the list', async () => {
+  await eventually('no non-member in the list', async () => {
     const { body } = await mallory.rest('GET', '/conversations?limit=100');
     return body.conversations.every((one) => one.participants.some(({ user_id }) => user_id === users.mallory));
   });

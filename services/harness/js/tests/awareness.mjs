@@ -97,7 +97,7 @@ async function scene() {
 
 const cursor = (at) => ({ cursor: { anchor: at, head: at }, user: { color: '#30bced' } });
 
-test('a cursor is seen on another gateway under the name of its session', async () => {
+test('a cursor appears on another gateway under the name of its session', async () => {
   const { id, alice, bob } = await scene();
   const [one, other] = [await Page.join(alice, id, 0), await Page.join(bob, id, 1)];
   await one.shows({ ...cursor(3), user: { id: bob, name: 'Bob', color: '#fff' } });
@@ -110,7 +110,7 @@ test('a cursor is seen on another gateway under the name of its session', async 
   assert.deepEqual(next, { note: 'ü😄', user: { id: alice, name: alice } });
 });
 
-test('a hundred moves in a second are eleven events at most, and the last one is seen', async () => {
+test('a hundred moves in a second are eleven events at most, and the last one arrives', async () => {
   const { id, alice, bob, carol } = await scene();
   const mover = await Page.join(alice, id, 0);
   const others = [await Page.join(bob, id, 1), await Page.join(carol, id, 0)];
@@ -130,7 +130,7 @@ test('a hundred moves in a second are eleven events at most, and the last one is
   for (const other of others) {
     console.log(`${other.events.length} events in ${seconds} s`);
     assert.ok(other.events.length <= Math.ceil(10 * seconds) + 1, `${other.events.length} events in ${seconds} s`);
-    assert.ok(other.events.length >= 5, `${other.events.length} events: moves are seen while they happen`);
+    assert.ok(other.events.length >= 5, `${other.events.length} events: moves arrive while they happen`);
   }
   assert.deepEqual(mover.events, [], 'nobody is sent their own');
 });
@@ -257,7 +257,7 @@ test('a page that is still connected and renews nothing is gone in time, and com
   console.log(`gone after ${Date.now() - begun} ms`);
   assert.ok(Date.now() - begun > 10_000, 'two renewals may be lost');
   await frozen.sees(one, 'the cursor', (state) => state?.cursor.anchor === 2);
-  // It was told so, and with y-protocols goes on from there.
+  // It received the error, and with y-protocols goes on from there.
   await frozen.shows(cursor(3));
   await one.sees(frozen, 'the cursor', (state) => state?.cursor.anchor === 3);
 });

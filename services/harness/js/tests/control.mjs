@@ -1,4 +1,4 @@
-// Orders of other services over the bus: who is thrown out, who comes back, and who does not notice.
+// Orders of other services over the bus: disconnected users, returning users, and users who do not notice.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, test } from 'node:test';

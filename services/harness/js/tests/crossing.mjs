@@ -1,4 +1,4 @@
-// Many messages at once through two gateways, by two people who do not wait for answers.
+// Many messages at once through two gateways, by two users who do not wait for acks.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { assertGapless, closeAll, connect, direct, eventually, transport } from '../client.mjs';
@@ -7,7 +7,7 @@ const EACH = 1500;
 
 after(closeAll);
 
-test('two people on two gateways exchange 3,000 messages without a hole, a repeat or a wrong turn', async () => {
+test('two users on two gateways exchange 3,000 messages without a gap, a duplicate or a reordering', async () => {
   const users = [`crossing-alice-${transport}`, `crossing-bob-${transport}`];
   const conversation = await direct(...users);
   const people = await Promise.all(users.map((user, index) => connect(user, index)));

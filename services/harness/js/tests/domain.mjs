@@ -1,4 +1,4 @@
-// The whole domain over REST: what is done to messages, conversations and their people, threads, journals, and
+// The whole domain over REST: what is done to messages, conversations and their members, threads, journals, and
 // the routes of the encrypted front end.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -30,7 +30,7 @@ async function scene(prefix = '/api/v1') {
   return { alice, bob, carol, as, conversation, path: `/conversations/${conversation.id}` };
 }
 
-/** Asserts how the older routes tell a failure. */
+/** Asserts how the older routes report a failure. */
 async function assertNamed(user, name, status, method, path, body) {
   const answer = await rest(token(user), method, `/api${path}`, body);
   assert.deepEqual([answer.status, answer.body?.name, answer.body?.error], [status, name, name], answer.text);
@@ -157,7 +157,7 @@ test('S3.r10 S3.r11 S3.r12 S3.t3: threads are begun, listed, written to and read
   await as.carol(404, 'GET', `${path}/threads`);
 });
 
-test('S1.r5 S1.r6 S1.t3 S3.b4: people come, get roles and go', async () => {
+test('S1.r5 S1.r6 S1.t3 S3.b4: members join, get roles and leave', async () => {
   const { alice, bob, carol, as, path } = await scene();
   const [dave, erin] = [person('dave'), person('erin')];
   await as.bob(403, 'POST', `${path}/participants`, { user_id: carol });

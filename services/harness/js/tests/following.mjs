@@ -16,7 +16,7 @@ async function pair() {
   return { conversation, alice: clients[0], bob: clients[1] };
 }
 
-/** Sends until told to stop; resolves with everything acknowledged. */
+/** Sends until stopped; resolves with everything acknowledged. */
 function flow(client, conversation, rest = 0) {
   let flowing = true;
   const all = (async () => {
@@ -34,7 +34,7 @@ function flow(client, conversation, rest = 0) {
   return { all, stop };
 }
 
-/** Without what changes by itself: how the participants are seen, and the seq after which events follow. */
+/** Without what changes by itself: the presence of participants, and the seq after which events follow. */
 const unseen = ({ participants, head_seq: _, ...conversation }) => ({
   ...conversation,
   participants: participants.map(({ online, last_seen_at, ...one }) => one),
@@ -58,7 +58,7 @@ test('a join answers with the conversation as REST shows it', async () => {
   assert.deepEqual(seqs, expected, 'joined twice, emitted once');
 });
 
-test('whoever joins while messages flow misses none and gets none twice', async () => {
+test('a client that joins while messages flow receives each of them once', async () => {
   const { conversation, alice } = await pair();
   await alice.joins(conversation);
   const stream = flow(alice, conversation);
@@ -110,7 +110,7 @@ test('a conversation that was never joined shows its news unasked on every devic
   const { conversation, alice, bob } = await pair();
   const phone = await connect(bob.user, 0);
   await alice.joins(conversation);
-  await eventually('bob is told', async () => {
+  await eventually('bob is notified', async () => {
     await alice.sends(conversation, 'psst');
     return (
       bob.all('conversation:updated', about(conversation)).length > 0 &&
@@ -157,7 +157,7 @@ test('creating a direct conversation again announces nothing', async () => {
   );
 });
 
-test('typing is told to the others who joined and never to oneself', async () => {
+test('typing is emitted to the others who joined and never to oneself', async () => {
   const users = ['alice', 'bob', 'carol'].map(person);
   const conversation = await group(users[0], users.slice(1));
   const [alice, tablet, bob, carol] = await Promise.all([
@@ -182,7 +182,7 @@ test('typing is told to the others who joined and never to oneself', async () =>
   assert.deepEqual([...carol.all('typing'), ...bob.all('typing', (one) => one.user_id === users[1])], []);
 });
 
-test('after a disconnect a sync brings exactly what was missed, edits and deletions included', async () => {
+test('after a disconnect a sync brings exactly the events of the gap, edits and deletions included', async () => {
   const { conversation, alice, bob } = await pair();
   await Promise.all([alice.joins(conversation), bob.joins(conversation)]);
   const kept = await alice.sends(conversation, 'kept');
@@ -223,7 +223,7 @@ test('after a disconnect a sync brings exactly what was missed, edits and deleti
   assert.deepEqual([nothing.conversations[conversation.id].events, nothing.conversations[conversation.id].complete], [[], true]);
 });
 
-test('a sync is paged, and its pages meet without hole or repeat', async () => {
+test('a sync is paged, and its pages meet without gap or duplicate', async () => {
   const { conversation, alice, bob } = await pair();
   const all = Array.from({ length: 2300 }, (_, i) => alice.sends(conversation, `${i}`));
   await Promise.all(all);

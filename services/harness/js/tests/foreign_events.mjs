@@ -1,4 +1,4 @@
-// Beside somebody who sends every stored event into the rooms of all other conversations.
+// Beside a publisher that sends every stored event into the rooms of all other conversations.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { closeAll, connect, eventually, group, person } from '../client.mjs';

@@ -14,7 +14,7 @@ const shop = person('shop');
 const service = token(shop, { name: 'Shop', scope });
 const post = (jwt, path, body, at = base, method = 'POST') => rest(jwt, method, `//internal${path}`, body, { base: at });
 
-test('only a service with a valid token is let in, and only on the internal port', async () => {
+test('only a service with a valid token is admitted, and only on the internal port', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const { id } = await direct(alice, bob);
   const client = await connect(alice, 0);
@@ -84,7 +84,7 @@ test('a service marks agents, whatever their tokens say', async () => {
   assertProblem(await post(service, `/users/${robot}/agent`, { agent: 'yes' }, base, 'PUT'), 400, 'invalid');
 });
 
-test('a message of a service is told like any other, once however often it is sent', async () => {
+test('a message of a service is delivered like any other, once however often it is sent', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const [one, two] = await Promise.all([connect(alice, 0), speak('chats', bob, 1)]);

@@ -15,7 +15,7 @@ const LIVE = 10;
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Sends a message each beat until told to stop; resolves with the last. */
+/** Sends a message each beat until stopped; resolves with the last. */
 function flow(client, conversation) {
   let flowing = true;
   const done = (async () => {

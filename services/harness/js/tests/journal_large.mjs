@@ -1,4 +1,4 @@
-// Ten editors of a journal of 100 KiB, half of them by whole texts; with PARLANCE_EDITORS=0 two people who chat, in a
+// Ten editors of a journal of 100 KiB, half of them by whole texts; with PARLANCE_EDITORS=0 two users who chat, in a
 // process of their own, to be run beside the others. Prints one line of JSON.
 import assert from 'node:assert/strict';
 import os from 'node:os';

@@ -15,7 +15,7 @@ const CONVERGENCE_MS = 15_000;
 const BREAKS = process.env.PARLANCE_JOURNAL_BREAKS === '1';
 const STOCK = { reconnection: true };
 
-/** Somebody who adds paragraphs; subclasses say what an edit looks like on the wire. */
+/** A user who adds paragraphs; subclasses say what an edit looks like on the wire. */
 class Editor {
   static #number = 0;
   added = [];
@@ -216,7 +216,7 @@ test(`four editors write for ${SECONDS} s and nobody's words are lost`, async ()
   for (const editor of editors) assert.deepEqual(editor.refusals, [], editor.name);
   for (const viewer of viewers) {
     const told = viewer.refusals.length;
-    assert.ok(BREAKS ? told > 0 : told === viewer.edits, 'a viewer was told it may not');
+    assert.ok(BREAKS ? told > 0 : told === viewer.edits, 'a viewer received a refusal');
   }
   assert.equal(text.split('\n').length, tokens.length + 2);
   assert.ok(tokens.length > SECONDS * 4, `only ${tokens.length} paragraphs`);

@@ -62,7 +62,7 @@ async function scene() {
   return { id, people: [alice, bob], keepers: [await Keeper.connect(alice, id, 0), await Keeper.connect(bob, id, 1)] };
 }
 
-test('who joins with a state vector is answered with the difference, and told of changes without the text', async () => {
+test('a join with a state vector is answered with the difference, and changes are emitted without the text', async () => {
   const { people, keepers } = await scene();
   const [one, other] = keepers;
   const whole = await one.joins();
@@ -78,7 +78,7 @@ test('who joins with a state vector is answered with the difference, and told of
     assert.ok(JSON.stringify(update).length < 1_000, 'it holds no text');
   }
   for (const update of other.updates) assert.ok(update.content.endsWith(LONG), 'who joined without is emitted texts');
-  // Back on the other gateway, it is sent what it missed and sends what was never stored.
+  // Back on the other gateway, it receives its backfill and sends what was never stored.
   one.client.close();
   await other.writes('While away. ');
   one.text.insert(0, 'Offline. ');

@@ -1,4 +1,4 @@
-// A group of more than a thousand: made, listed, joined, grown and left; everybody who is online learns of it, and nothing that
+// A group of more than a thousand: made, listed, joined, grown and left; every online member receives it, and nothing that
 // anybody is sent or answered carries more than a hundred of its participants.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
@@ -73,7 +73,7 @@ test('a group of a thousand is made, grows, and is nowhere carried whole', async
   const shape = ({ participants, participant_count: count, participants_complete: whole }) => [participants.length, count, whole];
   assert.deepEqual(shape(group), [MOST, members.length + 1, false]);
 
-  // Who is online learns of it, and finds themselves in it.
+  // Online members receive it, and find themselves in it.
   for (const one of online) {
     const seen = await one.sees('conversation:new', (payload) => payload.id === group.id);
     assert.deepEqual(shape(seen), [MOST, members.length + 1, false]);
@@ -104,7 +104,7 @@ test('a group of a thousand is made, grows, and is nowhere carried whole', async
   const grown = await answered(alice.user, 'POST', `/conversations/${group.id}/participants`, { user_ids: more });
   assert.deepEqual(shape(grown.body), [MOST, members.length + more.length + 1, false]);
   const added = () => online[1].all('member:added').flatMap((payload) => payload.members.map((one) => one.user_id));
-  await eventually('all additions are seen', () => added().length >= more.length);
+  await eventually('all additions arrive', () => added().length >= more.length);
   assert.deepEqual(added().sort(), [...more].sort());
   assert.equal((await late.sees('conversation:new', (payload) => payload.id === group.id)).unread, 0);
   await late.joins(group);
@@ -142,7 +142,7 @@ test('in a large group presence is watched, and no more than that after one has 
   const sees = (status) => alice.sees('presence:changed', (seen) => seen.user_id === bob.user && seen.status === status);
   await bob.does('presence:set', { status: 'away' });
   await sees('away');
-  // Somebody else goes: what is watched is watched on.
+  // Another user goes: what is watched is watched on.
   const silent = body.participant_ids[5];
   await rest(token(alice.user), 'DELETE', `/conversations/${group.id}/participants/${silent}`);
   await bob.does('presence:set', { status: 'online' });
@@ -152,7 +152,7 @@ test('in a large group presence is watched, and no more than that after one has 
   const again = await alice.does('presence:subscribe', { user_ids: [bob.user] });
   assert.deepEqual(again.presence, []);
   await bob.does('presence:set', { status: 'away' });
-  // A change of somebody who is still there comes after it.
+  // A change of a present user comes after it.
   const other = await connect(body.participant_ids[10], 1);
   await alice.does('presence:subscribe', { user_ids: [other.user] });
   await other.does('presence:set', { status: 'away' });
@@ -183,7 +183,7 @@ test('a list is as long as it was asked for, however much its participants take'
   );
 });
 
-test('who is removed from a large group while they open it hears no more of it', async () => {
+test('a user removed from a large group while they open it receives nothing more of it', async () => {
   const alice = await connect(person('alice'), 0);
   const online = await Promise.all(names('zoe', 20).map((user, i) => connect(user, i)));
   const body = { title: 'Large', participant_ids: [...names('silent', 230), ...online.map((one) => one.user)] };

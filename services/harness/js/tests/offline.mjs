@@ -1,5 +1,5 @@
 // What was sent while a client was away: it comes unasked, in order, and once for what no session of its user got;
-// to native clients until it is marked as delivered; and a client that says how far it is goes on from exactly there, on any replica.
+// to native clients until it is marked as delivered; and a client that sends its position goes on from exactly there, on any replica.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, test } from 'node:test';
@@ -156,7 +156,7 @@ for (const [dialect, { join, shown, id }] of Object.entries(JOINERS)) {
   });
 }
 
-test('what became of own messages while away is told to those who are told of messages', async () => {
+test('the outcome of own messages while away is emitted to those that are emitted messages', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const writers = { encrypted: await speak('encrypted', alice, 0), chats: await speak('chats', alice, 0) };
@@ -219,7 +219,7 @@ test('edits and deletions of the time away are shown too, and what was deleted d
   );
 });
 
-test('who is added to a group with a past is shown only what comes', async () => {
+test('a user added to a group with a past is emitted only what follows', async () => {
   const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
   const conversation = await group(alice, [bob]);
   await posts(alice, conversation, ['before']);
@@ -241,7 +241,7 @@ test('who is added to a group with a past is shown only what comes', async () =>
 const since = (user, gateway, positions, options) =>
   connect(user, gateway, { auth: { token: token(user), dialect: 'native', since: positions }, events: 'all', ...options });
 
-test('a client that says how far it is goes on from there: own messages, edits, receipts, then live', async () => {
+test('a client that sends its position goes on from there: own messages, edits, receipts, then live', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const before = await connect(bob, 0);
@@ -272,7 +272,7 @@ for (const [what, position] of [
   ['of another life of the database', { epoch: randomUUID(), seq: 1 }],
   ['ahead of the database', { seq: 99 }],
 ]) {
-  test(`a position ${what} is answered with resync, and what comes is told`, async () => {
+  test(`a position ${what} is answered with resync, and what follows is emitted`, async () => {
     const [alice, bob] = [person('alice'), person('bob')];
     const conversation = await direct(alice, bob);
     await posts(alice, conversation, ['one']);
@@ -285,7 +285,7 @@ for (const [what, position] of [
   });
 }
 
-test('a void position shows the latest where the vocabulary has no word for it', async () => {
+test('a void position shows the latest where the dialect has no event for it', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const [one] = await posts(alice, conversation, ['one']);

@@ -1,4 +1,4 @@
-// Who is here, as every front end with a word for it is told. The gateways take groups of more than four for large.
+// Presence, as every front end with an event for it receives it. The gateways take groups of more than four for large.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { assertProblem, closeAll, direct, eventually, group, person, rest, token } from '../client.mjs';
@@ -13,7 +13,7 @@ const WORDS = {
   chats: { event: 'user:status', of: (payload) => payload.userId },
 };
 
-/** What a client was told of a user, in order. */
+/** What a client received of a user, in order. */
 const heard = (client, user) => {
   const words = Object.values(WORDS);
   const about = client.seen.filter(({ event, payload }) =>
@@ -42,7 +42,7 @@ async function comes(dialect, user, viewer, gateway) {
   return client;
 }
 
-test('S1.s1 S2.s2 S1.b6 S2.b2: each front end is told in its own words who comes and goes, and others hear nothing', async () => {
+test('S1.s1 S2.s2 S1.b6 S2.b2: each front end receives presence in its own dialect, and others receive nothing', async () => {
   const [alice, stranger] = [person('alice'), person('stranger')];
   const viewers = {};
   for (const [number, dialect] of ['native', 'encrypted', 'chats', 'threads', 'inbox', 'journal'].entries()) {
@@ -68,7 +68,7 @@ test('S1.s1 S2.s2 S1.b6 S2.b2: each front end is told in its own words who comes
   assert.deepEqual(heard(viewers.chats, viewers.native.user), [], 'who shares nothing but a friend');
 });
 
-test('S2.b1: who connects is told how the others are seen, and is seen itself', async () => {
+test('S2.b1: a client that connects receives the presence of the others, and they receive its own', async () => {
   const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
   await direct(alice, bob);
   const conversation = await group(alice, [bob, carol]);
@@ -77,7 +77,7 @@ test('S2.b1: who connects is told how the others are seen, and is seen itself', 
     const client = await speak(dialect, bob, 1);
     await hears(client, alice, 'online');
     await hears(client, carol, 'offline');
-    assert.deepEqual(heard(client, bob), [], 'nobody is told of themselves');
+    assert.deepEqual(heard(client, bob), [], 'no user is notified of themselves');
   }
   await hears(first, bob, 'online');
   const again = await speak('chats', bob, 0);
@@ -112,14 +112,14 @@ test('several devices are one user', async () => {
   await hears(viewer, alice, 'online');
   devices[0].close();
   await devices[1].does('presence:set', { status: 'offline' });
-  // The grace of the closed one is over when this is told.
+  // The grace of the closed one is over when this is emitted.
   await hears(viewer, alice, 'offline', OFFLINE_MS);
   await devices[1].does('presence:set', { status: 'online' });
   await hears(viewer, alice, 'online');
   assert.deepEqual(heard(viewer, alice).slice(-3), ['online', 'offline', 'online']);
 });
 
-test('S1.c1 S1.c2: an explicit offline is told at once, only where no other device is online', async () => {
+test('S1.c1 S1.c2: an explicit offline is emitted at once, only where no other device is online', async () => {
   const [alice, bob] = ['alice', 'bob'].map(person);
   const conversation = await direct(alice, bob);
   const viewers = [await speak('chats', bob, 0), await speak('native', bob, 1)];
@@ -170,7 +170,7 @@ test('a quick reconnect is not seen', async () => {
   client.close();
   await speak('native', alice, 1);
   other.close();
-  // Whoever is really gone after that is told: the time in which the other would have been is over.
+  // The absence of a user who left after that is emitted: the time in which the other would have been is over.
   await hears(viewer, carol, 'offline', OFFLINE_MS);
   await seen(bob, alice, 'online');
   assert.deepEqual(heard(viewer, alice), []);
@@ -200,7 +200,7 @@ test('S2.t1 S4.t1 S4.t2: REST shows those one shares a conversation with', async
   holds(await shown(), { online: false, last_seen_at });
 });
 
-test('a large group tells of those who are subscribed to, as long as they share it', async () => {
+test('a large group reports the users that are subscribed to, as long as they share it', async () => {
   const [alice, bob, ...more] = ['alice', 'bob', 'carol', 'dora', 'eve'].map(person);
   const conversation = await group(alice, [bob, ...more]);
   const chats = await speak('chats', more[0], 0);

@@ -61,7 +61,7 @@ describe('in every dialect', { concurrency: true }, () => {
   }
 });
 
-test('the end comes with the last token, and only native is told of it before', async () => {
+test('the end comes with the last token, and only native is notified before', async () => {
   const user = person('rena');
   const until = (seconds) => ({ exp: now() + seconds });
   const first = token(user, until(5));

@@ -81,7 +81,7 @@ function assertConversation(value) {
   assert.match(value.updated_at, TIME);
   for (const { online, last_seen_at, ...one } of value.participants) {
     assert.deepEqual(keys(one), ['role', 'user_id', 'username']);
-    // Where it is known how they are seen.
+    // Where their presence is known.
     assert.ok(online === undefined || typeof online === 'boolean');
     assert.ok(last_seen_at === undefined || Date.parse(last_seen_at) > 0);
   }
@@ -186,13 +186,13 @@ test('S1.r2 S1.t4: a group has its title, its creator as admin and everyone name
   const roles = Object.fromEntries(created.participants.map((one) => [one.user_id, one.role]));
   assert.deepEqual(roles, { [alice]: 'admin', [bob]: 'member', [carol]: 'member' });
   const twin = await group(alice, [bob, carol], 'Überraschung 🎉');
-  assert.notEqual(twin.id, created.id, 'two groups may have the same people');
+  assert.notEqual(twin.id, created.id, 'two groups may have the same members');
   assert.notEqual(twin.number, created.number);
   const both = await rest(token(alice), 'POST', '/conversations/group', { title: 'camel', participantIds: [bob] });
   assert.equal(both.status, 201, both.text);
 });
 
-test('a group needs a title and other people', async () => {
+test('a group needs a title and other members', async () => {
   const alice = person('alice');
   const refused = async (status, code, body) =>
     assertProblem(await rest(token(alice), 'POST', '/conversations/group', body), status, code);
@@ -247,7 +247,7 @@ test('S3.r7: a sent message is the message itself, and read back the same', asyn
   assert.deepEqual(state.last_message, reply.body);
 });
 
-test('S3.p13 S3.r6: history is read in pages in both directions without hole or repeat', async () => {
+test('S3.p13 S3.r6: history is read in pages in both directions without gap or duplicate', async () => {
   const { asBob } = await scene(25);
   const walk = async (step, first = '') => {
     const seqs = [];

@@ -69,7 +69,7 @@ for (const [dialect, join] of Object.entries(JOINS)) {
     assert.deepEqual(await shown(dialect, second, alice, conversation), []);
   });
 
-  test(`${dialect}: a message between the page and the join is emitted, whoever was here before`, async () => {
+  test(`${dialect}: a message between the page and the join is emitted, whichever pages were here before`, async () => {
     const [alice, bob] = [person('alice'), person('bob')];
     const conversation = await direct(alice, bob);
     await posts(alice, conversation, 'one', 'two');
@@ -223,7 +223,7 @@ const TYPES = {
   threads: ['typing', (id, is) => ({ conversationId: id, isTyping: is }), 'user:typing', (one) => one.isTyping],
 };
 
-/** Typing may be dropped, as long as the gateways hear of who has just joined: whoever types goes on. */
+/** Typing may be dropped, as long as the gateways have not received who just joined: the typing user goes on. */
 async function typed(reader, event, matches, types) {
   await eventually('typing is shown', async () => {
     types();
@@ -288,7 +288,7 @@ for (const [dialect, removed, named] of /** @type {[string, string, (one: any) =
   ['threads', 'conversation:removed', (one) => one.conversationId],
   ['inbox', 'conversation_removed', (one) => one.conversationId],
 ])) {
-  test(`${dialect}: who was removed, or whose group was deleted, while away is told on return`, async () => {
+  test(`${dialect}: a user removed, or whose group was deleted, while away is notified on return`, async () => {
     const [alice, bob] = [person('alice'), person('bob')];
     const [left, deleted, kept] = await Promise.all(range(3).map(() => group(alice, [bob])));
     const first = await speak(dialect, bob, 0);

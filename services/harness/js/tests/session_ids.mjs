@@ -10,7 +10,7 @@ after(closeAll);
 const [here, there] = gateways;
 const [alice, bob] = [person('alice'), person('bob')];
 
-/** Session ids that whoever knows a `socket.id`, and has a session of their own at the same gateway, can make up. */
+/** Session ids that a client which knows a `socket.id`, and has a session of its own at the same gateway, can make up. */
 function guesses(socketId, own) {
   const [session, owner] = own.split('.');
   const proof = session.slice(socketId.length);

@@ -5,7 +5,7 @@ import { closeAll, connect, direct, gateways, person } from '../client.mjs';
 
 after(closeAll);
 
-test('a message is seen on the other gateway, by whichever way it was sent', async () => {
+test('a message arrives on the other gateway, by whichever way it was sent', async () => {
   const [alice, bob] = [person('alice'), person('bob')];
   const conversation = await direct(alice, bob);
   const [sender, receiver] = [await connect(alice, 0), await connect(bob, gateways.length - 1)];

@@ -60,7 +60,7 @@ test('content, metadata, titles, names, keys and tokens go through everything th
     assert.equal((await one.rest('POST', path, { content }, { headers })).status, status);
   }
   await one.fails('invalid', 'message:send', { ...about, content: 'keyed', idempotency_key: canary });
-  // A name that is no part of the vocabulary must not become a label.
+  // A name that is no part of the dialect must not become a label.
   for (let i = 0; i < 300; i++) one.socket.emit(`unknown:${i}`, {});
   const fence = await one.sends(conversation, 'fence');
   await two.sees('message:new', (seen) => seen.id === fence.id);

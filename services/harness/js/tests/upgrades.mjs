@@ -48,7 +48,7 @@ test('everyone connects, and upgrades where that is possible', async () => {
   );
 });
 
-test('a gateway leaves, and whoever was connected through it comes again', { skip: !carried }, async () => {
+test('a gateway leaves, and clients connected through it reconnect', { skip: !carried }, async () => {
   process.kill(leaving, 'SIGTERM');
   await eventually('it is gone', () =>
     fetch(`${gateways[0]}/health`).then(

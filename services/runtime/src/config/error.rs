@@ -1,4 +1,4 @@
-//! What can be wrong with a setting, and the one line that tells the operator. Owns the wording;
+//! What can be wrong with a setting, and the one line that the operator reads. Owns the wording;
 //! it must not show a secret.
 
 use std::fmt::{self, Display};

@@ -1,4 +1,4 @@
-//! What every process tells of itself under the names that everyone knows, and the table by which a service
+//! What every process reports of itself under well-known names, and the table by which a service
 //! describes what it measures.
 
 use metrics_process::Collector;

@@ -70,7 +70,7 @@ const CHANGES = {
   },
   'leaving a group': {
     request: (at) => ['DELETE', `/conversations/${at.id}/participants/${at.alice}`],
-    // Somebody else becomes admin.
+    // Another user becomes admin.
     once: (at) => [`SELECT count(*) FROM changes WHERE conversation_id = '${at.id}'`, 2],
   },
   'a deleted journal': {

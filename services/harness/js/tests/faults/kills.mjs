@@ -98,11 +98,11 @@ class FrontEnd {
     socket.on('connect', () => this.#connected().catch(() => undefined));
     socket.on('disconnect', (reason) => {
       this.entered = false;
-      assert.notEqual(reason, 'io server disconnect', `${name} was told to go for ever`);
+      assert.notEqual(reason, 'io server disconnect', `${name} was disconnected for good`);
     });
   }
 
-  /** Enters anew and reads what was said meanwhile; live events come in between. */
+  /** Joins again and reads what was sent meanwhile; live events come in between. */
   async #connected() {
     this.#shown.clear();
     this.#heard = [];
@@ -170,7 +170,7 @@ class FrontEnd {
       if (!known) return `${this.name} misses ${message.seq}: ${content}`;
       if (PUSHED) continue;
       if (known.deleted !== deleted) return `${this.name} has ${message.seq} deleted: ${known.deleted}`;
-      // Who has no word for ciphertext is shown none.
+      // Dialects without an event for ciphertext are emitted none.
       if (message.encrypted && known.content === '') continue;
       if (known.content !== content) return `${this.name} has ${message.seq} as ${known.content}, not ${content}`;
       if (this.words.marked && !deleted && known.marks.size !== marks.size) return `${this.name}: marks of ${message.seq}`;
@@ -238,7 +238,7 @@ after(() => {
   balanced.close();
 });
 
-test('whoever is killed in the middle of a conversation, every front end ends with all of it', async () => {
+test('whichever replica is killed in the middle of a conversation, every front end ends with all of it', async () => {
   for (let round = 0; round < KILLS; round++) {
     await eventually('all are in', () => ends.every((end) => end.entered));
     const [victim, living] = [round % 2, (round + 1) % 2];

@@ -1,4 +1,4 @@
-// Random people do random things while a client is online and offline at random: in the end it has what the server
+// Random users do random things while a client is online and offline at random: in the end it has what the server
 // has. Each case is a conversation of its own. PARLANCE_CASES of them; PARLANCE_SEED repeats a run.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -29,11 +29,11 @@ class Model {
   /** Everything up to here is known. */
   position = 0;
   epoch = '';
-  /** Live events that came while a sync was under way: what it tells is mostly older. */
+  /** Live events that came while a sync was under way: what it carries is mostly older. */
   #held = [];
   #syncing = true;
 
-  /** Live events come in order and without a hole from the join on. */
+  /** Live events come in order and without a gap from the join on. */
   live(kind, payload) {
     if (this.#syncing) return void this.#held.push([kind, payload]);
     if (kind === 'message:new') this.position = Math.max(this.position, payload.seq);
@@ -72,7 +72,7 @@ class Model {
 
   #message({ id, seq, content, edited_at, deleted_at, reactions }) {
     const known = this.#of(id);
-    // A sync shows the present, an event the past it tells of.
+    // A sync shows the present, an event the past it reports.
     if (known.deleted_at || (known.edited_at && !deleted_at && (edited_at ?? '') < known.edited_at)) return;
     Object.assign(known, { seq, content, edited_at, deleted_at, reactions });
   }
@@ -136,7 +136,7 @@ class Reader {
   }
 }
 
-/** One thing that somebody does, by REST on some gateway; resolves when it is answered. */
+/** One thing that a user does, by REST on some gateway; resolves when it is answered. */
 function something(roll, { room, owner, guests, messages }) {
   const base = gateways[roll(gateways.length)];
   const by = (who, method, path, body) => rest(token(who), method, `/conversations/${room.id}${path}`, body, { base });

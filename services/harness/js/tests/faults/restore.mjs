@@ -1,4 +1,4 @@
-// A database that was put back from a backup: clients read anew, and who is no member in it hears no more.
+// A database that was put back from a backup: clients resync, and users who are not members in it receive nothing more.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { closeAll, connect, group, person } from '../../client.mjs';
@@ -6,7 +6,7 @@ import { count } from '../../director.mjs';
 
 after(closeAll);
 
-test('after a restore everyone reads anew, and who is no member then hears nothing that comes', async () => {
+test('after a restore every client resyncs, and former members receive nothing more', async () => {
   const [alice, bob, mallory] = ['alice', 'bob', 'mallory'].map(person);
   const conversation = await group(alice, [bob, mallory]);
   const open = async (user, gateway) => {

@@ -11,10 +11,10 @@ const chosen = process.env.PARLANCE_FRONTENDS?.split(',') ?? Object.keys(FRONT_E
 
 for (const name of chosen) {
   const typing = 'typing' in FRONT_ENDS[name].Page.prototype;
-  // Without a badge on its list, or without a word for reading in its document.
+  // Without a badge on its list, or without a read event in its document.
   const badge = ['journal', 'chats', 'inbox'].includes(name);
 
-  // Each check has people of its own, who mostly wait for their networks.
+  // Each check has users of its own, who mostly wait for their networks.
   describe(name, { concurrency: 4 }, () => {
     test('what is written is drawn once, in order, for both, and the same after a reload', async () => {
       const { alice, bob, conversation, a, b } = await pair(name);

@@ -1,4 +1,4 @@
-// A gateway is killed while people of every front end write to each other: they see nothing missing, nothing twice.
+// A gateway is killed while users of every front end write to each other: they see nothing missing, nothing twice.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { eventually, gateways } from '../../client.mjs';

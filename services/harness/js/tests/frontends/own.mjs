@@ -8,7 +8,7 @@ import { closeAll, FRONT_ENDS, pair, Person, row, says, shows, texts } from './w
 after(closeAll);
 
 const chosen = process.env.PARLANCE_FRONTENDS?.split(',') ?? Object.keys(FRONT_ENDS);
-// Each check has people of its own, who mostly wait.
+// Each check has users of its own, who mostly wait.
 const of = (name, checks) => chosen.includes(name) && describe(name, { concurrency: 4 }, checks);
 const find = (page, text) => page.state.bubbles.find((one) => one.text === text);
 const isText = (text) => assert.ok(typeof text === 'string' && text.length > 0 && !text.includes('[object'), `${text}`);
@@ -41,7 +41,7 @@ of('journal', () => {
     await eventually('the mark after a reload', () => find(reloaded, 'read me').read);
   });
 
-  test('ids are numbers everywhere, and the same chat comes back whoever starts it', async () => {
+  test('ids are numbers everywhere, and the same chat comes back whichever user starts it', async () => {
     const { alice, bob, conversation, a, b } = await pair('journal');
     assert.equal(typeof conversation, 'number');
     assert.equal(await b.chatWith(alice.id), conversation);
@@ -49,7 +49,7 @@ of('journal', () => {
     assert.equal(row(await alice.reloads(), conversation).title, `user ${bob.id}`);
   });
 
-  test('a shared journal follows its editors, and a viewer who is made an editor may write', async () => {
+  test('a shared journal follows its editors, and a viewer made an editor may write', async () => {
     const { bob, a, b } = await pair('journal');
     const { id } = await a.call('POST', '/api/journals', { title: 'Ours', content: 'Dear diary' });
     const share = (permission) => a.call('POST', `/api/journals/${id}/collaborators`, { user_id: bob.id, permission });
@@ -77,7 +77,7 @@ of('journal', () => {
       a.writeJournal('one, two, three');
       await eventually('it is stored', async () => (await a.call('GET', `/api/journals/${id}`)).content === 'one, two, three');
     });
-    await eventually('what was missed', () => b.state.journal === 'one, two, three');
+    await eventually('the backfill', () => b.state.journal === 'one, two, three');
     b.writeJournal(`${b.state.journal}, four`);
     await eventually('nothing is lost', () => a.state.journal === 'one, two, three, four');
   });
@@ -117,7 +117,7 @@ of('encrypted', () => {
     assert.equal(ticks(await alice.reloads(conversation)), 'read');
   });
 
-  test('who is online has a green dot, until the tab is closed or the network torn', async () => {
+  test('an online user has a green dot, until the tab is closed or the network torn', async () => {
     const { bob, a } = await pair('encrypted');
     const online = (expected) => eventually(`online: ${expected}`, () => a.state.online[bob.id] === expected, 25_000);
     await online(true);
@@ -127,7 +127,7 @@ of('encrypted', () => {
     await online(true);
   });
 
-  test('the list tells direct chats from groups, with titles and previews that decrypt', async () => {
+  test('the list distinguishes direct chats from groups, with titles and previews that decrypt', async () => {
     const { alice, bob, conversation, a } = await pair('encrypted');
     await says(a, 'a secret');
     const { id } = await a.call('POST', '/api/conversations/group', { title: 'Team', participant_ids: [bob.id] });
@@ -234,7 +234,7 @@ of('chats', () => {
 });
 
 of('threads', () => {
-  test('two cases of the same people stay two, whatever their status', async () => {
+  test('two cases of the same users stay two, whatever their status', async () => {
     const { alice, bob, conversation, a, b } = await pair('threads');
     await a.update({ status: 'completed' });
     const second = await a.chatWith(bob.id, 'Another');

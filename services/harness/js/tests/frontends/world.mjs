@@ -1,4 +1,4 @@
-// People in front of the five front ends: each has a network that can fail and any number of tabs. Checks ask for what
+// Users of the five front ends: each has a network that can fail and any number of tabs. Checks ask for what
 // is drawn; nothing here knows an event.
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
@@ -86,7 +86,7 @@ export class Person {
   }
 }
 
-/** Two people of a front end who chat, both with the conversation open. */
+/** Two users of a front end who chat, both with the conversation open. */
 export async function pair(frontEnd) {
   const [alice, bob] = [new Person(frontEnd, 'Alice'), new Person(frontEnd, 'Bob')];
   // Both have logged in before.

@@ -153,7 +153,7 @@ const shows = {
   on('journalEdit', '', '....nyy', edit, written);
 }
 
-// The others name things alike, where they have a word for them.
+// The others name things alike, where they have an event for them.
 const named = {
   conversation: (key) => (more) => (at) => ({ [key]: at.id, ...more?.(at) }),
 };
@@ -286,7 +286,7 @@ test('a connection without a good token is none, whatever the dialect', async ()
   }
 });
 
-test('nothing of any place has reached a stranger, and nothing said after they left the former', async () => {
+test('nothing of any place has reached a non-member, and nothing sent after they left the former', async () => {
   const at = await place(['stranger', 'group']);
   for (const [key, connection] of clients) {
     if (!/stranger|former/.test(key)) continue;

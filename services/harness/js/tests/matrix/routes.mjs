@@ -1,5 +1,5 @@
 // Every route for everyone, under one of the two prefixes. Under the older one the same code answers insiders, so one of
-// each kind of place is tried; what outsiders are told differs.
+// each kind of place is tried; the refusals of outsiders differ.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { gateways, person, rest, token } from '../../client.mjs';
@@ -123,7 +123,7 @@ for (const [role, cells] of [
 row(
   `PATCH ${C}/participants/{user_id}`,
   'oneself to admin',
-  // An admin who is one already changes nothing.
+  // Making an admin an admin changes nothing.
   'nny----',
   (where) => [`/conversations/${where.id}/participants/${where.user}`, { role: 'admin' }],
 );
@@ -210,7 +210,7 @@ row(
   effects.left((where) => where.user),
 );
 
-// Those of the encrypted front end: whoever is not in a conversation is forbidden to do anything in it. A
+// Those of the encrypted front end: a non-member of a conversation is forbidden to do anything in it. A
 // message is named alone, and one of a foreign conversation is none.
 const forbidden = { outsiders: 'forbidden' };
 const cipher = (where) => ({ conversation_id: where.id, content_encrypted: 'said in a cell' });
@@ -311,7 +311,7 @@ describe('routes', { concurrency: 6 }, () => {
   }
 });
 
-test('what is open to all tells nothing of anybody', async () => {
+test('what is open to all reveals nothing of any user', async () => {
   for (const route of OPEN) {
     const [verb, path] = route.split(' ');
     const answer = await rest(undefined, verb, `/${path.replace('{dialect}', 'native')}`);

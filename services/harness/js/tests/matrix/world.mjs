@@ -1,5 +1,5 @@
-// The people of the authorisation matrix, the places they meet in, and what of a place is looked at before and
-// after somebody tried something.
+// The users of the authorisation matrix, the places they meet in, and what of a place is looked at before and
+// after a user tried something.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { gateways, person, rest, token } from '../../client.mjs';
@@ -92,7 +92,7 @@ async function journal(role, user, targetRole) {
 }
 
 /**
- * A fresh place with one who is in it as `role` (or is not), its host who sees all, and a target for what is done
+ * A fresh place with one user in it as `role` (or is not), its host who sees all, and a target for what is done
  * to people. `own` is a message of that one, `foreign` one of the host, with words nobody else may read. A row
  * about threads finds one.
  */
@@ -117,7 +117,7 @@ export async function place([role, kind], /** @type {{ target?: any, name?: stri
   };
 }
 
-/** Who is here changes by itself. */
+/** Presence changes by itself. */
 const withoutPresence = (body) =>
   JSON.parse(JSON.stringify(body, (key, value) => (['online', 'last_seen_at'].includes(key) ? undefined : value)));
 
@@ -134,7 +134,7 @@ export async function look(at) {
     at.inside ? see(at.user, `${path}/messages`) : { messages: [] },
   ]);
   const history = at.kind === 'journal' ? {} : await see(at.host, `${path}/messages`);
-  // The form that tells how far each message has come to everyone.
+  // The form that carries the status of each message for every member.
   const encrypted = { 'x-parlance-dialect': 'encrypted' };
   const states = at.kind === 'journal' ? {} : await see(at.host, `/messages/${at.id}`, encrypted);
   const statuses = new Map((states.messages ?? []).map((one) => [one.id, one.statuses]));

@@ -29,7 +29,7 @@ test('S2.m1: a chat made while both are connected delivers at once', async () =>
   await Promise.all([alice, bob].map((client) => shows(client, 'new')));
 });
 
-test('S2.b3 S2.c4 S2.c5 S2.c6 S2.s3 S2.s4 S2.s5: typing and reading are told to the others under the same names, without an echo', async () => {
+test('S2.b3 S2.c4 S2.c5 S2.c6 S2.s3 S2.s4 S2.s5: typing and reading are emitted to the others under the same names, without an echo', async () => {
   const [conversation, alice, bob] = await scene();
   const chat = { chatId: conversation.id };
   says(alice, 'typing:start', chat);
@@ -87,7 +87,7 @@ test('S2.p1: a message is typically there within 100 ms', async () => {
   assert.ok(median < 100, `half of them took more than ${Math.round(median)} ms`);
 });
 
-test('S2.s6 S2.x3 S2.x4: a stranger neither sends nor hears', async () => {
+test('S2.s6 S2.x3 S2.x4: a non-member neither sends nor receives', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('chats', person('carol'), 1);
   for (const event of ['chat:join', 'message:send', 'typing:start']) {

@@ -96,7 +96,7 @@ test('S1.b7: what is read as soon as it is received is read, once, and nothing s
   assert.equal(body.unread, 0);
 });
 
-test('S1.t1: text, images, files and voice are told apart, and nothing else is taken', async () => {
+test('S1.t1: text, images, files and voice are distinguished, and nothing else is taken', async () => {
   const [conversation, alice, bob] = await scene();
   const says = (message_type) =>
     alice.rest('POST', '/api/messages', { conversation_id: conversation.id, content_encrypted: 'x', message_type });

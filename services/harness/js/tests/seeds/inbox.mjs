@@ -34,7 +34,7 @@ test('S4.b2 S4.c1 S4.r1 S4.s1: what is posted reaches who has joined, the sender
 test('S2.f6 S4.b1 S4.m1 S4.s2: a list counts each unread message of others once, without joining', async () => {
   const people = [person('alice'), person('bob')];
   const [conversation, alice, bob] = await pair('inbox', people, async () => {});
-  // Nothing tells a list that it is complete; from its first update on it misses none.
+  // Nothing marks a list as complete; from its first update on it misses none.
   await eventually('both lists live', async () => {
     const first = await posts(conversation, alice, 'first');
     return Promise.all([alice, bob].map((client) => lists(client, first, 500)));
@@ -81,7 +81,7 @@ test('S2.p2 S4.b3: a lost connection comes back by itself as one, and hears agai
   assert.equal(bob.disconnects.length, 1);
 });
 
-test('a stranger is told nothing', async () => {
+test('a non-member receives nothing', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('inbox', person('carol'), 1);
   says(carol, 'join_conversation', conversation.id);

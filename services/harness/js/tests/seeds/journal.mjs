@@ -42,7 +42,7 @@ test('S0.c1 S0.c2 S0.s1 S0.t2: a message reaches everyone in the room, with all 
   assert.deepEqual(await shows(alice, 'hello 😂'), message);
 });
 
-test('S0.m1: who has not joined the room is told nothing of it, and may still send', async () => {
+test('S0.m1: a user who has not joined the room receives nothing of it, and may still send', async () => {
   const [conversation, alice, bob] = await scene();
   const aside = await speak('journal', bob.user, 0);
   sends(conversation, alice, 'first');
@@ -75,7 +75,7 @@ test('S0.c3 S0.s2: exactly the named messages become read', async () => {
   assert.equal(alice.all('messageUpdated').length, 2);
 });
 
-test('S0.s4 S0.x2: a failure is told to its origin alone, and nothing is stored', async () => {
+test('S0.s4 S0.x2: a failure is emitted to its origin alone, and nothing is stored', async () => {
   const [conversation, alice, bob] = await scene();
   const carol = await speak('journal', numbered(), 1);
   const { number } = conversation;
@@ -107,7 +107,7 @@ test('S0.s4 S0.x2: a failure is told to its origin alone, and nothing is stored'
   assert.equal(body.messages.length, 1);
 });
 
-test('S0.b2 S0.t1: two users have one conversation, whoever begins it', async () => {
+test('S0.b2 S0.t1: two users have one conversation, whichever begins it', async () => {
   const people = [numbered(), numbered()];
   const made = await direct(...people);
   assert.equal(made.number, (await direct(...people.toReversed(), 1)).number);
@@ -120,7 +120,7 @@ test('S0.b2 S0.t1: two users have one conversation, whoever begins it', async ()
   holds(await joined(), { last_message_id: message_id });
 });
 
-test('S0.b1: who is disconnected hears no more, and after coming back and joining hears again', async () => {
+test('S0.b1: a disconnected user receives nothing more, and receives again after joining again', async () => {
   const [conversation, alice, bob] = await scene();
   bob.close();
   sends(conversation, alice, 'away');
@@ -131,7 +131,7 @@ test('S0.b1: who is disconnected hears no more, and after coming back and joinin
   sends(conversation, alice, 'back');
   await shows(back, 'back');
   assert.deepEqual(bob.all('receiveMessage'), []);
-  // What was missed comes too if it was noticed at all that the user had been here.
+  // The backfill comes too if it was noticed at all that the user had been here.
   const heard = back.all('receiveMessage').map(({ content }) => content);
   assert.deepEqual(
     heard.filter((content) => content !== 'away'),

@@ -14,7 +14,7 @@ const posts = async (user, { id }, content) => {
   return body;
 };
 
-/** Of each dialect an event that no other understands, and what tells the client of a message afterwards. */
+/** Of each dialect an event that no other understands, and the event that delivers a message afterwards. */
 /** @type {Record<string, [string, (conversation: any) => any, string]>} */
 const TELLING = {
   journal: ['joinRoom', ({ number }) => number, 'receiveMessage'],
@@ -62,7 +62,7 @@ for (const [dialect, [event, payload, told]] of Object.entries(BY_ITSELF)) {
     const sent = [];
     for (let n = 0; n < 3; n += 1) sent.push(await posts(bob, conversation, `while away ${n}`));
     const client = await plain(alice);
-    // The default's form of a message is told by its keys.
+    // The default's form of a message is recognised by its keys.
     const isOwn = (message) => dialect !== 'chats' || 'chatId' in message;
     const received = () => client.seen.filter((one) => one.event === told && isOwn(one.payload)).map((one) => one.payload.id);
     assert.deepEqual(received(), []);

@@ -1,5 +1,5 @@
-// A group with one member of each dialect, on two gateways in turn: whatever one does in its own words, each
-// other hears once, in the same order, in its own words and with its own form of ids.
+// A group with one member of each dialect, on two gateways in turn: whatever one does in its own dialect, each
+// other hears once, in the same order, in its own dialect and with its own form of ids.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { closeAll, group, person } from '../../client.mjs';
@@ -15,7 +15,7 @@ const edited = ({ id, content }) => ({ id, content });
 
 /**
  * `says`: what a member emits; `hears`: by what event it learns of it, and what of that is compared. A message
- * is given as `{ id, number }`. What is missing, the dialect has no word for.
+ * is given as `{ id, number }`. What is missing, the dialect has no event for.
  */
 const DIALECTS = {
   native: {
@@ -33,7 +33,7 @@ const DIALECTS = {
       edit: ['message:edited', edited],
       delete: ['message:deleted', ({ id }) => ({ id })],
       react: ['message:reaction', ({ message_id, user_id }) => ({ id: message_id, who: user_id })],
-      // Tells ranges of seqs, no message ids.
+      // Carries ranges of seqs, no message ids.
       read: ['receipt:updated', ({ user_id }) => ({ who: user_id })],
       typing: ['typing', ({ user_id }) => ({ who: user_id })],
     },
@@ -229,7 +229,7 @@ test('ciphertext shows as such where there is no word for it', async () => {
   }
 });
 
-test('S2.f4: an edit is heard by all, whoever has a word to make it', async () => {
+test('S2.f4: an edit is emitted to all, whichever dialect can make it', async () => {
   for (const name of speakersOf('edit')) {
     const one = await message(name, `${name} will edit`);
     acts(name, 'edit', one, `${name} has edited`);
@@ -237,7 +237,7 @@ test('S2.f4: an edit is heard by all, whoever has a word to make it', async () =
   }
 });
 
-test('S2.f3: a mark is heard by all that have a word for it', async () => {
+test('S2.f3: a mark is emitted to all that have an event for it', async () => {
   for (const name of speakersOf('react')) {
     const one = await message('journal', `for ${name} to like`);
     acts(name, 'react', one);

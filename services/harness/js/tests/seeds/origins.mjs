@@ -1,4 +1,4 @@
-// What the origin of a web page decides: the vocabulary of a connection that names none, and whether it may
+// What the origin of a web page decides: the dialect of a connection that names none, and whether it may
 // connect at all. The stack is configured as the first lines say.
 import assert from 'node:assert/strict';
 import { request } from 'node:http';

@@ -1,4 +1,4 @@
-// Who reads is told message by message, however often the replicas look up what they may have missed meanwhile.
+// Reads are emitted message by message, however often the replicas look up what they may have missed meanwhile.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { closeAll, group, person } from '../../client.mjs';
@@ -8,7 +8,7 @@ after(closeAll);
 
 const MESSAGES = 150;
 
-test('each message is told once as read', async () => {
+test('each message is emitted once as read', async () => {
   const people = ['author', 'reader', 'room', 'chats', 'inbox'].map(person);
   const conversation = await group(people[0], people.slice(1));
   const { id, number } = conversation;

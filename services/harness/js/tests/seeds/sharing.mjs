@@ -46,7 +46,7 @@ test('S0.c4 S0.c5 S0.s5: what an editor writes is shown to all who follow; its w
   );
 });
 
-test('S0.b4 S0.t3: a viewer and a stranger change nothing', async () => {
+test('S0.b4 S0.t3: a viewer and a non-member change nothing', async () => {
   const [journal, owner, editor, viewer] = await scene('kept');
   const stranger = await speak('journal', numbered(), 1);
   for (const [client, event, payload] of [
