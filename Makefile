@@ -9,15 +9,19 @@ JS := services/harness/js
 PACKAGES := $(JS)/node_modules/.package-lock.json
 CONTRACT := services/gateway/contract/lint
 LINTER := $(CONTRACT)/node_modules/.package-lock.json
+LINT := services/harness/lint
+JS_LINTER := $(LINT)/node_modules/.package-lock.json
 PEER := services/harness/peers/node
 PEER_PACKAGES := $(PEER)/node_modules/.package-lock.json
+SPACE := $(subst ,, )
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help up down status demo token doctor test test-hostile test-faults faulty bench check fmt fmt-check lint doc generate check-generated \
-  lint-contract lint-deploy proto-clients deny build
+.PHONY: help up down status demo token doctor test test-quick test-hostile test-faults faulty bench check fmt fmt-check \
+  lint lint-js lint-text lint-migrations lint-dependencies doc generate check-generated lint-contract lint-deploy \
+  proto-clients release-contract build
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(DEV) ## Start the stack, in containers where an engine answers: GATEWAYS=2 PERSISTENCE=2 PORT=4004 STACK=local
 	@$(DEV) engine >/dev/null || $(MAKE) --no-print-directory build
@@ -30,7 +34,7 @@ down: $(DEV) ## Stop everything; PURGE=1 deletes the data as well
 status: $(DEV) ## Show what runs
 	@$(DEV) status
 
-demo: $(DEV) $(PACKAGES) ## Let two people talk through two gateways
+demo: $(DEV) $(PACKAGES) ## Run a conversation of two users through two gateways
 	@$(DEV) demo
 
 token: $(DEV) ## Print a token: SUB=alice NAME=Alice
@@ -47,6 +51,15 @@ test: $(PACKAGES) faulty ## Run all tests on throw-away servers and free ports
 	@cargo test --workspace --doc --quiet
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
 	else cargo test --workspace --lib --bins --tests -- --test-threads=2; fi
+
+# What is worth waiting for between two edits; all of it starts one stack.
+QUICK_SUITES := --workspace --lib --bins --test contract --test generated --test released
+QUICK_SYSTEM := boundaries:: conformance:: settings:: conversations::messages_cross
+test-quick: $(PACKAGES) ## Run unit tests, dialects, contract and one crossing of two gateways, in two minutes
+	@cargo build --workspace --bins
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(QUICK_SUITES) --test it \
+	  -E 'not binary(it) | (package(parlance-harness) & test(/^($(subst $(SPACE),|,$(QUICK_SYSTEM)))/))'; \
+	else cargo test $(QUICK_SUITES) && cargo test --workspace --test it -- $(QUICK_SYSTEM); fi
 
 test-hostile: $(PACKAGES) faulty ## Play hostile users against bystanders
 	@cargo build --workspace --bins
@@ -74,10 +87,11 @@ faulty:
 	@mkdir -p $(FAULTY)
 	@for service in gateway persistence; do cp -f $(BIN)/parlance-$$service $(FAULTY)/; done
 
-check: fmt-check lint doc check-generated lint-contract lint-deploy test ## Everything that CI does
+check: fmt-check lint-text lint-js lint-migrations lint-dependencies lint doc check-generated lint-contract lint-deploy test ## Everything that CI does
 
-fmt: ## Format the sources
+fmt: $(JS_LINTER) ## Format the sources
 	@cargo fmt --all
+	@cd $(LINT) && npm run --silent format
 
 fmt-check:
 	@cargo fmt --all --check
@@ -85,12 +99,25 @@ fmt-check:
 lint: ## Run clippy; warnings are errors
 	@cargo clippy --workspace --all-targets -- -D warnings
 
+lint-js: $(JS_LINTER) $(PACKAGES) ## Check format, lints and types of the JavaScript
+	@k8s/lint/install
+	@cd $(LINT) && npm run --silent lint
+
+lint-text: ## Check spelling, terms and links
+	@$(LINT)/text
+
+lint-migrations: ## Check new migrations for locks and rewrites
+	@$(LINT)/migrations
+
+lint-dependencies: ## Check for unused dependencies, licences, sources and advisories, with what is installed
+	@$(LINT)/dependencies
+
 doc: ## Build the API documentation; warnings are errors
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 generate: ## Rewrite the files that are generated from others
 	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test generated --test contract
-	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it -- conformance::the_readme settings::the_compose_file
+	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it -- conformance::the_readme settings::the_compose_file generated::
 
 check-generated:
 	@sum() { { git diff; git status --porcelain --untracked-files=all; } | git hash-object --stdin; }; \
@@ -108,8 +135,9 @@ lint-deploy: ## Check the container files, the Kubernetes objects, alerts and da
 proto-clients: ## Generate the types of the bus for Node.js and Python, in target/proto-clients
 	@proto/clients/generate
 
-deny: ## Check licences and sources of dependencies (needs cargo-deny)
-	@cargo deny check bans licenses sources
+# Part of a release, and of nothing else: what was written cannot change afterwards.
+release-contract: ## Take the bus contract over as the released one
+	@PARLANCE_RELEASE_CONTRACT=1 cargo test --quiet -p parlance-proto --test released
 
 build:
 	@cargo build --workspace --bins
@@ -123,6 +151,10 @@ $(PACKAGES): $(JS)/package.json $(JS)/package-lock.json
 
 $(PEER_PACKAGES): $(PEER)/package.json $(PEER)/package-lock.json
 	@cd $(PEER) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(JS_LINTER): $(LINT)/package.json $(LINT)/package-lock.json
+	@cd $(LINT) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(LINTER): $(CONTRACT)/package.json $(CONTRACT)/package-lock.json

@@ -108,7 +108,10 @@ fn written(contract: &Contract) -> String {
 fn parsed(text: &str) -> Contract {
     let mut contract = Contract::new();
     let mut name = "";
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
         if let Some(entry) = line.strip_prefix("  ") {
             let (number, what) = entry.split_once(' ').unwrap();
             let numbers = contract.get_mut(name).unwrap();
@@ -135,7 +138,9 @@ fn breaks(released: &Contract, present: &Contract) -> Vec<String> {
                 // What is given up keeps its number for ever.
                 Some(RESERVED) => {}
                 Some(is) => broken.push(format!("{name}: {number} was `{was}`, is `{is}`")),
-                None => broken.push(format!("{name}: {number} was `{was}`, is neither there nor reserved")),
+                None => broken.push(format!(
+                    "{name}: {number} was `{was}`, is neither there nor reserved"
+                )),
             }
         }
     }

@@ -347,7 +347,10 @@ fn the_readme_shows_how_much_is_held() {
         std::fs::write(&readme, wanted).unwrap();
         return;
     }
-    assert_eq!(present, wanted, "services/gateway/README.md is out of date: run `make generate`");
+    assert_eq!(
+        present, wanted,
+        "services/gateway/README.md is out of date: run `make generate`"
+    );
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test without settings of its own")]
