@@ -20,7 +20,7 @@ export STACK=compose DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 COMPOSE_PROJEC
 export PARLANCE_DEVSTACK_DIR=${PARLANCE_DEVSTACK_DIR:-$repository/.devstack/compose-test}
 export PARLANCE_JWT_SECRET=test-compose-secret-$RANDOM$RANDOM PORT=${PORT:-4004}
 
-# Takes its own stack down with all data at the end, so there must be none of that name that somebody needs.
+# Takes its own stack down with all data at the end, so there must be none of that name that is in use.
 refuse_others() {
   local label=label=com.docker.compose.project=$COMPOSE_PROJECT_NAME
   [ -z "$(docker ps --all --quiet --filter "$label")$(docker volume ls --quiet --filter "$label")" ] \
@@ -252,7 +252,7 @@ echo "  healthy after $((SECONDS - up)) s"
 compose ps
 check_hardening
 
-log "people talk through the load balancer"
+log "users talk through the load balancer"
 "${inside[@]}" make --no-print-directory demo
 specification crossing websocket
 specification crossing polling

@@ -182,7 +182,7 @@ impl Plan {
     }
 }
 
-/// Says now and then how far a run is.
+/// Prints the progress of a run now and then.
 async fn progress(recorder: Rc<Recorder>) {
     let began = Instant::now();
     loop {

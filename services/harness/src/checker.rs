@@ -1,4 +1,4 @@
-//! Holds what clients did and saw against what the database holds, and tells every broken promise.
+//! Holds what clients did and saw against what the database holds, and reports every broken promise.
 //!
 //! Knows histories and tables only, nothing of how the services work, so that it cannot share their errors.
 

@@ -1,6 +1,6 @@
 //! Building blocks of a local stack: servers and services as child processes.
 //!
-//! Owns finding programs, starting and signalling processes, and telling by connecting whether they
+//! Owns finding programs, starting and signalling processes, and finding out by connecting whether they
 //! serve. Must not decide which processes a stack has: that is [`crate::stack`] for tests and
 //! [`crate::dev`] for development.
 

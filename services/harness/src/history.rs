@@ -159,7 +159,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// Told unasked.
+    /// Delivered unasked.
     Live,
     /// By catching up.
     Sync,

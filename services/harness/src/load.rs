@@ -73,7 +73,7 @@ pub struct Player {
     clients: usize,
 }
 
-/// The file that tells a player what to do.
+/// The file with a player's orders.
 #[derive(Serialize)]
 struct Plan {
     gateways: Vec<String>,
@@ -153,7 +153,7 @@ impl Load {
         std::fs::write(&path, serde_json::to_vec(&plan)?).context("cannot write the plan")?;
         let scripts = repository().join("services/harness/js");
         let node = environment::program("node")
-            .context("node is not installed: `make doctor` tells how to get it")?;
+            .context("node is not installed: `make doctor` says how to get it")?;
         ensure!(
             scripts.join("node_modules/socket.io-client").is_dir(),
             "socket.io-client is not installed: run `npm ci` in services/harness/js, or use `make test`"

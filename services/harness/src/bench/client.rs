@@ -26,7 +26,7 @@ use super::recorder::{Recorder, add};
 const PATIENCE: Duration = Duration::from_secs(30);
 const LARGEST_HEAD: usize = 8 * 1024;
 
-/// Why a client was not let in.
+/// Why a client was refused.
 #[derive(Debug)]
 pub enum Refusal {
     /// HTTP 503: retry later.

@@ -54,7 +54,7 @@ enum Processes {
 }
 
 impl System {
-    /// Starts a system with so many gateways (of the peer: replicas), stores `world` and waits until clients are let in.
+    /// Starts a system with so many gateways (of the peer: replicas), stores `world` and waits until clients are admitted.
     ///
     /// # Errors
     /// A program is missing or does not get ready.

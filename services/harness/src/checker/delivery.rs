@@ -11,11 +11,11 @@ use crate::history::{Event, History, Seen, Source, What};
 #[derive(Default)]
 struct Cursor {
     /// Place in the sequence of the last live event on this connection; empty before the first. Several
-    /// where it was one of several like changes of one message, until the next event tells.
+    /// where it was one of several like changes of one message, until the next event decides.
     at: Vec<u64>,
     /// The earliest place the first live event on this connection can have.
     first: Option<u64>,
-    /// The head that the client was told when it joined.
+    /// The head that the client received when it joined.
     joined: Option<u64>,
 }
 
@@ -158,7 +158,7 @@ impl Cursor {
         self.at = vec![place.max(before)];
     }
 
-    /// The first live event is at most the one after the head that the client was told.
+    /// The first live event is at most the one after the head that the client received.
     fn begins(&self, user: &str, conversation: &str, violations: &mut Vec<Violation>) {
         if let (Some(first), Some(head)) = (self.first, self.joined)
             && first > head + 1

@@ -15,7 +15,7 @@ pub enum Invariant {
     I2,
     /// Seqs of messages and changes together are 1, 2, 3, … up to the head.
     I3,
-    /// A client is shown every event once, ascending, without a hole, while it is connected.
+    /// A client is shown every event once, ascending, without a gap, while it is connected.
     I4,
     /// Messages of one queue are stored in the order they were sent.
     I5,
@@ -23,7 +23,7 @@ pub enum Invariant {
     I6,
     /// What was rejected is not in the database.
     I7,
-    /// Nothing reaches who is no member.
+    /// Nothing reaches a non-member.
     I9,
 }
 
@@ -42,7 +42,7 @@ pub enum Flaw {
     Invented,
     /// Not what the answer said.
     Contradiction,
-    /// Seen by somebody who may not.
+    /// Received by a user who may not.
     Leaked,
 }
 

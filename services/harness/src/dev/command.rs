@@ -39,7 +39,7 @@ enum Order {
         #[arg(long)]
         purge: bool,
     },
-    /// Tell what `up` would use; exit 0 for containers, 1 for processes of this machine
+    /// Print what `up` would use; exit 0 for containers, 1 for processes of this machine
     Engine,
     /// Show what runs; exit 1 unless all of it serves
     Status,
@@ -50,7 +50,7 @@ enum Order {
         /// The user's name; the id by default
         name: Option<String>,
     },
-    /// Let two people talk through two gateways
+    /// Run a conversation of two users through two gateways
     Demo,
     /// Check what this machine needs; exit 1 if something is missing
     Doctor,

@@ -21,7 +21,7 @@ pub fn demo(folder: &DevFolder) -> anyhow::Result<ExitCode> {
         .context("the stack has no secret: run `make up`")?;
     let scripts = repository().join("services/harness/js");
     let node =
-        environment::program("node").context("node is not installed: `make doctor` tells how to get it")?;
+        environment::program("node").context("node is not installed: `make doctor` says how to get it")?;
     ensure!(
         scripts.join("node_modules/socket.io-client").is_dir(),
         "socket.io-client is not installed: run `npm ci` in services/harness/js, or use `make demo`"

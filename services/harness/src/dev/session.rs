@@ -5,12 +5,12 @@ use super::report::Report;
 use super::state::State;
 use crate::devstack::lock::Lock;
 
-/// The folder, what is remembered about it, and what is told to the person at the terminal.
+/// The folder, what is remembered about it, and what is printed at the terminal.
 #[derive(Debug)]
 pub struct Session {
     /// The stack's folder.
     pub folder: DevFolder,
-    /// What runs; saved by whoever changes it.
+    /// What runs; saved after each change.
     pub state: State,
     /// Progress lines.
     pub report: Report,

@@ -80,7 +80,7 @@ pub(super) fn farewell(
         line(format_args!("    -H 'Authorization: Bearer {token}' \\"));
         line(format_args!("    -d '{{\"user_id\":\"bob\"}}'"));
     }
-    line("\n  make demo    two people talk through two gateways");
+    line("\n  make demo    two users talk through two gateways");
     line("  make status  what runs");
     line("  make down    stop everything");
     Ok(())

@@ -17,7 +17,7 @@ const NOBODY: u32 = 65534;
 /// How a server that refuses root is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
-    /// As the caller, who is not root.
+    /// As the caller, not root.
     Caller,
     /// As root seen as `nobody` inside a user namespace: files stay the caller's.
     UserNamespace,
@@ -94,7 +94,7 @@ pub fn open_folder(owner: &Path) -> PathBuf {
     PathBuf::from(format!("/var/tmp/parlance-{:016x}", hasher.finish()))
 }
 
-/// Runs a command without input or output and tells whether it succeeded.
+/// Runs a command without input or output and returns whether it succeeded.
 pub(crate) fn succeeds(words: &[String]) -> bool {
     let Some((program, arguments)) = words.split_first() else {
         return false;

@@ -22,7 +22,7 @@ pub enum Role {
     Push,
     /// A service that follows what happens.
     Feed,
-    /// People.
+    /// Operators.
     Operator,
 }
 

@@ -59,7 +59,7 @@ pub fn python() -> anyhow::Result<PathBuf> {
         .arg(&unfinished)
         .stdin(Stdio::null())
         .output()
-        .context("python3 is not installed: `make doctor` tells how")?;
+        .context("python3 is not installed: `make doctor` says how")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),

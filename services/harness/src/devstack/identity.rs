@@ -1,6 +1,6 @@
-//! Telling a process apart from a later one with the same number, and sending it signals.
+//! Distinguishing a process from a later one with the same number, and sending it signals.
 //!
-//! A bare process id must never be signalled: it may belong to somebody else by now.
+//! A bare process id must never be signalled: it may belong to another program by now.
 
 use std::fs;
 use std::path::Path;

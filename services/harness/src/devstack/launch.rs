@@ -26,7 +26,7 @@ pub enum Lifetime {
 /// Everything needed to start a program, and to start it again in the same way.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// Short name for people, such as `gateway-1`.
+    /// Short name for logs, such as `gateway-1`.
     pub name: String,
     /// The executable.
     pub program: PathBuf,

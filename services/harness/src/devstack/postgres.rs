@@ -42,7 +42,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Creates the data folder unless it exists. One that was interrupted is begun anew.
+    /// Creates the data folder unless it exists. One that was interrupted is created again.
     ///
     /// # Errors
     /// `initdb` fails.

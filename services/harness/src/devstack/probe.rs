@@ -1,4 +1,4 @@
-//! Telling whether a process serves, by connecting to it.
+//! Finding out whether a process serves, by connecting to it.
 //!
 //! Process ids say nothing here: a dead process can keep its id for seconds, a stopped one for ever.
 

@@ -65,7 +65,7 @@ fn binary_folder() -> anyhow::Result<PathBuf> {
     if let Some(folder) = environment::variable("PARLANCE_BIN_DIR") {
         return Ok(PathBuf::from(folder));
     }
-    let executable = std::env::current_exe().context("cannot tell where this program is")?;
+    let executable = std::env::current_exe().context("cannot find where this program is")?;
     let folder = executable.parent().unwrap_or(Path::new("."));
     let in_deps = folder.file_name().is_some_and(|name| name == "deps");
     Ok(if in_deps {

@@ -128,7 +128,7 @@ fn python() -> anyhow::Result<Command> {
     match environment::program("python3") {
         Some(python) => Ok(Command::new(python)),
         None => bail!(
-            "python3 is not installed: install it (`make doctor` tells how), or set DATABASE_URL and PARLANCE_NATS_URL"
+            "python3 is not installed: install it (`make doctor` says how), or set DATABASE_URL and PARLANCE_NATS_URL"
         ),
     }
 }

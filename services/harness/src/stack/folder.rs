@@ -14,7 +14,7 @@ use crate::devstack::identity::Identity;
 
 const PREFIX: &str = "parlance-test-";
 
-/// A temporary folder whose name tells the process it belongs to.
+/// A temporary folder whose name names the process it belongs to.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 

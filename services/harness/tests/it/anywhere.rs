@@ -59,7 +59,7 @@ async fn stock_clients_of_every_transport_need_no_sticky_sessions() {
     assert!(report.violations.is_empty(), "{report}");
     assert!(
         report.counts.acked > 500,
-        "too little load to tell anything: {report}"
+        "too little load to conclude anything: {report}"
     );
     assert!(
         relayed > 100.0,

@@ -1,4 +1,4 @@
-//! What people do in conversations, over every transport, across two gateways and two persistence replicas.
+//! What users do in conversations, over every transport, across two gateways and two persistence replicas.
 
 use parlance_harness::Stack;
 

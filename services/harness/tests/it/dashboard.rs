@@ -1,4 +1,4 @@
-//! Whether what operators look at shows anything: a real Prometheus scrapes a live stack and is asked every question
+//! Whether what operators look at shows anything: a real Prometheus scrapes a live stack and is asked every query
 //! of the dashboard; every metric that an alert asks for is there; a fault raises its alert, and its end ends it.
 //!
 //! What the alerts say of made-up series is tested by `deploy/observability/check`.

@@ -1,4 +1,4 @@
-//! Every front end's own vocabulary over sockets, alone and all of them in one conversation.
+//! Every front end's own dialect over sockets, alone and all of them in one conversation.
 
 use parlance_harness::Stack;
 

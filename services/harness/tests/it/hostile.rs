@@ -183,7 +183,7 @@ fn people(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("person-{number}")).collect()
 }
 
-/// Somebody who writes all the time, and how long each answer took.
+/// A user who writes all the time, and how long each answer took.
 struct Bystander {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Vec<Duration>>,
@@ -243,7 +243,7 @@ pub(crate) fn services(stack: &Stack) -> Vec<Server> {
         .collect()
 }
 
-/// What the services keep in memory while somebody is hostile.
+/// What the services keep in memory while a user is hostile.
 struct Memory {
     servers: Vec<Server>,
     before: BTreeMap<&'static str, u64>,
@@ -540,7 +540,7 @@ async fn an_outage_of_the_database_quarantines_nothing() {
     let gateway = Gateway::connect(&stack).await;
     let (first, second) = (conversation(), conversation());
     gateway.done(&group("alice", first, vec!["bob".into()])).await;
-    // A table that somebody holds, as a migration does.
+    // A table that a session holds, as a migration does.
     let rows = stack.database().await.unwrap();
     let mut holder = rows.begin().await.unwrap();
     sqlx::query("LOCK TABLE participants IN ACCESS EXCLUSIVE MODE")

@@ -1,4 +1,4 @@
-//! What strangers and one user may cost a gateway, beside a bystander who must not notice.
+//! What unauthenticated clients and one user may cost a gateway, beside a bystander who must not notice.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn dial(gateway: &Process) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// A WebSocket that has not said who it is.
+/// A WebSocket that is not authenticated.
 async fn websocket(gateway: &Process) -> TcpStream {
     let mut stream = dial(gateway).await;
     let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: parlance\r\nconnection: upgrade\r\n\
@@ -79,7 +79,7 @@ async fn metric(gateway: &Process, line: &str) -> f64 {
     found.unwrap_or_default()
 }
 
-/// Persistence has answered once: handshakes are let in.
+/// Persistence has answered once: handshakes are admitted.
 async fn admits(http: &reqwest::Client, gateway: &Process) {
     let admitted = || async { (handshake(http, gateway, BYSTANDER).await == 200).then_some(()) };
     eventually(PATIENCE, "a handshake", admitted).await.unwrap();
@@ -365,7 +365,7 @@ async fn a_user_who_sends_much_is_slowed_down_alone_and_a_follower_who_falls_beh
         anyhow::ensure!(used > 0.5, "{used}");
         Ok(())
     };
-    eventually(PATIENCE, "the follower is seen to be behind", behind)
+    eventually(PATIENCE, "the consumer is reported to be behind", behind)
         .await
         .unwrap();
 }

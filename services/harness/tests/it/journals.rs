@@ -44,7 +44,7 @@ async fn reaches(database: &PgPool, versions: i64) {
         .unwrap();
 }
 
-/// The stored text is what REST tells, and every version is there.
+/// The stored text is what REST returns, and every version is there.
 async fn assert_stored(stack: &Stack) {
     let database = stack.database().await.unwrap();
     let (id, owner, content, version, head): (String, String, Option<String>, i64, i64) = sqlx::query_as(

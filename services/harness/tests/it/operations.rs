@@ -200,7 +200,7 @@ async fn a_storm_of_clients_is_let_in_at_its_pace() {
     }
     assert!(pauses.len() > 1, "all are to come again at once");
 
-    // Who is in is not slowed down.
+    // Admitted clients are not slowed down.
     let open = let_in.into_iter().next().unwrap().text().await.unwrap();
     let open: Value = serde_json::from_str(&open[1..]).unwrap();
     let session = format!("{url}&sid={}", open["sid"].as_str().unwrap());
@@ -280,7 +280,7 @@ async fn a_valid_token_of_an_unknown_or_deleted_user_opens_nothing() {
         .unwrap();
     answers(401).await;
 
-    // A user deleted elsewhere is not made anew by a token that is still valid.
+    // A user deleted elsewhere is not created again by a token that is still valid.
     let stack = Stack::builder().start().await.unwrap();
     let database = stack.database().await.unwrap();
     let url = format!("{}/api/v1/conversations", stack.gateway(0).base_url());

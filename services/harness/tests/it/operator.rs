@@ -43,7 +43,7 @@ async fn parlance(stack: &Stack, arguments: &[&str], input: &str) -> Output {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    // Whoever does not read it may have ended already.
+    // A program that does not read it may have ended already.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes()).await;
     tokio::time::timeout(PATIENCE, child.wait_with_output())
         .await
@@ -202,7 +202,7 @@ async fn connections_rooms_partitions_and_lag_are_shown_as_they_are() {
 
     assert_waiting(&stack).await;
 
-    // For people: a table with a line for each.
+    // For operators: a table with a line for each.
     let table = parlance(&stack, &["connections"], "").await;
     let table = String::from_utf8(table.stdout).unwrap();
     assert_eq!(table.lines().count(), 3, "{table}");
@@ -321,7 +321,7 @@ fn message(conversation: &str, sender: &str) -> Command {
     }
 }
 
-/// Publishes it on a partition that is not its conversation's, where it can never be carried out.
+/// Publishes it on a partition that is not its conversation's, where it cannot be processed.
 async fn misplace(service: &mut Service, command: &Command) {
     let id: ConversationId = command.conversation_id.parse().unwrap();
     let wrong = (subject::partition_of(id, PARTITIONS) + 1) % PARTITIONS;

@@ -1,4 +1,4 @@
-//! Who is here: in every front end's words, and after whatever may happen to a gateway.
+//! Presence: in every front end's dialect, and after whatever may happen to a gateway.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -128,7 +128,7 @@ async fn changes(stack: &Stack) -> Arc<Mutex<Vec<Presence>>> {
     let bus = Bus::connect(&settings).await.unwrap();
     bus.connected().await;
     let mut changes = bus.subscribe_presence().await.unwrap();
-    // A question to the server travels behind the subscription.
+    // A request to the server travels behind the subscription.
     assert!(bus.answers(PATIENCE).await);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let all = Arc::clone(&seen);
@@ -176,7 +176,7 @@ async fn the_users_of_a_killed_gateway_are_gone_in_time() {
     stack.gateway(0).kill();
     watchers.becomes("bob", "alice", "offline", TRUTH).await;
     println!(
-        "kill -9: offline was told after {} ms",
+        "kill -9: offline was emitted after {} ms",
         now_ms(&stack).await - killed_at
     );
     let shown = seen(&stack, "bob", "alice").await;
@@ -216,12 +216,12 @@ async fn a_gateway_that_stood_still_drops_its_clients_and_those_who_left_it_are_
     for user in ["alice", "carol"] {
         watchers.becomes("bob", user, "online", PATIENCE).await;
     }
-    // Whoever was first is told that the other was not there yet.
+    // The first one receives that the other is not online yet.
     let before = watchers.heard("bob", "alice").len();
     let stopped = tokio::time::Instant::now();
     stack.gateway(0).pause();
     watchers.becomes("bob", "carol", "offline", TRUTH).await;
-    println!("SIGSTOP: offline was told after {:?}", stopped.elapsed());
+    println!("SIGSTOP: offline was emitted after {:?}", stopped.elapsed());
     watchers.connected("alice", 2).await;
     assert_eq!(watchers.all("carol", "disconnected").len(), 0);
     let rest = Duration::from_secs(20).saturating_sub(stopped.elapsed());
@@ -273,7 +273,7 @@ async fn a_rolling_restart_of_the_gateways_is_not_seen() {
         let homes = || async { users.iter().all(|user| seen_connected(&watchers, user)) };
         eventually(PATIENCE, "all are back", homes).await.unwrap();
     }
-    // Whoever would be told to be gone is so after the grace.
+    // A user who would be reported offline is so after the grace.
     let begun = tokio::time::Instant::now();
     let over = || async { begun.elapsed() >= Duration::from_secs(8) };
     eventually(PATIENCE, "the grace is over", over).await.unwrap();
@@ -348,7 +348,7 @@ async fn a_change_that_the_bus_lost_is_told_all_the_same() {
         ]),
     );
     watchers.becomes("bob", "alice", "online", PATIENCE).await;
-    // As if the replica that did this had died before it told.
+    // As if the replica that did this had died before it published.
     let database = stack.database().await.unwrap();
     let silently =
         "UPDATE presence SET status = 3, version = version + 1, changed_at = now() WHERE user_id = 'alice'";

@@ -38,7 +38,7 @@ async fn contents(stack: &Stack) -> anyhow::Result<Vec<String>> {
     Ok(contents)
 }
 
-/// What the emitter can tell one outcome by from another.
+/// By what the emitter distinguishes one outcome from another.
 fn shape(answer: &Answer) -> String {
     match answer {
         Err(code) => format!("refused: {code:?}"),

@@ -25,7 +25,7 @@ use crate::metrics::metric;
 const GATEWAYS: usize = 3;
 /// What the names of those begin with who do not send.
 const CROWD: &str = "crowd";
-/// Participants of a group, all of whom tell each other how they are.
+/// Participants of a group, all of whom receive each other's presence.
 const GROUP: usize = 50;
 /// Clients of one Node.js process.
 const PER_PROCESS: usize = 500;

@@ -79,7 +79,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes as long as it is told to"]
+#[ignore = "takes as long as PARLANCE_SOAK_SECONDS says"]
 async fn faults_of_all_kinds_one_after_the_other_break_nothing() {
     let seconds = number("PARLANCE_SOAK_SECONDS").unwrap_or(120);
     let mut dice = Dice::seeded();

@@ -95,7 +95,7 @@ pub async fn outcome(
         .env("PARLANCE_JWT_SECRET", stack.jwt_secret())
         .env("PARLANCE_TRANSPORT", transport.name())
         .envs(variables.iter().map(|(name, value)| (name, value)))
-        // Its end tells the specification that nobody waits any more.
+        // Its end signals the specification that nobody waits any more.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -134,7 +134,7 @@ fn passed(report: &str) -> BTreeSet<String> {
     passed
 }
 
-/// Waits until the replicas have shared the partitions out. While one hands over to another a message waits
+/// Waits until the partitions are rebalanced. While one is released to another replica a message waits
 /// a moment longer, which is not what specifications ask about.
 async fn shared_out(stack: &Stack) {
     let replicas = i64::try_from(stack.persistence_replicas().len()).expect("a few");
@@ -151,7 +151,7 @@ async fn shared_out(stack: &Stack) {
     let owned = || async { all_owned().await.is_ok_and(|owned| owned) };
     eventually(SHARING, "every replica owns partitions", owned)
         .await
-        .expect("partitions are shared out");
+        .expect("partitions are rebalanced");
 }
 
 /// [`run_with`] without further variables.
@@ -162,7 +162,7 @@ pub async fn run(stack: &Stack, name: &str, transport: Transport) {
 /// Waits until the gateway takes handshakes, which it refuses while it does not reach persistence.
 async fn admits(gateway: &Process) {
     let url = format!("{}/socket.io/?EIO=4&transport=polling", gateway.base_url());
-    // Whether the certificate is right is for the specification to tell.
+    // Whether the certificate is right is for the specification to decide.
     let http = reqwest::Client::builder().tls_danger_accept_invalid_certs(true);
     let http = http.build().expect("a client");
     let look = || async {

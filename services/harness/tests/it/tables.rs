@@ -53,7 +53,7 @@ const COLUMNS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The questions the documents want an index for, each with what its plan must not do.
+/// The queries the documents want an index for, each with what its plan must not do.
 const QUESTIONS: &[(&str, &str)] = &[
     (
         "the latest messages of a conversation",
@@ -188,6 +188,6 @@ async fn many_questions_share_few_connections() {
     .fetch_one(&database)
     .await
     .unwrap();
-    // Those for questions and the few for writes, leases and idempotency keys.
+    // Those for queries and the few for writes, leases and idempotency keys.
     assert!((1..=2 + 6).contains(&used), "{used} connections");
 }

@@ -18,7 +18,7 @@ use crate::spec::{Transport, run_with};
 /// Attempts to reach NATS are explained after three seconds.
 const EXPLAINED: Duration = Duration::from_secs(20);
 
-/// Somebody who signs certificates.
+/// An authority that signs certificates.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: PathBuf,

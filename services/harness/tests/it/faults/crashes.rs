@@ -25,7 +25,7 @@ async fn crashes(point: &str, replicas: fn(&Stack) -> &[Process], fault: &str) {
             .start_with(&[("PARLANCE_FAILPOINTS", &points)])
             .await
             .unwrap();
-        // Whoever had gone to the other one comes back.
+        // Clients that had gone to the other one come back.
         other.restart().await.unwrap();
         victim.wait_exit(SOON).await.unwrap();
         scene.goes_on_for(Duration::from_secs(1)).await;

@@ -97,7 +97,7 @@ async fn f11_a_paused_checkpointer_is_not_noticed() {
     assert_converged(&scene.close("F11 checkpointer SIGSTOP 12 s").await, CONVERGED);
 }
 
-/// Ends the service's connections that fit; tells how many.
+/// Ends the service's connections that fit; returns how many.
 async fn end_backends(rows: &PgPool, fits: &str) -> i64 {
     let query = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
