@@ -166,7 +166,7 @@ for (const [overlay, objects] of Object.entries(overlays)) {
   }
 }
 
-// The compiler sees healthy and broken objects in one go and is told apart by their places.
+// The compiler sees healthy and broken objects in one go and its findings are assigned by line.
 const custom = Object.values(overlays).flat().filter(isCustom);
 const samples = broken.map((/** @type {any[]} */ [check, overlay, expected, destroy]) => {
   const objects = structuredClone(overlays[overlay]);

@@ -173,7 +173,7 @@ function selectors(overlay) {
   return problems;
 }
 
-/** Services have pods with such ports, and whoever names a Service names a port that it has. */
+/** Services have pods with such ports, and what names a Service names a port that it has. */
 function services(overlay, facts) {
   const problems = [];
   const all = of(overlay, "Service");

@@ -84,6 +84,14 @@ for (const row of rows) {
   }
 }
 
+// A semicolon ends a statement of Mermaid, in the middle of a text too: the picture would not be drawn.
+for (const path of tracked().filter((path) => path.endsWith('.md'))) {
+  for (const [, picture] of readFileSync(join(ROOT, path), 'utf8').matchAll(/^```mermaid\n([\s\S]*?)^```/gm)) {
+    for (const line of picture.split('\n').filter((line) => line.includes(';')))
+      problems.push(`${path}: Mermaid ends at ";": ${line.trim()}`);
+  }
+}
+
 const lines = readFileSync(join(ROOT, 'README.md'), 'utf8').trimEnd().split('\n').length;
 if (lines >= README_LINES) problems.push(`README.md has ${lines} lines, of fewer than ${README_LINES}`);
 
