@@ -39,7 +39,7 @@ pub const MEASURES: &[Measure] = &[
         "chat_persistence_dead_letters_total",
         Counter,
         &["kind"],
-        "Messages parked because they can never be carried out: a command, a message of a service (system) or a push.",
+        "Messages parked because they cannot be processed: a command, a message of a service (system) or a push.",
     ),
     Measure::new(
         "chat_persistence_quarantined_total",
@@ -130,13 +130,13 @@ pub const MEASURES: &[Measure] = &[
         "chat_persistence_presence_changes_total",
         Counter,
         &["status"],
-        "Changes of how users are seen.",
+        "Changes of presence.",
     ),
     Measure::new(
         "chat_persistence_gateways_lost_total",
         Counter,
         &[],
-        "Gateways given up because they were silent.",
+        "Gateways declared dead because they were silent.",
     ),
     Measure::new(
         "chat_push_events_total",

@@ -9,6 +9,7 @@ mod commits;
 mod database;
 mod dead_letters;
 mod details;
+mod generated;
 mod journals;
 mod keys;
 mod large_groups;
