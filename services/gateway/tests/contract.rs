@@ -1,9 +1,14 @@
-//! Holds the documents under `contract/`. `make generate` rewrites them.
+//! Holds the documents under `contract/`, and the metrics in `services/README.md`. `make generate` rewrites them.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use parlance_gateway::contract::{documents, written};
+use parlance_gateway::measures::MEASURES;
+
+const BEGIN: &str = "<!-- generated: metrics of gateways (make generate) -->\n";
+const END: &str = "<!-- end of generated part -->\n";
 
 #[test]
 fn the_documents_are_those_of_the_code() {
@@ -50,6 +55,37 @@ fn no_route_is_served_without_being_documented() {
             );
         }
     }
+}
+
+#[test]
+fn the_reference_lists_every_metric() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let present = std::fs::read_to_string(&file).unwrap();
+    let (before, rest) = present.split_once(BEGIN).expect("the begin marker");
+    let (_, after) = rest.split_once(END).expect("the end marker");
+    let mut table = String::from("| metric | kind | meaning |\n| --- | --- | --- |\n");
+    for measure in MEASURES {
+        let labels = match measure.labels {
+            [] => String::new(),
+            labels => format!("{{{}}}", labels.join(",")),
+        };
+        let kind = format!("{:?}", measure.kind).to_lowercase();
+        writeln!(
+            table,
+            "| `{}{labels}` | {kind} | {} |",
+            measure.name, measure.help
+        )
+        .unwrap();
+    }
+    let wanted = format!("{before}{BEGIN}{table}{END}{after}");
+    if bless() {
+        std::fs::write(&file, wanted).unwrap();
+        return;
+    }
+    assert_eq!(
+        present, wanted,
+        "services/README.md is out of date: run `make generate`"
+    );
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
