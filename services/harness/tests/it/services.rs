@@ -156,13 +156,19 @@ fn refused(conversation: &str) -> Vec<(&'static str, Value, &'static str, &'stat
             "no reply_to",
             to("reply-text", says(json!({ "reply_to": "x" }))),
             "invalid",
-            "message id",
+            "reply_to is neither",
         ),
         (
             "a foreign reply_to",
             to("reply-seq", says(json!({ "reply_to": foreign }))),
             "invalid",
             "reply_to",
+        ),
+        (
+            "metadata as an object",
+            to("object", says(json!({ "metadata_json": { "order": 1 } }))),
+            "invalid",
+            "metadata_json must be a string",
         ),
         (
             "broken metadata",
