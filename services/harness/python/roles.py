@@ -1,4 +1,7 @@
-"""What services usually call of nats-py, within one role: prints for each call `ok` or what went wrong."""
+"""What services usually call of nats-py, within one role.
+
+Prints for each call `ok`, `refused` where the server refused permission, or what went wrong.
+"""
 
 import asyncio
 import json
@@ -51,23 +54,27 @@ async def emitter(js, attempt):
 
 async def main():
     results = {}
+    violations = []
 
     async def attempt(name, call):
+        violations.clear()
         try:
             await call()
             results[name] = "ok"
         except Exception as error:
-            results[name] = repr(error)
+            # The call itself sees a time-out: the server reports the violation to the connection.
+            results[name] = "refused" if violations else repr(error)
 
-    async def ignore(_):
-        pass
+    async def remember(error):
+        if "permissions violation" in str(error).lower():
+            violations.append(error)
 
     nc = await nats.connect(
         os.environ["NATS_URL"],
         user=os.environ["NATS_USER"],
         password=os.environ["NATS_PASSWORD"],
         inbox_prefix="_INBOX.emitter.shop" if ROLE == "emitter" else f"_INBOX.{ROLE}",
-        error_cb=ignore,
+        error_cb=remember,
     )
     roles = {"feed": feed, "push": push, "emitter": emitter}
     await roles[ROLE](nc.jetstream(timeout=3), attempt)

@@ -589,7 +589,7 @@ mod tests {
                     reply_to: Some("x".into()),
                     ..message()
                 },
-                "message id",
+                "reply_to is neither",
             ),
             (
                 conversation,

@@ -1,4 +1,5 @@
-// What services usually call of nats.js, within one role: prints for each call `ok` or what went wrong.
+// What services usually call of nats.js, within one role: prints for each call `ok`, `refused` where the server refused
+// permission, or what went wrong.
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect, headers } from '@nats-io/transport-node';
 
@@ -13,7 +14,7 @@ async function attempt(name, call) {
     const result = await call();
     results[name] = result === null ? 'nothing' : 'ok';
   } catch (error) {
-    results[name] = String(error);
+    results[name] = String(error).includes('Permissions Violation') ? 'refused' : String(error);
   }
 }
 

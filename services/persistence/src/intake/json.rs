@@ -3,6 +3,7 @@
 
 use parlance_proto::v1::{MessageType, SenderKind, SystemMessage};
 use serde::Deserialize;
+use serde_json::Value;
 
 #[derive(Deserialize)]
 struct JsonMessage {
@@ -42,14 +43,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         content,
         metadata_json,
         reply_to,
-    } = serde_json::from_slice(payload).map_err(|error| {
-        // The text of a serde error may quote the payload; its place does not.
-        format!(
-            "the payload is no JSON SystemMessage (line {}, column {})",
-            error.line(),
-            error.column()
-        )
-    })?;
+    } = serde_json::from_slice(payload).map_err(|_| problem(payload))?;
     let kind = number(sender_kind, "SENDER_KIND_", |name| {
         SenderKind::from_str_name(name).map(i32::from)
     })
@@ -67,6 +61,54 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         metadata_json: metadata_json.unwrap_or_default(),
         reply_to,
     })
+}
+
+/// Fields that hold text, in both spellings.
+const TEXTS: [[&str; 2]; 5] = [
+    ["sender_id", "senderId"],
+    ["sender_name", "senderName"],
+    ["content", "content"],
+    ["metadata_json", "metadataJson"],
+    ["reply_to", "replyTo"],
+];
+/// Fields that hold an enum value, in both spellings.
+const ENUMS: [[&str; 2]; 2] = [["sender_kind", "senderKind"], ["type", "type"]];
+
+/// Why a payload is not a message: the field, or the position where it stops being JSON. The text of a serde error may quote
+/// the payload; this does not.
+fn problem(payload: &[u8]) -> String {
+    let fields = match serde_json::from_slice(payload) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) => return "the payload is not a JSON object".to_owned(),
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            return format!("the payload is not JSON (line {line}, column {column})");
+        }
+    };
+    let is_text = |value: &Value| value.is_string() || value.is_null();
+    let is_enum = |value: &Value| is_text(value) || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok());
+    for [name, alias] in TEXTS {
+        if [name, alias]
+            .iter()
+            .any(|name| fields.get(*name).is_some_and(|value| !is_text(value)))
+        {
+            let holds = if name == "metadata_json" {
+                " that holds a JSON object"
+            } else {
+                ""
+            };
+            return format!("{name} must be a string{holds}");
+        }
+    }
+    for [name, alias] in ENUMS {
+        if [name, alias]
+            .iter()
+            .any(|name| fields.get(*name).is_some_and(|value| !is_enum(value)))
+        {
+            return format!("{name} must be the name or the number of an enum value");
+        }
+    }
+    "a field is set more than once".to_owned()
 }
 
 fn number(name: Option<Name>, prefix: &str, find: impl Fn(&str) -> Option<i32>) -> Option<i32> {
@@ -118,6 +160,35 @@ mod tests {
             ),
             ("bot", "", "{}", Some("#7"))
         );
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        for (payload, problem) in [
+            (r#"{"content":{"a":1}}"#, "content must be a string"),
+            (
+                r#"{"metadata_json":{"a":1}}"#,
+                "metadata_json must be a string that holds",
+            ),
+            (r#"{"metadataJson":[]}"#, "metadata_json must be"),
+            (r#"{"senderId":7}"#, "sender_id must be a string"),
+            (r#"{"replyTo":7}"#, "reply_to must be a string"),
+            (r#"{"type":true}"#, "type must be the name or the number"),
+            (
+                r#"{"senderKind":1e9}"#,
+                "sender_kind must be the name or the number",
+            ),
+            (r#"{"type":4294967296}"#, "type must be the name or the number"),
+            (r#"{"sender_id":"a","senderId":"b"}"#, "more than once"),
+            (r#"{"content":"a","content":"b"}"#, "more than once"),
+            ("[]", "not a JSON object"),
+            (r#"["a"]"#, "not a JSON object"),
+            (r#"{"content":"x",}"#, "not JSON (line 1, column 16)"),
+            ("", "not JSON"),
+        ] {
+            let error = parse(payload.as_bytes()).unwrap_err();
+            assert!(error.contains(problem), "{payload}: {error}");
+        }
     }
 
     #[test]

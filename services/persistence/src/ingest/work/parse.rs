@@ -184,7 +184,12 @@ impl Send {
             client_msg_id: client_msg_id
                 .map(|id| storable(id, "client_msg_id"))
                 .transpose()?,
-            reply_to: reply_to.map(|id| id.parse()).transpose()?,
+            reply_to: reply_to
+                .map(|id| id.parse())
+                .transpose()
+                .map_err(|_: v1::Error| {
+                    refuse("reply_to is neither a message id (a UUID) nor # and the seq of a message")
+                })?,
             encrypted,
             thread: thread_id.map(|id| uuid(&id, "thread_id")).transpose()?,
             journal,
