@@ -1,7 +1,7 @@
 //! The JSON form of a service's message: the field names of `SystemMessage` or what protobuf's own JSON mapping makes of
 //! them, enum values by name or number. As in protobuf, what is not known is ignored, and `null` is nothing.
 
-use parlance_proto::v1::{MessageType, SenderKind, SystemMessage};
+use parlance_proto::v1::{MessageType, SenderKind, StreamStep, SystemMessage};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -19,6 +19,8 @@ struct JsonMessage {
     metadata_json: Option<String>,
     #[serde(alias = "replyTo")]
     reply_to: Option<String>,
+    stream: Option<Name>,
+    offset: Option<u64>,
 }
 
 /// An enum value: `"AGENT"`, `"SENDER_KIND_AGENT"`, `"agent"` or `2`.
@@ -42,6 +44,8 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         content,
         metadata_json,
         reply_to,
+        stream,
+        offset,
     } = serde_json::from_slice(payload).map_err(|error| {
         // The text of a serde error may quote the payload; its place does not.
         format!(
@@ -58,6 +62,10 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         MessageType::from_str_name(name).map(i32::from)
     })
     .ok_or("type is not a known message type")?;
+    let stream = number(stream, "STREAM_STEP_", |name| {
+        StreamStep::from_str_name(name).map(i32::from)
+    })
+    .ok_or("stream must be START, APPEND, FINISH or CANCEL")?;
     Ok(SystemMessage {
         sender_id: sender_id.unwrap_or_default(),
         sender_name: sender_name.unwrap_or_default(),
@@ -66,6 +74,8 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         content: content.unwrap_or_default(),
         metadata_json: metadata_json.unwrap_or_default(),
         reply_to,
+        stream,
+        offset,
     })
 }
 
