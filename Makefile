@@ -13,7 +13,7 @@ PEER := services/harness/peers/node
 PEER_PACKAGES := $(PEER)/node_modules/.package-lock.json
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help up down status demo token doctor test test-hostile test-faults faulty bench check fmt fmt-check lint doc generate check-generated \
+.PHONY: help up down status demo demo-agent token doctor test test-hostile test-faults faulty bench check fmt fmt-check lint doc generate check-generated \
   lint-contract lint-deploy proto-clients deny build
 
 help: ## List the targets
@@ -29,6 +29,10 @@ down: $(DEV) ## Stop everything; PURGE=1 deletes the data as well
 
 status: $(DEV) ## Show what runs
 	@$(DEV) status
+
+demo-agent: $(DEV) $(PACKAGES) ## Let agents in Rust and Python answer in a conversation, word by word
+	@cargo build --quiet --workspace --bins --example agent
+	@$(DEV) demo-agent
 
 demo: $(DEV) $(PACKAGES) ## Let two people talk through two gateways
 	@$(DEV) demo

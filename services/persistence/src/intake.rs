@@ -194,7 +194,11 @@ impl Intake {
             },
             Err(refusal) => refusal,
         };
-        let report = Report::refusal(origin(&delivery), refusal, delivery.payload.to_vec());
+        let origin = ServiceOrigin {
+            stream: is_step(&delivery),
+            ..origin(&delivery)
+        };
+        let report = Report::refusal(origin, refusal, delivery.payload.to_vec());
         vec![(delivery, report)]
     }
 
@@ -315,6 +319,16 @@ pub(crate) fn again(
         command.id = Uuid::new_v5(&letter, command.id.as_bytes()).to_string();
     }
     Ok(commands)
+}
+
+/// Whether it can be read as a step of a message that streams.
+fn is_step(delivery: &Delivery) -> bool {
+    let message = if is_json(delivery) {
+        json::parse(&delivery.payload).ok()
+    } else {
+        SystemMessage::decode(delivery.payload.clone()).ok()
+    };
+    message.is_some_and(|message| message.stream != i32::from(StreamStep::Unspecified))
 }
 
 /// What the outcome of a message names, whether or not the message can be read.

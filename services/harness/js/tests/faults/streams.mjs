@@ -8,11 +8,13 @@ import { direct as order } from '../../director.mjs';
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 let agent;
+let isOver = false;
 
 before(async () => {
   agent = await Agent.connect();
 });
 after(async () => {
+  isOver = true;
   closeAll();
   await agent.close();
 });
@@ -26,6 +28,7 @@ test('a message streams through kills of every part without a character lost, do
   const screens = new Map();
   const stay = (user, gateway) => {
     const back = async () => {
+      if (isOver) return;
       try {
         const client = await connect(user, gateway, { events: 'all' });
         const screen = screens.get(user) ?? new Screen({ socket: { on() {} } });

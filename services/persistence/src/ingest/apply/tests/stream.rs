@@ -89,15 +89,25 @@ fn text_takes_no_place_in_the_sequence_and_the_end_takes_one() {
         ]
     );
     assert_eq!(loaded.conversations[&group()].head_seq, 2);
-    let kinds: Vec<ChangeKind> = effects.new_changes.iter().map(|(_, _, change)| change.kind).collect();
+    let kinds: Vec<ChangeKind> = effects
+        .new_changes
+        .iter()
+        .map(|(_, _, change)| change.kind)
+        .collect();
     assert_eq!(kinds, [ChangeKind::Finished]);
-    let events = effects.outcomes.iter().filter(|outcome| {
-        matches!(outcome, Outcome::Message { event: Some(_), .. })
-    });
+    let events = effects
+        .outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Outcome::Message { event: Some(_), .. }));
     // The start, the end, and the end that is answered once more.
     assert_eq!(events.count(), 3);
     // Appends tell by themselves that they were made.
-    assert!(effects.processed.iter().all(|((_, id), _)| [8, 9].contains(&id.uuid().as_u128())));
+    assert!(
+        effects
+            .processed
+            .iter()
+            .all(|((_, id), _)| [8, 9].contains(&id.uuid().as_u128()))
+    );
 }
 
 #[test]
