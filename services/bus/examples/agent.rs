@@ -24,7 +24,8 @@ async fn main() -> Result<()> {
     let reader = connect("feed", "NATS_FEED_PASSWORD", "_INBOX.feed").await?;
     let writer = connect("emitter", "NATS_EMITTER_PASSWORD", "_INBOX.emitter.shop").await?;
     let stream = jetstream::new(reader).get_stream_no_info("EVENTS").await?;
-    let feed = stream.get_consumer::<pull::Config>("feed").await?;
+    let feed = stream.get_consumer::<pull::Config>("feed").await;
+    let feed = feed.map_err(|error| error.to_string())?;
     let mut messages = feed.messages().await?;
     while let Some(message) = messages.next().await {
         let message = message?;

@@ -60,7 +60,7 @@ async fn answers(stack: &Stack, types: &Path, agent: &[OsString]) -> anyhow::Res
     let scripts = repository().join("services/harness/js");
     let node =
         environment::program("node").context("node is not installed: `make doctor` tells how to get it")?;
-    let gateways: Vec<String> = stack.gateways().iter().map(Process::base_url).collect();
+    let gateways: Vec<&str> = stack.gateways().iter().map(Process::base_url).collect();
     let packages = std::env::join_paths([types.join("python"), clients::python()?])?;
     let mut command = Command::new(node);
     command
