@@ -68,11 +68,7 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         encrypted: send.encrypted,
         thread_id: send.thread.map(|id| id.to_string()),
         reactions: Vec::new(),
-        stream: if send.streaming {
-            StreamState::Open.into()
-        } else {
-            StreamState::Unspecified.into()
-        },
+        stream: first_state(send).into(),
     };
     if let Some(id) = send.thread
         && let Some((_, thread)) = scene.conversation.threads.get_mut(&id)
@@ -95,6 +91,13 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         repeated: false,
         hidden: false,
     })
+}
+
+fn first_state(send: &Send) -> StreamState {
+    match send.streaming {
+        true => StreamState::Open,
+        false => StreamState::Unspecified,
+    }
 }
 
 /// The identity of a message that is sent for the first time in this life of the conversation, or the original: what an
