@@ -326,7 +326,7 @@ fn decoded(dialect: &dyn Dialect) -> String {
 fn encoded(dialect: &dyn Dialect) -> String {
     let mut text = String::new();
     for (name, outbound) in outbound() {
-        let frames = dialect.encode(outbound);
+        let frames = dialect.frames(outbound);
         if frames.is_empty() {
             writeln!(text, "{name}: -").unwrap();
         }

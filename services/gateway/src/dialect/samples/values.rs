@@ -65,7 +65,7 @@ impl Samples {
             streamed: streaming("Of course.", StreamState::Finished),
             chunk: MessageChunk {
                 message_id: streaming("", StreamState::Open).id,
-                seq: 10,
+                seq: 8,
                 offset: 3,
                 text: "course.".to_owned(),
             },
@@ -240,7 +240,7 @@ fn streaming(content: &str, state: StreamState) -> Message {
         sender: Some(sender("service:helper", "Helper", 0, SenderKind::Agent)),
         client_msg_id: None,
         stream: state.into(),
-        ..message(10, content)
+        ..message(8, content)
     }
 }
 
