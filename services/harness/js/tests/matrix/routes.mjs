@@ -290,7 +290,7 @@ const attempt = (row) => async (where) => {
   const code = answer.status < 300 ? 'ok' : answer.body?.code;
   if (code === 'ok') return { code, answer: answer.body };
   // Code and status belong together.
-  const status = { forbidden: 403, invalid: 400, not_found: 404 }[code];
+  const status = { forbidden: 403, invalid: 400, not_found: 404, conflict: 409 }[code];
   assert.equal(answer.status, status, answer.text);
   return { code, answer: answer.body };
 };
