@@ -16,7 +16,7 @@ PEER_PACKAGES := $(PEER)/node_modules/.package-lock.json
 SPACE := $(subst ,, )
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help up down status demo token doctor test test-quick test-hostile test-faults faulty bench check fmt fmt-check \
+.PHONY: help up down status demo demo-agent token doctor test test-quick test-hostile test-faults faulty bench check fmt fmt-check \
   lint lint-js lint-text lint-migrations lint-dependencies doc generate check-generated lint-contract lint-deploy \
   proto-clients release-contract build
 
@@ -36,6 +36,10 @@ status: $(DEV) ## Show what runs
 
 demo: $(DEV) $(PACKAGES) ## Run a conversation of two users through two gateways
 	@$(DEV) demo
+
+demo-agent: $(DEV) $(PACKAGES) ## Let agents in Rust and Python answer in a conversation, word by word
+	@cargo build --quiet --workspace --bins --example agent
+	@$(DEV) demo-agent
 
 token: $(DEV) ## Print a token: SUB=alice NAME=Alice
 	@$(DEV) token "$(or $(SUB),$(error say for whom: make token SUB=alice))" $(if $(NAME),"$(NAME)")

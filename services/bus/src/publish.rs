@@ -142,6 +142,19 @@ impl Bus {
             .map_err(not_published)
     }
 
+    /// Tells a service, as JSON, that a reader wants one of its messages to stream no further; lost where nobody subscribes.
+    ///
+    /// # Errors
+    /// The connection is away.
+    pub async fn request_stop(&self, service: &str, payload: Bytes) -> Result<(), Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Content-Type", "application/json");
+        self.client
+            .publish_with_headers(subject::stop(service), headers, payload)
+            .await
+            .map_err(not_published)
+    }
+
     /// Publishes into a stream until it answers, again and again with the same headers.
     pub(crate) async fn hand_in(
         &self,

@@ -276,6 +276,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::FindMembers(_) => "find_members",
         query::Body::ClaimChange(_) => "claim_change",
         query::Body::SettleChange(_) => "settle_change",
+        query::Body::StopStream(_) => "stop_stream",
     }
 }
 

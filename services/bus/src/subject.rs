@@ -145,6 +145,11 @@ pub fn system(target: &System) -> String {
     }
 }
 
+/// Where a service learns that a reader wants one of its messages to stream no further. `service` is as it calls itself.
+pub fn stop(service: &str) -> String {
+    format!("chat.stop.{}", encode_token(service))
+}
+
 /// Where a system message is to appear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum System {

@@ -20,7 +20,7 @@ use parlance_proto::v1::{
     Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Position, PresenceReported,
     Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals, Reply, ReportPresence, ReportServed,
     Resolve, Resolved, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName, SettleChange,
-    Sync, Thread, Threads, User, query, reply,
+    StopStream, StreamStopRequested, Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -305,6 +305,12 @@ impl Backend {
         /// One message.
         message(actor, id: ConversationId, message: String) -> Message / Message,
         query::Body::GetMessage(GetMessage { conversation_id: id.to_string(), message_id: message })
+    }
+
+    ask! {
+        /// Asks the service of a message that streams to end it.
+        stop_stream(actor, id: ConversationId, message: String) -> StreamStopRequested / StreamStopRequested,
+        query::Body::StopStream(StopStream { conversation_id: id.to_string(), message_id: message })
     }
 
     ask! {

@@ -31,9 +31,9 @@ use std::sync::{Arc, LazyLock};
 
 use parlance_journal::ClientState;
 use parlance_proto::v1::{
-    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageType, Participant,
-    ParticipantPage, Position, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence,
-    Thread, Typing,
+    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageChunk, MessageType,
+    Participant, ParticipantPage, Position, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated,
+    RoomPresence, StreamState, Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::Serialize;
@@ -125,6 +125,13 @@ pub enum Action {
         /// Take it back.
         remove: bool,
     },
+    /// Ask the service of a message that streams to end it.
+    Stop {
+        /// Where.
+        conversation: Option<ConversationRef>,
+        /// Which.
+        message: MessageRef,
+    },
     /// Tell the others that one types.
     Typing {
         /// Where.
@@ -208,6 +215,7 @@ impl Action {
             | Self::EditJournal { .. } => true,
             Self::Join(_)
             | Self::Leave(_)
+            | Self::Stop { .. }
             | Self::Typing { .. }
             | Self::SwitchThread { .. }
             | Self::JoinJournal { .. }
@@ -235,6 +243,9 @@ impl Action {
                 conversation: None,
                 ..
             } | Self::React {
+                conversation: None,
+                ..
+            } | Self::Stop {
                 conversation: None,
                 ..
             }
@@ -292,6 +303,10 @@ impl From<Action> for Decoded {
 pub enum Outbound<'a> {
     /// A message was sent.
     MessageCreated(&'a Place, &'a Message),
+    /// A message that streamed has all of its text.
+    MessageFinished(&'a Place, &'a Message),
+    /// Text of a message that streams.
+    MessageChunk(&'a Place, &'a MessageChunk),
     /// A message was changed.
     MessageEdited(&'a Place, &'a Message),
     /// A message was deleted.
@@ -527,7 +542,26 @@ pub trait Dialect: Representation {
         self.encode(Outbound::MessageCreated(place, message))
     }
 
-    /// Writes what the server tells; nothing where the vocabulary has no word for it.
+    /// Writes what the server tells. A message that streams appears where streams are shown; elsewhere it is a new message
+    /// once it has ended.
+    fn frames(&self, outbound: Outbound<'_>) -> Vec<Frame> {
+        if self.shows_streams() {
+            return self.encode(outbound);
+        }
+        match outbound {
+            Outbound::MessageCreated(_, message) if message.stream() != StreamState::Unspecified => {
+                Vec::new()
+            }
+            Outbound::ListUpdated { last, .. } if last.stream() == StreamState::Open => Vec::new(),
+            Outbound::MessageChunk(..) => Vec::new(),
+            Outbound::MessageFinished(place, message) => {
+                self.encode(Outbound::MessageCreated(place, message))
+            }
+            other => self.encode(other),
+        }
+    }
+
+    /// Writes what the server tells, as [`Dialect::frames`] passes it on; nothing where the vocabulary has no word for it.
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame>;
 
     /// Writes the ack of an event. `place` is the conversation of the answer, where this replica knows it.

@@ -200,6 +200,9 @@ impl Change {
             command::Body::DeleteConversation(_) => ("delete_conversation", ""),
             command::Body::HideMessage(_) => ("hide_message", ""),
             command::Body::EditJournal(_) => ("edit_journal", ""),
+            // Only persistence makes them.
+            command::Body::AppendText(_) => ("append_text", ""),
+            command::Body::EndStream(_) => ("end_stream", ""),
         };
         self.id_of(&format!("command:{conversation}:{kind}:{object}"))
     }

@@ -6,6 +6,7 @@
 pub mod command;
 pub mod compose;
 pub mod demo;
+pub mod demo_agent;
 pub mod doctor;
 pub mod down;
 pub mod env_file;

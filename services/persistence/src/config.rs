@@ -208,6 +208,14 @@ pub struct IntakeSettings {
     pub content_bytes: usize,
     /// Largest metadata.
     pub metadata_bytes: usize,
+    /// Messages of one service that may stream at a time.
+    pub streams_per_service: usize,
+    /// Messages that may stream in one conversation at a time.
+    pub streams_per_conversation: usize,
+    /// Bytes of text that one message may take in a second.
+    pub stream_bytes_per_second: usize,
+    /// Milliseconds after which a message whose service is silent is interrupted.
+    pub stream_silence_ms: u64,
 }
 
 /// Section `presence`.
@@ -344,6 +352,12 @@ impl IntakeSettings {
         intake::Limits {
             content_bytes: self.content_bytes,
             metadata_bytes: self.metadata_bytes,
+            streams: intake::stream::Limits {
+                per_service: self.streams_per_service,
+                per_conversation: self.streams_per_conversation,
+                bytes_per_second: self.stream_bytes_per_second,
+                silence: Duration::from_millis(self.stream_silence_ms),
+            },
         }
     }
 }
@@ -425,7 +439,23 @@ impl Validate for IntakeSettings {
     fn validate(&self) -> Result<(), Invalid> {
         // Content, metadata and all else of a message travel in one.
         in_range("intake.content_bytes", self.content_bytes, 1..=524_288)?;
-        in_range("intake.metadata_bytes", self.metadata_bytes, 2..=131_072)
+        in_range("intake.metadata_bytes", self.metadata_bytes, 2..=131_072)?;
+        in_range("intake.streams_per_service", self.streams_per_service, 1..=10_000)?;
+        in_range(
+            "intake.streams_per_conversation",
+            self.streams_per_conversation,
+            1..=1_000,
+        )?;
+        in_range(
+            "intake.stream_bytes_per_second",
+            self.stream_bytes_per_second,
+            256..=524_288,
+        )?;
+        in_range(
+            "intake.stream_silence_ms",
+            self.stream_silence_ms,
+            2_000..=3_600_000,
+        )
     }
 }
 

@@ -4,6 +4,8 @@
 //! Whatever becomes of a message is reported to its sender: here where it can be no command, else after the commit.
 
 mod json;
+pub(crate) mod stream;
+mod streaming;
 
 use std::time::Duration;
 
@@ -11,13 +13,13 @@ use bytes::Bytes;
 use parlance_bus::{Bus, Delivery, ErrorKind, SystemTarget, subject};
 use parlance_proto::ids::SERVICE_PREFIX;
 use parlance_proto::v1::{
-    self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, ServiceOrigin, SystemMessage,
-    command,
+    self, Command, ConversationKind, ErrorCode, MessageType, SenderKind, ServiceOrigin, StreamStep,
+    SystemMessage, command,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use parlance_runtime::backoff::Backoff;
 use prost::Message as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -26,6 +28,8 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::ingest::work::{Work, refuse};
 use crate::report::{self, Report};
+use crate::store::streams::Key;
+use streaming::{Streaming, TICK};
 
 const BATCH: usize = 64;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
@@ -52,6 +56,8 @@ pub struct Limits {
     pub content_bytes: usize,
     /// Bytes of the metadata as JSON.
     pub metadata_bytes: usize,
+    /// Messages that stream at a time.
+    pub streams: stream::Limits,
 }
 
 /// A message as it was published.
@@ -68,6 +74,35 @@ struct Published<'a> {
     is_json: bool,
     payload: &'a Bytes,
 }
+
+/// What a message of a service stands for.
+enum Taken {
+    /// Commands, to be handed in by their order.
+    Commands(Vec<Command>),
+    /// A step of a message that streams.
+    Step(Box<Step>),
+}
+
+/// A step of a message that streams.
+struct Step {
+    /// Never unspecified.
+    kind: StreamStep,
+    /// The message.
+    key: Key,
+    /// The service.
+    sender: UserId,
+    /// Bytes of the text that come before.
+    offset: Option<u64>,
+    /// Without NUL.
+    text: String,
+    /// Of a start: what it stands for.
+    start: Vec<Command>,
+    /// Whom to reply to.
+    origin: ServiceOrigin,
+}
+
+/// A message that is refused, to be acknowledged once the report is settled.
+type Refused = (Delivery, Report);
 
 impl Intake {
     /// Works until `stop`.
@@ -86,6 +121,9 @@ impl Intake {
 
     async fn work(&self, epoch: u64, slot: &mut Option<parlance_bus::Puller>) {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        let mut streaming = Streaming::begin(self).await;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let puller = match slot {
                 Some(puller) => puller,
@@ -98,13 +136,25 @@ impl Intake {
                     }
                 },
             };
-            match puller.next_batch(BATCH).await {
+            // Not dropped for a tick: making the consumer anew takes longer than one.
+            let batch = {
+                let mut next = std::pin::pin!(puller.next_batch(BATCH));
+                loop {
+                    tokio::select! {
+                        batch = &mut next => break batch,
+                        _ = tick.tick() => streaming.tick().await,
+                    }
+                }
+            };
+            match batch {
                 Ok(deliveries) => {
                     backoff.reset();
-                    self.take_all_in(deliveries).await;
+                    streaming.heard(deliveries.last().map_or(0, |last| last.pending));
+                    self.take_all_in(deliveries, &mut streaming).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "intake interrupted");
+                    streaming.interrupted();
                     if error.kind() == ErrorKind::Gone {
                         *slot = None;
                     }
@@ -115,18 +165,13 @@ impl Intake {
     }
 
     /// Takes messages in by their order.
-    async fn take_all_in(&self, deliveries: Vec<Delivery>) {
+    async fn take_all_in(&self, deliveries: Vec<Delivery>, streaming: &mut Streaming<'_>) {
         let mut refused = Vec::new();
         let mut bytes = 0;
         for delivery in deliveries {
             let span = process_span(&delivery);
-            match self.take_in(&delivery).instrument(span).await {
-                None => acknowledge(&delivery).await,
-                Some(report) => {
-                    bytes += delivery.payload.len();
-                    refused.push((delivery, report));
-                }
-            }
+            bytes += delivery.payload.len();
+            refused.extend(self.take_in(delivery, streaming).instrument(span).await);
             if bytes >= REFUSED_BYTES {
                 self.settle(&mut refused).await;
                 bytes = 0;
@@ -135,19 +180,30 @@ impl Intake {
         self.settle(&mut refused).await;
     }
 
-    /// Turns one message into commands, for as long as it takes: the next one must not overtake it. A report where it is
-    /// refused.
-    async fn take_in(&self, delivery: &Delivery) -> Option<Report> {
-        let refusal = self.all_handed_in(delivery).await.err()?;
-        Some(Report::refusal(
-            origin(delivery),
-            refusal,
-            delivery.payload.to_vec(),
-        ))
+    /// Turns one message into commands, for as long as it takes: the next one must not overtake it. What is refused, with
+    /// the report of that; anything else is acknowledged, or kept by the stream it belongs to.
+    async fn take_in(&self, delivery: Delivery, streaming: &mut Streaming<'_>) -> Vec<Refused> {
+        let refusal = match taken(&delivery, &self.limits) {
+            Ok(Taken::Step(step)) => return streaming.take(*step, delivery).await,
+            Ok(Taken::Commands(commands)) => match self.all_handed_in(&commands, delivery.place).await {
+                Ok(()) => {
+                    acknowledge(&delivery).await;
+                    return Vec::new();
+                }
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => refusal,
+        };
+        let origin = ServiceOrigin {
+            stream: is_step(&delivery),
+            ..origin(&delivery)
+        };
+        let report = Report::refusal(origin, refusal, delivery.payload.to_vec());
+        vec![(delivery, report)]
     }
 
     /// Settles what was refused together, and acknowledges it after that.
-    async fn settle(&self, refused: &mut Vec<(Delivery, Report)>) {
+    async fn settle(&self, refused: &mut Vec<Refused>) {
         let (deliveries, reports): (Vec<_>, Vec<_>) = std::mem::take(refused).into_iter().unzip();
         // A lease that is lost ends the task, and this with it.
         if report::settle(&reports, &self.database, &self.bus, || true).await {
@@ -158,22 +214,26 @@ impl Intake {
     }
 
     /// Hands in what a message stands for. What is refused for ever is no reason to hold up what follows.
-    async fn all_handed_in(&self, delivery: &Delivery) -> Result<(), v1::Error> {
-        for command in &commands(delivery, &self.limits)? {
-            self.hand_in(command, delivery.place).await?;
+    async fn all_handed_in(&self, commands: &[Command], place: u64) -> Result<(), v1::Error> {
+        for command in commands {
+            self.hand_in(command, place).await?;
         }
         Ok(())
     }
 
     /// `place` is that of the message in its stream: a service that publishes it again is answered again.
     async fn hand_in(&self, command: &Command, place: u64) -> Result<(), v1::Error> {
-        let dedup_id = format!("{}-{place}", command.id);
+        self.hand_in_as(command, &format!("{}-{place}", command.id)).await
+    }
+
+    /// Hands in a command. The stream takes one of this `dedup_id` only.
+    async fn hand_in_as(&self, command: &Command, dedup_id: &str) -> Result<(), v1::Error> {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let deadline = Instant::now() + HAND_IN;
             match self
                 .bus
-                .send_command(command, self.partitions, &dedup_id, deadline)
+                .send_command(command, self.partitions, dedup_id, deadline)
                 .await
             {
                 Ok(()) => return Ok(()),
@@ -212,8 +272,8 @@ fn process_span(delivery: &Delivery) -> Span {
     span
 }
 
-/// The commands a message stands for.
-fn commands(delivery: &Delivery, limits: &Limits) -> Result<Vec<Command>, v1::Error> {
+/// What a message stands for.
+fn taken(delivery: &Delivery, limits: &Limits) -> Result<Taken, v1::Error> {
     let published = Published {
         subject: &delivery.subject,
         own_id: delivery.own_id.as_deref(),
@@ -251,11 +311,24 @@ pub(crate) fn again(
         replayed: letter.to_string(),
         ..ServiceOrigin::default()
     };
-    let mut commands = read(&published, origin, limits).map_err(|refusal| refusal.message)?;
+    let mut commands = match read(&published, origin, limits).map_err(|refusal| refusal.message)? {
+        Taken::Commands(commands) => commands,
+        Taken::Step(_) => return Err("a step of a stream is not replayed".to_owned()),
+    };
     for command in &mut commands {
         command.id = Uuid::new_v5(&letter, command.id.as_bytes()).to_string();
     }
     Ok(commands)
+}
+
+/// Whether it can be read as a step of a message that streams.
+fn is_step(delivery: &Delivery) -> bool {
+    let message = if is_json(delivery) {
+        json::parse(&delivery.payload).ok()
+    } else {
+        SystemMessage::decode(delivery.payload.clone()).ok()
+    };
+    message.is_some_and(|message| message.stream != i32::from(StreamStep::Unspecified))
 }
 
 /// What the outcome of a message names, whether or not the message can be read.
@@ -273,6 +346,7 @@ fn origin(delivery: &Delivery) -> ServiceOrigin {
         json: is_json(delivery) || looks_like_json(&delivery.payload),
         replayed: String::new(),
         caller_id: delivery.caller_id.clone().map(cut).unwrap_or_default(),
+        stream: false,
     }
 }
 
@@ -298,11 +372,7 @@ fn looks_like_json(payload: &[u8]) -> bool {
     payload.trim_ascii_start().starts_with(b"{")
 }
 
-fn read(
-    published: &Published<'_>,
-    origin: ServiceOrigin,
-    limits: &Limits,
-) -> Result<Vec<Command>, v1::Error> {
+fn read(published: &Published<'_>, origin: ServiceOrigin, limits: &Limits) -> Result<Taken, v1::Error> {
     let target = subject::parse_system(published.subject).map_err(|error| refuse(error.to_string()))?;
     if let Some(name) = published.doubled {
         return Err(refuse(format!("the header {name} is set more than once")));
@@ -320,7 +390,10 @@ fn read(
             .map_err(|_| refuse("the payload is no SystemMessage; for JSON set Content-Type"))?
     };
     let id = identity(published, &message)?;
-    if message.content.is_empty() {
+    let Ok(kind) = StreamStep::try_from(message.stream) else {
+        return Err(refuse("stream must be START, APPEND, FINISH or CANCEL"));
+    };
+    if message.content.is_empty() && kind == StreamStep::Unspecified {
         return Err(refuse("content is empty"));
     }
     fits("content", message.content.len(), limits.content_bytes)?;
@@ -329,12 +402,62 @@ fn read(
         message.metadata_json.len(),
         limits.metadata_bytes,
     )?;
+    if kind != StreamStep::Unspecified {
+        return Step::read(kind, &target, id, message, origin).map(|step| Taken::Step(Box::new(step)));
+    }
     let commands = commands_of(&target, id, message, origin)?;
     // What only the conversation can tell is refused where the command is carried out, everything else here.
     for command in &commands {
         Work::parse(command.clone())?;
     }
-    Ok(commands)
+    Ok(Taken::Commands(commands))
+}
+
+impl Step {
+    fn read(
+        kind: StreamStep,
+        target: &SystemTarget,
+        id: &str,
+        message: SystemMessage,
+        origin: ServiceOrigin,
+    ) -> Result<Self, v1::Error> {
+        let sender = sender_of(&message)?;
+        let conversation = match target {
+            SystemTarget::Conversation(conversation) => *conversation,
+            SystemTarget::User(user) => ConversationId::direct(&sender, user),
+        };
+        if message.content.contains('\0') {
+            return Err(refuse("content holds a NUL character"));
+        }
+        let origin = ServiceOrigin {
+            stream: true,
+            ..origin
+        };
+        let (offset, text) = (message.offset, message.content.clone());
+        let start = if kind == StreamStep::Start {
+            let commands = commands_of(target, id, message, origin.clone())?;
+            for command in &commands {
+                Work::parse(command.clone())?;
+            }
+            commands
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            kind,
+            key: (conversation, MessageId::of_service(conversation, &sender, id)),
+            sender,
+            offset,
+            text,
+            start,
+            origin,
+        })
+    }
+}
+
+fn sender_of(message: &SystemMessage) -> Result<UserId, v1::Error> {
+    // In a namespace of its own: a service speaks for itself, and never in the name of a user.
+    UserId::of_service(&message.sender_id).map_err(|e| refuse(format!("sender_id: {e}")))
 }
 
 /// The service's own id of the message.
@@ -380,8 +503,8 @@ fn commands_of(
     message: SystemMessage,
     origin: ServiceOrigin,
 ) -> Result<Vec<Command>, v1::Error> {
-    // In a namespace of its own: a service speaks for itself, and never in the name of a user.
-    let sender = UserId::of_service(&message.sender_id).map_err(|e| refuse(format!("sender_id: {e}")))?;
+    let sender = sender_of(&message)?;
+    let streaming = message.stream() == StreamStep::Start;
     let kind = match SenderKind::try_from(message.sender_kind) {
         Ok(SenderKind::Agent) => SenderKind::Agent,
         Ok(SenderKind::Unspecified | SenderKind::System) => SenderKind::System,
@@ -440,6 +563,7 @@ fn commands_of(
         metadata_json,
         client_msg_id: None,
         reply_to,
+        streaming,
         ..Default::default()
     };
     let mut send = new_command(
@@ -494,6 +618,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         content_bytes: 100,
         metadata_bytes: 100,
+        streams: stream::Limits::DEFAULT,
     };
     const TO_BOB: &str = "chat.system.user.bob";
 
@@ -514,7 +639,10 @@ mod tests {
             is_json: false,
             payload: &payload,
         };
-        read(&published, ServiceOrigin::default(), &LIMITS)
+        match read(&published, ServiceOrigin::default(), &LIMITS)? {
+            Taken::Commands(commands) => Ok(commands),
+            Taken::Step(step) => Ok(step.start),
+        }
     }
 
     #[test]

@@ -42,6 +42,24 @@ pub const MEASURES: &[Measure] = &[
         "Messages parked because they cannot be processed: a command, a message of a service (system) or a push.",
     ),
     Measure::new(
+        "chat_persistence_open_streams",
+        Gauge,
+        &[],
+        "Messages whose text streams, at the replica that takes services' messages in.",
+    ),
+    Measure::new(
+        "chat_persistence_streams_ended_total",
+        Counter,
+        &["outcome"],
+        "Messages whose text streamed, by how that ended: finished, cancelled, interrupted, or deleted with the conversation.",
+    ),
+    Measure::new(
+        "chat_persistence_stream_steps_refused_total",
+        Counter,
+        &[],
+        "Steps of streams that were refused.",
+    ),
+    Measure::new(
         "chat_persistence_quarantined_total",
         Counter,
         &[],

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use parlance_bus::push::{Fed, PushSettings};
 use parlance_bus::{Bus, Error};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{self, Conversation, EventBatch, Push, event};
+use parlance_proto::v1::{self, Conversation, EventBatch, Push, StreamState, event};
 use parlance_runtime::backoff::Backoff;
 use prost::Message as _;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -227,8 +227,9 @@ async fn settle(waiting: &mut Vec<Waiting>) {
     }
 }
 
-fn sent_at(message: &v1::Message) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(message.created_at_ms).unwrap_or(DateTime::<Utc>::MIN_UTC)
+/// Whether this event of a message is the one to push: one that streams is pushed when it has ended.
+fn is_due(message: &v1::Message, event_seq: u64) -> bool {
+    (message.stream() != StreamState::Unspecified) != (message.seq == event_seq)
 }
 
 /// The same for the same message and recipients only: others must not pass for a repeat.
@@ -264,9 +265,14 @@ fn open(fed: Fed) -> Waiting {
     // What is no batch of events is none of ours.
     let batch = EventBatch::decode(fed.payload.clone()).unwrap_or_default();
     let messages = batch.events.into_iter().filter_map(|event| match event.body {
-        Some(event::Body::MessageCreated(v1::MessageCreated {
-            message: Some(message),
-        })) if message.deleted_at_ms.is_none() => {
+        Some(
+            event::Body::MessageCreated(v1::MessageCreated {
+                message: Some(message),
+            })
+            | event::Body::MessageFinished(v1::MessageFinished {
+                message: Some(message),
+            }),
+        ) if message.deleted_at_ms.is_none() && is_due(&message, event.seq) => {
             let sent = Sent {
                 conversation: message.conversation_id.parse().ok()?,
                 seq: message.seq,
@@ -274,7 +280,7 @@ fn open(fed: Fed) -> Waiting {
                     .sender
                     .as_ref()
                     .map_or_else(String::new, |sender| sender.id.clone()),
-                sent_at: sent_at(&message),
+                sent_at: DateTime::from_timestamp_millis(event.at_ms).unwrap_or(DateTime::<Utc>::MIN_UTC),
             };
             Some(Open {
                 message,

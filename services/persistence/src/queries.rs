@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use parlance_bus::request::query_name;
 use parlance_bus::{Bus, IncomingQuery, QueryServer, faults, trace};
-use parlance_proto::v1::{self, ErrorCode, Query, Reply, query, reply};
+use parlance_proto::ids::SERVICE_PREFIX;
+use parlance_proto::v1::{self, ErrorCode, Query, Reply, StreamState, query, reply};
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
 use parlance_runtime::tasks;
@@ -266,6 +267,9 @@ impl Queries {
             });
         }
         let viewer: Viewer = actor.map(|actor| actor.user_id.as_str());
+        if let query::Body::StopStream(stop) = body {
+            return self.request_stop(viewer, stop, deadline).await;
+        }
         if let Some(written) = self.write(actor, viewer, body, deadline).await? {
             return Ok(written);
         }
@@ -274,6 +278,42 @@ impl Queries {
         // Before the answer: who joins after it must not be served the page once more.
         served::keep(&self.database, &shown, deadline).await?;
         Ok(answer)
+    }
+
+    /// Asks the service of a message that streams to end it.
+    async fn request_stop(
+        &self,
+        viewer: Viewer<'_>,
+        stop: &v1::StopStream,
+        deadline: Instant,
+    ) -> Result<reply::Body, QueryError> {
+        let viewer = required(viewer)?;
+        let named = query::Body::GetMessage(v1::GetMessage {
+            conversation_id: stop.conversation_id.clone(),
+            message_id: stop.message_id.clone(),
+        });
+        let (answer, _) = by(deadline, self.read(Some(viewer), &named, deadline)).await?;
+        let reply::Body::Message(message) = answer else {
+            return Err(no_conversation().into());
+        };
+        let sender = message.sender.as_ref().map_or("", |sender| sender.id.as_str());
+        let service = sender.strip_prefix(SERVICE_PREFIX);
+        let Some(service) = service.filter(|_| message.stream() == StreamState::Open) else {
+            let refusal = v1::Error::with(
+                ErrorCode::Conflict,
+                "the message does not stream, or not any more",
+            );
+            return Err(refusal.into());
+        };
+        let asked = serde_json::json!({
+            "conversation_id": message.conversation_id, "message_id": message.id, "user_id": viewer,
+        });
+        let published = self.bus.request_stop(service, asked.to_string().into()).await;
+        published.map_err(|error| {
+            tracing::warn!(%error, "a service is not asked to stop");
+            away()
+        })?;
+        Ok(reply::Body::StreamStopRequested(v1::StreamStopRequested {}))
     }
 
     /// Answers what writes, or needs no database; `None` where the question only reads. After the deadline nothing is
@@ -385,6 +425,7 @@ impl Queries {
             | query::Body::ListControl(_)
             | query::Body::ClaimChange(_)
             | query::Body::SettleChange(_)
+            | query::Body::StopStream(_)
             | query::Body::Ping(_) => {
                 return Err(needs_actor().into());
             }

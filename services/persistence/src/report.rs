@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parlance_bus::{Bus, ErrorKind};
 use parlance_proto::v1::{
-    self, ErrorCode, ServiceOrigin, SystemAccepted, SystemMessage, SystemReply, command, confirmation,
-    system_reply,
+    self, ErrorCode, ServiceOrigin, StreamState, SystemAccepted, SystemMessage, SystemReply, command,
+    confirmation, system_reply,
 };
 use parlance_proto::{ErrorCodeExt as _, v1::SenderKind};
 use prost::Message as _;
@@ -33,6 +33,8 @@ pub struct Report {
     outcome: system_reply::Outcome,
     /// Of a refused one, to be parked.
     payload: Vec<u8>,
+    /// Of a step of a stream: where the next text begins.
+    expected_offset: Option<u64>,
 }
 
 impl Report {
@@ -48,6 +50,8 @@ impl Report {
                     repeated,
                 }),
                 payload: Vec::new(),
+                expected_offset: (message.stream() != StreamState::Unspecified)
+                    .then_some(message.content.len() as u64),
             }),
             confirmation::Result::Error(error) => Self::refused(entry, error.clone()),
             _ => None,
@@ -57,6 +61,9 @@ impl Report {
     /// Of a command that sends a service's message and is refused; `None` for any other.
     pub(crate) fn refused(entry: &Entry, refusal: v1::Error) -> Option<Self> {
         let origin = entry.service.clone()?;
+        if origin.stream {
+            return Some(Self::step(origin, system_reply::Outcome::Refused(refusal), None));
+        }
         let command = entry.job.delivery.command().ok()?;
         let refusal = if refusal.code() == ErrorCode::NotFound
             && origin.subject.starts_with("chat.system.user.")
@@ -77,6 +84,22 @@ impl Report {
             origin,
             outcome: system_reply::Outcome::Refused(refusal),
             payload,
+            expected_offset: None,
+        }
+    }
+
+    /// Of a step of a stream that is no command of its own. `expected_offset` is where the next text begins, where there is
+    /// such a message.
+    pub(crate) fn step(
+        origin: ServiceOrigin,
+        outcome: system_reply::Outcome,
+        expected_offset: Option<u64>,
+    ) -> Self {
+        Self {
+            origin,
+            outcome,
+            payload: Vec::new(),
+            expected_offset,
         }
     }
 
@@ -85,6 +108,10 @@ impl Report {
         let system_reply::Outcome::Refused(refusal) = &self.outcome else {
             return None;
         };
+        if self.origin.stream {
+            // Its service goes on from where the reply says; without the steps before it, it means nothing.
+            return None;
+        }
         let ServiceOrigin {
             message_id,
             subject,
@@ -114,7 +141,8 @@ impl Report {
         })
     }
 
-    async fn answer(&self, bus: &Bus) {
+    /// Replies to the service, where it asked for that.
+    pub(crate) async fn answer(&self, bus: &Bus) {
         if self.origin.reply_to.is_empty() {
             return;
         }
@@ -139,10 +167,11 @@ impl Report {
             let reply = SystemReply {
                 id: id.clone(),
                 outcome: Some(self.outcome.clone()),
+                expected_offset: self.expected_offset,
             };
             return (PROTOBUF, reply.encode_to_vec().into());
         }
-        let reply = match &self.outcome {
+        let mut reply = match &self.outcome {
             system_reply::Outcome::Accepted(accepted) => json!({ "id": id, "accepted": {
                 "conversation_id": accepted.conversation_id, "message_id": accepted.message_id, "seq": accepted.seq,
                 "repeated": accepted.repeated,
@@ -151,6 +180,9 @@ impl Report {
                 "code": refusal.code().name(), "message": refusal.message, "retry": refusal.code().retry(),
             }}),
         };
+        if let Some(offset) = self.expected_offset {
+            reply["expected_offset"] = offset.into();
+        }
         (JSON, reply.to_string().into())
     }
 }
@@ -193,6 +225,7 @@ fn message_of(command: v1::Command) -> Option<SystemMessage> {
         content: send.content,
         metadata_json: send.metadata_json,
         reply_to: send.reply_to,
+        ..SystemMessage::default()
     })
 }
 
@@ -208,6 +241,7 @@ mod tests {
             json,
             replayed: replayed.into(),
             caller_id: String::new(),
+            stream: false,
         }
     }
 
@@ -249,6 +283,7 @@ mod tests {
                 ..SystemAccepted::default()
             }),
             payload: Vec::new(),
+            expected_offset: None,
         };
         let (kind, payload) = accepted.reply();
         let reply = SystemReply::decode(payload).unwrap();

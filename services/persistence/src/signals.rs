@@ -14,6 +14,11 @@ pub fn begin(partitions: u16) {
     for kind in ["command", "system", "push"] {
         metrics::counter!("chat_persistence_dead_letters_total", "kind" => kind).increment(0);
     }
+    metrics::gauge!("chat_persistence_open_streams").set(0.0);
+    metrics::counter!("chat_persistence_stream_steps_refused_total").increment(0);
+    for outcome in ["finished", "cancelled", "interrupted", "deleted"] {
+        metrics::counter!("chat_persistence_streams_ended_total", "outcome" => outcome).increment(0);
+    }
     for what in ["command", "confirmation", "event", "notice"] {
         metrics::counter!("chat_persistence_oversized_total", "what" => what).increment(0);
     }

@@ -29,6 +29,7 @@ pub mod receipts;
 pub mod resolve;
 pub mod served;
 pub mod sessions;
+pub mod streams;
 pub mod threads;
 pub mod users;
 pub mod writes;

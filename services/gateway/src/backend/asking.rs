@@ -309,6 +309,7 @@ fn only_reads(body: &query::Body) -> bool {
             | query::Body::ReportPresence(_)
             | query::Body::ClaimChange(_)
             | query::Body::SettleChange(_)
+            | query::Body::StopStream(_)
     )
 }
 
@@ -318,7 +319,10 @@ fn may_be_repeated(body: &query::Body) -> bool {
     only_reads(body)
         || matches!(
             body,
-            query::Body::ProvisionUser(_) | query::Body::Arrive(_) | query::Body::ReportPresence(_)
+            query::Body::ProvisionUser(_)
+                | query::Body::Arrive(_)
+                | query::Body::ReportPresence(_)
+                | query::Body::StopStream(_)
         )
 }
 

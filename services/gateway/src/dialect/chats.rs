@@ -261,6 +261,8 @@ impl Dialect for Chats {
             | Outbound::ThreadCreated(..)
             | Outbound::ListUpdated { .. }
             | Outbound::JournalEdited(..)
+            | Outbound::MessageFinished(..)
+            | Outbound::MessageChunk(..)
             | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };

@@ -171,6 +171,8 @@ impl Dialect for Encrypted {
             | Outbound::ThreadCreated(..)
             | Outbound::ListUpdated { .. }
             | Outbound::JournalEdited(..)
+            | Outbound::MessageFinished(..)
+            | Outbound::MessageChunk(..)
             | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };

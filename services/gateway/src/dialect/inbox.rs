@@ -233,6 +233,8 @@ impl Dialect for Inbox {
             | Outbound::MemberRemoved(..)
             | Outbound::RoleChanged(..)
             | Outbound::JournalEdited(..)
+            | Outbound::MessageFinished(..)
+            | Outbound::MessageChunk(..)
             | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };

@@ -265,6 +265,8 @@ impl Dialect for Journal {
             | Outbound::Typing(..)
             | Outbound::RoomPresence(..)
             | Outbound::Presence { .. }
+            | Outbound::MessageFinished(..)
+            | Outbound::MessageChunk(..)
             | Outbound::Awareness { .. }
             | Outbound::ThreadCreated(..)
             | Outbound::MembersAdded(..)

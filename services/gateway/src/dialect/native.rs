@@ -96,6 +96,13 @@ struct DeletePayload {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = StopPayload)]
+struct StopPayload {
+    conversation_id: Option<ConversationRef>,
+    message_id: MessageRef,
+}
+
+#[derive(Deserialize, ToSchema)]
 #[schema(as = ReceiptPayload)]
 struct ReceiptPayload {
     conversation_id: Option<ConversationRef>,
@@ -278,6 +285,7 @@ impl Dialect for Native {
             "message:send",
             "message:edit",
             "message:delete",
+            "message:stop",
             "message:react",
             "message:unreact",
             "receipt:read",
@@ -333,6 +341,13 @@ impl Dialect for Native {
             "message:send" => Action::Send(decode_send(object(payload)?, limits)?),
             "message:edit" => decode_edit(object(payload)?, limits)?,
             "message:delete" => decode_delete(object(payload)?)?,
+            "message:stop" => {
+                let payload: StopPayload = object(payload)?;
+                Action::Stop {
+                    conversation: payload.conversation_id,
+                    message: payload.message_id,
+                }
+            }
             "message:react" => decode_react(object(payload)?, false, limits)?,
             "message:unreact" => decode_react(object(payload)?, true, limits)?,
             "receipt:read" => decode_receipt(object(payload)?, false, limits)?,
@@ -387,6 +402,12 @@ impl Dialect for Native {
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame> {
         let frame = match outbound {
             Outbound::MessageCreated(_, message) => Frame::new("message:new", &json::message(message)),
+            Outbound::MessageFinished(place, message) => {
+                Frame::new("message:finished", &Numbered::of(place, json::message(message)))
+            }
+            Outbound::MessageChunk(place, chunk) => {
+                Frame::new("message:chunk", &json::chunk(place.id, chunk))
+            }
             Outbound::MessageEdited(place, message) => {
                 Frame::new("message:edited", &Numbered::of(place, json::message(message)))
             }

@@ -23,6 +23,11 @@ pub trait Representation: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether a message that streams is shown while it does.
+    fn shows_streams(&self) -> bool {
+        false
+    }
+
     /// Whether messages are written with how far they have come, for which their [`Place`] is needed.
     fn shows_receipts(&self) -> bool {
         false
@@ -100,6 +105,10 @@ impl Representation for Current {
         true
     }
 
+    fn shows_streams(&self) -> bool {
+        true
+    }
+
     fn message(&self, message: &Message, _: Option<&Place>) -> Box<RawValue> {
         encode(&wide::message(message))
     }
@@ -119,6 +128,10 @@ impl Representation for Current {
 
 impl Representation for Native {
     fn keeps_tombstones(&self) -> bool {
+        true
+    }
+
+    fn shows_streams(&self) -> bool {
         true
     }
 

@@ -86,6 +86,9 @@ pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
             Outbound::MessageCreated(direct, &s.journal_share),
         ),
         ("message_agent", Outbound::MessageCreated(direct, &s.agent)),
+        ("message_streams", Outbound::MessageCreated(group, &s.streaming)),
+        ("message_chunk", Outbound::MessageChunk(group, &s.chunk)),
+        ("message_finished", Outbound::MessageFinished(group, &s.streamed)),
         ("message_edited", Outbound::MessageEdited(direct, &s.edited)),
         ("message_deleted", Outbound::MessageDeleted(direct, &s.deleted)),
         ("message_hidden", Outbound::MessageHidden(direct, &s.text)),
@@ -323,7 +326,7 @@ fn decoded(dialect: &dyn Dialect) -> String {
 fn encoded(dialect: &dyn Dialect) -> String {
     let mut text = String::new();
     for (name, outbound) in outbound() {
-        let frames = dialect.encode(outbound);
+        let frames = dialect.frames(outbound);
         if frames.is_empty() {
             writeln!(text, "{name}: -").unwrap();
         }

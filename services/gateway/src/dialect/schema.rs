@@ -108,6 +108,11 @@ pub fn delivery() -> Object {
     one_of(["sent", "delivered", "read"])
 }
 
+/// How far a message is whose text streams.
+pub fn stream() -> Object {
+    one_of(["open", "finished", "cancelled", "interrupted"])
+}
+
 /// How a user is seen.
 pub fn presence() -> Object {
     one_of(names::<PresenceStatus>(native::presence::status_name))

@@ -240,6 +240,8 @@ impl Dialect for Threads {
             } => one("conversation:updated", &list_updated(place, last, unread)),
             // The front end has no journals, and no way to be told to begin anew.
             Outbound::JournalEdited(..)
+            | Outbound::MessageFinished(..)
+            | Outbound::MessageChunk(..)
             | Outbound::Awareness { .. }
             | Outbound::Presence { .. }
             | Outbound::Resync { .. } => Vec::new(),

@@ -138,7 +138,7 @@ async fn history(
     let request = asked(query)?.request(&caller, id, None)?;
     let page = shared.backend.history(caller.actor(), request).await?;
     let place = place(&shared, &caller, id).await?;
-    let history = written(&page, |message| {
+    let history = written(&page, &caller, |message| {
         caller.representation.ciphertext(message, Some(&place))
     });
     Ok(Json(history).into_response())

@@ -176,6 +176,7 @@ async fn send(
         content: body.content,
         metadata_json: shared.limits.metadata(body.metadata)?,
         reply_to: body.reply_to.map(|id| id.to_string()),
+        ..SystemMessage::default()
     };
     // Apart from what the service publishes itself.
     let id = MessageId::derive(conversation, &sender, &format!("service:{}", body.id)).to_string();

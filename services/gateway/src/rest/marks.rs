@@ -27,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(edit, delete))
         .routes(routes!(react, take_back))
+        .routes(routes!(stop))
         .routes(routes!(status))
         .routes(routes!(read))
 }
@@ -298,6 +299,29 @@ async fn take_back(
     let emoji = emoji(&body, asked(query)?)?;
     let message = react_to(&shared, &caller, found, emoji, true).await?;
     answer(&shared, &caller, &message).await
+}
+
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/messages/{mid}/stop",
+    operation_id = "stop_message",
+    tag = "messages",
+    summary = "Asks the service of a message that streams to end it; any participant may. 409 where it does not stream any more.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    responses(
+        (status = 202, description = "The service was asked; whether and how the message ends is up to it."),
+    ),
+)]
+async fn stop(
+    State(shared): State<Shared>,
+    caller: Caller,
+    NamedMessage(found): NamedMessage,
+) -> Result<Response, ClientError> {
+    shared
+        .backend
+        .stop_stream(Some(caller.actor()), found.conversation, found.message)
+        .await?;
+    Ok(StatusCode::ACCEPTED.into_response())
 }
 
 #[utoipa::path(

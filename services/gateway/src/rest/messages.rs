@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{ListEdits, ListMessages, Message, MessagePage, command};
+use parlance_proto::v1::{ListEdits, ListMessages, Message, MessagePage, StreamState, command};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -185,15 +185,25 @@ pub(super) async fn page(
 ) -> Result<MessageList, ClientError> {
     let page = shared.backend.history(caller.actor(), request).await?;
     let place = caller.place(shared, id).await?;
-    Ok(written(&page, |message| {
+    Ok(written(&page, caller, |message| {
         caller.representation.message(message, place.as_ref())
     }))
 }
 
-/// A page with its messages written like that.
-pub(super) fn written(page: &MessagePage, write: impl Fn(&Message) -> Box<RawValue>) -> MessageList {
+/// A page with its messages written like that. What still streams is left out where streams are not shown: it comes as a new
+/// message.
+pub(super) fn written(
+    page: &MessagePage,
+    caller: &Caller,
+    write: impl Fn(&Message) -> Box<RawValue>,
+) -> MessageList {
+    let shows_streams = caller.representation.shows_streams();
+    let shown = page
+        .messages
+        .iter()
+        .filter(|message| shows_streams || message.stream() != StreamState::Open);
     MessageList {
-        messages: page.messages.iter().map(write).collect(),
+        messages: shown.map(write).collect(),
         next: Some(page.next).filter(|next| *next != 0),
     }
 }

@@ -23,7 +23,7 @@ impl<'a> Frames<'a> {
         let place = match self.made.iter().position(|(made, _)| *made == name) {
             Some(place) => place,
             None => {
-                self.made.push((name, dialect.encode(self.outbound)));
+                self.made.push((name, dialect.frames(self.outbound)));
                 self.made.len() - 1
             }
         };

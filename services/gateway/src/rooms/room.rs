@@ -500,6 +500,12 @@ impl Room {
             Some(ephemeral::Body::RoomPresence(presence)) => {
                 (Outbound::RoomPresence(&self.place, presence), &presence.user_id)
             }
+            // Before the message itself; a later chunk has the same text.
+            Some(ephemeral::Body::MessageChunk(chunk)) if chunk.seq > self.head_seq => return,
+            Some(ephemeral::Body::MessageChunk(chunk)) => {
+                let chunk = Outbound::MessageChunk(&self.place, chunk);
+                return self.audience.whisper_past(chunk, None);
+            }
             Some(ephemeral::Body::Awareness(awareness)) => return self.merge_awareness(awareness),
             Some(ephemeral::Body::AwarenessRequested(_)) => return self.awareness.publish_all(),
             None => return,

@@ -505,7 +505,7 @@ impl Session {
 
     /// Tells the client something that is for it alone.
     pub fn tell(&self, outbound: Outbound<'_>) {
-        for frame in self.dialect().encode(outbound) {
+        for frame in self.dialect().frames(outbound) {
             self.emit(&frame);
         }
     }

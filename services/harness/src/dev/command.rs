@@ -8,7 +8,9 @@ use super::compose::{self, Compose};
 use super::folder::DevFolder;
 use super::replicas::Wanted;
 use super::report::line;
-use super::{demo::demo, doctor::doctor, down::down, env_file, status::status, up::up};
+use super::{
+    demo::demo, demo_agent::demo_agent, doctor::doctor, down::down, env_file, status::status, up::up,
+};
 use crate::token::Token;
 
 /// The command line.
@@ -52,6 +54,8 @@ enum Order {
     },
     /// Run a conversation of two users through two gateways
     Demo,
+    /// Let agents in Rust and in Python answer word by word, on a stack of their own
+    DemoAgent,
     /// Check what this machine needs; exit 1 if something is missing
     Doctor,
 }
@@ -110,6 +114,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             true
         }
         Order::Demo => return demo(&folder),
+        Order::DemoAgent => demo_agent().await?,
         Order::Doctor => doctor(&folder),
     };
     Ok(if good {

@@ -10,6 +10,7 @@ mod nats;
 pub(crate) mod overload;
 mod persistence;
 mod postgres;
+mod streams;
 
 use std::fs::File;
 use std::io::Write as _;

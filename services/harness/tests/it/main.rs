@@ -48,6 +48,7 @@ mod shared_connections;
 mod soak;
 mod spec;
 mod startup;
+mod streams;
 mod system_messages;
 mod tables;
 mod thresholds;

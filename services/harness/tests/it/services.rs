@@ -21,13 +21,13 @@ const NOWHERE: &str = "0190a6e0-0000-7000-8000-000000000001";
 
 /// A language in which services are written.
 #[derive(Clone, Copy, Debug)]
-enum Language {
+pub enum Language {
     Node,
     Python,
 }
 
 impl Language {
-    const ALL: [Self; 2] = [Self::Node, Self::Python];
+    pub const ALL: [Self; 2] = [Self::Node, Self::Python];
 
     fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Language {
         }
     }
 
-    fn file(self, path: &Path) -> Command {
+    pub fn file(self, path: &Path) -> Command {
         let mut command = match self {
             Self::Node => Command::new("node"),
             Self::Python => Command::new("python3"),
@@ -78,7 +78,7 @@ async fn run(stack: &Stack, role: Role, mut program: Command, arguments: &[&str]
     output.await.expect("the program ends").unwrap()
 }
 
-async fn printed(stack: &Stack, role: Role, program: Command, arguments: &[&str], input: &str) -> Value {
+pub async fn printed(stack: &Stack, role: Role, program: Command, arguments: &[&str], input: &str) -> Value {
     let Output {
         status,
         stdout,
@@ -90,14 +90,14 @@ async fn printed(stack: &Stack, role: Role, program: Command, arguments: &[&str]
 }
 
 /// What came of each of these messages: `{stream, duplicate, reply}`.
-async fn publish(stack: &Stack, language: Language, messages: &[Value]) -> Vec<Value> {
+pub async fn publish(stack: &Stack, language: Language, messages: &[Value]) -> Vec<Value> {
     let input = Value::from(messages).to_string();
     let results = printed(stack, Role::Emitter, language.program("publish"), &[], &input).await;
     results.as_array().unwrap().clone()
 }
 
 /// A message with this body, under an id of its own.
-fn message(target: &str, id: &str, body: &Value) -> Value {
+pub fn message(target: &str, id: &str, body: &Value) -> Value {
     let headers = json!({ "Parlance-Message-Id": id, "Content-Type": "application/json" });
     json!({ "subject": format!("chat.system.{target}"), "headers": headers, "body": body.to_string() })
 }
@@ -117,7 +117,7 @@ async fn stack() -> (Stack, String) {
 }
 
 /// The service's own ids, subjects, codes and reasons of what is parked.
-async fn parked(stack: &Stack) -> Vec<(Option<String>, String, String, String)> {
+pub async fn parked(stack: &Stack) -> Vec<(Option<String>, String, String, String)> {
     let database = stack.database().await.unwrap();
     sqlx::query_as("SELECT command_id, subject, error_code, error FROM dead_letters ORDER BY command_id")
         .fetch_all(&database)
@@ -406,19 +406,19 @@ async fn the_usual_calls_of_nats_js_and_nats_py_work_within_each_role() {
     }
 }
 
-/// The first block of that language in `proto/README.md`.
-fn block(language: &str) -> String {
+/// The block of that language with this place in `proto/README.md`, from 0.
+pub fn block(language: &str, place: usize) -> String {
     let text = std::fs::read_to_string(repository().join("proto/README.md")).unwrap();
     let fence = format!("```{language}\n");
     let from = text
-        .find(&fence)
-        .unwrap_or_else(|| panic!("no {language} in proto/README.md"))
-        + fence.len();
-    text[from..].split("\n```").next().unwrap().to_owned() + "\n"
+        .split(&fence)
+        .nth(place + 1)
+        .unwrap_or_else(|| panic!("no {language} in proto/README.md"));
+    from.split("\n```").next().unwrap().to_owned() + "\n"
 }
 
 /// A folder with one program of the document, beside the packages that it imports.
-fn program(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+pub fn program(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let packages = repository().join("services/harness/js/node_modules");
     std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).unwrap();
@@ -443,14 +443,14 @@ async fn emits(stack: &Stack, conversation: &str, program: Command, id: &str, se
 #[tokio::test(flavor = "multi_thread")]
 async fn the_programs_of_the_document_send_a_message() {
     let (stack, conversation) = stack().await;
-    let (_node, path) = program("emit.mjs", &block("js"));
+    let (_node, path) = program("emit.mjs", &block("js", 0));
     emits(&stack, &conversation, Language::Node.file(&path), "node-1", 1).await;
-    let (_python, path) = program("emit.py", &block("py"));
+    let (_python, path) = program("emit.py", &block("py", 0));
     emits(&stack, &conversation, Language::Python.file(&path), "python-1", 2).await;
 
     let example = std::fs::read_to_string(repository().join("services/bus/examples/emit.rs")).unwrap();
     assert!(
-        example.ends_with(&block("rust")),
+        example.ends_with(&block("rust", 0)),
         "services/bus/examples/emit.rs is not what proto/README.md shows"
     );
     let built = Kind::Gateway.binary().unwrap().with_file_name("examples/emit");
@@ -460,7 +460,7 @@ async fn the_programs_of_the_document_send_a_message() {
     );
     emits(&stack, &conversation, Command::new(built), "rust-1", 3).await;
 
-    let (go, _) = program("main.go", &block("go"));
+    let (go, _) = program("main.go", &block("go", 0));
     for step in [&["mod", "init", "emit"][..], &["mod", "tidy"]] {
         let mut command = Command::new("go");
         command.args(step).current_dir(go.path()).kill_on_drop(true);

@@ -12,6 +12,7 @@ mod message;
 mod reaction;
 mod receipt;
 mod repeat;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -99,6 +100,8 @@ fn leaves_trace(loaded: &Loaded, work: &Work, outcome: &Outcome) -> bool {
     match &work.action {
         // It asks about a command that may still come.
         Action::EditJournal(update) if update.is_empty() => true,
+        // What the message has of the text is left out.
+        Action::Append(_) => true,
         // A later creation of the same conversation takes its place.
         Action::Create(_) => false,
         Action::Send(send) => {
@@ -143,6 +146,8 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         Action::ChangeRole(user, role) => members::change_role(scene, user, *role),
         Action::DeleteConversation => details::delete(scene),
         Action::EditJournal(edit) => journal::edit(scene, edit),
+        Action::Append(text) => stream::append(scene, text),
+        Action::EndStream(text, state) => stream::end(scene, text, *state),
     }
 }
 

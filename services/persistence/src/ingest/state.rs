@@ -184,6 +184,8 @@ pub enum ChangeKind {
     ConversationDeleted = 9,
     /// A journal's text.
     JournalEdited = 10,
+    /// A message that streamed has all of its text.
+    Finished = 11,
 }
 
 /// A change of the log that is no new message.

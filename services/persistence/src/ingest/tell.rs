@@ -48,6 +48,9 @@ pub fn changed(id: ConversationId, epoch: &str, change: &Change, parts: Parts) -
         ChangeKind::Edited => event::Body::MessageEdited(v1::MessageEdited {
             message: Some(message?),
         }),
+        ChangeKind::Finished => event::Body::MessageFinished(v1::MessageFinished {
+            message: Some(message?),
+        }),
         ChangeKind::Deleted => event::Body::MessageDeleted(v1::MessageDeleted {
             message: Some(message?),
         }),

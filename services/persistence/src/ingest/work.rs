@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use parlance_proto::v1::{
     self, Channel, ConversationKind, ConversationStatus, ErrorCode, MessageType, Role, SenderKind,
+    StreamState,
 };
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use uuid::Uuid;
@@ -88,6 +89,10 @@ pub enum Action {
     DeleteConversation,
     /// Merge a Yjs (v1) update into a journal.
     EditJournal(Vec<u8>),
+    /// More text of a message that streams.
+    Append(StreamText),
+    /// Its last text, and how it ends: finished, cancelled or interrupted.
+    EndStream(StreamText, StreamState),
 }
 
 /// Create a conversation.
@@ -132,6 +137,19 @@ pub struct Send {
     pub thread: Option<Uuid>,
     /// Of `JOURNAL_SHARE`: which.
     pub journal: Option<JournalName>,
+    /// More text follows; of services only.
+    pub streaming: bool,
+}
+
+/// Text of a message that streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamText {
+    /// Which.
+    pub message: MessageId,
+    /// Bytes of the message's text that come before this.
+    pub offset: u64,
+    /// Byte-exact.
+    pub text: String,
 }
 
 /// A journal, as a message's metadata name it.
@@ -232,6 +250,8 @@ impl Work {
             Action::ChangeRole(..) => "change_role",
             Action::DeleteConversation => "delete_conversation",
             Action::EditJournal(_) => "edit_journal",
+            Action::Append(_) => "append_text",
+            Action::EndStream(..) => "end_stream",
         }
     }
 
@@ -250,7 +270,11 @@ impl Work {
     /// The most changes it makes that are found again under [`Work::change_id`].
     pub fn max_changes(&self) -> usize {
         match &self.action {
-            Action::Create(_) | Action::Send(_) | Action::Receive(_) | Action::Hide(_) => 0,
+            Action::Create(_)
+            | Action::Send(_)
+            | Action::Receive(_)
+            | Action::Hide(_)
+            | Action::Append(_) => 0,
             Action::AddMembers(add) if add.change_present => add.users.len(),
             Action::AddMembers(add) => add.users.len().div_ceil(MEMBERS_PER_CHANGE),
             Action::RemoveMember(_) => 2,
@@ -330,6 +354,7 @@ impl Work {
             Action::React(react) => vec![react.message],
             Action::Receive(receive) => receive.messages.clone(),
             Action::StartThread(start) => start.root.into_iter().collect(),
+            Action::Append(text) | Action::EndStream(text, _) => vec![MessageName::Id(text.message)],
             _ => Vec::new(),
         }
     }

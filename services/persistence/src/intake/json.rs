@@ -1,7 +1,7 @@
 //! The JSON form of a service's message: the field names of `SystemMessage` or what protobuf's own JSON mapping makes of
 //! them, enum values by name or number. As in protobuf, what is not known is ignored, and `null` is nothing.
 
-use parlance_proto::v1::{MessageType, SenderKind, SystemMessage};
+use parlance_proto::v1::{MessageType, SenderKind, StreamStep, SystemMessage};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -20,6 +20,8 @@ struct JsonMessage {
     metadata_json: Option<String>,
     #[serde(alias = "replyTo")]
     reply_to: Option<String>,
+    stream: Option<Name>,
+    offset: Option<u64>,
 }
 
 /// An enum value: `"AGENT"`, `"SENDER_KIND_AGENT"`, `"agent"` or `2`.
@@ -43,6 +45,8 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         content,
         metadata_json,
         reply_to,
+        stream,
+        offset,
     } = serde_json::from_slice(payload).map_err(|_| problem(payload))?;
     let kind = number(sender_kind, "SENDER_KIND_", |name| {
         SenderKind::from_str_name(name).map(i32::from)
@@ -52,6 +56,10 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         MessageType::from_str_name(name).map(i32::from)
     })
     .ok_or("type is not a known message type")?;
+    let stream = number(stream, "STREAM_STEP_", |name| {
+        StreamStep::from_str_name(name).map(i32::from)
+    })
+    .ok_or("stream must be START, APPEND, FINISH or CANCEL")?;
     Ok(SystemMessage {
         sender_id: sender_id.unwrap_or_default(),
         sender_name: sender_name.unwrap_or_default(),
@@ -60,6 +68,8 @@ pub(super) fn parse(payload: &[u8]) -> Result<SystemMessage, String> {
         content: content.unwrap_or_default(),
         metadata_json: metadata_json.unwrap_or_default(),
         reply_to,
+        stream,
+        offset,
     })
 }
 
@@ -72,7 +82,7 @@ const TEXTS: [[&str; 2]; 5] = [
     ["reply_to", "replyTo"],
 ];
 /// Fields that hold an enum value, in both spellings.
-const ENUMS: [[&str; 2]; 2] = [["sender_kind", "senderKind"], ["type", "type"]];
+const ENUMS: [[&str; 2]; 3] = [["sender_kind", "senderKind"], ["type", "type"], ["stream", "stream"]];
 
 /// Why a payload is not a message: the field, or the position where it stops being JSON. The text of a serde error may quote
 /// the payload; this does not.
@@ -107,6 +117,10 @@ fn problem(payload: &[u8]) -> String {
         {
             return format!("{name} must be the name or the number of an enum value");
         }
+    }
+    let is_offset = |value: &Value| value.is_u64() || value.is_null();
+    if fields.get("offset").is_some_and(|value| !is_offset(value)) {
+        return "offset must be a whole number from 0 on".to_owned();
     }
     "a field is set more than once".to_owned()
 }

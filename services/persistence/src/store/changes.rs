@@ -53,7 +53,7 @@ impl TryFrom<ChangeRow> for Change {
 }
 
 fn kind_from(stored: i16) -> Result<ChangeKind, sqlx::Error> {
-    const ALL: [ChangeKind; 10] = [
+    const ALL: [ChangeKind; 11] = [
         ChangeKind::Edited,
         ChangeKind::Deleted,
         ChangeKind::Reaction,
@@ -64,6 +64,7 @@ fn kind_from(stored: i16) -> Result<ChangeKind, sqlx::Error> {
         ChangeKind::RoleChanged,
         ChangeKind::ConversationDeleted,
         ChangeKind::JournalEdited,
+        ChangeKind::Finished,
     ];
     ALL.into_iter()
         .find(|&kind| kind as i16 == stored)

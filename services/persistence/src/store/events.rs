@@ -112,10 +112,14 @@ impl Joined {
             conversations: HashMap::new(),
             journal: HashMap::new(),
         };
-        let mut places: Vec<(Uuid, i64)> =
-            of_kind(&[ChangeKind::Edited, ChangeKind::Deleted, ChangeKind::Reaction])
-                .map(|(id, change)| (id.uuid(), seq_to(change.target_seq)))
-                .collect();
+        let mut places: Vec<(Uuid, i64)> = of_kind(&[
+            ChangeKind::Edited,
+            ChangeKind::Deleted,
+            ChangeKind::Reaction,
+            ChangeKind::Finished,
+        ])
+        .map(|(id, change)| (id.uuid(), seq_to(change.target_seq)))
+        .collect();
         places.sort_unstable();
         places.dedup();
         if !places.is_empty() {
@@ -192,6 +196,7 @@ fn message_of(event: &mut v1::Event) -> Option<&mut v1::Message> {
     match &mut event.body {
         Some(event::Body::MessageCreated(body)) => body.message.as_mut(),
         Some(event::Body::MessageEdited(body)) => body.message.as_mut(),
+        Some(event::Body::MessageFinished(body)) => body.message.as_mut(),
         Some(event::Body::MessageDeleted(body)) => body.message.as_mut(),
         Some(event::Body::ReactionChanged(body)) => body.message.as_mut(),
         _ => None,

@@ -16,7 +16,7 @@ macro_rules! message_columns {
         "m.conversation_id, c.number AS conversation_number, m.seq, m.message_id, m.sender_id, m.sender_kind,
          coalesce(m.sender_name, u.username, m.sender_id) AS sender_name, m.type AS message_type, m.content,
          m.metadata::text AS metadata, m.client_msg_id, m.reply_to, m.created_at, m.edited_at, m.deleted_at,
-         m.encrypted, m.thread_id, CASE WHEN m.sender_kind = 1 THEN coalesce(u.number, 0) ELSE 0 END AS sender_number"
+         m.encrypted, m.thread_id, m.stream, CASE WHEN m.sender_kind = 1 THEN coalesce(u.number, 0) ELSE 0 END AS sender_number"
     };
 }
 pub(super) use message_columns;
@@ -41,6 +41,7 @@ pub(super) struct MessageRow {
     deleted_at: Option<DateTime<Utc>>,
     encrypted: bool,
     thread_id: Option<Uuid>,
+    stream: Option<i16>,
     sender_number: i64,
 }
 
@@ -75,6 +76,7 @@ impl TryFrom<MessageRow> for v1::Message {
             deleted_at,
             encrypted,
             thread_id,
+            stream,
             sender_number,
         } = row;
         Ok(Self {
@@ -99,6 +101,7 @@ impl TryFrom<MessageRow> for v1::Message {
             encrypted,
             thread_id: thread_id.map(|id| id.to_string()),
             reactions: Vec::new(),
+            stream: stream.unwrap_or_default().into(),
         })
     }
 }
@@ -274,16 +277,16 @@ pub async fn insert(
     sqlx::query(
         "INSERT INTO messages (conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
                                metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted,
-                               thread_id, command_id)
+                               thread_id, command_id, stream)
          SELECT conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
                 metadata::jsonb, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id,
-                command_id
+                command_id, stream
          FROM unnest($1::uuid[], $2::int8[], $3::uuid[], $4::text[], $5::int2[], $6::text[], $7::int2[], $8::text[],
                      $9::text[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[],
-                     $15::bool[], $16::uuid[], $17::uuid[])
+                     $15::bool[], $16::uuid[], $17::uuid[], $18::int2[])
               AS new (conversation_id, seq, message_id, sender_id, sender_kind, sender_name, type, content,
                       metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id,
-                      command_id)",
+                      command_id, stream)",
     )
     .bind(uuids(messages, |m| &m.conversation_id)?)
     .bind(messages.iter().map(|m| seq_to(m.seq)).collect::<Vec<_>>())
@@ -302,6 +305,7 @@ pub async fn insert(
     .bind(messages.iter().map(|m| m.encrypted).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| optional_uuid(m.thread_id.as_ref())).collect::<Vec<_>>())
     .bind(sent_by.iter().map(|id| id.map(|id| id.uuid())).collect::<Vec<_>>())
+    .bind(messages.iter().map(|m| stream_to(m.stream)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())
@@ -344,9 +348,9 @@ pub async fn update(connection: &mut PgConnection, messages: &[&v1::Message]) ->
     sqlx::query(
         "UPDATE messages m
          SET content = new.content, edited_at = new.edited_at, deleted_at = new.deleted_at,
-             metadata = CASE WHEN new.deleted_at IS NULL THEN m.metadata ELSE '{}' END
-         FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::timestamptz[], $5::timestamptz[])
-              AS new (conversation_id, seq, content, edited_at, deleted_at)
+             metadata = CASE WHEN new.deleted_at IS NULL THEN m.metadata ELSE '{}' END, stream = new.stream
+         FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::int2[])
+              AS new (conversation_id, seq, content, edited_at, deleted_at, stream)
          WHERE m.conversation_id = new.conversation_id AND m.seq = new.seq",
     )
     .bind(uuids(messages, |m| &m.conversation_id)?)
@@ -364,9 +368,15 @@ pub async fn update(connection: &mut PgConnection, messages: &[&v1::Message]) ->
             .map(|m| m.deleted_at_ms.map(from_millis))
             .collect::<Vec<_>>(),
     )
+    .bind(messages.iter().map(|m| stream_to(m.stream)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Null for messages that were sent whole.
+fn stream_to(state: i32) -> Option<i16> {
+    (state != i32::from(v1::StreamState::Unspecified)).then(|| small(state))
 }
 
 fn optional_uuid(text: Option<&String>) -> Option<Uuid> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::users::conversation_count;
 use super::{
     changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, participants, processed,
-    reactions, seq_to, small, threads,
+    reactions, seq_to, small, streams, threads,
 };
 use crate::ingest::state::{ConversationState, Effects, Loaded};
 
@@ -59,6 +59,7 @@ async fn write_messages(
             .map(|key| loaded.sent_by.get(key).copied())
             .collect();
         messages::insert(connection, &new, &sent_by).await?;
+        streams::opened(connection, &new).await?;
     }
     let inserted: BTreeSet<_> = effects.new_messages.iter().copied().collect();
     let changed: Vec<&v1::Message> = effects
@@ -68,6 +69,7 @@ async fn write_messages(
         .collect();
     if !changed.is_empty() {
         messages::update(connection, &changed).await?;
+        streams::ended(connection, &changed).await?;
     }
     Ok(())
 }

@@ -79,6 +79,7 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         | Action::LeaveJournal(_)
         | Action::ShareAwareness { .. }
         | Action::SwitchThread { .. }
+        | Action::Stop { .. }
         | Action::Typing { .. }
         | Action::Presence { .. } => &["done"],
     }

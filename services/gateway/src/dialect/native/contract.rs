@@ -6,7 +6,7 @@ use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
 use super::{
     ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload,
     ParticipantsPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
-    SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
+    StopPayload, SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
 use crate::dialect::contract::{Contract, Shape};
 use crate::dialect::native::json;
@@ -138,6 +138,13 @@ fn messages(contract: Contract) -> Contract {
             message(),
         )
         .takes(
+            "message:stop",
+            "Ask the service of a message that streams to end it. Any participant may; whether and how it ends is up to the \
+             service, and shows in message:finished.",
+            Shape::of::<StopPayload>(),
+            done(),
+        )
+        .takes(
             "message:react",
             "Put a mark on a message.",
             keyed(Shape::of::<ReactPayload>()),
@@ -265,6 +272,18 @@ fn told(contract: Contract) -> Contract {
     let message = || Shape::of::<json::MessageJson<'_>>();
     contract
         .tells("message:new", "A message was sent.", message())
+        .tells(
+            "message:chunk",
+            "Text of a message that streams, from byte `offset` of its text (UTF-8) on. What the client has of it already is \
+             left out; a chunk that begins behind what it has is dropped: one that begins earlier comes within a second, and \
+             after a longer absence the message is read anew. At most 10 a second for each message; one may be lost.",
+            Shape::of::<json::ChunkJson<'_>>(),
+        )
+        .tells(
+            "message:finished",
+            "A message that streamed has all of its text; `stream` says how it ended.",
+            numbered(message()),
+        )
         .tells("message:edited", "A message was changed.", numbered(message()))
         .tells("message:deleted", "A message was deleted; its content is gone.", numbered(message()))
         .tells("message:hidden", "This user hid a message from themselves.", Shape::of::<json::HiddenJson<'_>>())

@@ -7,9 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, SecondsFormat};
 use parlance_proto::v1::{
-    Channel, Conversation, ConversationKind, ConversationStatus, JournalEdited, Message, MessageType,
-    Participant, ParticipantPage, ReactionChanged, ReceiptUpdated, Role, Sender, SenderKind, SeqRange,
-    Thread, Typing,
+    Channel, Conversation, ConversationKind, ConversationStatus, JournalEdited, Message, MessageChunk,
+    MessageType, Participant, ParticipantPage, ReactionChanged, ReceiptUpdated, Role, Sender, SenderKind,
+    SeqRange, StreamState, Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId};
 use serde::Serialize;
@@ -53,6 +53,24 @@ pub struct MessageJson<'a> {
     #[schema(required)]
     thread_id: Option<&'a str>,
     reactions: Vec<ReactionJson<'a>>,
+    /// Only of a message whose text streams, or did: how far it is. While it is `open` more text follows, and `content` is what
+    /// was stored last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::dialect::schema::stream)]
+    stream: Option<&'static str>,
+}
+
+/// Text of a message that streams.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Chunk)]
+pub(super) struct ChunkJson<'a> {
+    conversation_id: String,
+    message_id: &'a str,
+    /// Of the message.
+    seq: u64,
+    /// Bytes of the message's text, as UTF-8, that come before this.
+    offset: u64,
+    text: &'a str,
 }
 
 /// Who sent a message.
@@ -326,6 +344,24 @@ pub fn message(message: &Message) -> MessageJson<'_> {
                 emoji: &reaction.emoji,
             })
             .collect(),
+        stream: match message.stream() {
+            StreamState::Unspecified => None,
+            StreamState::Open => Some("open"),
+            StreamState::Finished => Some("finished"),
+            StreamState::Cancelled => Some("cancelled"),
+            StreamState::Interrupted => Some("interrupted"),
+        },
+    }
+}
+
+/// Writes text of a message that streams.
+pub(super) fn chunk(conversation: ConversationId, chunk: &MessageChunk) -> ChunkJson<'_> {
+    ChunkJson {
+        conversation_id: conversation.to_string(),
+        message_id: &chunk.message_id,
+        seq: chunk.seq,
+        offset: chunk.offset,
+        text: &chunk.text,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use parlance_proto::v1::{
     Conversation, ConversationKind, ConversationStatus, ErrorCode, JournalEdited, MembersAdded, Message,
-    MessageRef, MessageType, Participant, Presence, PresenceStatus, Reaction, ReactionChanged,
-    ReceiptUpdated, Role, RoomPresence, Sender, SenderKind, SeqRange, Thread, Typing,
+    MessageChunk, MessageRef, MessageType, Participant, Presence, PresenceStatus, Reaction, ReactionChanged,
+    ReceiptUpdated, Role, RoomPresence, Sender, SenderKind, SeqRange, StreamState, Thread, Typing,
 };
 
 use super::{DIRECT, EPOCH, GROUP, JOURNAL, NOW, THREAD};
@@ -19,6 +19,9 @@ pub(super) struct Samples {
     pub(super) ciphertext: Message,
     pub(super) journal_share: Message,
     pub(super) agent: Message,
+    pub(super) streaming: Message,
+    pub(super) streamed: Message,
+    pub(super) chunk: MessageChunk,
     pub(super) edited: Message,
     pub(super) deleted: Message,
     pub(super) marked: ReactionChanged,
@@ -58,6 +61,14 @@ impl Samples {
             ciphertext: ciphertext(),
             journal_share: journal_share(),
             agent: agent(),
+            streaming: streaming("", StreamState::Open),
+            streamed: streaming("Of course.", StreamState::Finished),
+            chunk: MessageChunk {
+                message_id: streaming("", StreamState::Open).id,
+                seq: 8,
+                offset: 3,
+                text: "course.".to_owned(),
+            },
             edited: edited(),
             deleted: deleted(),
             marked: reaction(&image, false),
@@ -221,6 +232,15 @@ fn agent() -> Message {
         sender: Some(sender("helper", "Helper", 0, SenderKind::Agent)),
         client_msg_id: None,
         ..message(7, "May I help?")
+    }
+}
+
+fn streaming(content: &str, state: StreamState) -> Message {
+    Message {
+        sender: Some(sender("service:helper", "Helper", 0, SenderKind::Agent)),
+        client_msg_id: None,
+        stream: state.into(),
+        ..message(8, content)
     }
 }
 

@@ -383,7 +383,7 @@ impl Audience {
     /// Tells those who follow the conversation itself and have no word for what was told before.
     pub(super) fn tell_the_untold(&mut self, before: Outbound<'_>, outbound: Outbound<'_>) {
         self.tell(outbound, |session, joined| {
-            joined && session.dialect().encode(before).is_empty()
+            joined && session.dialect().frames(before).is_empty()
         });
     }
 
@@ -475,7 +475,7 @@ impl Audience {
             let frames = made
                 .entry((session.dialect().name(), unread, joined))
                 .or_insert_with(|| {
-                    session.dialect().encode(Outbound::ListUpdated {
+                    session.dialect().frames(Outbound::ListUpdated {
                         place,
                         last,
                         unread,

@@ -15,6 +15,7 @@ use crate::rooms::Unread;
 pub(super) fn told<'a>(place: &'a Place, event: &'a Event) -> Option<Outbound<'a>> {
     Some(match event.body.as_ref()? {
         event::Body::MessageCreated(body) => Outbound::MessageCreated(place, body.message.as_ref()?),
+        event::Body::MessageFinished(body) => Outbound::MessageFinished(place, body.message.as_ref()?),
         event::Body::MessageEdited(body) => Outbound::MessageEdited(place, body.message.as_ref()?),
         event::Body::MessageDeleted(body) => Outbound::MessageDeleted(place, body.message.as_ref()?),
         event::Body::ReactionChanged(reaction) => Outbound::Reaction(place, reaction),
@@ -66,6 +67,13 @@ impl Room {
                 message: Some(message),
             })) => {
                 self.created(message);
+            }
+            Some(event::Body::MessageFinished(v1::MessageFinished {
+                message: Some(message),
+            })) => {
+                self.audience
+                    .tell_joined(Outbound::MessageFinished(&self.place, message));
+                self.edited(message);
             }
             Some(event::Body::MessageDeleted(v1::MessageDeleted {
                 message: Some(message),

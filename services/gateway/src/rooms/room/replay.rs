@@ -148,6 +148,11 @@ impl Replay {
                     is_new && message.deleted_at_ms.is_none()
                 })
             }
+            // Where streams are not shown it is a new message.
+            Some(event::Body::MessageFinished(body)) if !self.stretch.missed.exact => {
+                let message = body.message.as_ref();
+                message.is_some_and(|message| message.deleted_at_ms.is_none())
+            }
             _ => true,
         }
     }
@@ -157,7 +162,7 @@ impl Replay {
             Outbound::MessageCreated(place, message) => self.stretch.session.echo(place, message),
             _ => None,
         };
-        for frame in echo.unwrap_or_else(|| self.dialect.encode(outbound)) {
+        for frame in echo.unwrap_or_else(|| self.dialect.frames(outbound)) {
             self.stretch.session.emit(&frame);
         }
     }

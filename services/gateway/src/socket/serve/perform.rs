@@ -166,6 +166,10 @@ impl Serving {
                 after,
                 limit,
             } => Outcome::Now(self.participants(conversation, after, limit).await),
+            Action::Stop {
+                conversation,
+                message,
+            } => Outcome::Now(self.stop(conversation, message).await),
             Action::Sync(positions) => Outcome::Now(self.sync(positions).await),
             Action::Presence { status } => {
                 shared.presence.set(&self.session, status);
@@ -232,6 +236,20 @@ impl Serving {
         let backend = &self.shared.backend;
         let page = backend.participants(Some(self.actor()), id, after, limit).await?;
         Ok(Answer::Participants(page))
+    }
+
+    /// Asks the service of a message that streams to end it.
+    async fn stop(
+        &self,
+        conversation: Option<ConversationRef>,
+        message: MessageRef,
+    ) -> Result<Answer, ClientError> {
+        let found = self.shared.resolver.message(conversation, message).await?;
+        let backend = &self.shared.backend;
+        backend
+            .stop_stream(Some(self.actor()), found.conversation, found.message)
+            .await?;
+        Ok(Answer::Done)
     }
 
     async fn join(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
@@ -538,6 +556,7 @@ pub async fn send_message(
         reply_to: within(resolver, conversation, send.reply_to).await?,
         encrypted: send.encrypted,
         thread_id: send.thread.map(|id| id.to_string()),
+        streaming: false,
     })
 }
 

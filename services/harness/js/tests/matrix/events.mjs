@@ -104,6 +104,8 @@ const shows = {
   on('message:delete', 'of another', 'nyyn...', message('foreign'), deleted('foreign'));
   on('message:delete', 'of another by number', 'nyyn...', alone('foreignNumber'), deleted('foreign'));
   on('message:delete', 'for oneself', 'yyyy---', message('foreign', { scope: 'me' }), hidden);
+  const whole = { refusal: { n: 'conflict' } };
+  on('message:stop', 'sent whole', 'nnnn...', message('foreign'), undefined, whole);
   on('message:react', '', 'yyyy---', message('foreign', { emoji }), marked);
   on('message:react', 'named alone', 'yyyy...', alone('foreign', { emoji }), marked);
   on('message:unreact', 'none', 'yyyy---', message('foreign', { emoji }));

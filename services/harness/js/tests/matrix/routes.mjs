@@ -78,6 +78,8 @@ row(`DELETE ${C}/messages/{mid}`, 'own', 'yyyy...', over(about('own')), effects.
 row(`DELETE ${C}/messages/{mid}`, 'of another', 'nyyn...', over(about('foreign')), effects.deleted('foreign'));
 row(`DELETE ${C}/messages/{mid}`, 'for oneself', 'yyyy---', over(about('foreign', '?scope=me')), effects.hidden);
 const emoji = { emoji: '👍' };
+const whole = { refusal: { n: 'conflict' } };
+row(`POST ${C}/messages/{mid}/stop`, 'sent whole', 'nnnn...', (where) => [about('foreign', '/stop')(where)], undefined, whole);
 row(`POST ${C}/messages/{mid}/reactions`, '', 'yyyy---', over(about('foreign', '/reactions'), emoji), effects.marked);
 row(`DELETE ${C}/messages/{mid}/reactions`, 'none', 'yyyy---', over(about('foreign', '/reactions'), emoji));
 for (const status of ['delivered', 'read']) {
@@ -288,7 +290,7 @@ const attempt = (row) => async (where) => {
   const code = answer.status < 300 ? 'ok' : answer.body?.code;
   if (code === 'ok') return { code, answer: answer.body };
   // Code and status belong together.
-  const status = { forbidden: 403, invalid: 400, not_found: 404 }[code];
+  const status = { forbidden: 403, invalid: 400, not_found: 404, conflict: 409 }[code];
   assert.equal(answer.status, status, answer.text);
   return { code, answer: answer.body };
 };

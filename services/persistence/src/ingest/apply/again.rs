@@ -32,9 +32,12 @@ pub(super) fn again(loaded: &mut Loaded, effects: &mut Effects, work: &Work, seq
 
 fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
     match &scene.work.action {
-        Action::Send(_) | Action::Edit { .. } | Action::Delete(_) | Action::React(_) => {
-            of_message(scene, seq, false)
-        }
+        Action::Send(_)
+        | Action::Edit { .. }
+        | Action::Delete(_)
+        | Action::React(_)
+        | Action::Append(_)
+        | Action::EndStream(..) => of_message(scene, seq, false),
         Action::Hide(_) => of_message(scene, seq, true),
         Action::Receive(_) => of_receipt(scene),
         Action::StartThread(start) => match scene.conversation.threads.get(&start.thread) {

@@ -1,11 +1,11 @@
 //! Sending, editing, deleting and hiding messages.
 
 use parlance_proto::MessageId;
-use parlance_proto::v1::{self, ErrorCode};
+use parlance_proto::v1::{self, ErrorCode, StreamState};
 use uuid::Uuid;
 
 use super::{Scene, no_conversation, no_message};
-use crate::ingest::state::{ChangeKind, Edit, Outcome};
+use crate::ingest::state::{Change, ChangeKind, Edit, Outcome};
 use crate::ingest::tell::{self, Parts};
 use crate::ingest::work::{JournalName, MAX_USERS, MessageName, Send, refuse};
 use crate::permissions::Right;
@@ -68,6 +68,7 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         encrypted: send.encrypted,
         thread_id: send.thread.map(|id| id.to_string()),
         reactions: Vec::new(),
+        stream: first_state(send).into(),
     };
     if let Some(id) = send.thread
         && let Some((_, thread)) = scene.conversation.threads.get_mut(&id)
@@ -90,6 +91,13 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         repeated: false,
         hidden: false,
     })
+}
+
+fn first_state(send: &Send) -> StreamState {
+    match send.streaming {
+        true => StreamState::Open,
+        false => StreamState::Unspecified,
+    }
 }
 
 /// The identity of a message that is sent for the first time in this life of the conversation, or the original: what an
@@ -214,60 +222,82 @@ pub(super) fn change(
         }
         return Ok(quiet(message.clone()));
     }
-    let message_seq = message.seq;
-    let kind = if content.is_some() {
-        ChangeKind::Edited
-    } else {
-        ChangeKind::Deleted
+    if content.is_some() && message.stream() == StreamState::Open {
+        let message = "the message streams; it can be edited once it has ended";
+        return Err(v1::Error::with(ErrorCode::Conflict, message));
+    }
+    let Some(content) = content else {
+        return delete(scene, id);
     };
-    let change = scene.log(kind, message_seq, Vec::new());
+    let message_seq = message.seq;
+    let change = scene.log(ChangeKind::Edited, message_seq, Vec::new());
     let conversation = scene.work.conversation;
     let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
-    match content {
-        Some(content) => {
-            let at_ms = message.edited_at_ms.unwrap_or(message.created_at_ms);
-            let earlier = std::mem::replace(&mut message.content, content.clone());
-            let edit = Edit {
-                conversation,
-                message_seq,
-                edit_seq: change.seq,
-                content: earlier,
-                at_ms,
-            };
-            scene.effects.edits.push(edit);
-            message.edited_at_ms = Some(change.at_ms);
-        }
-        None => {
-            message.content.clear();
-            message.metadata_json.clear();
-            message.deleted_at_ms = Some(change.at_ms);
-            for v1::Reaction { user_id, emoji } in std::mem::take(&mut message.reactions) {
-                if let Ok(user) = user_id.parse() {
-                    scene
-                        .effects
-                        .reactions
-                        .insert((conversation, message_seq, user, emoji), None);
-                }
-            }
-            scene.effects.scrubbed.insert((conversation, message_seq));
+    let at_ms = message.edited_at_ms.unwrap_or(message.created_at_ms);
+    let earlier = std::mem::replace(&mut message.content, content.clone());
+    let edit = Edit {
+        conversation,
+        message_seq,
+        edit_seq: change.seq,
+        content: earlier,
+        at_ms,
+    };
+    scene.effects.edits.push(edit);
+    message.edited_at_ms = Some(change.at_ms);
+    let message = message.clone();
+    Ok(changed(scene, &change, id, message))
+}
+
+/// Empties a message for all.
+pub(super) fn delete(scene: &mut Scene<'_>, id: MessageId) -> Result<Outcome, v1::Error> {
+    let conversation = scene.work.conversation;
+    let message_seq = scene.conversation.messages.get(&id).ok_or_else(no_message)?.seq;
+    let change = scene.log(ChangeKind::Deleted, message_seq, Vec::new());
+    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+    message.content.clear();
+    message.metadata_json.clear();
+    message.deleted_at_ms = Some(change.at_ms);
+    if message.stream() == StreamState::Open {
+        message.set_stream(StreamState::Cancelled);
+    }
+    for v1::Reaction { user_id, emoji } in std::mem::take(&mut message.reactions) {
+        if let Ok(user) = user_id.parse() {
+            scene
+                .effects
+                .reactions
+                .insert((conversation, message_seq, user, emoji), None);
         }
     }
+    scene.effects.scrubbed.insert((conversation, message_seq));
     let message = message.clone();
-    scene.effects.changed_messages.insert((conversation, id));
+    Ok(changed(scene, &change, id, message))
+}
+
+/// A message is written as it is now, and its change is announced.
+pub(super) fn changed(
+    scene: &mut Scene<'_>,
+    change: &Change,
+    id: MessageId,
+    message: v1::Message,
+) -> Outcome {
+    scene
+        .effects
+        .changed_messages
+        .insert((scene.work.conversation, id));
     let event = scene.event(
-        &change,
+        change,
         Parts {
             message: Some(message.clone()),
             ..Parts::default()
         },
     );
-    Ok(Outcome::Message {
+    Outcome::Message {
         message: Box::new(message),
         repeated: false,
         event,
         hidden: false,
         then: Vec::new(),
-    })
+    }
 }
 
 pub(super) fn hide(scene: &mut Scene<'_>, name: MessageName) -> Result<Outcome, v1::Error> {

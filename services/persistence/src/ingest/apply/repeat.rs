@@ -16,6 +16,9 @@ pub(super) fn repeat(scene: &Scene<'_>, done: &Change) -> Result<Outcome, v1::Er
     match (&scene.work.action, done.kind) {
         (Action::Edit { message, .. }, ChangeKind::Edited)
         | (Action::Delete(message), ChangeKind::Deleted) => of_message(scene, done, *message),
+        (Action::EndStream(text, _), ChangeKind::Finished | ChangeKind::Deleted) => {
+            of_message(scene, done, MessageName::Id(text.message))
+        }
         (Action::React(react), ChangeKind::Reaction) => of_message(scene, done, react.message),
         (Action::StartThread(start), ChangeKind::ThreadCreated) => {
             let (_, thread) = scene.conversation.threads.get(&start.thread).ok_or_else(taken)?;

@@ -1,4 +1,5 @@
 mod domain;
+mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -58,6 +59,7 @@ fn send(command: u128, who: &str, message: u128) -> Work {
         encrypted: false,
         thread: None,
         journal: None,
+        streaming: false,
     };
     work(command, who, Action::Send(send))
 }
@@ -171,6 +173,7 @@ fn kind_of(event: &v1::Event) -> &'static str {
     match &event.body {
         Some(event::Body::MessageCreated(_)) => "created",
         Some(event::Body::MessageEdited(_)) => "edited",
+        Some(event::Body::MessageFinished(_)) => "finished",
         Some(event::Body::MessageDeleted(_)) => "deleted",
         Some(event::Body::ReactionChanged(_)) => "reaction",
         Some(event::Body::ThreadCreated(_)) => "thread",

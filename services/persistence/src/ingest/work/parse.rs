@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use parlance_proto::text::shown;
 use parlance_proto::v1::{
-    self, Channel, Command, ConversationKind, ConversationStatus, MessageType, Role, SenderKind, command,
+    self, Channel, Command, ConversationKind, ConversationStatus, MessageType, Role, SenderKind, StreamState,
+    command,
 };
 use parlance_proto::{ConversationId, UserId};
 use serde::Deserialize;
@@ -12,8 +13,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, React, Receive, Send, StartThread, Update,
-    Work, needs_title, refuse,
+    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, React, Receive, Send, StartThread, StreamText,
+    Update, Work, needs_title, refuse,
 };
 use crate::emoji::bare;
 
@@ -69,6 +70,19 @@ pub(super) fn work(command: Command) -> Result<Work, v1::Error> {
         }
         command::Body::DeleteConversation(v1::DeleteConversation {}) => Action::DeleteConversation,
         command::Body::EditJournal(edit) => Action::EditJournal(edit.update),
+        command::Body::AppendText(v1::AppendText {
+            message_id,
+            offset,
+            text,
+        }) => Action::Append(StreamText::parse(&actor, &message_id, offset, text)?),
+        command::Body::EndStream(end) => {
+            let state = end.state();
+            if matches!(state, StreamState::Unspecified | StreamState::Open) {
+                return Err(refuse("the end of a stream is missing"));
+            }
+            let text = StreamText::parse(&actor, &end.message_id, end.offset, end.text)?;
+            Action::EndStream(text, state)
+        }
     };
     Ok(Work {
         id,
@@ -167,7 +181,11 @@ impl Send {
             reply_to,
             encrypted,
             thread_id,
+            streaming,
         } = send;
+        if streaming && !sender.is_service() {
+            return Err(refuse("only services stream messages"));
+        }
         let metadata_json = metadata(metadata_json)?;
         let journal = match kind {
             // Only what users send themselves does more than being sent.
@@ -193,6 +211,20 @@ impl Send {
             encrypted,
             thread: thread_id.map(|id| uuid(&id, "thread_id")).transpose()?,
             journal,
+            streaming,
+        })
+    }
+}
+
+impl StreamText {
+    fn parse(actor: &Actor, message: &str, offset: u64, text: String) -> Result<Self, v1::Error> {
+        if !actor.is_service() {
+            return Err(refuse("only services stream messages"));
+        }
+        Ok(Self {
+            message: message.parse().map_err(invalid)?,
+            offset,
+            text: storable(text, "text")?,
         })
     }
 }

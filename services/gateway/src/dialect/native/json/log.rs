@@ -118,6 +118,7 @@ fn event(event: &Event) -> Option<EventJson<'_>> {
     let (kind, body) = match event.body.as_ref()? {
         event::Body::MessageCreated(body) => ("message:new", changed(body.message.as_ref()?)),
         event::Body::MessageEdited(body) => ("message:edited", changed(body.message.as_ref()?)),
+        event::Body::MessageFinished(body) => ("message:finished", changed(body.message.as_ref()?)),
         event::Body::MessageDeleted(body) => ("message:deleted", changed(body.message.as_ref()?)),
         event::Body::ReactionChanged(body) => {
             ("message:reaction", EventBodyJson::Reaction(reaction_json(body)))

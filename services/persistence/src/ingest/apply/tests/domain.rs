@@ -33,6 +33,7 @@ fn any_action() -> impl Strategy<Value = Action> {
             encrypted: false,
             thread: thread.map(thread_id),
             journal: None,
+            streaming: false,
         })),
         1 => (1u64..30).prop_map(|seq| Action::Edit { message: MessageName::Seq(seq), content: "edited".into() }),
         1 => (1u64..30).prop_map(|seq| Action::Delete(MessageName::Seq(seq))),
