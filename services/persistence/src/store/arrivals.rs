@@ -61,7 +61,8 @@ struct PartRow {
 }
 
 /// The conversations that the user `u` belongs to now, journals left out, as `m`: of those after `$after`, at most
-/// `$limit`, with what was emitted to `$page`; nothing unless `$wanted`.
+/// `$limit`, with what was emitted to `$page`; nothing unless `$wanted`. What was served is looked up for each: a plan made
+/// while that table was small would else compare each of the user's conversations with all that the user was served.
 macro_rules! memberships {
     ($wanted:literal, $page:literal, $after:literal, $limit:literal) => {
         concat!(
@@ -75,9 +76,10 @@ macro_rules! memberships {
                            coalesce(s.listed_seq, 0) AS listed,
                            coalesce((s.pages -> ", $page, " ->> 0)::int8 + 1, 0) AS emitted_before
                     FROM participants p JOIN conversations c ON c.conversation_id = p.conversation_id
-                    LEFT JOIN served s ON s.conversation_id = p.conversation_id AND s.user_id = p.user_id
+                    LEFT JOIN LATERAL (SELECT * FROM served x WHERE x.conversation_id = p.conversation_id
+                                       AND x.user_id = p.user_id LIMIT 1) AS s ON true
                     CROSS JOIN ",
-            unread_messages!("c.head_seq"),
+            unread_messages!("c.head_seq", "c.last_message_seq"),
             "       WHERE ", $wanted, " AND p.user_id = u.user_id AND p.left_seq IS NULL AND c.kind <> 3
                       AND p.conversation_id > ", $after, "
                     ORDER BY p.conversation_id LIMIT ", $limit, ") AS x) AS m"

@@ -215,7 +215,7 @@ pub async fn shared_views(
          JOIN users u ON u.user_id = asked.user_id
          CROSS JOIN epoch e
          CROSS JOIN ",
-        unread_messages!("c.head_seq"),
+        unread_messages!("c.head_seq", "c.last_message_seq"),
         " WHERE p.left_seq IS NULL"
     ))
     .bind(asked.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())

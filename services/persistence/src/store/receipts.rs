@@ -15,11 +15,23 @@ use crate::read_set::ReadSet;
 
 /// Counts, as `n.unread`, what `p` has not read up to the seq `$head`: messages of others, not deleted, not in the read
 /// set, not hidden. Counting starts above the first range of the set, so it is short for everyone who reads; where it
-/// would not be, the count is [`LONG`] and [`count_long`] makes it.
+/// would not be, the count is [`LONG`] and [`count_long`] makes it. With the seq of the latest message, `$last`, that is
+/// compared first: most conversations hold none, or are read to the end, and cost no look at messages then.
 macro_rules! unread_messages {
     ($head:literal) => {
+        unread_messages!(case "", $head)
+    };
+    ($head:literal, $last:literal) => {
+        unread_messages!(
+            case "WHEN " $last " = 0 THEN 0 WHEN p.read_seqs @> int8range(1, " $last ", '[]') THEN 0 ",
+            $head
+        )
+    };
+    (case $($read:literal)*, $head:literal) => {
         concat!(
-            "LATERAL (SELECT CASE WHEN ",
+            "LATERAL (SELECT CASE ",
+            $($read,)*
+            "WHEN ",
             $head,
             " - w.mark > 256 THEN -1
                              ELSE (SELECT count(*) FROM messages m
@@ -500,7 +512,7 @@ pub async fn after(
          JOIN conversations c ON c.conversation_id = asked.conversation_id
          JOIN users u ON u.user_id = p.user_id
          CROSS JOIN ",
-        unread_messages!("c.head_seq"),
+        unread_messages!("c.head_seq", "c.last_message_seq"),
         " ORDER BY p.receipts_version, p.user_id"
     ))
     .bind(versions.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())

@@ -240,7 +240,9 @@ pub async fn of_page(
 ) -> Result<Vec<Position>, sqlx::Error> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "SELECT s.conversation_id, (s.pages -> $2 ->> 0)::int8
-         FROM participants p JOIN served s USING (conversation_id, user_id)
+         FROM participants p
+         CROSS JOIN LATERAL (SELECT * FROM served x WHERE x.conversation_id = p.conversation_id
+                             AND x.user_id = p.user_id LIMIT 1) AS s
          WHERE p.user_id = $1 AND p.left_seq IS NULL AND s.pages ? $2 AND p.conversation_id > $3
          ORDER BY p.conversation_id LIMIT $4",
     )

@@ -2,6 +2,7 @@
 //! more than one process. Without fresh statistics of the tables, and with them.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use parlance_persistence::store::arrivals::{self, Arriving};
 use parlance_persistence::store::conversations::{self, Filter};
@@ -312,4 +313,72 @@ async fn renew(db: &TestDatabase) {
             break;
         }
     }
+}
+
+/// The least time of a few in which a user's first 2,000 conversations are found.
+async fn arrives_in(c: &mut PgConnection, user: &str) -> Duration {
+    let arriving = [Arriving {
+        user_id: user.to_owned(),
+        page: "page".into(),
+        memberships: true,
+        after: Uuid::nil(),
+    }];
+    let mut least = Duration::MAX;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let arrived = arrivals::arrive(&mut *c, &arriving, 2_000).await.unwrap();
+        least = least.min(begun.elapsed());
+        let membership = arrived[0].membership.as_ref().unwrap();
+        assert_eq!(membership.conversation_ids.len(), 2_000);
+    }
+    least
+}
+
+/// Two users in the same 2,000 conversations, and a thousand others in five each, as the planner is to know them.
+const CROWD: &[&str] = &[
+    "INSERT INTO users (user_id, username, token_name) SELECT 'u' || n, 'u', 'u' FROM generate_series(0, 999) AS n",
+    "INSERT INTO users (user_id, username, token_name) VALUES ('served', 's', 's'), ('fresh', 'f', 'f')",
+    "INSERT INTO conversations (conversation_id, number, kind, created_by, created_by_command, created_at, updated_at)
+     SELECT md5(n::text)::uuid, n, 2, 'served', gen_random_uuid(), now(), now() FROM generate_series(1, 4000) AS n",
+    "INSERT INTO participants (conversation_id, user_id, role)
+     SELECT md5(n::text)::uuid, unnest(ARRAY['served', 'fresh']), 1 FROM generate_series(1, 2000) AS n",
+    "INSERT INTO participants (conversation_id, user_id, role)
+     SELECT md5(n::text)::uuid, 'u' || (n * k) % 1000, 1
+     FROM generate_series(2001, 4000) AS n, generate_series(1, 9, 2) AS k ON CONFLICT DO NOTHING",
+    "ANALYZE users, conversations, participants",
+];
+
+/// Buffers do not show it: what a plan keeps in memory, it can compare again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_was_served_many_conversations_arrives_as_fast_as_one_who_was_not() {
+    with_database(async |db| {
+        for seed in CROWD {
+            sqlx::query(*seed).execute(&db.database.writes).await.unwrap();
+        }
+        let mut c = db.database.reads.acquire().await.unwrap();
+        let nobody = Arriving {
+            user_id: "nobody".into(),
+            page: String::new(),
+            memberships: true,
+            after: Uuid::nil(),
+        };
+        // Planned for the life of the connection, while nobody was served anything.
+        assert!(
+            arrivals::arrive(&mut c, &[nobody], 2_000)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        sqlx::query(
+            "INSERT INTO served (conversation_id, user_id, seq)
+             SELECT md5(n::text)::uuid, 'served', 0 FROM generate_series(1, 2000) AS n",
+        )
+        .execute(&db.database.writes)
+        .await
+        .unwrap();
+        let fresh = arrives_in(&mut c, "fresh").await;
+        let served = arrives_in(&mut c, "served").await;
+        assert!(served < fresh * 8, "{served:?} instead of {fresh:?}");
+    })
+    .await;
 }
