@@ -31,11 +31,13 @@ use crate::edge::origins::{OriginMap, Origins};
 use crate::edge::refusals::Refusals;
 use crate::edge::{self, Entrance, cors};
 use crate::idempotency::Idempotency;
+use crate::journal::turns::Turns;
 use crate::limits::Limits;
 use crate::presence::{self, Presences, Reporter, Teller};
 use crate::resolver::Resolver;
 use crate::rooms::{Begun, Rooms};
 use crate::served::Served;
+use crate::slots::Slots;
 use crate::socket::handshake::Handshake;
 use crate::socket::http::{self, Patience};
 use crate::socket::listener::Accepting;
@@ -76,6 +78,10 @@ pub struct Parts {
     pub commands: Commands,
     /// Changes that clients may repeat by a key.
     pub idempotency: Idempotency,
+    /// REST requests that are under way.
+    pub requests: Slots,
+    /// Costly work on journals.
+    pub turns: Turns,
     /// The way out.
     pub rooms: Rooms,
     /// Connected users.
@@ -333,6 +339,8 @@ fn share(
             settings.bus.partitions,
             settings.send_timeout(),
         ),
+        requests: Slots::new(rest::PER_USER),
+        turns: Turns::default(),
         idempotency: Idempotency::new(backend.clone(), settings.send_timeout()),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
         presence: Presences::new(news),

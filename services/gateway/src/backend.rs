@@ -1,6 +1,7 @@
 //! Questions to persistence, with errors as clients shall see them.
 
 mod asking;
+mod deadline;
 mod gathered;
 mod gathering;
 mod hedging;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ClientError;
+pub use deadline::together;
 use gathered::Gathered;
 pub use gathered::{Arrival, Opening};
 use hedging::Hedging;

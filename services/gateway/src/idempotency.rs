@@ -9,11 +9,10 @@
 //!
 //! Keys are hashed where they come in: their text must not reach a log, the bus or the database.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -27,7 +26,6 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -38,6 +36,7 @@ use crate::backend::Backend;
 use crate::commands::new_id;
 use crate::dialect::{Answer, Dialect, Place};
 use crate::error::ClientError;
+use crate::slots::{Slot, Slots};
 
 /// Longest key.
 const KEY_MAX_BYTES: usize = 128;
@@ -46,7 +45,7 @@ const ANSWER_MAX_BYTES: usize = 16 * 1024;
 /// Bytes of a text that is kept of a larger answer: as long as an id.
 const ID_MAX_BYTES: usize = 64;
 /// Requests of one user that may be under way here.
-const PER_USER: usize = 8;
+const PER_USER: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// How long another attempt is waited for.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Pause before its answer is looked for again.
@@ -116,17 +115,6 @@ pub struct Idempotency {
     backend: Backend,
     lapse_ms: u32,
     slots: Slots,
-}
-
-/// Room for changes of each user that are under way.
-#[derive(Clone, Default)]
-struct Slots(Arc<Mutex<HashMap<UserId, Arc<Semaphore>>>>);
-
-/// One of them, until it is dropped.
-struct Slot {
-    user: UserId,
-    slots: Slots,
-    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Change {
@@ -244,7 +232,7 @@ impl Idempotency {
         Self {
             backend,
             lapse_ms: u32::try_from(2 * timeout.as_millis()).unwrap_or(u32::MAX),
-            slots: Slots::default(),
+            slots: Slots::new(PER_USER),
         }
     }
 
@@ -262,7 +250,11 @@ impl Idempotency {
     /// # Errors
     /// The key belongs to another request, the user has too many, another attempt goes on, or persistence is away.
     pub async fn claim(&self, actor: Actor, request: KeyedRequest) -> Result<Claim, ClientError> {
-        let slot = self.slots.take(UserId::parse(actor.user_id.as_str())?)?;
+        let slot = self.slots.take(UserId::parse(actor.user_id.as_str())?);
+        let slot = slot.ok_or_else(|| {
+            let message = format!("more than {PER_USER} requests with idempotency keys are under way");
+            ClientError::new(ErrorCode::RateLimited, message)
+        })?;
         self.claim_with(slot, actor, request).await
     }
 
@@ -313,37 +305,6 @@ impl Idempotency {
                 }
                 change_claim::State::InProgress(ChangeInProgress {}) => tokio::time::sleep(PAUSE).await,
             }
-        }
-    }
-}
-
-impl Slots {
-    fn take(&self, user: UserId) -> Result<Slot, ClientError> {
-        let permit = self.room(&user).try_acquire_owned().map_err(|_| {
-            let message = format!("more than {PER_USER} requests with idempotency keys are under way");
-            ClientError::new(ErrorCode::RateLimited, message)
-        })?;
-        Ok(self.slot(user, permit))
-    }
-
-    /// In the order in which it is called.
-    async fn wait(&self, user: UserId) -> Result<Slot, ClientError> {
-        let permit = self.room(&user).acquire_owned().await;
-        let permit = permit.map_err(|_| ClientError::internal())?;
-        Ok(self.slot(user, permit))
-    }
-
-    fn room(&self, user: &UserId) -> Arc<Semaphore> {
-        let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = rooms.entry(user.clone());
-        Arc::clone(room.or_insert_with(|| Arc::new(Semaphore::new(PER_USER))))
-    }
-
-    fn slot(&self, user: UserId, permit: OwnedSemaphorePermit) -> Slot {
-        Slot {
-            user,
-            slots: self.clone(),
-            permit: Some(permit),
         }
     }
 }
@@ -431,19 +392,6 @@ impl ClientError {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key")
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut rooms = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-        self.permit = None;
-        // Nobody has a slot of it, or waits for one.
-        if let Entry::Occupied(room) = rooms.entry(self.user.clone())
-            && Arc::strong_count(room.get()) == 1
-        {
-            room.remove();
-        }
     }
 }
 
@@ -575,36 +523,6 @@ mod tests {
             one.command(conversation, &remove("eve"))
         );
         assert_ne!(Change::fresh().id_of("message"), Change::fresh().id_of("message"));
-    }
-
-    #[test]
-    fn a_user_has_eight_requests_under_way_and_no_trace_once_they_ended() {
-        let slots = Slots::default();
-        let user = |id: &str| UserId::parse(id).unwrap();
-        let mut taken: Vec<_> = (0..8).map(|_| slots.take(user("alice")).ok().unwrap()).collect();
-        let refused = slots.take(user("alice")).err().unwrap();
-        assert_eq!((refused.code, refused.retry), ("rate_limited", true));
-        assert!(slots.take(user("bob")).is_ok());
-        taken.pop();
-        assert!(slots.take(user("alice")).is_ok());
-        taken.clear();
-        assert!(slots.0.lock().unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn sockets_get_their_slots_in_the_order_of_their_events() {
-        let slots = Slots::default();
-        let user = || UserId::parse("alice").unwrap();
-        let mut taken: Vec<_> = (0..8).map(|_| slots.take(user()).ok().unwrap()).collect();
-        let (first, second) = (slots.wait(user()), slots.wait(user()));
-        tokio::pin!(first, second);
-        assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
-        taken.pop();
-        assert!(futures::poll!(&mut second).is_pending());
-        let first = first.await.ok().unwrap();
-        drop((taken, first));
-        drop(second.await.ok().unwrap());
-        assert!(slots.0.lock().unwrap().is_empty());
     }
 
     #[test]

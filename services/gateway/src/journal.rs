@@ -5,6 +5,8 @@
 //! compared: whatever takes it is for a blocking pool ([`blocking`]), never for the runtime. Must not know rooms, sockets
 //! or the bus.
 
+pub mod turns;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

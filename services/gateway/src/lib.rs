@@ -45,5 +45,6 @@ pub mod rest;
 pub mod rooms;
 pub mod served;
 mod signals;
+mod slots;
 pub mod socket;
 pub mod users;

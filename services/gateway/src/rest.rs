@@ -26,7 +26,7 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use futures::StreamExt as _;
 use http::request::Parts;
 use http::{StatusCode, Uri};
@@ -39,12 +39,13 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::Shared;
+use crate::backend;
 use crate::dialect::fields;
 use crate::error::ClientError;
 use crate::limits::page_size;
 
 use caller::Payer;
-pub use caller::{Caller, DIALECT};
+pub use caller::{Caller, DIALECT, PER_USER};
 use names::{Named, NamedMessage, Names};
 pub use repeatable::takes_key;
 
@@ -62,6 +63,9 @@ pub fn router(shared: Shared, health: Health) -> Router {
         .nest("/api/v1", routes.clone())
         .nest("/api", routes)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(async |request, next: Next| {
+            backend::together(next.run(request)).await
+        }))
         .layer(from_fn(named::by_representation))
         .layer(from_fn_with_state(shared.clone(), repeatable::by_key))
         .layer(from_fn(spans::traced))

@@ -5,8 +5,7 @@
 //!
 //! Cost: splitting and comparing common ends is linear in the two texts. What lies between is compared by Myers'
 //! algorithm. Both take their steps from a [`Budget`]; when that is used up, the search ends and what lies between
-//! the common ends is one replacement. Memory of the search is bounded by the square root of its steps, squared: a row
-//! per edit, at most 16 bytes a step.
+//! the common ends is one replacement. The search takes 4 bytes of memory a step at most.
 //!
 //! `similar` bounds its search by a clock and by a limit of its own that cannot be counted or chosen, and
 //! `imara-diff` by heuristics for lines of code; so the thirty lines of the algorithm stand here.
@@ -234,6 +233,24 @@ fn replaced(old: &[&str], new: &[&str], budget: &mut Budget) -> Option<Vec<(Rang
     Some(ranges)
 }
 
+/// How far into `old` a diagonal reaches. Small: a search keeps one for each of its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reach(u32);
+
+impl Reach {
+    /// Not within the grid.
+    const OUTSIDE: Self = Self(u32::MAX);
+
+    /// A place that cannot be written down is outside: texts have less than four billion tokens.
+    fn new(at: usize) -> Self {
+        u32::try_from(at).map_or(Self::OUTSIDE, Self)
+    }
+
+    fn get(self) -> Option<usize> {
+        (self != Self::OUTSIDE).then_some(self.0 as usize)
+    }
+}
+
 /// Myers' greedy algorithm: single removals and insertions, ascending.
 fn edit_script(
     old: &[usize],
@@ -241,7 +258,7 @@ fn edit_script(
     budget: &mut Budget,
 ) -> Option<Vec<(Range<usize>, Range<usize>)>> {
     // Row d holds how far into `old` d edits reach on each of the diagonals x - y = -d, -d+2, … d.
-    let mut rows: Vec<Vec<Option<usize>>> = Vec::new();
+    let mut rows: Vec<Vec<Reach>> = Vec::new();
     let (width, height) = (old.len(), new.len());
     loop {
         let d = rows.len();
@@ -258,13 +275,13 @@ fn edit_script(
                         budget.spend(1)?;
                         x += 1;
                     }
-                    Some(x)
+                    Reach::new(x)
                 }
-                None => None,
+                None => Reach::OUTSIDE,
             });
         }
         let corner = (d + width).checked_sub(height).filter(|twice| twice % 2 == 0);
-        let done = corner.and_then(|twice| row.get(twice / 2)) == Some(&Some(width));
+        let done = corner.and_then(|twice| row.get(twice / 2)) == Some(&Reach::new(width));
         rows.push(row);
         if done {
             break;
@@ -290,10 +307,13 @@ fn edit_script(
 
 /// Where the `i`th diagonal of the row after `last` begins, and whether a removal leads there; `None` outside the
 /// grid.
-fn step(last: &[Option<usize>], i: usize, width: usize, height: usize) -> Option<(usize, bool)> {
+fn step(last: &[Reach], i: usize, width: usize, height: usize) -> Option<(usize, bool)> {
     let d = last.len();
-    let removal = i.checked_sub(1).and_then(|i| last[i]).filter(|x| *x < width);
-    let insertion = last.get(i).copied().flatten();
+    let removal = i
+        .checked_sub(1)
+        .and_then(|i| last[i].get())
+        .filter(|x| *x < width);
+    let insertion = last.get(i).and_then(|reach| reach.get());
     let insertion = insertion.filter(|x| x + d <= 2 * i + height);
     match (removal, insertion) {
         (Some(left), Some(above)) if above > left => Some((above, false)),

@@ -18,8 +18,8 @@ use parlance_runtime::tasks;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Backend;
 use super::replicas::{Choice, Heard, Replicas};
+use super::{Backend, deadline};
 
 /// How long an answer may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ impl Backend {
             backend: self,
             query,
             kind,
-            deadline: begun + TIMEOUT,
+            deadline: deadline::of_question(),
             attempts: FuturesUnordered::new(),
             name: None,
             lost: CancellationToken::new(),

@@ -1,5 +1,9 @@
 //! Who calls a route, and in which dialect: the same tokens as on sockets, from the Authorization header only.
 
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
@@ -7,6 +11,7 @@ use http::{HeaderMap, HeaderName, header};
 use parlance_proto::v1::{Actor, Conversation, ErrorCode, Message, SenderKind, Thread};
 use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::named::Chosen;
 use crate::app::Shared;
@@ -17,10 +22,17 @@ use crate::dialect::{self, Dialect, Place, Representation};
 use crate::edge::refusals::Refused;
 use crate::error::ClientError;
 use crate::idempotency::Change;
+use crate::slots::Slot;
 use crate::socket::engineio::query_value;
 
 /// The header that names the dialect of a request.
 pub const DIALECT: HeaderName = HeaderName::from_static("x-parlance-dialect");
+
+/// Requests of one user that are carried out at once; further ones wait for their turn. More than a browser sends, and too
+/// few to be in the way of others.
+pub const PER_USER: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+/// How long they wait.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A verified and known user.
 #[derive(Debug, Clone)]
@@ -35,6 +47,8 @@ pub struct Caller {
     pub representation: &'static dyn Representation,
     /// From which the ids of what the request makes are taken.
     pub change: Change,
+    /// Until the request is answered.
+    _slot: Arc<Slot>,
 }
 
 impl Caller {
@@ -103,6 +117,9 @@ impl FromRequestParts<Shared> for Caller {
         }
         let identity = bearer(parts, shared).await?;
         count(parts, shared, &identity.user_id)?;
+        let slot = timeout(PATIENCE, shared.requests.wait(identity.user_id.clone())).await;
+        let busy = "your earlier requests are not answered yet; send fewer at once";
+        let slot = slot.map_err(|_| ClientError::new(ErrorCode::RateLimited, busy))??;
         let representation = representation(parts, shared, &identity)?;
         choose(parts, representation);
         let me = actor(
@@ -123,6 +140,7 @@ impl FromRequestParts<Shared> for Caller {
             user: identity.user_id,
             username: known.username,
             change: Change::fresh(),
+            _slot: Arc::new(slot),
         })
     }
 }

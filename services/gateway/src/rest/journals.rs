@@ -1,7 +1,5 @@
 //! Journals: documents that several users write, with who may read and who may write.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use axum::middleware::map_response;
@@ -14,7 +12,6 @@ use parlance_proto::v1::{
     JournalVersion, ListJournalUpdates, Participant, Role, UpdateConversation, command,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -28,16 +25,12 @@ use crate::dialect::shape::{role_name, time};
 use crate::dialect::{ConversationRef, UserRef, schema};
 use crate::error::ClientError;
 use crate::journal as document;
+use crate::journal::turns::Turn;
 
 /// Versions whose authors are looked for, from the newest on.
 const BLAMED_VERSIONS: u64 = 2_000;
 /// Bytes of them.
 const BLAMED_BYTES: u64 = 4 * 1024 * 1024;
-/// Blames at once: each may take most of a second of a core.
-static BLAMES: Semaphore = Semaphore::const_new(1);
-/// Patience for one's turn.
-const TURN: Duration = Duration::from_secs(2);
-
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
@@ -270,7 +263,8 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
     let body: CreateBody = parse(&body)?;
     shared.limits.title(&body.title)?;
     shared.limits.journal(&body.content)?;
-    let journal = computed(move || document::first(&body.content)).await?;
+    let turn = shared.turns.turn(caller.user.clone()).await?;
+    let journal = computed(&turn, move || document::first(&body.content)).await?;
     let id = ConversationId::from_uuid(caller.change.id_of("conversation"));
     let command = command::Body::CreateConversation(CreateConversation {
         kind: ConversationKind::Journal.into(),
@@ -504,9 +498,7 @@ async fn blame(
 ) -> Result<Response, ClientError> {
     let actor = caller.actor();
     let present = seen(&shared, &caller, id).await?;
-    let turn = tokio::time::timeout(TURN, BLAMES.acquire()).await;
-    let busy = || ClientError::new(ErrorCode::Unavailable, "others ask for the same; try again");
-    let _turn = turn.map_err(|_| busy())?;
+    let turn = shared.turns.turn(caller.user.clone()).await?;
     let mut request = ListJournalUpdates {
         journal_id: id.to_string(),
         after: 0,
@@ -529,11 +521,11 @@ async fn blame(
                 .parts
         }
     };
-    let mut blame = computed(move || document::blame(&before)).await?;
+    let mut blame = computed(&turn, move || document::blame(&before)).await?;
     loop {
         version = page.updates.last().map_or(version, |last| last.version);
         let updates = page.updates;
-        blame = computed(move || {
+        blame = computed(&turn, move || {
             for run in updates.chunk_by(|one, next| one.actor_id == next.actor_id) {
                 let author = run
                     .first()
@@ -553,7 +545,7 @@ async fn blame(
             .journal_updates(Some(actor.clone()), request.clone())
             .await?;
     }
-    let blamed = computed(move || Ok(blamed(version, &blame))).await?;
+    let blamed = computed(&turn, move || Ok(blamed(version, &blame))).await?;
     Ok(Json(blamed).into_response())
 }
 
@@ -596,10 +588,11 @@ async fn version_of(
     {
         return Err(ClientError::new(ErrorCode::NotFound, "no such version"));
     }
+    let turn = shared.turns.turn(caller.user.clone()).await?;
     let found = backend
         .journal_document(Some(caller.actor()), id, version)
         .await?;
-    let text = computed(move || document::text(&found.parts)).await?;
+    let text = computed(&turn, move || document::text(&found.parts)).await?;
     Ok((found.version, text))
 }
 
@@ -621,11 +614,12 @@ async fn rewrite(
         return outcome.map(drop);
     }
     document::may_edit(&journal.participants, caller.user.as_str())?;
+    let turn = shared.turns.turn(caller.user.clone()).await?;
     let backend = &shared.backend;
     let base = backend
         .journal_document(Some(caller.actor()), id, base_version)
         .await?;
-    let update = computed(move || document::rewrite(&base.parts, &content)).await?;
+    let update = computed(&turn, move || document::rewrite(&base.parts, &content)).await?;
     let edit = command::Body::EditJournal(EditJournal { update });
     shared
         .commands
@@ -636,9 +630,10 @@ async fn rewrite(
 
 /// What documents and texts make, beside the runtime.
 async fn computed<T: Send + 'static>(
+    turn: &Turn,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, ClientError> {
-    document::blocking(work).await.map_err(|error| match error {
+    turn.compute(work).await?.map_err(|error| match error {
         Error::NotStorable => ClientError::invalid(error.to_string()),
         error => {
             tracing::error!(%error, "a stored journal cannot be read; are versions mixed?");

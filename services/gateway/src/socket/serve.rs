@@ -18,6 +18,7 @@ use super::connect::Prepared;
 use super::inbound::{Event, Inbound, Queue};
 use super::session::{Request, Session};
 use crate::app::Shared;
+use crate::backend;
 use crate::dialect::{self, Dialect};
 use crate::idempotency::KeyedRequest;
 use crate::journal::OpenJournal;
@@ -169,7 +170,8 @@ impl Serving {
                     event = name,
                     dialect = session.dialect().name(),
                 );
-                self.perform(name, decoded, keyed, inbound).instrument(span).await;
+                let performed = self.perform(name, decoded, keyed, inbound);
+                backend::together(performed).instrument(span).await;
             }
             Err(error) => {
                 let (name, tag) = match inbound.event() {

@@ -21,13 +21,13 @@ const REFUSALS: [&str; 3] = ["Violation", "refused an operation", "Authorization
 const CONVERSATION: &str = "0190a6e0-0000-7000-8000-000000000001";
 
 /// A connection of one role that speaks the protocol by itself.
-struct Member {
+pub(crate) struct Member {
     stream: BufReader<TcpStream>,
     inbox: String,
 }
 
 impl Member {
-    async fn connect(stack: &Stack, role: Role) -> Self {
+    pub(crate) async fn connect(stack: &Stack, role: Role) -> Self {
         let (user, pass) = stack.credentials(role);
         let address = stack.nats_url().trim_start_matches("nats://");
         let stream = BufReader::new(TcpStream::connect(address).await.unwrap());
@@ -49,7 +49,7 @@ impl Member {
     }
 
     /// What the server has against an operation.
-    async fn objection(&mut self, operation: &str) -> Option<String> {
+    pub(crate) async fn objection(&mut self, operation: &str) -> Option<String> {
         let asked = format!("{operation}PING\r\n");
         self.stream.write_all(asked.as_bytes()).await.unwrap();
         let mut objection = None;
@@ -64,7 +64,7 @@ impl Member {
     }
 
     /// The payload of the answer to a request.
-    async fn asks(&mut self, subject: &str, headers: &str, payload: &[u8]) -> Vec<u8> {
+    pub(crate) async fn asks(&mut self, subject: &str, headers: &str, payload: &[u8]) -> Vec<u8> {
         let head = format!("NATS/1.0\r\n{headers}\r\n");
         let all = head.len() + payload.len();
         let line = format!("HPUB {subject} {} {} {all}\r\n{head}", self.inbox, head.len());
@@ -263,14 +263,14 @@ const TAKE_PUSH: &str = "$JS.API.CONSUMER.MSG.NEXT.PUSH.push";
 const TAKE_EVENT: &str = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.feed";
 
 /// A role, what it does, and how.
-type Row = (Role, &'static str, String);
+pub(crate) type Row = (Role, &'static str, String);
 
 fn at(prefix: &str) -> String {
     format!("{prefix}.{CONVERSATION}")
 }
 
 #[rustfmt::skip]
-fn forbidden() -> Vec<Row> {
+pub(crate) fn forbidden() -> Vec<Row> {
     vec![
         (Role::Gateway, "invents an event", publish(&at("chat.evt"))),
         (Role::Gateway, "confirms what is not stored", publish("chat.cfm.gw-1")),

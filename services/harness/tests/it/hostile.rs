@@ -23,7 +23,7 @@ use uuid::Uuid;
 const PARTITIONS: u16 = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The most that one of a hundred of a bystander's sends may take; on a busy machine, what it took before.
-const BYSTANDER: Duration = Duration::from_millis(250);
+pub(crate) const BYSTANDER: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(40);
 
 pub(crate) type Answer = Result<confirmation::Result, ErrorCode>;
@@ -244,7 +244,7 @@ pub(crate) fn services(stack: &Stack) -> Vec<Server> {
 }
 
 /// What the services keep in memory while a user is hostile.
-struct Memory {
+pub(crate) struct Memory {
     servers: Vec<Server>,
     before: BTreeMap<&'static str, u64>,
     stop: oneshot::Sender<()>,
@@ -253,7 +253,7 @@ struct Memory {
 
 impl Memory {
     /// Looks from now on.
-    fn watch(stack: &Stack) -> Self {
+    pub(crate) fn watch(stack: &Stack) -> Self {
         let servers = services(stack);
         let (stop, mut stopped) = oneshot::channel();
         let watched = servers.clone();
@@ -276,8 +276,12 @@ impl Memory {
         }
     }
 
-    /// It was never more than half as much again as before, and is not within a minute either.
     async fn assert_as_before(self) {
+        println!("memory in KiB: {}", self.is_as_before().await.unwrap());
+    }
+
+    /// What it was, in KiB; an error where it was more than half as much again as before, or is still a minute later.
+    pub(crate) async fn is_as_before(self) -> Result<String, String> {
         let Self {
             servers,
             before,
@@ -286,19 +290,18 @@ impl Memory {
         } = self;
         let _ = stop.send(());
         let peak = peak.await.unwrap();
-        println!(
-            "memory in KiB: before {before:?}, at most {peak:?}, now {:?}",
-            memory(&servers)
-        );
+        let figures = format!("before {before:?}, at most {peak:?}");
         let is_small = |now: &BTreeMap<&'static str, u64>| {
             let mut each = now.iter();
             each.all(|(role, now)| *now <= before[role] * 3 / 2)
         };
-        assert!(is_small(&peak), "{peak:?}, before {before:?}");
+        if !is_small(&peak) {
+            return Err(figures);
+        }
         let is_back = || async { is_small(&memory(&servers)).then_some(()) };
-        eventually(PATIENCE, "the memory is given back", is_back)
-            .await
-            .unwrap();
+        let back = eventually(PATIENCE, "the memory is given back", is_back).await;
+        back.map_err(|error| format!("{error}: {figures}"))?;
+        Ok(format!("{figures}, now {:?}", memory(&servers)))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use parlance_harness::Stack;
+use parlance_harness::bench::processes::memory;
 use parlance_harness::devstack::process::Process;
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::token::Token;
@@ -10,6 +11,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::hostile::services;
 use crate::presence::post;
 use crate::spec::{Transport, run};
 use crate::system_messages::Service;
@@ -20,13 +22,13 @@ const ATTACKER: &str = "203.0.113.9";
 const BYSTANDER: &str = "198.51.100.7";
 
 /// A connection to the public port.
-async fn dial(gateway: &Process) -> TcpStream {
+pub(crate) async fn dial(gateway: &Process) -> TcpStream {
     let address = gateway.base_url().trim_start_matches("http://");
     TcpStream::connect(address).await.unwrap()
 }
 
 /// A WebSocket that is not authenticated.
-async fn websocket(gateway: &Process) -> TcpStream {
+pub(crate) async fn websocket(gateway: &Process) -> TcpStream {
     let mut stream = dial(gateway).await;
     let request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: parlance\r\nconnection: upgrade\r\n\
                    upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -44,7 +46,7 @@ async fn websocket(gateway: &Process) -> TcpStream {
 }
 
 /// The header of a masked frame with so many bytes, which may never come. The mask is zero.
-fn header(first: u8, length: u64) -> Vec<u8> {
+pub(crate) fn header(first: u8, length: u64) -> Vec<u8> {
     let mut header = vec![first, 0x80 | 127];
     header.extend(length.to_be_bytes());
     header.extend([0; 4]);
@@ -57,14 +59,8 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
     tokio::time::timeout(PATIENCE, end).await.is_ok()
 }
 
-fn resident_kib(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid().unwrap())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// A handshake of polling, in the name of an address behind a trusted proxy.
-async fn handshake(http: &reqwest::Client, gateway: &Process, address: &str) -> u16 {
+pub(crate) async fn handshake(http: &reqwest::Client, gateway: &Process, address: &str) -> u16 {
     let url = format!("{}/socket.io/?EIO=4&transport=polling", gateway.base_url());
     let request = http.get(url).header("x-forwarded-for", address);
     request.send().await.unwrap().status().as_u16()
@@ -94,7 +90,8 @@ async fn unfinished_frames_of_strangers_hold_no_memory() {
     for _ in 0..15 {
         sockets.push(websocket(gateway).await);
     }
-    let before = resident_kib(gateway);
+    let resident = || memory(&services(&stack))["gateways"];
+    let before = resident();
     let megabyte = vec![b'x'; 1 << 20];
     let mut most = 0;
     for socket in &mut sockets {
@@ -108,7 +105,7 @@ async fn unfinished_frames_of_strangers_hold_no_memory() {
             }
         };
         drop(tokio::time::timeout(Duration::from_secs(1), frame).await);
-        most = most.max(resident_kib(gateway).saturating_sub(before));
+        most = most.max(resident().saturating_sub(before));
     }
     println!("15 unfinished frames of 9.9 MB held {most} KiB");
     assert!(

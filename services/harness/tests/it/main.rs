@@ -27,6 +27,7 @@ mod handover;
 mod healthcheck;
 mod hostile;
 mod hostile_edge;
+mod hostile_ways;
 mod idempotency;
 mod journals;
 mod kills;

@@ -196,7 +196,10 @@ impl Serving {
             }
         };
         let (editing, session) = (Arc::clone(&journal), self.session.id);
-        let edit = blocking(move || editing.edit(session, &content, returns)).await;
+        let turn = self.shared.turns.turn(self.session.user.clone()).await?;
+        let edit = turn
+            .compute(move || editing.edit(session, &content, returns))
+            .await?;
         let edit = edit.map_err(|error| unedited(id, error))?;
         if let Some(current) = edit.show {
             show(&self.shared, &self.session, id, &journal, current).await;

@@ -1,6 +1,7 @@
 //! More work than can be done, and replicas that do not answer: what is asked is asked once, what cannot be answered in time
 //! is refused at once, and all the rest is answered.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use crate::metrics::{gauge, metric, sum};
 const SOON: Duration = Duration::from_secs(15);
 /// Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// Who reads.
+const MEMBERS: usize = 100;
 /// How many reads wait for the lock.
 const READS: usize = 20;
 /// What they may cost: a tenth more, and two hedges that were saved up before.
@@ -37,12 +40,13 @@ const RECOVERED: Duration = Duration::from_secs(5);
 /// An answer that waited for nothing.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Reads the history of one conversation.
+/// Members of a group, one after the other, read its history: one user alone is held back before others notice.
 #[derive(Clone)]
 struct Reader {
     http: reqwest::Client,
     url: String,
-    token: String,
+    tokens: Arc<[String]>,
+    next: Arc<AtomicUsize>,
 }
 
 /// How a read ended.
@@ -63,9 +67,11 @@ impl Reader {
             .build()
             .unwrap();
         let (base, token) = (stack.gateway(0).base_url(), stack.token("alice"));
+        let members: Vec<_> = (0..MEMBERS).map(|number| format!("member-{number}")).collect();
+        let group = json!({"title": "Readers", "participant_ids": members});
         let create = || async {
-            let request = http.post(format!("{base}/api/v1/conversations/direct"));
-            let request = request.bearer_auth(&token).json(&json!({"user_id": "bob"}));
+            let request = http.post(format!("{base}/api/v1/conversations/group"));
+            let request = request.bearer_auth(&token).json(&group);
             let body: Value = request.send().await?.error_for_status()?.json().await?;
             let id = body["id"].as_str().map(str::to_owned);
             id.ok_or_else(|| anyhow::anyhow!("no id in {body}"))
@@ -77,12 +83,20 @@ impl Reader {
             .bearer_auth(&token)
             .json(&json!({"content": "hello"}));
         assert!(sent.send().await.unwrap().status().is_success());
-        Self { http, url, token }
+        let tokens = members.iter().map(|member| stack.token(member)).collect();
+        Self {
+            http,
+            url,
+            tokens,
+            next: Arc::default(),
+        }
     }
 
     /// One read. Anything but an answer, or a refusal that says when to come again, is an error.
     async fn read(&self) -> anyhow::Result<Outcome> {
-        let answer = match self.http.get(&self.url).bearer_auth(&self.token).send().await {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.tokens.len();
+        let request = self.http.get(&self.url).bearer_auth(&self.tokens[next]);
+        let answer = match request.send().await {
             Err(error) if error.is_timeout() => return Ok(Outcome::Late),
             answer => answer?,
         };
