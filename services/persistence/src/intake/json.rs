@@ -82,7 +82,11 @@ const TEXTS: [[&str; 2]; 5] = [
     ["reply_to", "replyTo"],
 ];
 /// Fields that hold an enum value, in both spellings.
-const ENUMS: [[&str; 2]; 3] = [["sender_kind", "senderKind"], ["type", "type"], ["stream", "stream"]];
+const ENUMS: [[&str; 2]; 3] = [
+    ["sender_kind", "senderKind"],
+    ["type", "type"],
+    ["stream", "stream"],
+];
 
 /// Why a payload is not a message: the field, or the position where it stops being JSON. The text of a serde error may quote
 /// the payload; this does not.
