@@ -67,7 +67,7 @@ test-quick: $(PACKAGES) ## Run unit tests, dialects, contract and one crossing o
 
 test-hostile: $(PACKAGES) faulty ## Play hostile users against bystanders
 	@cargo build --workspace --bins
-	@cargo test --workspace --test it -- --include-ignored --test-threads=1 hostile feed::
+	@cargo test --workspace --test it -- --include-ignored --test-threads=1 --nocapture hostile feed::
 
 test-faults: $(PACKAGES) faulty ## Run the whole fault suite and print its table: PARLANCE_FAULTS_SEED=…
 	@cargo build --workspace --bins

@@ -12,12 +12,20 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The service `shop`. */
 export class Agent {
+  /** @type {import('@nats-io/transport-node').NatsConnection} */
+  nc;
+  /** @type {import('@nats-io/jetstream').JetStreamClient} */
+  js;
+  /** What readers asked to stop, and when. */
+  stops = [];
+  /** @type {Promise<void>} */
+  listening;
+
   static async connect() {
     const agent = new Agent();
     const more = { maxReconnectAttempts: -1, reconnectTimeWait: 200, waitOnFirstConnect: true };
     agent.nc = await connect({ servers, user, pass, inboxPrefix: INBOX, ...more });
     agent.js = jetstream(agent.nc, { timeout: 2_000 });
-    agent.stops = [];
     agent.listening = agent.#listen();
     await agent.nc.flush();
     return agent;

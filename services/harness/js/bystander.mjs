@@ -1,4 +1,4 @@
-// Two people in one direct conversation, each at another gateway. One writes all the time; each message is one JSON line:
+// Two users in one direct conversation, each at another gateway. One writes all the time; each message is one JSON line:
 // {at, acked, heard} with the milliseconds until the answer and until the other had it, or {at, error}. Ends with its
 // standard input.
 import { io } from 'socket.io-client';
@@ -12,7 +12,11 @@ const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 /** A client that has joined; it is whole again after whatever happens to its connection. */
 function join(user, url) {
-  const socket = io(url, { auth: { token: token(user), dialect: 'native', since: {} }, transports: ['websocket'], forceNew: true });
+  const socket = io(url, {
+    auth: { token: token(user), dialect: 'native', since: {} },
+    transports: ['websocket'],
+    forceNew: true,
+  });
   socket.on('disconnect', (reason) => say({ at: Date.now(), error: `${user} lost the connection: ${reason}` }));
   return new Promise((resolve) => {
     socket.on('connect', () =>

@@ -22,7 +22,13 @@ begin();
 
 try {
   const [ann, ben] = [numbered(), numbered()];
-  const opened = await rest(token(ann), 'POST', '/conversations/direct', { user_id: ben }, { headers: { 'x-parlance-dialect': 'threads' } });
+  const opened = await rest(
+    token(ann),
+    'POST',
+    '/conversations/direct',
+    { user_id: ben },
+    { headers: { 'x-parlance-dialect': 'threads' } },
+  );
   const { id } = opened.body.conversation ?? opened.body;
   const native = (await rest(token(ann), 'GET', `/conversations/${id}`)).body;
   say('ann (threads)', `opens conversation ${id}`);

@@ -233,7 +233,7 @@ fn replaced(old: &[&str], new: &[&str], budget: &mut Budget) -> Option<Vec<(Rang
     Some(ranges)
 }
 
-/// How far into `old` a diagonal reaches. Small: a search keeps one for each of its steps.
+/// Where in `old` a diagonal ends. Small: a search keeps one for each of its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Reach(u32);
 

@@ -69,7 +69,7 @@ impl Backend {
             backend: self,
             query,
             kind,
-            deadline: deadline::of_question(),
+            deadline: deadline::of_query(),
             attempts: FuturesUnordered::new(),
             name: None,
             lost: CancellationToken::new(),

@@ -1,7 +1,7 @@
-//! By when whoever asks gives up.
+//! By when a query is given up.
 //!
-//! A question has its own time, and all questions of one request together have theirs, however many it takes: beyond it
-//! persistence is asked nothing for somebody who has gone.
+//! A query has its own time, and all queries of one request together have theirs, however many it takes: beyond it
+//! persistence is asked nothing for a client that has gone.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::asking::TIMEOUT;
 
-/// How long the questions of one request or event may take together. Far more than one that succeeds needs, also when
+/// How long the queries of one request or event may take together. Far more than one that succeeds needs, also when
 /// its body comes slowly.
 const WHOLE: Duration = Duration::from_secs(30);
 
@@ -22,8 +22,8 @@ pub async fn together<F: Future>(work: F) -> F::Output {
     UNTIL.scope(Instant::now() + WHOLE, work).await
 }
 
-/// The deadline of a question that is asked now.
-pub(super) fn of_question() -> Instant {
+/// The deadline of a query that is asked now.
+pub(super) fn of_query() -> Instant {
     let own = Instant::now() + TIMEOUT;
     UNTIL.try_with(|whole| own.min(*whole)).unwrap_or(own)
 }
@@ -33,17 +33,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn questions_of_one_request_share_its_deadline() {
+    async fn queries_of_one_request_share_its_deadline() {
         let begun = Instant::now();
-        assert_eq!(of_question(), begun + TIMEOUT, "of nobody's request");
+        assert_eq!(of_query(), begun + TIMEOUT, "of nobody's request");
         together(async {
-            assert_eq!(of_question(), begun + TIMEOUT, "the first");
+            assert_eq!(of_query(), begun + TIMEOUT, "the first");
             tokio::time::advance(WHOLE - Duration::from_secs(1)).await;
-            assert_eq!(of_question(), begun + WHOLE, "a late one has what is left");
+            assert_eq!(of_query(), begun + WHOLE, "a late one has what is left");
             tokio::time::advance(Duration::from_secs(2)).await;
-            assert!(of_question() < Instant::now(), "nothing is left");
+            assert!(of_query() < Instant::now(), "nothing is left");
         })
         .await;
-        assert_eq!(of_question(), Instant::now() + TIMEOUT);
+        assert_eq!(of_query(), Instant::now() + TIMEOUT);
     }
 }

@@ -20,7 +20,7 @@ use crate::slots::{Slot, Slots};
 /// How long a turn, or a core for it, is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who is served, and how many at once.
+/// The turns of all users, and how many compute at once.
 pub struct Turns {
     users: Slots,
     cores: Arc<Semaphore>,

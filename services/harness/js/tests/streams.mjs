@@ -21,10 +21,10 @@ after(async () => {
 const shows = async (user, conversation, gateway = 0) => {
   const client = await connect(user, gateway, { events: 'all' });
   await client.joins(conversation);
-  client.screen = new Screen(client);
-  return client;
+  return Object.assign(client, { screen: new Screen(client) });
 };
-const history = async (user, id, base) => (await rest(token(user), 'GET', `/conversations/${id}/messages`, undefined, { base })).body.messages;
+const history = async (user, id, base) =>
+  (await rest(token(user), 'GET', `/conversations/${id}/messages`, undefined, { base })).body.messages;
 
 test('members on two gateways see one message grow, and its end once', async () => {
   const users = [person('ann'), person('ben')];
@@ -77,8 +77,8 @@ test('who joins late has the text so far within a second, and a write a second i
   await sleep(2_500);
   const delays = [];
   for (let round = 0; round < 5; round++) {
-    const late = await connect(users[round % 2], round, { events: 'all' });
-    late.screen = new Screen(late);
+    const joining = await connect(users[round % 2], round, { events: 'all' });
+    const late = Object.assign(joining, { screen: new Screen(joining) });
     await late.joins(conversation);
     const had = answer.text.length;
     const joined = Date.now();

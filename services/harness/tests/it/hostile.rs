@@ -277,11 +277,11 @@ impl Memory {
     }
 
     async fn assert_as_before(self) {
-        println!("memory in KiB: {}", self.is_as_before().await.unwrap());
+        println!("memory in KiB: {}", self.compared().await.unwrap());
     }
 
     /// What it was, in KiB; an error where it was more than half as much again as before, or is still a minute later.
-    pub(crate) async fn is_as_before(self) -> Result<String, String> {
+    pub(crate) async fn compared(self) -> Result<String, String> {
         let Self {
             servers,
             before,

@@ -1,4 +1,4 @@
-//! Every known way to be hostile, one after the other on one stack, beside two people who talk.
+//! Every known way to be hostile, one after the other on one stack, beside two users who talk.
 //!
 //! All conversations are on one partition. The two have a stock client each, at two gateways; whatever is done, they are
 //! answered and hear each other as before, and no process keeps what the hostile one made it take. Prints a table.
@@ -38,7 +38,7 @@ struct Sent {
     heard: f64,
 }
 
-/// Two people who talk, each in a stock client of its own.
+/// Two users who talk, each in a stock client of its own.
 struct Talk {
     _child: Child,
     sent: Arc<Mutex<Vec<Result<Sent, String>>>>,
@@ -107,7 +107,7 @@ fn p99(times: &[f64]) -> f64 {
     times[(times.len() - 1) * 99 / 100]
 }
 
-/// Who is hostile, and where.
+/// The hostile user, and where he is.
 struct World {
     stack: Stack,
     http: reqwest::Client,
@@ -225,7 +225,7 @@ async fn of_partitions(stack: &Stack) {
         .unwrap();
 }
 
-fn people(from: usize, count: usize) -> Vec<String> {
+fn users(from: usize, count: usize) -> Vec<String> {
     (from..from + count)
         .map(|number| format!("person-{number}"))
         .collect()
@@ -234,7 +234,7 @@ fn people(from: usize, count: usize) -> Vec<String> {
 async fn large_groups(world: &World) -> Statuses {
     world
         .ask(8, 8, |_| {
-            let body = json!({"title": "Large", "participant_ids": people(0, MOST_PARTICIPANTS - 1)});
+            let body = json!({"title": "Large", "participant_ids": users(0, MOST_PARTICIPANTS - 1)});
             (Method::POST, "/conversations/group".into(), body)
         })
         .await
@@ -244,13 +244,13 @@ async fn growing_groups(world: &World) -> Statuses {
     let path = format!("/conversations/{}/participants", world.noisy);
     world
         .ask(4, 4, |number| {
-            let body = json!({"user_ids": people(number * MOST_PARTICIPANTS, MOST_PARTICIPANTS)});
+            let body = json!({"user_ids": users(number * MOST_PARTICIPANTS, MOST_PARTICIPANTS)});
             (Method::POST, path.clone(), body)
         })
         .await
 }
 
-async fn receipts_full_of_holes(world: &World) -> Statuses {
+async fn receipts_full_of_gaps(world: &World) -> Statuses {
     let path = world.messages();
     let written =
         (0..180).map(|number| world.made("mallory", &path, json!({"content": format!("line {number}")})));
@@ -293,11 +293,11 @@ async fn messages_of_services_too_large(world: &World) -> Statuses {
     }
     let parked = || async {
         let rows = world.stack.database().await?;
-        let letters: i64 =
+        let parked: i64 =
             sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE subject LIKE '%system%'")
                 .fetch_one(&rows)
                 .await?;
-        anyhow::ensure!(letters >= 10, "{letters} are parked");
+        anyhow::ensure!(parked >= 10, "{parked} are parked");
         Ok(())
     };
     eventually(PATIENCE, "all are parked", parked).await.unwrap();
@@ -490,7 +490,7 @@ async fn beside(
     tokio::time::sleep_until(begun + WATCHED).await;
     let took = begun.elapsed();
     let spoken = talk.take();
-    let memory = memory.is_as_before().await;
+    let memory = memory.compared().await;
     if spoken.acked.is_empty() {
         return Err(format!(
             "{name}: nothing was said for {took:?}: {:?}",
@@ -523,7 +523,7 @@ async fn whatever_one_user_or_service_does_two_others_talk_on() {
     println!(
         "way | answers | took | messages of the two | p99 acked, ms | p99 heard, ms | errors | memory, KiB"
     );
-    // Everything once, and small: what processes need to work at all is not charged to whoever is hostile.
+    // Everything once, and small: what processes need to work at all is not charged to the hostile user.
     let usual = |number: usize| {
         (
             Method::POST,
@@ -555,7 +555,7 @@ async fn whatever_one_user_or_service_does_two_others_talk_on() {
         nonsense,
         the_same_message,
         one_key_for_many_changes,
-        receipts_full_of_holes,
+        receipts_full_of_gaps,
         reads_without_end,
         large_groups,
         growing_groups,

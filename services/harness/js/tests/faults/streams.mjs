@@ -70,7 +70,11 @@ test('a message streams through kills of every part without a character lost, do
   await answer.finishes();
   const expected = Array.from({ length: parts }, (_, part) => `${part}-é `).join('');
   assert.equal(answer.text.toString(), expected);
-  await eventually('every reader has all of it', () => users.every((user) => screens.get(user)?.text(answer.id) === expected), 30_000);
+  await eventually(
+    'every reader has all of it',
+    () => users.every((user) => screens.get(user)?.text(answer.id) === expected),
+    30_000,
+  );
   const messages = await eventually('history', () => history(users[0], conversation.id));
   assert.deepEqual(
     messages.map((message) => [message.content, message.stream]),

@@ -38,7 +38,10 @@ fn end(command: u128, offset: u64, content: &str, state: StreamState) -> Work {
     by_bot(command, Action::EndStream(text(offset, content), state))
 }
 
-fn outcomes(works: &[Work]) -> (Loaded, Vec<Result<(String, StreamState), ErrorCode>>, Effects) {
+/// What a message says afterwards, and whether more comes.
+type Written = Result<(String, StreamState), ErrorCode>;
+
+fn outcomes(works: &[Work]) -> (Loaded, Vec<Written>, Effects) {
     let mut loaded = loaded();
     let effects = apply(&mut loaded, works);
     let outcomes = effects.outcomes.iter().map(|outcome| match outcome {
@@ -50,7 +53,7 @@ fn outcomes(works: &[Work]) -> (Loaded, Vec<Result<(String, StreamState), ErrorC
     (loaded, outcomes, effects)
 }
 
-fn is(content: &str, state: StreamState) -> Result<(String, StreamState), ErrorCode> {
+fn is(content: &str, state: StreamState) -> Written {
     Ok((content.to_owned(), state))
 }
 
