@@ -1,6 +1,7 @@
 -- Messages whose text streams in. stream: 1 open, 2 finished, 3 cancelled, 4 interrupted; null for messages sent whole.
--- open_streams names those that are open, so that they are found without a look at the messages. Only adds; replicas of the
--- version before neither begin nor end streams, and show one as a message with the text so far.
+-- open_streams names those that are open, so that they are found without a look at the messages. Only adds. Replicas of the
+-- version before do not know the change that ends a stream, and refuse to read the stretch of a conversation that holds one:
+-- services begin to stream only once all replicas are new, and no replica goes back after that.
 SET LOCAL lock_timeout = '5s';
 ALTER TABLE messages ADD COLUMN stream smallint;
 CREATE TABLE open_streams (

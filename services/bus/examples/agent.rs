@@ -52,20 +52,22 @@ async fn connect(user: &str, password: &str, inbox: &str) -> Result<Client> {
 
 async fn answer(writer: &Client, asked: &Message) -> Result<()> {
     let text = format!("You said: {}", asked.content);
-    let mut at = step(writer, asked, json!({ "stream": "START" })).await?;
-    while at < text.len() {
+    let mut next = step(writer, asked, json!({ "stream": "START" })).await?;
+    while let Some(at) = next.filter(|at| *at < text.len()) {
         let rest = &text[at..];
         let word = rest.find(' ').map_or(rest, |end| &rest[..=end]);
         let append = json!({ "stream": "APPEND", "offset": at, "content": word });
-        at = step(writer, asked, append).await?;
+        next = step(writer, asked, append).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    step(writer, asked, json!({ "stream": "FINISH", "offset": at })).await?;
+    if let Some(at) = next {
+        step(writer, asked, json!({ "stream": "FINISH", "offset": at })).await?;
+    }
     Ok(())
 }
 
-/// Takes a step; where the next text begins.
-async fn step(writer: &Client, asked: &Message, mut body: Value) -> Result<usize> {
+/// Takes a step; where the next text begins, `None` once the message has ended, interrupted perhaps or deleted.
+async fn step(writer: &Client, asked: &Message, mut body: Value) -> Result<Option<usize>> {
     body["sender_id"] = "shop".into();
     body["sender_name"] = "Agent".into();
     body["sender_kind"] = "AGENT".into();
@@ -82,8 +84,6 @@ async fn step(writer: &Client, asked: &Message, mut body: Value) -> Result<usize
         .await?;
     let reply = tokio::time::timeout(Duration::from_secs(10), outcome.next()).await?;
     let reply: Value = serde_json::from_slice(&reply.ok_or("connection closed")?.payload)?;
-    let next = reply["expected_offset"]
-        .as_u64()
-        .ok_or_else(|| reply.to_string())?;
-    Ok(usize::try_from(next)?)
+    let next = reply["expected_offset"].as_u64();
+    Ok(next.map(usize::try_from).transpose()?)
 }

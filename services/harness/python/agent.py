@@ -1,4 +1,4 @@
-"""An agent that answers people word by word and, killed meanwhile, goes on where it was: with nats-py and the types of
+"""An agent that answers users word by word and, killed for a few seconds meanwhile, goes on where it was: with nats-py and the types of
 `make proto-clients` on PYTHONPATH."""
 
 import asyncio
@@ -21,15 +21,16 @@ async def main():
         await writer.jetstream().publish(f"chat.system.{asked.conversation_id}", json.dumps(body).encode(), headers=head)
         reply = json.loads((await outcome.next_msg(timeout=10)).data)
         await outcome.unsubscribe()
-        return reply["expected_offset"]
+        return reply.get("expected_offset")  # None once the message has ended, interrupted perhaps or deleted
 
     async def answer(asked):
         text, at = f"You said: {asked.content}".encode(), await step(asked, "START")
-        while at < len(text):
+        while at is not None and at < len(text):
             end = text.find(b" ", at) + 1 or len(text)
             at = await step(asked, "APPEND", offset=at, content=text[at:end].decode())
             await asyncio.sleep(0.1)
-        await step(asked, "FINISH", offset=at)
+        if at is not None:
+            await step(asked, "FINISH", offset=at)
 
     events = await reader.jetstream().pull_subscribe("chat.evt.>", durable="feed")
     while True:
