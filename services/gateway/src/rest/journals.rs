@@ -265,6 +265,7 @@ async fn create(State(shared): State<Shared>, caller: Caller, body: Body) -> Res
     shared.limits.journal(&body.content)?;
     let turn = shared.turns.turn(caller.user.clone()).await?;
     let journal = computed(&turn, move || document::first(&body.content)).await?;
+    drop(turn);
     let id = ConversationId::from_uuid(caller.change.id_of("conversation"));
     let command = command::Body::CreateConversation(CreateConversation {
         kind: ConversationKind::Journal.into(),
@@ -620,6 +621,7 @@ async fn rewrite(
         .journal_document(Some(caller.actor()), id, base_version)
         .await?;
     let update = computed(&turn, move || document::rewrite(&base.parts, &content)).await?;
+    drop(turn);
     let edit = command::Body::EditJournal(EditJournal { update });
     shared
         .commands
