@@ -26,15 +26,15 @@ pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// How long an answer is held back until it is kept. Later a repeat resumes the change.
 const KEEPING: Duration = Duration::from_secs(1);
-/// Routes that only read, by a method that else changes something.
-const READING: &[&str] = &["/sync"];
+/// Routes that store nothing, by a method that else changes something.
+const STORING_NOTHING: &[&str] = &["/sync", "/stop"];
 /// Routes whose changes have no id by which a second one would be found.
 const WITHOUT_KEY: &[&str] = &["/users/me"];
 
 /// Whether a route changes something.
 fn changes(method: &Method, route: &str) -> bool {
-    let reads = READING.iter().any(|end| route.ends_with(end));
-    !reads
+    let stores_nothing = STORING_NOTHING.iter().any(|end| route.ends_with(end));
+    !stores_nothing
         && matches!(
             *method,
             Method::POST | Method::PUT | Method::PATCH | Method::DELETE
