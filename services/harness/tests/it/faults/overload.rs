@@ -18,8 +18,8 @@ use crate::metrics::{gauge, metric, sum};
 const SOON: Duration = Duration::from_secs(15);
 /// Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// Who reads.
-const MEMBERS: usize = 100;
+/// Members that read, so many that none has as many reads under way as one user may.
+const MEMBERS: usize = 400;
 /// How many reads wait for the lock.
 const READS: usize = 20;
 /// What they may cost: a tenth more, and two hedges that were saved up before.
