@@ -5,7 +5,7 @@
 //! or pinned consumers were seen to reorder. The same is done after every reconnect, because what was
 //! sent into a dead connection would else come back after what followed it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
@@ -52,6 +52,8 @@ pub struct Delivery {
     pub pending: u64,
     /// Its place in the queue, each time it comes.
     pub place: u64,
+    /// When the server took it, as it counts: milliseconds since 1970.
+    pub published_ms: u64,
     message: Message,
 }
 
@@ -190,13 +192,22 @@ impl Puller {
             self.broken = true;
             return;
         };
-        let numbers = message
-            .info()
-            .map(|info| (info.consumer_sequence, info.pending, info.stream_sequence));
-        let Ok((sequence, pending, place)) = numbers else {
+        let numbers = message.info().map(|info| {
+            let published: SystemTime = info.published.into();
+            (
+                info.consumer_sequence,
+                info.pending,
+                info.stream_sequence,
+                published,
+            )
+        });
+        let Ok((sequence, pending, place, published)) = numbers else {
             self.broken = true;
             return;
         };
+        let since_1970 = published
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         if sequence != self.next_sequence {
             tracing::warn!(consumer = %self.name, "messages were lost on the way; taking them again");
             self.broken = true;
@@ -216,6 +227,7 @@ impl Puller {
             payload: message.payload.clone(),
             pending,
             place,
+            published_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             message,
         });
     }

@@ -3,6 +3,7 @@
 //!
 //! Whatever becomes of a message is reported to its sender: here where it can be no command, else after the commit.
 
+mod hearing;
 mod json;
 pub(crate) mod stream;
 mod streaming;
@@ -149,7 +150,7 @@ impl Intake {
             match batch {
                 Ok(deliveries) => {
                     backoff.reset();
-                    streaming.heard(deliveries.last().map_or(0, |last| last.pending));
+                    streaming.heard(&deliveries);
                     self.take_all_in(deliveries, &mut streaming).await;
                 }
                 Err(error) => {
@@ -433,15 +434,16 @@ impl Step {
             stream: true,
             ..origin
         };
-        let (offset, text) = (message.offset, message.content.clone());
-        let start = if kind == StreamStep::Start {
+        let offset = message.offset;
+        let (text, start) = if kind == StreamStep::Start {
+            let text = message.content.clone();
             let commands = commands_of(target, id, message, origin.clone())?;
             for command in &commands {
                 Work::parse(command.clone())?;
             }
-            commands
+            (text, commands)
         } else {
-            Vec::new()
+            (message.content, Vec::new())
         };
         Ok(Self {
             kind,

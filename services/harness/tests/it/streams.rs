@@ -222,10 +222,15 @@ async fn no_more_messages_stream_than_the_settings_allow() {
         (step(second, "4", "START", json!({})), "accepted 0"),
         (step(second, "5", "START", json!({})), "rate_limited"),
         (
+            // More than may come at once: taken, and the next waits for longer.
             step(first, "1", "APPEND", json!({ "offset": 0, "content": long })),
-            "rate_limited 0",
+            "accepted 600",
         ),
-        (step(first, "1", "CANCEL", json!({})), "accepted 0"),
+        (
+            step(first, "1", "APPEND", json!({ "offset": 600, "content": long })),
+            "rate_limited 600",
+        ),
+        (step(first, "1", "CANCEL", json!({})), "accepted 600"),
         (
             step(first, "2", "START", json!({ "content": "x".repeat(2_001) })),
             "too_large",
@@ -240,6 +245,48 @@ async fn no_more_messages_stream_than_the_settings_allow() {
     let again = step(second, "5", "START", json!({}));
     let results = publish(&stack, Language::Python, &[again]).await;
     assert_eq!(short(&results[0]), "accepted 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_that_cannot_be_stored_are_refused_beyond_a_number_and_taken_later() {
+    let stack = Stack::builder().gateways(1).accounts().start().await.unwrap();
+    let asked = json!({ "user_id": "bob" });
+    let created = post(&stack, 0, "alice", "/conversations/direct", &asked).await;
+    let conversation = created["id"].as_str().unwrap().to_owned();
+    let start = step(&conversation, "1", "START", json!({}));
+    let results = publish(&stack, Language::Python, &[start]).await;
+    assert_eq!(short(&results[0]), "accepted 0");
+    let database = stack.database().await.unwrap();
+    let mut stalled = database.begin().await.unwrap();
+    sqlx::query("SELECT FROM conversations FOR UPDATE")
+        .execute(&mut *stalled)
+        .await
+        .unwrap();
+    let append = |offset: usize| {
+        step(
+            &conversation,
+            "1",
+            "APPEND",
+            json!({ "offset": offset, "content": "x" }),
+        )
+    };
+    // The last is beyond what was taken: refused with where to go on, not for its gap.
+    let steps: Vec<Value> = (0..130).map(append).collect();
+    let results = publish(&stack, Language::Python, &steps).await;
+    for (at, result) in results.iter().enumerate() {
+        let expected = match at {
+            0..128 => format!("accepted {}", at + 1),
+            _ => "rate_limited 128".to_owned(),
+        };
+        assert_eq!(short(result), expected, "step {at}");
+    }
+    stalled.rollback().await.unwrap();
+    let is_stored = || async { equal(stored(&stack).await, &vec![("x".repeat(128), Some(1), false)]) };
+    eventually(SOON, "what was taken is stored", is_stored)
+        .await
+        .unwrap();
+    let results = publish(&stack, Language::Python, &[append(128)]).await;
+    assert_eq!(short(&results[0]), "accepted 129");
 }
 
 /// The NATS user of a service, for programs in JavaScript.

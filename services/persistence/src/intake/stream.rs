@@ -10,6 +10,7 @@ use parlance_proto::UserId;
 use parlance_proto::v1::{self, Command, ErrorCode};
 use tokio::time::Instant;
 
+use super::hearing::Heard;
 use crate::ingest::work::refuse;
 
 /// Shortest time between two writes of one message.
@@ -20,6 +21,12 @@ const PUBLISH: Duration = Duration::from_millis(100);
 const WHOLE: Duration = Duration::from_millis(500);
 /// A write, or another command, that the database does not show after this is handed in once more.
 const AGAIN: Duration = Duration::from_secs(10);
+/// A stream that neither begins nor ends is given up after its command was handed in again so often.
+const ATTEMPTS: u32 = 5;
+/// Steps of one stream in hand: all streams share what the bus hands out unacknowledged.
+pub(super) const MOST_STEPS: usize = 128;
+/// Bytes of one chunk.
+const CHUNK: usize = 16 << 10;
 
 /// Bounds of streams.
 #[derive(Debug, Clone, Copy)]
@@ -71,14 +78,20 @@ pub(super) struct Write {
     pub(super) attempt: u32,
 }
 
-/// A stream. `D` is what its service published, `W` what of that waits.
-pub(super) struct Stream<D, W> {
+/// What a service published.
+pub(super) trait Placed {
+    /// Its place in the stream of the bus: the same each time it comes.
+    fn place(&self) -> u64;
+}
+
+/// A stream. `D` is what its service published, `S` the step that it stands for.
+pub(super) struct Stream<D, S> {
     pub(super) sender: UserId,
     pub(super) phase: Phase,
     /// Of the message; 0 until it is stored.
     pub(super) seq: u64,
     /// When the service was last heard of.
-    pub(super) alive: Instant,
+    pub(super) alive: Heard,
     /// What the phase waits for, and when it was handed in.
     pub(super) pending: Option<(Command, Instant, u32)>,
     /// What may be acknowledged once so many bytes are stored.
@@ -86,7 +99,7 @@ pub(super) struct Stream<D, W> {
     /// What began or ends it, to be acknowledged when that is stored.
     pub(super) step: Option<D>,
     /// What came while the phase waits.
-    pub(super) waiting: VecDeque<W>,
+    pub(super) waiting: VecDeque<(S, D)>,
     /// The text from `tail_from` on.
     tail: String,
     tail_from: u64,
@@ -100,19 +113,28 @@ pub(super) struct Stream<D, W> {
     published_at: Option<Instant>,
     /// There is something that a chunk that goes back to what was stored two writes before would show.
     owes_whole: bool,
+    /// The last chunk had no room for all.
+    is_paging: bool,
     whole_at: Option<Instant>,
     allowance: f64,
     allowed_at: Instant,
 }
 
-impl<D, W> Stream<D, W> {
+impl<D: Placed, S> Stream<D, S> {
     /// A stream that begins with so many bytes.
-    pub(super) fn new(sender: UserId, phase: Phase, bytes: u64, limits: &Limits, now: Instant) -> Self {
+    pub(super) fn new(
+        sender: UserId,
+        phase: Phase,
+        bytes: u64,
+        limits: &Limits,
+        alive: Heard,
+        now: Instant,
+    ) -> Self {
         Self {
             sender,
             phase,
             seq: 0,
-            alive: now,
+            alive,
             pending: None,
             held: VecDeque::new(),
             step: None,
@@ -127,6 +149,7 @@ impl<D, W> Stream<D, W> {
             published: bytes,
             published_at: None,
             owes_whole: false,
+            is_paging: false,
             whole_at: None,
             allowance: burst(limits),
             allowed_at: now,
@@ -175,7 +198,8 @@ impl<D, W> Stream<D, W> {
             return Err(v1::Error::with(ErrorCode::TooLarge, message));
         }
         self.refill(limits, now);
-        if as_f64(rest.len()) > self.allowance {
+        // What is more than may come at once takes all of that, and the time for the rest is owed.
+        if as_f64(rest.len()).min(burst(limits)) > self.allowance {
             let message = format!(
                 "more than {} bytes in a second; try again with the same offset",
                 limits.bytes_per_second
@@ -194,13 +218,44 @@ impl<D, W> Stream<D, W> {
         self.allowed_at = now;
     }
 
-    /// Keeps what holds the text up to `end` until that is stored. Returns it where it is.
+    /// Steps in hand, none of them acknowledged.
+    pub(super) fn in_hand(&self) -> usize {
+        self.held.len() + self.waiting.len() + usize::from(self.step.is_some())
+    }
+
+    /// Whether what was published at this place is in hand, and comes again.
+    pub(super) fn has(&self, place: u64) -> bool {
+        let kept = self.held.iter().map(|(_, published)| published);
+        let waiting = self.waiting.iter().map(|(_, published)| published);
+        kept.chain(waiting)
+            .chain(&self.step)
+            .any(|published| published.place() == place)
+    }
+
+    /// Keeps what holds the text up to `end` until that is stored, instead of an older copy of it. Returns it where it is.
     pub(super) fn keep(&mut self, end: u64, published: D) -> Option<D> {
         if end <= self.written {
             return Some(published);
         }
-        self.held.push_back((end, published));
+        let place = published.place();
+        match self.held.iter_mut().find(|(_, older)| older.place() == place) {
+            Some((_, older)) => *older = published,
+            None => self.held.push_back((end, published)),
+        }
         None
+    }
+
+    /// Keeps a step until the phase has ended, instead of an older copy of it.
+    pub(super) fn wait(&mut self, step: S, published: D) {
+        let place = published.place();
+        if let Some(older) = self.step.as_mut().filter(|older| older.place() == place) {
+            *older = published;
+            return;
+        }
+        match self.waiting.iter_mut().find(|(_, older)| older.place() == place) {
+            Some((_, older)) => *older = published,
+            None => self.waiting.push_back((step, published)),
+        }
     }
 
     /// The text from this offset on, which must not be before `tail_from`.
@@ -222,20 +277,26 @@ impl<D, W> Stream<D, W> {
     pub(super) fn chunk(&mut self, now: Instant) -> Option<Chunk> {
         let is_new = self.accepted() > self.published;
         let is_time = self.published_at.is_none_or(|at| now >= at + PUBLISH);
-        let is_whole = self.whole_at.is_none_or(|at| now >= at + WHOLE) && (is_new || self.owes_whole);
-        if self.phase == Phase::Starting || !(is_new || is_whole) || !is_time {
+        let is_whole = !self.is_paging
+            && self.whole_at.is_none_or(|at| now >= at + WHOLE)
+            && (is_new || self.owes_whole);
+        if self.phase != Phase::Open || !(is_new || is_whole) || !is_time {
             return None;
         }
         let offset = if is_whole {
             self.whole_at = Some(now);
             self.tail_from
         } else {
-            self.published
+            self.published.max(self.tail_from)
         };
-        self.owes_whole = !is_whole;
-        self.published = self.accepted();
+        if !self.is_paging {
+            self.owes_whole = !is_whole;
+        }
+        let text = self.text_from(offset);
+        let text = text[..text.floor_char_boundary(CHUNK)].to_owned();
+        self.published = offset + text.len() as u64;
+        self.is_paging = self.published < self.accepted();
         self.published_at = Some(now);
-        let text = self.text_from(offset).to_owned();
         (!text.is_empty()).then_some(Chunk { offset, text })
     }
 
@@ -273,6 +334,7 @@ impl<D, W> Stream<D, W> {
                 self.tail_from = bytes;
                 self.written_before = bytes;
                 self.published = bytes;
+                self.is_paging = false;
             } else {
                 let keep_from = self.written_before.max(self.tail_from);
                 let gone = usize::try_from(keep_from - self.tail_from).unwrap_or(usize::MAX);
@@ -301,8 +363,21 @@ impl<D, W> Stream<D, W> {
         Some((command.clone(), *attempt))
     }
 
+    /// Whether the phase did not end although its command was handed in often enough.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        self.pending
+            .as_ref()
+            .is_some_and(|(_, at, attempt)| *attempt >= ATTEMPTS && now >= *at + AGAIN)
+    }
+
+    /// Gives it up. Returns what began or ends it, and what waited for that. Text that is not stored is not acknowledged, and
+    /// comes again.
+    pub(super) fn give_up(self) -> (Option<D>, VecDeque<(S, D)>) {
+        (self.step, self.waiting)
+    }
+
     /// Everything it holds, to be acknowledged.
-    pub(super) fn end(self) -> (Vec<D>, VecDeque<W>) {
+    pub(super) fn end(self) -> (Vec<D>, VecDeque<(S, D)>) {
         let held = self.held.into_iter().map(|(_, published)| published);
         (held.chain(self.step).collect(), self.waiting)
     }
@@ -320,14 +395,23 @@ fn as_f64(bytes: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intake::hearing::Hearing;
 
-    type Test = Stream<u32, ()>;
+    impl Placed for u64 {
+        fn place(&self) -> u64 {
+            *self / 10
+        }
+    }
+
+    /// What was published at a place, the nth time that it comes.
+    type Test = Stream<u64, ()>;
     const MOST: usize = 1_000;
 
     fn stream() -> (Test, Instant) {
         let now = Instant::now();
         let sender = UserId::of_service("bot").unwrap();
-        let mut stream = Test::new(sender, Phase::Open, 0, &Limits::DEFAULT, now);
+        let alive = Hearing::new(now).heard(now);
+        let mut stream = Test::new(sender, Phase::Open, 0, &Limits::DEFAULT, alive, now);
         stream.allow(MOST);
         (stream, now)
     }
@@ -359,19 +443,19 @@ mod tests {
     fn text_is_acknowledged_once_it_is_stored_and_written_once_a_second() {
         let (mut stream, mut now) = stream();
         take(&mut stream, 0, "one", now).unwrap();
-        assert_eq!(stream.keep(3, 1), None);
+        assert_eq!(stream.keep(3, 10), None);
         let first = stream.write(now).unwrap();
         assert_eq!((first.offset, first.text.as_str()), (0, "one"));
         take(&mut stream, 3, "two", now).unwrap();
-        assert_eq!(stream.keep(6, 2), None);
+        assert_eq!(stream.keep(6, 20), None);
         now += WRITE;
         assert_eq!(stream.write(now), None, "one write at a time");
-        assert_eq!(stream.stored(3), [1]);
+        assert_eq!(stream.stored(3), [10]);
         let second = stream.write(now).unwrap();
         assert_eq!((second.offset, second.text.as_str()), (3, "two"));
         assert!(stream.stored(3).is_empty());
-        assert_eq!(stream.stored(6), [2]);
-        assert_eq!(stream.keep(6, 3), Some(3), "what is stored need not be kept");
+        assert_eq!(stream.stored(6), [20]);
+        assert_eq!(stream.keep(6, 30), Some(30), "what is stored need not be kept");
         take(&mut stream, 6, "x", now).unwrap();
         assert_eq!(
             stream.write(now),
@@ -419,11 +503,88 @@ mod tests {
     }
 
     #[test]
+    fn more_at_once_than_the_burst_is_taken_and_the_time_for_it_is_owed() {
+        let (mut stream, now) = stream();
+        stream.allowance = 200.0;
+        assert_eq!(take(&mut stream, 0, &"x".repeat(500), now), Ok(false));
+        let late = now + WRITE * 3;
+        assert_eq!(take(&mut stream, 500, "y", late), Err(ErrorCode::RateLimited));
+        assert_eq!(take(&mut stream, 500, "y", late + WRITE), Ok(false));
+    }
+
+    #[test]
+    fn what_comes_again_takes_the_place_of_its_older_copy() {
+        let (mut stream, now) = stream();
+        take(&mut stream, 0, "one", now).unwrap();
+        assert_eq!(stream.keep(3, 10), None);
+        take(&mut stream, 3, "two", now).unwrap();
+        assert_eq!(stream.keep(6, 20), None);
+        assert_eq!(stream.keep(6, 11), None);
+        assert!(stream.has(1) && stream.has(2) && !stream.has(3));
+        assert_eq!(stream.in_hand(), 2);
+        assert_eq!(stream.stored(3), [11], "once its own text is stored");
+        stream.phase = Phase::Ending;
+        stream.step = Some(30);
+        for published in [40, 50, 41, 31] {
+            stream.wait((), published);
+        }
+        assert!([2, 3, 4, 5].into_iter().all(|place| stream.has(place)));
+        assert_eq!(stream.in_hand(), 4);
+        let (done, waiting) = stream.end();
+        assert_eq!(done, [20, 31]);
+        assert_eq!(waiting, [((), 41), ((), 50)]);
+    }
+
+    #[test]
+    fn a_stream_that_never_begins_is_given_up_after_some_attempts_and_its_text_comes_again() {
+        let (mut stream, mut now) = stream();
+        take(&mut stream, 0, "one", now).unwrap();
+        stream.keep(3, 10);
+        stream.phase = Phase::Ending;
+        stream.pending = Some((Command::default(), now, 0));
+        stream.step = Some(20);
+        stream.wait((), 30);
+        for attempt in 1..=ATTEMPTS {
+            assert!(!stream.is_stuck(now + AGAIN));
+            now += AGAIN;
+            assert_eq!(stream.overdue(now).map(|(_, nth)| nth), Some(attempt));
+        }
+        assert!(!stream.is_stuck(now), "the last attempt has its time");
+        assert!(stream.is_stuck(now + AGAIN));
+        assert_eq!(stream.give_up(), (Some(20), VecDeque::from([((), 30)])));
+    }
+
+    #[test]
+    fn a_long_text_is_shown_in_pages_and_one_that_ends_not_at_all() {
+        let (mut stream, mut now) = stream();
+        let text = format!("x{}", "é".repeat(CHUNK));
+        stream.allow(text.len());
+        stream.take(0, &text, text.len(), &Limits::DEFAULT, now).unwrap();
+        let mut seen = String::new();
+        for _ in 0..3 {
+            let chunk = stream.chunk(now).unwrap();
+            assert!(chunk.text.len() <= CHUNK);
+            assert_eq!(chunk.offset, seen.len() as u64);
+            seen += &chunk.text;
+            // Later than the next look back would be.
+            now += WHOLE;
+        }
+        assert_eq!(seen, text);
+        assert_eq!(stream.chunk(now), None);
+        let _ = stream.write(now);
+        stream.stored(text.len() as u64);
+        let again = stream.chunk(now).unwrap();
+        assert_eq!((again.offset, again.text.len()), (0, CHUNK - 1));
+        stream.phase = Phase::Ending;
+        assert_eq!(stream.chunk(now + WHOLE), None);
+    }
+
+    #[test]
     fn what_an_owner_before_wrote_may_be_ahead_of_what_comes_again() {
         let (mut stream, now) = stream();
         take(&mut stream, 0, "one", now).unwrap();
-        stream.keep(3, 1);
-        assert_eq!(stream.stored(9), [1]);
+        stream.keep(3, 10);
+        assert_eq!(stream.stored(9), [10]);
         assert_eq!(stream.accepted(), 9);
         assert_eq!(take(&mut stream, 3, "twothr", now), Ok(true));
     }

@@ -17,8 +17,9 @@ use parlance_proto::v1::{
 use parlance_runtime::backoff::Backoff;
 use tokio::time::Instant;
 
-use super::stream::{Phase, Stream, Write};
-use super::{Intake, PAUSES, Refused, Step, acknowledge, new_command};
+use super::hearing::Hearing;
+use super::stream::{MOST_STEPS, Phase, Placed, Stream, Write};
+use super::{Intake, PAUSES, Refused, Step, acknowledge, new_command, origin};
 use crate::error::without_content;
 use crate::ingest::work::refuse;
 use crate::report::Report;
@@ -33,27 +34,36 @@ const RELOAD: Duration = Duration::from_secs(5);
 const MOST: usize = 10_000;
 /// Commands handed in at a time.
 const TOGETHER: usize = 16;
-/// When so many messages wait, what services published is heard late.
-const BEHIND: u64 = 256;
+/// Steps of all streams in hand: less than the bus hands out unacknowledged, so that whole messages always come through.
+const MOST_IN_HAND: usize = 2_000;
 /// Shortest time between two comparisons that steps ask for.
 const LOOK: Duration = Duration::from_millis(20);
 /// When nothing was taken from the stream for so long, silent services are not to blame.
 const BLOCKED: Duration = Duration::from_secs(2);
 
-type Open = Stream<Delivery, (Step, Delivery)>;
+type Open = Stream<Delivery, Step>;
+
+impl Placed for Delivery {
+    fn place(&self) -> u64 {
+        self.place
+    }
+}
 
 /// The messages that stream.
 pub(super) struct Streaming<'a> {
     intake: &'a Intake,
     streams: HashMap<Key, Open>,
-    /// Since when everything that services publish is heard at once.
-    heard_since: Instant,
+    hearing: Hearing,
+    /// Steps of all streams in hand, at least.
+    in_hand: usize,
     /// When we last got to listen.
     listened_at: Instant,
     looked_at: Instant,
     /// Of the connection.
     generation: u64,
     reload_at: Instant,
+    /// The last comparison with the database succeeded.
+    is_compared: bool,
 }
 
 /// What becomes of a step.
@@ -73,11 +83,13 @@ impl<'a> Streaming<'a> {
         let mut streaming = Self {
             intake,
             streams: HashMap::new(),
-            heard_since: now,
+            hearing: Hearing::new(now),
+            in_hand: 0,
             listened_at: now,
             looked_at: now,
             generation: intake.bus.link().borrow().generation,
             reload_at: now,
+            is_compared: false,
         };
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         while !streaming.reload().await {
@@ -86,16 +98,23 @@ impl<'a> Streaming<'a> {
         streaming
     }
 
-    /// A batch was taken from the stream, and so many messages wait behind it.
-    pub(super) fn heard(&mut self, pending: u64) {
-        if pending > BEHIND {
-            self.interrupted();
+    /// A batch was taken from the stream.
+    pub(super) fn heard(&mut self, batch: &[Delivery]) {
+        let now = Instant::now();
+        let pending = batch.last().map_or(0, |last| last.pending);
+        for delivery in batch {
+            self.hearing.read(delivery.published_ms, pending, now);
         }
+        self.count();
     }
 
     /// What services publish may not be heard at present.
     pub(super) fn interrupted(&mut self) {
-        self.heard_since = Instant::now();
+        self.hearing.interrupted(Instant::now());
+    }
+
+    fn count(&mut self) {
+        self.in_hand = self.streams.values().map(Stream::in_hand).sum();
     }
 
     /// Carries out a step. Returns what is refused: it, or others that waited before it.
@@ -130,12 +149,21 @@ impl<'a> Streaming<'a> {
         {
             return self.answer(step, delivery, answer).await;
         }
+        let has_room = has_room(self.streams.get(&step.key), self.in_hand, &step, delivery.place);
         let Some(stream) = self.streams.get_mut(&step.key) else {
+            if !has_room {
+                return self.answer(step, delivery, no_room(None)).await;
+            }
             return self.start(step, delivery).await;
         };
-        stream.alive = now;
+        stream.alive = self.hearing.heard(now);
+        if !has_room {
+            let next = stream.accepted();
+            return self.answer(step, delivery, no_room(Some(next))).await;
+        }
         if stream.phase != Phase::Open {
-            stream.waiting.push_back((step, delivery));
+            stream.wait(step, delivery);
+            self.in_hand += 1;
             return None;
         }
         let limits = &self.intake.limits;
@@ -251,11 +279,14 @@ impl<'a> Streaming<'a> {
             return Some((delivery, Report::refusal(origin, refusal, Vec::new())));
         }
         let limits = &self.intake.limits.streams;
-        let mut stream = Open::new(sender, Phase::Starting, text.len() as u64, limits, Instant::now());
+        let now = Instant::now();
+        let alive = self.hearing.heard(now);
+        let mut stream = Open::new(sender, Phase::Starting, text.len() as u64, limits, alive, now);
         let send = start.into_iter().last();
-        stream.pending = send.map(|command| (command, Instant::now(), 0));
+        stream.pending = send.map(|command| (command, now, 0));
         stream.step = Some(delivery);
         self.streams.insert(key, stream);
+        self.in_hand += 1;
         None
     }
 
@@ -267,6 +298,7 @@ impl<'a> Streaming<'a> {
         };
         let stream = self.streams.get_mut(&step.key)?;
         stream.step = Some(delivery);
+        self.in_hand += 1;
         let mut command = end_command(step.key, stream, state);
         command.service = Some(step.origin);
         begin_end(stream, command.clone());
@@ -299,6 +331,7 @@ impl<'a> Streaming<'a> {
                     Some(stream) if !text.is_empty() => stream.keep(next, delivery),
                     _ => Some(delivery),
                 };
+                self.in_hand += usize::from(held.is_none());
                 report.answer(&self.intake.bus).await;
                 if let Some(delivery) = held {
                     acknowledge(&delivery).await;
@@ -313,7 +346,9 @@ impl<'a> Streaming<'a> {
         let now = Instant::now();
         let link = *self.intake.bus.link().borrow();
         let was_blocked = now.saturating_duration_since(self.listened_at) > BLOCKED;
-        if !link.connected || link.generation != self.generation || was_blocked {
+        self.count();
+        let is_full = self.in_hand >= MOST_IN_HAND;
+        if !link.connected || link.generation != self.generation || was_blocked || is_full {
             self.generation = link.generation;
             self.interrupted();
         }
@@ -324,6 +359,7 @@ impl<'a> Streaming<'a> {
             self.intake.settle(&mut refused).await;
         }
         self.publish(now).await;
+        self.give_up_stuck(now).await;
         self.write(now).await;
         self.give_up_silent(now).await;
         if now >= self.reload_at {
@@ -378,16 +414,46 @@ impl<'a> Streaming<'a> {
             .await;
     }
 
+    /// Gives up those that neither begin nor end, so that they hold nothing for ever. One that is open in the database is found
+    /// again there.
+    async fn give_up_stuck(&mut self, now: Instant) {
+        if !self.is_compared {
+            return;
+        }
+        let stuck = self.streams.iter().filter(|(_, stream)| stream.is_stuck(now));
+        let stuck: Vec<Key> = stuck.map(|(key, _)| *key).collect();
+        let mut refused = Vec::new();
+        for key in stuck {
+            let Some(stream) = self.streams.remove(&key) else {
+                continue;
+            };
+            tracing::error!(conversation_id = %key.0, message_id = %key.1, "a stream neither begins nor ends; it is given up");
+            let (first, waiting) = stream.give_up();
+            let first = first.map(|delivery| (origin(&delivery), delivery));
+            let waiting = waiting
+                .into_iter()
+                .map(|(step, delivery)| (step.origin, delivery));
+            for (origin, delivery) in first.into_iter().chain(waiting) {
+                metrics::counter!("chat_persistence_stream_steps_refused_total").increment(1);
+                let origin = v1::ServiceOrigin {
+                    stream: true,
+                    ..origin
+                };
+                let message = "whether it is stored is not known; try again";
+                let refusal = v1::Error::with(ErrorCode::Unknown, message);
+                let outcome = system_reply::Outcome::Refused(refusal);
+                refused.push((delivery, Report::step(origin, outcome, None)));
+            }
+        }
+        self.intake.settle(&mut refused).await;
+    }
+
     /// Ends those whose services were silent for too long while they could be heard.
     async fn give_up_silent(&mut self, now: Instant) {
         let silence = self.intake.limits.streams.silence;
-        if now.saturating_duration_since(self.heard_since) < silence {
-            return;
-        }
         let mut commands = Vec::new();
         for (key, stream) in &mut self.streams {
-            let is_silent = now.saturating_duration_since(stream.alive) >= silence;
-            if is_silent && stream.phase == Phase::Open {
+            if stream.phase == Phase::Open && self.hearing.is_silent(stream.alive, silence, now) {
                 let command = end_command(*key, stream, StreamState::Interrupted);
                 begin_end(stream, command.clone());
                 commands.push((command, 0));
@@ -407,7 +473,9 @@ impl<'a> Streaming<'a> {
             let starts = self.refused_starts(&keys, &stored).await?;
             Ok::<_, sqlx::Error>((stored, starts))
         };
-        let (stored, refused) = match seen.await {
+        let seen = seen.await;
+        self.is_compared = seen.is_ok();
+        let (stored, refused) = match seen {
             Ok(seen) => seen,
             Err(error) => {
                 let cause = without_content(&error);
@@ -418,6 +486,7 @@ impl<'a> Streaming<'a> {
         for key in keys {
             ready.extend(self.compare(key, stored.get(&key), refused.contains(&key)).await);
         }
+        self.count();
         ready
     }
 
@@ -533,7 +602,9 @@ impl<'a> Streaming<'a> {
             return;
         };
         let limits = &self.intake.limits;
-        let mut stream = Open::new(sender, Phase::Open, stored.bytes, &limits.streams, Instant::now());
+        let now = Instant::now();
+        let alive = self.hearing.heard(now);
+        let mut stream = Open::new(sender, Phase::Open, stored.bytes, &limits.streams, alive, now);
         stream.seq = stored.seq;
         stream.allow(limits.content_bytes);
         self.streams.insert(key, stream);
@@ -544,6 +615,28 @@ impl Drop for Streaming<'_> {
     fn drop(&mut self) {
         metrics::gauge!("chat_persistence_open_streams").set(0.0);
     }
+}
+
+/// Whether a step may be kept until it is stored. `stream` is where it belongs, unless it begins one.
+fn has_room<D: Placed>(stream: Option<&Stream<D, Step>>, in_hand: usize, step: &Step, place: u64) -> bool {
+    let all_full = in_hand >= MOST_IN_HAND;
+    let Some(stream) = stream else {
+        return !all_full;
+    };
+    let is_open = stream.phase == Phase::Open;
+    let ends = matches!(step.kind, StreamStep::Finish | StreamStep::Cancel);
+    // A sign of life need not be kept.
+    let is_kept = !is_open || ends || !step.text.is_empty();
+    // The end of a stream is one step, and the way to have room again.
+    let is_full = stream.in_hand() >= MOST_STEPS && !(is_open && ends);
+    !is_kept || !(all_full || is_full) || stream.has(place)
+}
+
+/// The refusal of a step of which too many are kept.
+fn no_room(next: Option<u64>) -> Answer {
+    let message = "too many steps are not stored yet; try again with the same offset";
+    let refusal = v1::Error::with(ErrorCode::RateLimited, message);
+    Answer::Refused(refusal, next)
 }
 
 fn begin_end(stream: &mut Open, command: Command) {
@@ -628,4 +721,95 @@ fn count(stored: &Stored) {
         StreamState::Open | StreamState::Unspecified => return,
     };
     metrics::counter!("chat_persistence_streams_ended_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use parlance_proto::{ConversationId, MessageId};
+
+    use super::*;
+    use crate::intake::stream::Limits;
+
+    struct Published(u64);
+
+    impl Placed for Published {
+        fn place(&self) -> u64 {
+            self.0
+        }
+    }
+
+    type Test = Stream<Published, Step>;
+
+    fn stream(phase: Phase) -> Test {
+        let now = Instant::now();
+        let alive = Hearing::new(now).heard(now);
+        let sender = UserId::of_service("bot").unwrap();
+        Test::new(sender, phase, 0, &Limits::DEFAULT, alive, now)
+    }
+
+    fn step(kind: StreamStep, text: &str) -> Step {
+        let sender = UserId::of_service("bot").unwrap();
+        let conversation = ConversationId::direct(&sender, &UserId::parse("bob").unwrap());
+        Step {
+            kind,
+            key: (conversation, MessageId::of_service(conversation, &sender, "m1")),
+            sender,
+            offset: Some(0),
+            text: text.to_owned(),
+            start: Vec::new(),
+            origin: v1::ServiceOrigin::default(),
+        }
+    }
+
+    #[test]
+    fn one_stream_keeps_so_many_steps_and_may_always_end() {
+        let mut open = stream(Phase::Open);
+        let mut starting = stream(Phase::Starting);
+        let append = step(StreamStep::Append, "x");
+        for place in 0..MOST_STEPS as u64 {
+            assert!(has_room(Some(&open), 0, &append, 1_000));
+            assert!(has_room(Some(&starting), 0, &append, 1_000));
+            open.keep(1, Published(place));
+            starting.wait(step(StreamStep::Append, "x"), Published(place));
+        }
+        assert!(!has_room(Some(&open), 0, &append, 1_000));
+        assert!(!has_room(Some(&starting), 0, &append, 1_000));
+        assert!(has_room(Some(&open), 0, &append, 5), "it is kept already");
+        assert!(has_room(Some(&open), 0, &step(StreamStep::Append, ""), 1_000));
+        assert!(!has_room(
+            Some(&starting),
+            0,
+            &step(StreamStep::Append, ""),
+            1_000
+        ));
+        assert!(has_room(Some(&open), 0, &step(StreamStep::Finish, ""), 1_000));
+        assert!(has_room(Some(&open), 0, &step(StreamStep::Cancel, ""), 1_000));
+        assert!(!has_room(
+            Some(&starting),
+            0,
+            &step(StreamStep::Finish, ""),
+            1_000
+        ));
+    }
+
+    #[test]
+    fn all_streams_keep_less_than_the_bus_hands_out() {
+        assert!(MOST_IN_HAND as u64 * 2 <= parlance_bus::Puller::MOST_IN_HAND);
+        let open = stream(Phase::Open);
+        for (kind, text, is_kept) in [
+            (StreamStep::Start, "x", true),
+            (StreamStep::Append, "x", true),
+            (StreamStep::Finish, "", true),
+            (StreamStep::Cancel, "", true),
+            (StreamStep::Append, "", false),
+            (StreamStep::Start, "", false),
+        ] {
+            let step = step(kind, text);
+            assert!(has_room(Some(&open), MOST_IN_HAND - 1, &step, 1));
+            assert_eq!(has_room(Some(&open), MOST_IN_HAND, &step, 1), !is_kept);
+        }
+        let start = step(StreamStep::Start, "");
+        assert!(has_room::<Published>(None, MOST_IN_HAND - 1, &start, 1));
+        assert!(!has_room::<Published>(None, MOST_IN_HAND, &start, 1));
+    }
 }
