@@ -70,12 +70,16 @@ export class InboxPage extends Page {
     this.set(({ bubbles }) => ({ bubbles: [...bubbles, { id: tempId, text: content, mine: true, pending: true }] }));
     try {
       const sent = this.bubble(await this.call('POST', `/api/v1/conversations/${open}/messages`, { content }));
+      // Where the gray one was dismissed meanwhile, the room brings the message.
+      const isDrawn = ({ id }) => id === tempId;
       this.set(({ bubbles }) => ({
-        bubbles: changed(
-          bubbles.filter(({ id }) => id !== sent.id),
-          ({ id }) => id === tempId,
-          sent,
-        ),
+        bubbles: bubbles.some(isDrawn)
+          ? changed(
+              bubbles.filter(({ id }) => id !== sent.id),
+              isDrawn,
+              sent,
+            )
+          : bubbles,
       }));
     } catch (error) {
       this.set(({ bubbles }) => ({ error: error.message, bubbles: bubbles.filter(({ id }) => id !== tempId) }));
