@@ -1,7 +1,7 @@
 //! Turns for what takes a core and much memory for long, such as comparing two whole texts.
 //!
 //! A user has one at a time, however many requests and sessions ask, and all users together no more than half of the
-//! cores: a user who sends text after text waits for himself. Nobody waits longer than [`PATIENCE`] for anything.
+//! cores: a user who sends text after text waits for himself. Nobody waits longer than two seconds for a turn, or for a core.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
