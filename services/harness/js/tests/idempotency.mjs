@@ -17,6 +17,7 @@ const READING = [
   'journal:awareness',
   'journal:join',
   'journal:leave',
+  'message:stop',
   'presence',
   'presence:set',
   'presence:subscribe',
