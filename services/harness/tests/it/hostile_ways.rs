@@ -4,8 +4,6 @@
 //! answered and hear each other as before, and no process keeps what the hostile one made it take. Prints a table.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,14 +13,16 @@ use parlance_harness::Stack;
 use parlance_harness::devstack::accounts::Role;
 use parlance_harness::eventually::eventually;
 use reqwest::Method;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Child;
 use tokio::time::Instant;
 
 use crate::accounts::{Member, forbidden};
 use crate::hostile::{BYSTANDER, Memory};
 use crate::hostile_edge::{dial, handshake, header, websocket};
+use crate::observers::observe;
 
 /// The least time that each way is watched, so that a percentile says something.
 const WATCHED: Duration = Duration::from_secs(4);
@@ -31,47 +31,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ATTACKER: &str = "203.0.113.66";
 const MOST_PARTICIPANTS: usize = 1_000;
 
-/// What became of one message between the two.
-#[derive(Clone, Copy)]
-struct Sent {
-    acked: f64,
-    heard: f64,
+/// What became of one message between the two, in milliseconds; or what went wrong.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Sent { acked: f64, heard: f64 },
+    Failed { error: String },
 }
 
 /// Two users who talk, each in a stock client of its own.
 struct Talk {
     _child: Child,
-    sent: Arc<Mutex<Vec<Result<Sent, String>>>>,
+    lines: Arc<Mutex<Vec<Line>>>,
 }
 
 impl Talk {
     async fn begin(stack: &Stack, conversation: &str) -> Self {
         let gateways: Vec<_> = stack.gateways().iter().map(|one| one.base_url()).collect();
-        let mut child = Command::new("node")
-            .args(["bystander.mjs", conversation, "alice", "bob"])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("js"))
-            .env("PARLANCE_GATEWAYS", gateways.join(","))
-            .env("PARLANCE_JWT_SECRET", stack.jwt_secret())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let sent = Arc::new(Mutex::new(Vec::new()));
-        let lines = Arc::clone(&sent);
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = output.next_line().await {
-                let line: Value = serde_json::from_str(&line).unwrap();
-                let outcome = match (line["acked"].as_f64(), line["heard"].as_f64()) {
-                    (Some(acked), Some(heard)) => Ok(Sent { acked, heard }),
-                    _ => Err(line["error"].to_string()),
-                };
-                lines.lock().unwrap().push(outcome);
-            }
-        });
-        let talk = Self { _child: child, sent };
-        let spoken = || async { !talk.sent.lock().unwrap().is_empty() };
+        let lines = Arc::default();
+        let arguments = [conversation, "alice", "bob"];
+        let child = observe(stack, &gateways, "bystander.mjs", &arguments, &lines);
+        let talk = Self { _child: child, lines };
+        let spoken = || async { !talk.lines.lock().unwrap().is_empty() };
         eventually(PATIENCE, "the two talk", spoken).await.unwrap();
         talk
     }
@@ -79,13 +60,13 @@ impl Talk {
     /// What was sent since the last look.
     fn take(&self) -> Spoken {
         let mut spoken = Spoken::default();
-        for outcome in std::mem::take(&mut *self.sent.lock().unwrap()) {
-            match outcome {
-                Ok(sent) => {
-                    spoken.acked.push(sent.acked);
-                    spoken.heard.push(sent.heard);
+        for line in std::mem::take(&mut *self.lines.lock().unwrap()) {
+            match line {
+                Line::Sent { acked, heard } => {
+                    spoken.acked.push(acked);
+                    spoken.heard.push(heard);
                 }
-                Err(error) => spoken.errors.push(error),
+                Line::Failed { error } => spoken.errors.push(error),
             }
         }
         spoken
@@ -133,7 +114,6 @@ impl World {
             .start()
             .await
             .unwrap();
-        of_partitions(&stack).await;
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
@@ -210,19 +190,6 @@ fn count_each(answers: impl IntoIterator<Item = u16>) -> Statuses {
         *statuses.entry(answer).or_default() += 1;
     }
     statuses
-}
-
-async fn of_partitions(stack: &Stack) {
-    let owned = "SELECT count(*) FROM partition_leases WHERE partition = 0 AND expires_at > now()";
-    let rows = stack.database().await.unwrap();
-    let look = || async {
-        let owned: i64 = sqlx::query_scalar(owned).fetch_one(&rows).await?;
-        anyhow::ensure!(owned == 1, "{owned} owners");
-        Ok(())
-    };
-    eventually(PATIENCE, "the partition has an owner", look)
-        .await
-        .unwrap();
 }
 
 fn users(from: usize, count: usize) -> Vec<String> {

@@ -36,6 +36,7 @@ mod measures;
 mod metrics;
 mod mutants;
 mod observability;
+mod observers;
 mod operations;
 mod operator;
 mod presence;

@@ -1,7 +1,5 @@
 //! Presence: in every front end's dialect, and after whatever may happen to a gateway.
 
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,9 +8,9 @@ use parlance_harness::eventually::eventually;
 use parlance_harness::{Stack, StackBuilder};
 use parlance_proto::v1::Presence;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
+use crate::observers::observe;
 use crate::spec::{Transport, run};
 
 /// Within this the truth must be shown, whatever happened to a gateway.
@@ -28,26 +26,8 @@ pub(crate) struct Watchers {
 impl Watchers {
     pub(crate) fn start(stack: &Stack, users: &Value) -> Self {
         let gateways: Vec<_> = stack.gateways().iter().map(|one| one.base_url()).collect();
-        let mut child = Command::new("node")
-            .arg("watch.mjs")
-            .arg(users.to_string())
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("js"))
-            .env("PARLANCE_GATEWAYS", gateways.join(","))
-            .env("PARLANCE_JWT_SECRET", stack.jwt_secret())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&lines);
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = output.next_line().await {
-                let line = serde_json::from_str(&line).unwrap();
-                seen.lock().unwrap().push(line);
-            }
-        });
+        let lines = Arc::default();
+        let child = observe(stack, &gateways, "watch.mjs", &[&users.to_string()], &lines);
         Self { _child: child, lines }
     }
 

@@ -5,8 +5,6 @@
 //! `cargo test -p parlance-harness --test it rollout::two_thousand -- --ignored --nocapture`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,11 +14,11 @@ use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::load::Load;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::faults::{REPAIRED, judge_those};
 use crate::metrics::metric;
+use crate::observers::observe;
 
 const GATEWAYS: usize = 3;
 /// What the names of those begin with who do not send.
@@ -101,30 +99,12 @@ async fn befriend(stack: &Stack, size: usize) -> Vec<String> {
 impl Crowd {
     async fn gather(stack: &Stack, size: usize) -> Self {
         let watchers = befriend(stack, size).await;
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::default();
+        let entrance = [stack.balancer().base_url()];
         let children = (0..size).step_by(PER_PROCESS).map(|first| {
             let users: Vec<_> = (first..(first + PER_PROCESS).min(size)).map(name).collect();
             let plan = json!({ "url": stack.balancer().base_url(), "users": users, "watchers": watchers });
-            let mut child = Command::new("node")
-                .arg("crowd.mjs")
-                .arg(plan.to_string())
-                .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("js"))
-                .env("PARLANCE_GATEWAYS", stack.balancer().base_url())
-                .env("PARLANCE_JWT_SECRET", stack.jwt_secret())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap();
-            let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-            let seen = Arc::clone(&lines);
-            tokio::spawn(async move {
-                while let Ok(Some(line)) = output.next_line().await {
-                    let line = serde_json::from_str(&line).unwrap();
-                    seen.lock().unwrap().push(line);
-                }
-            });
-            child
+            observe(stack, &entrance, "crowd.mjs", &[&plan.to_string()], &lines)
         });
         let crowd = Self {
             _children: children.collect(),

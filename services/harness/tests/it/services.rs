@@ -110,10 +110,15 @@ async fn stack() -> (Stack, String) {
         .start()
         .await
         .unwrap();
-    let asked = json!({ "user_id": "bob" });
-    let created = post(&stack, 0, "alice", "/conversations/direct", &asked).await;
-    let conversation = created["id"].as_str().unwrap().to_owned();
+    let conversation = direct_conversation(&stack).await;
     (stack, conversation)
+}
+
+/// Begins the conversation of alice with bob.
+pub async fn direct_conversation(stack: &Stack) -> String {
+    let asked = json!({ "user_id": "bob" });
+    let created = post(stack, 0, "alice", "/conversations/direct", &asked).await;
+    created["id"].as_str().unwrap().to_owned()
 }
 
 /// The service's own ids, subjects, codes and reasons of what is parked.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::director::directed_with;
 use crate::presence::post;
-use crate::services::{Language, block, message, parked, printed, program, publish};
+use crate::services::{Language, block, direct_conversation, message, parked, printed, program, publish};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -23,9 +23,7 @@ async fn stack(persistence: usize) -> (Stack, String) {
         .start()
         .await
         .unwrap();
-    let asked = json!({ "user_id": "bob" });
-    let created = post(&stack, 0, "alice", "/conversations/direct", &asked).await;
-    let conversation = created["id"].as_str().unwrap().to_owned();
+    let conversation = direct_conversation(&stack).await;
     (stack, conversation)
 }
 
@@ -250,9 +248,7 @@ async fn no_more_messages_stream_than_the_settings_allow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_that_cannot_be_stored_are_refused_beyond_a_number_and_taken_later() {
     let stack = Stack::builder().gateways(1).accounts().start().await.unwrap();
-    let asked = json!({ "user_id": "bob" });
-    let created = post(&stack, 0, "alice", "/conversations/direct", &asked).await;
-    let conversation = created["id"].as_str().unwrap().to_owned();
+    let conversation = direct_conversation(&stack).await;
     let start = step(&conversation, "1", "START", json!({}));
     let results = publish(&stack, Language::Python, &[start]).await;
     assert_eq!(short(&results[0]), "accepted 0");
