@@ -12,10 +12,12 @@ use parlance_runtime::telemetry::TelemetrySettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use crate::ingest::state::Bounds;
+use crate::database::DatabaseSettings;
+use crate::intake;
+use crate::model::journal;
+use crate::model::state::Bounds;
 use crate::presence::Limits;
 use crate::store::dead_letters::Kept;
-use crate::{intake, journal};
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 const ALIASES: &[(&str, &str)] = &[("DATABASE_URL", "database.url")];
@@ -56,22 +58,6 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
     /// The end.
     pub shutdown: ShutdownSettings,
-}
-
-/// Section `database`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseSettings {
-    /// Connection URL; may hold a password.
-    pub url: SecretString,
-    /// Connections for queries.
-    pub max_connections: u32,
-    /// See `defaults.toml`.
-    pub connect_timeout_ms: u64,
-    /// See `defaults.toml`.
-    pub read_timeout_ms: u64,
-    /// See `defaults.toml`.
-    pub write_timeout_ms: u64,
 }
 
 /// Section `nats`.
@@ -142,6 +128,13 @@ pub struct DeadLetterSettings {
     pub keep: i64,
     /// How old they become.
     pub keep_days: i32,
+}
+
+impl IngestSettings {
+    /// How long processed commands are remembered at least.
+    pub fn remembered(&self) -> Duration {
+        Duration::from_secs(self.remember_minutes * 60)
+    }
 }
 
 impl DeadLetterSettings {
@@ -279,18 +272,6 @@ impl Config {
     /// The first setting that cannot work.
     pub fn from_process() -> anyhow::Result<Self> {
         Ok(load(&Sources::from_process(DEFAULTS, ALIASES))?)
-    }
-}
-
-impl DatabaseSettings {
-    /// Patience for one attempt to connect.
-    pub fn connect_timeout(&self) -> Duration {
-        Duration::from_millis(self.connect_timeout_ms)
-    }
-
-    /// Patience for one batch of writes.
-    pub fn write_timeout(&self) -> Duration {
-        Duration::from_millis(self.write_timeout_ms)
     }
 }
 
@@ -455,30 +436,6 @@ impl Validate for IntakeSettings {
             "intake.stream_silence_ms",
             self.stream_silence_ms,
             2_000..=3_600_000,
-        )
-    }
-}
-
-impl Validate for DatabaseSettings {
-    fn validate(&self) -> Result<(), Invalid> {
-        let url = self.url.expose_secret();
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(Invalid::hidden(
-                "database.url",
-                "a URL that begins with postgres://",
-            ));
-        }
-        in_range("database.max_connections", self.max_connections, 1..=1000)?;
-        in_range(
-            "database.connect_timeout_ms",
-            self.connect_timeout_ms,
-            100..=9_000,
-        )?;
-        in_range("database.read_timeout_ms", self.read_timeout_ms, 100..=600_000)?;
-        in_range(
-            "database.write_timeout_ms",
-            self.write_timeout_ms,
-            1_000..=600_000,
         )
     }
 }

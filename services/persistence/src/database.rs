@@ -4,13 +4,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use parlance_runtime::config::{Invalid, Validate, in_range};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
 use tokio::time::{Instant, timeout};
-
-use crate::config::DatabaseSettings;
 
 /// Connections for writes outside of ingest: provisioning and dead letters.
 const WRITE_CONNECTIONS: u32 = 3;
@@ -22,6 +22,22 @@ const EXACT: u32 = 20;
 pub(crate) const KEY_CONNECTIONS: u32 = 3;
 /// Longest attempt at ending on the server what was given up here.
 const ENDING: Duration = Duration::from_secs(1);
+
+/// Section `database`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// Connection URL; may hold a password.
+    pub url: SecretString,
+    /// Connections for queries.
+    pub max_connections: u32,
+    /// See `defaults.toml`.
+    pub connect_timeout_ms: u64,
+    /// See `defaults.toml`.
+    pub read_timeout_ms: u64,
+    /// See `defaults.toml`.
+    pub write_timeout_ms: u64,
+}
 
 /// The ways to the database.
 #[derive(Clone)]
@@ -55,6 +71,42 @@ pub struct Held {
     connection: Option<PgConnection>,
     /// Of the server.
     process: Option<i32>,
+}
+
+impl DatabaseSettings {
+    /// Patience for one attempt to connect.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// Patience for one batch of writes.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
+    }
+}
+
+impl Validate for DatabaseSettings {
+    fn validate(&self) -> Result<(), Invalid> {
+        let url = self.url.expose_secret();
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(Invalid::hidden(
+                "database.url",
+                "a URL that begins with postgres://",
+            ));
+        }
+        in_range("database.max_connections", self.max_connections, 1..=1000)?;
+        in_range(
+            "database.connect_timeout_ms",
+            self.connect_timeout_ms,
+            100..=9_000,
+        )?;
+        in_range("database.read_timeout_ms", self.read_timeout_ms, 100..=600_000)?;
+        in_range(
+            "database.write_timeout_ms",
+            self.write_timeout_ms,
+            1_000..=600_000,
+        )
+    }
 }
 
 impl Database {

@@ -1,6 +1,10 @@
-//! What a failed write means for the commands of its batch. One function decides; nothing else may.
+//! What a failed write means for the commands of its batch, where one function decides and nothing else may; and why a
+//! query has no answer.
 
 use std::fmt;
+
+use parlance_proto::v1;
+use tokio::time::{Instant, timeout_at};
 
 /// What to do with the batch that met an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +24,17 @@ pub enum BatchError {
     Database(sqlx::Error),
     /// It took too long; whether it was committed is unknown.
     TimedOut,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum QueryError {
+    /// The asker may know.
+    Refused(v1::Error),
+    /// The database failed.
+    Database(sqlx::Error),
+    /// Nobody waits for the answer any more.
+    Expired,
 }
 
 /// Decides what an error of the database means.
@@ -68,6 +83,18 @@ impl From<sqlx::Error> for BatchError {
     }
 }
 
+impl From<sqlx::Error> for QueryError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<v1::Error> for QueryError {
+    fn from(error: v1::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -76,6 +103,21 @@ impl fmt::Display for BatchError {
             Self::TimedOut => f.write_str("the database did not answer in time"),
         }
     }
+}
+
+/// Waits, or reads, until the deadline.
+///
+/// # Errors
+/// [`QueryError::Expired`] at the deadline; else as `work` fails.
+pub(crate) async fn by<T, E>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, QueryError>
+where
+    QueryError: From<E>,
+{
+    let done = timeout_at(deadline, work).await;
+    Ok(done.map_err(|_| QueryError::Expired)??)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use parlance_bus::Bus;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
 use crate::database::Database;
 use crate::error::without_content;
 use crate::store::dead_letters::{self, Kept};
@@ -26,23 +25,17 @@ const SKEW_MS: i64 = 300_000;
 
 /// What the task needs.
 pub(crate) struct Expiry {
-    bus: Bus,
-    database: Database,
+    /// Knows how old the waiting commands are.
+    pub(crate) bus: Bus,
+    /// Where all of it is.
+    pub(crate) database: Database,
     /// How long commands are remembered at least: NATS may come back with what it had some time ago.
-    age: Duration,
-    letters: Kept,
+    pub(crate) age: Duration,
+    /// Of dead letters.
+    pub(crate) letters: Kept,
 }
 
 impl Expiry {
-    pub(crate) fn new(bus: &Bus, database: &Database, config: &Config) -> Self {
-        Self {
-            bus: bus.clone(),
-            database: database.clone(),
-            age: Duration::from_secs(config.ingest.remember_minutes * 60),
-            letters: config.dead_letters.kept(),
-        }
-    }
-
     /// Works until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = interval(EVERY);

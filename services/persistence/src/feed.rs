@@ -17,7 +17,7 @@ use parlance_proto::ConversationId;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::store::feed::Position;
+use crate::model::position::Position;
 pub use catch_up::CatchUp;
 
 /// Longest wait of a batch until the feed has what an earlier one sent of the same conversations. The answer mostly

@@ -11,33 +11,20 @@ pub mod batch;
 pub mod commit;
 pub mod entry;
 pub mod finish;
-pub(crate) mod fit;
-pub mod kept;
 pub mod lane;
 pub mod pull;
-pub mod state;
-pub mod tell;
 pub mod trace;
-pub mod work;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use parlance_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::database::Database;
-use crate::error::without_content;
-use crate::store::dead_letters::{self, DeadLetter};
 use crate::thread;
 use batch::Limits;
 use entry::{Entry, Job};
 use lane::{Apartward, Core, Lane};
-
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the loop needs.
 pub struct Ingest {
@@ -105,58 +92,6 @@ impl Quick {
             }
         }
     }
-}
-
-/// Parks a letter, for as long as it takes; one that is parked already stays as it is.
-pub async fn park_letter(database: &Database, letter: &DeadLetter) {
-    park_letters(database, std::slice::from_ref(letter), || true).await;
-}
-
-/// Parks letters together, for as long as it takes or `ours` says so. Whether they are parked.
-pub(crate) async fn park_letters(
-    database: &Database,
-    letters: &[DeadLetter],
-    ours: impl Fn() -> bool,
-) -> bool {
-    if letters.is_empty() {
-        return true;
-    }
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let new = loop {
-        let inserted = async {
-            let mut connection = database.writes.acquire().await?;
-            dead_letters::insert(&mut connection, letters).await
-        };
-        match inserted.await {
-            Ok(new) => break new,
-            Err(error) => {
-                let error = without_content(&error);
-                tracing::warn!(error, "dead letters are not stored; trying again");
-                if !ours() {
-                    return false;
-                }
-                backoff.pause().await;
-            }
-        }
-    };
-    for letter in letters.iter().filter(|letter| new.contains(&letter.id)) {
-        let kind = dead_letters::kind(&letter.subject);
-        metrics::counter!("chat_persistence_dead_letters_total", "kind" => kind).increment(1);
-        let command = letter.command_id.as_deref().unwrap_or_default();
-        let (subject, cause) = (letter.subject.as_str(), letter.error.as_str());
-        if kind == "system" {
-            tracing::warn!(dead_letter = %letter.id, command, subject, cause, "parked a service's message that is refused");
-        } else {
-            tracing::error!(
-                dead_letter = %letter.id,
-                command,
-                subject,
-                cause,
-                "parked what can never be carried out; see the table dead_letters"
-            );
-        }
-    }
-    true
 }
 
 fn as_f64(count: usize) -> f64 {

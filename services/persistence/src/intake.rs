@@ -27,7 +27,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::ingest::work::{Work, refuse};
+use crate::model::refusals::refuse;
+use crate::model::work::Work;
 use crate::report::{self, Report};
 use crate::store::streams::Key;
 use streaming::{Streaming, TICK};
@@ -602,7 +603,7 @@ fn new_command(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::work::Action;
+    use crate::model::work::Action;
 
     fn message() -> SystemMessage {
         SystemMessage {

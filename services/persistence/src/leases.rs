@@ -4,7 +4,6 @@
 //! process' own clock only makes it give up earlier. Runs on a thread of its own with its own connection: no load on the
 //! service may delay a renewal. Must not look into commands.
 
-mod owned;
 mod running;
 pub mod share;
 
@@ -21,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::database::{Database, Held};
 use crate::error::without_content;
 use crate::ingest::entry::Job;
+use crate::ownership::Owned;
 use crate::store::leases::{self as store, Lease, Taken};
-pub use owned::Owned;
 use running::Running;
 use share::{Plan, plan};
 

@@ -4,23 +4,23 @@
 
 pub mod config;
 pub mod database;
-mod emoji;
+mod dead_letters;
 pub mod error;
 pub mod expiry;
 pub mod feed;
+mod fit;
 pub mod identity;
 pub mod ingest;
 mod intake;
-pub mod journal;
 pub mod leases;
 pub mod liveness;
 pub mod measures;
+pub mod model;
 mod operations;
-pub mod permissions;
+pub mod ownership;
 pub mod presence;
 mod push;
 pub mod queries;
-pub mod read_set;
 pub mod report;
 pub mod service;
 mod signals;

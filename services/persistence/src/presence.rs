@@ -3,7 +3,6 @@
 //! Every replica does all of this; rows that another one works on are passed over. Times that decide are the
 //! database's own. Must not know which conversations a user is in: gateways tell only whom it concerns.
 
-mod rule;
 mod sweep;
 
 use std::time::Duration;
@@ -15,13 +14,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::error::without_content;
-use crate::ingest::work::refuse;
-use crate::queries::{QueryError, by};
+use crate::error::{QueryError, by, without_content};
+use crate::model::presence::{Decision, decide};
+use crate::model::refusals::refuse;
 use crate::store::presence::{self as store, Closed};
 use crate::store::sessions::{self, Standing};
 
-pub use rule::{Decision, Seen, decide};
 pub use sweep::Sweeper;
 
 /// Sessions in one report.

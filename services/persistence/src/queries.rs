@@ -41,10 +41,9 @@ use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::database::{Database, KEY_CONNECTIONS};
-use crate::error::without_content;
-use crate::ingest::apply::no_conversation;
-use crate::ingest::work::refuse;
+use crate::error::{QueryError, by, without_content};
 use crate::liveness::Liveness;
+use crate::model::refusals::{no_conversation, refuse};
 use crate::presence::Presence;
 use crate::store;
 use served::Shown;
@@ -82,31 +81,8 @@ pub struct Queries {
     pub liveness: Liveness,
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum QueryError {
-    /// The asker may know.
-    Refused(v1::Error),
-    /// The database failed.
-    Database(sqlx::Error),
-    /// Nobody waits for the answer any more.
-    Expired,
-}
-
 /// On whose behalf a question is answered.
 pub type Viewer<'a> = Option<&'a str>;
-
-impl From<sqlx::Error> for QueryError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl From<v1::Error> for QueryError {
-    fn from(error: v1::Error) -> Self {
-        Self::Refused(error)
-    }
-}
 
 impl Queries {
     /// Answers until `stop`, then what has arrived by then.
@@ -486,21 +462,6 @@ impl Queries {
             }
         })
     }
-}
-
-/// Waits, or reads, until the deadline.
-///
-/// # Errors
-/// [`QueryError::Expired`] at the deadline; else as `work` fails.
-pub(crate) async fn by<T, E>(
-    deadline: Instant,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, QueryError>
-where
-    QueryError: From<E>,
-{
-    let done = timeout_at(deadline, work).await;
-    Ok(done.map_err(|_| QueryError::Expired)??)
 }
 
 /// The span of a question; none where the asker's trace is not recorded.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use parlance_bus::{Bus, ErrorKind};
+use parlance_bus::{Bus, Delivery, ErrorKind};
 use parlance_proto::v1::{
     self, ErrorCode, ServiceOrigin, StreamState, SystemAccepted, SystemMessage, SystemReply, command,
     confirmation, system_reply,
@@ -17,8 +17,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::ingest::entry::Entry;
-use crate::ingest::park_letters;
+use crate::dead_letters;
 use crate::store::dead_letters::DeadLetter;
 
 /// Longest wait for the bus client to take the replies to messages that are settled together.
@@ -38,11 +37,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a command that sends a service's message; `None` for any other.
-    pub(crate) fn of(entry: &Entry, result: &confirmation::Result, repeated: bool) -> Option<Self> {
+    /// Of a command that was made of a service's message and came by this delivery.
+    pub(crate) fn of(
+        origin: ServiceOrigin,
+        delivery: &Delivery,
+        result: &confirmation::Result,
+        repeated: bool,
+    ) -> Option<Self> {
         match result {
             confirmation::Result::Message(message) => Some(Self {
-                origin: entry.service.clone()?,
+                origin,
                 outcome: system_reply::Outcome::Accepted(SystemAccepted {
                     conversation_id: message.conversation_id.clone(),
                     message_id: message.id.clone(),
@@ -53,18 +57,17 @@ impl Report {
                 expected_offset: (message.stream() != StreamState::Unspecified)
                     .then_some(message.content.len() as u64),
             }),
-            confirmation::Result::Error(error) => Self::refused(entry, error.clone()),
+            confirmation::Result::Error(error) => Self::refused(origin, delivery, error.clone()),
             _ => None,
         }
     }
 
-    /// Of a command that sends a service's message and is refused; `None` for any other.
-    pub(crate) fn refused(entry: &Entry, refusal: v1::Error) -> Option<Self> {
-        let origin = entry.service.clone()?;
+    /// The same of one that is refused.
+    pub(crate) fn refused(origin: ServiceOrigin, delivery: &Delivery, refusal: v1::Error) -> Option<Self> {
         if origin.stream {
             return Some(Self::step(origin, system_reply::Outcome::Refused(refusal), None));
         }
-        let command = entry.job.delivery.command().ok()?;
+        let command = delivery.command().ok()?;
         let refusal = if refusal.code() == ErrorCode::NotFound
             && origin.subject.starts_with("chat.system.user.")
         {
@@ -196,7 +199,7 @@ pub(crate) async fn settle(
     ours: impl Fn() -> bool,
 ) -> bool {
     let letters: Vec<DeadLetter> = reports.iter().filter_map(Report::letter).collect();
-    if !park_letters(database, &letters, ours).await {
+    if !dead_letters::park_all(database, &letters, ours).await {
         return false;
     }
     let answers = async {

@@ -26,15 +26,16 @@ use crate::ingest::Ingest;
 use crate::ingest::announce::Announcer;
 use crate::ingest::batch::Limits;
 use crate::ingest::finish::Finisher;
-use crate::ingest::kept::KeptJournals;
 use crate::ingest::lane::{Apart, Core};
-use crate::leases::{Leases, Owned};
+use crate::leases::Leases;
 use crate::liveness::Liveness;
 use crate::measures;
 use crate::operations::Operations;
+use crate::ownership::Owned;
 use crate::presence::{Presence, Sweeper};
 use crate::push::Pushing;
 use crate::queries::Queries;
+use crate::store::kept::KeptJournals;
 use crate::{signals, startup, thread};
 
 /// Pause between attempts to make the streams.
@@ -106,7 +107,12 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()),
     );
     let presence = begin_presence(config, &bus, &database, &life);
-    let expiry = Expiry::new(&bus, &database, config);
+    let expiry = Expiry {
+        bus: bus.clone(),
+        database: database.clone(),
+        age: config.ingest.remembered(),
+        letters: config.dead_letters.kept(),
+    };
     life.spawn("expiry", expiry.run(life.soft()));
     if config.push.enabled {
         let pushing = Pushing {

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::DatabaseSettings;
+use crate::database::DatabaseSettings;
 use crate::store;
 
 /// Oldest supported server.

@@ -17,6 +17,7 @@ pub mod events;
 pub mod feed;
 pub mod hidden;
 pub mod journals;
+pub mod kept;
 pub mod keys;
 pub mod leases;
 pub mod messages;

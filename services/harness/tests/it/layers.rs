@@ -50,7 +50,23 @@ const ORDERS: &[(&str, Order)] = &[
     ),
     // Nothing is held where no layer is named.
     ("parlance-gateway", &[]),
-    ("parlance-persistence", &[]),
+    (
+        "parlance-persistence",
+        &[
+            &["service"],
+            // The settings of every area, each in the type of that area.
+            &["config"],
+            // Leases begin and end ingest and intake; queries take in reports of presence.
+            &["leases", "operations", "queries"],
+            &["expiry", "ingest", "intake", "presence", "push"],
+            &["feed", "liveness", "report", "startup"],
+            &["dead_letters"],
+            &["database", "error", "store"],
+            // Neutral: the store loads and writes it, everybody else decides on it.
+            &["model"],
+            &["fit", "identity", "measures", "ownership", "signals", "thread"],
+        ],
+    ),
     (
         "parlance-operator",
         &[
@@ -105,7 +121,9 @@ fn flaws(order: Order, modules: &Modules) -> Vec<String> {
         let place = format!("{file}:{line}: `{path}`");
         if above < below {
             flaws.push(format!("{place} points upwards: `{from}` is below `{to}`"));
-        } else if above == below && let Some(way) = way_back(&beside, to, from) {
+        } else if above == below
+            && let Some(way) = way_back(&beside, to, from)
+        {
             flaws.push(format!("{place} closes a cycle: {from} → {}", way.join(" → ")));
         }
     }
@@ -113,7 +131,11 @@ fn flaws(order: Order, modules: &Modules) -> Vec<String> {
 }
 
 /// The shortest way from one module to another within a layer, with both ends.
-fn way_back<'a>(beside: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str, to: &str) -> Option<Vec<&'a str>> {
+fn way_back<'a>(
+    beside: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+    from: &'a str,
+    to: &str,
+) -> Option<Vec<&'a str>> {
     let mut seen = BTreeSet::from([from]);
     let mut ways = VecDeque::from([vec![from]]);
     while let Some(way) = ways.pop_front() {
@@ -179,7 +201,10 @@ fn a_cycle_is_found_within_a_layer_and_named_at_each_of_its_ends() {
         ("src/lib.rs", "mod a; mod b; mod c; mod d;"),
         ("src/a.rs", "//! Of `crate::c`.\n\nuse crate::b::B;"),
         ("src/b.rs", "fn f() {\n    if true { crate::c::g(1 as usize) }\n}"),
-        ("src/c.rs", "pub fn g() { let _ = super::a::A::<super::d::D>::new(); }"),
+        (
+            "src/c.rs",
+            "pub fn g() { let _ = super::a::A::<super::d::D>::new(); }",
+        ),
         ("src/d.rs", "const NO_PATH: &str = \"crate::a\"; // crate::b::B"),
     ]);
     assert_eq!(
@@ -200,7 +225,10 @@ fn a_path_upwards_is_found_however_it_is_written() {
             "pub mod top;\nmod low { pub mod inner; mod also { use super::super::top::A; use super::inner::B; } }\n\
              pub use top::{Known, other::Name as Renamed}; use external::Thing; pub struct OfRoot;",
         ),
-        ("src/top.rs", "use crate::low::inner; use self::below::X; mod below { use super::Y; use crate::top::Z; }"),
+        (
+            "src/top.rs",
+            "use crate::low::inner; use self::below::X; mod below { use super::Y; use crate::top::Z; }",
+        ),
         (
             "src/low/inner.rs",
             "use crate::{low::{self, x, y::Z}, top::{\n    self, one::{Two as _, three},\n}};\n\

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::Feed;
 use crate::database::Database;
 use crate::error::without_content;
-use crate::ingest::fit;
-use crate::leases::Owned;
+use crate::fit;
+use crate::model::position::Position;
+use crate::ownership::Owned;
 use crate::store::events::{self, Stretch};
-use crate::store::feed::{self, Backlog, Lag, Position};
+use crate::store::feed::{self, Backlog, Lag};
 use crate::store::{epoch, receipts};
 
 /// How often a gap is looked for.

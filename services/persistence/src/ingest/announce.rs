@@ -14,10 +14,12 @@ use tokio::time::{Instant, timeout};
 use super::answer::Answer;
 use super::commit::Committed;
 use super::entry::Entry;
-use super::{fit, trace};
+use super::trace;
 use crate::feed::{Feed, GRACE, Settlement};
+use crate::fit;
+use crate::model::position::Position;
 use crate::report::Report;
-use crate::store::feed::{Backlog, Position};
+use crate::store::feed::Backlog;
 
 /// Longest wait for the bus client to take a message; it blocks while NATS is away and its queue is full.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -84,7 +86,9 @@ impl Announcer {
             if repeated && faults::happens("skip_republish") {
                 told.clear();
             }
-            reports.extend(Report::of(entry, &result, repeated));
+            if let Some(origin) = entry.service.clone() {
+                reports.extend(Report::of(origin, &entry.job.delivery, &result, repeated));
+            }
             if !entry.reply_to.is_empty() {
                 let confirmation = Confirmation {
                     command_id: entry.command_id.clone(),

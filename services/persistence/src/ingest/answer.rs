@@ -8,10 +8,10 @@ use parlance_proto::{ConversationId, UserId};
 use prost::Message as _;
 use sqlx::PgConnection;
 
-use super::apply::no_conversation;
-use super::state::{Effects, Loaded, Outcome};
-use super::tell;
-use super::work::Work;
+use crate::model::events;
+use crate::model::refusals::no_conversation;
+use crate::model::state::{Effects, Loaded, Outcome};
+use crate::model::work::Work;
 use crate::store::{conversations, receipts, users, writes};
 
 /// Users up to which each gets a notice of their own, which gateways of the version before understand too.
@@ -256,10 +256,10 @@ async fn name_people(connection: &mut PgConnection, effects: &mut Effects) -> Re
     let mut people = Vec::new();
     for outcome in &mut effects.outcomes {
         match outcome {
-            Outcome::Conversation { events, .. } => people.extend(events.iter_mut().flat_map(tell::people)),
+            Outcome::Conversation { events, .. } => people.extend(events.iter_mut().flat_map(events::people)),
             Outcome::Message { message, event, .. } => {
-                people.extend(tell::sender(message));
-                people.extend(event.iter_mut().flat_map(tell::people));
+                people.extend(events::sender(message));
+                people.extend(event.iter_mut().flat_map(events::people));
             }
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! Carries commands out, in order, on what was loaded: gives seqs, finds repeats, checks rights.
 //!
-//! Pure: no database, no clock, no bus. Every rule of a conversation stands here or in `permissions`;
+//! Pure: no database, no clock, no bus. Every rule of a conversation stands here or in `model`;
 //! nothing that a client can observe is decided anywhere else. Later commands see the effects of earlier ones.
 
 mod again;
@@ -23,11 +23,14 @@ use parlance_bus::faults;
 use parlance_proto::v1::{self, ConversationKind, ErrorCode};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 
-use super::state::{Bounds, Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person};
-use super::tell::{self, Parts};
-use super::work::{Action, Work};
-use crate::permissions::{Form, Right, Verdict, verdict};
-use crate::store::processed::Processed;
+use crate::model::events::{self, Parts};
+use crate::model::permissions::{Form, Right, Verdict, verdict};
+use crate::model::processed::Processed;
+use crate::model::refusals::no_conversation;
+use crate::model::state::{
+    Bounds, Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person,
+};
+use crate::model::work::{Action, Work};
 
 /// One command at its conversation.
 struct Scene<'a> {
@@ -247,11 +250,11 @@ impl Scene<'_> {
     }
 
     fn event(&self, change: &Change, parts: Parts) -> Option<v1::Event> {
-        tell::changed(self.id(), self.epoch, change, parts)
+        events::changed(self.id(), self.epoch, change, parts)
     }
 
     fn bare(&self) -> v1::Conversation {
-        tell::bare(self.id(), self.conversation, self.epoch)
+        events::bare(self.id(), self.conversation, self.epoch)
     }
 }
 
@@ -280,14 +283,4 @@ impl ConversationState {
     fn time(&self, now_ms: i64) -> i64 {
         now_ms.max(self.updated_at_ms)
     }
-}
-
-/// The answer to everyone who may not know whether the conversation exists.
-pub fn no_conversation() -> v1::Error {
-    v1::Error::with(ErrorCode::NotFound, "no such conversation")
-}
-
-/// The answer where there is no such message for the asker.
-pub fn no_message() -> v1::Error {
-    v1::Error::with(ErrorCode::NotFound, "no such message")
 }

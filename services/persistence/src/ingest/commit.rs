@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::answer::{Answer, ReadBack};
 use super::apply::apply;
-use super::kept::KeptJournals;
-use super::state::Bounds;
-use super::work::Work;
 use crate::database::Held;
 use crate::error::BatchError;
-use crate::store::feed::Position;
+use crate::model::position::Position;
+use crate::model::state::Bounds;
+use crate::model::work::Work;
+use crate::store::kept::KeptJournals;
 use crate::store::{attempts, batch, writes};
 
 /// A batch that was committed.

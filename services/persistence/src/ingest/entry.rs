@@ -10,7 +10,7 @@ use tracing::Span;
 
 use super::lane::Hold;
 use super::trace;
-use super::work::Work;
+use crate::model::work::Work;
 
 /// A delivery and the lease it was taken under.
 pub struct Job {

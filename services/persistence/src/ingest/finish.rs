@@ -17,7 +17,7 @@ use super::entry::Entry;
 use crate::database::Database;
 use crate::error::without_content;
 use crate::feed::Feed;
-use crate::leases::Owned;
+use crate::ownership::Owned;
 use crate::report;
 use crate::store::feed::{self, Backlog};
 

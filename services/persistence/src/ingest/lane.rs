@@ -25,16 +25,17 @@ use super::answer::Answer;
 use super::commit::{self, Batch, Committed};
 use super::entry::{self, Entry};
 use super::finish::Finisher;
-use super::kept::KeptJournals;
-use super::state::Bounds;
-use super::work::Work;
-use super::{park_letter, trace};
+use super::trace;
 use crate::database::{Database, Held};
+use crate::dead_letters;
 use crate::error::{BatchError, Disposition, disposition, without_content};
-use crate::leases::Owned;
+use crate::model::state::Bounds;
+use crate::model::work::Work;
+use crate::ownership::Owned;
 use crate::report::Report;
 use crate::store::attempts;
 use crate::store::dead_letters::DeadLetter;
+use crate::store::kept::KeptJournals;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -460,7 +461,7 @@ impl Core {
 
     async fn store(&self, letter: DeadLetter) {
         let database = self.database.clone();
-        let parking = async move { park_letter(&database, &letter).await };
+        let parking = async move { dead_letters::park(&database, &letter).await };
         let stored = tasks::spawn_at(&self.runtime, "park a letter", parking);
         if let Err(error) = stored.await
             && error.is_panic()
@@ -485,10 +486,14 @@ impl Core {
 fn letter(entry: &Entry, code: ErrorCode, error: String) -> DeadLetter {
     // What a service sent is parked as the service knows it.
     let refusal = v1::Error::with(code, error.as_str());
-    if let Some(letter) = Report::refused(entry, refusal).and_then(|report| report.letter()) {
+    let delivery = &entry.job.delivery;
+    let report = entry
+        .service
+        .clone()
+        .and_then(|origin| Report::refused(origin, delivery, refusal));
+    if let Some(letter) = report.and_then(|report| report.letter()) {
         return letter;
     }
-    let delivery = &entry.job.delivery;
     let mut name = delivery.subject.clone().into_bytes();
     for part in [
         delivery.message_id.as_deref().unwrap_or_default().as_bytes(),

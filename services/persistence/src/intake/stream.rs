@@ -11,7 +11,7 @@ use parlance_proto::v1::{self, Command, ErrorCode};
 use tokio::time::Instant;
 
 use super::hearing::Heard;
-use crate::ingest::work::refuse;
+use crate::model::refusals::refuse;
 
 /// Shortest time between two writes of one message.
 const WRITE: Duration = Duration::from_secs(1);

@@ -21,7 +21,8 @@ use super::hearing::Hearing;
 use super::stream::{MOST_STEPS, Phase, Placed, Stream, Write};
 use super::{Intake, PAUSES, Refused, Step, acknowledge, new_command, origin};
 use crate::error::without_content;
-use crate::ingest::work::refuse;
+use crate::model::processed::CommandKey;
+use crate::model::refusals::refuse;
 use crate::report::Report;
 use crate::store::processed;
 use crate::store::streams::{self, Key, Stored};
@@ -538,7 +539,7 @@ impl<'a> Streaming<'a> {
         keys: &[Key],
         stored: &HashMap<Key, Stored>,
     ) -> Result<Vec<Key>, sqlx::Error> {
-        let mut starts: HashMap<processed::Key, Key> = HashMap::new();
+        let mut starts: HashMap<CommandKey, Key> = HashMap::new();
         for key in keys.iter().filter(|key| !stored.contains_key(key)) {
             let command = self.streams.get(key).and_then(|stream| stream.pending.as_ref());
             if let Some(id) = command.and_then(|(command, ..)| command.id.parse().ok()) {
@@ -548,7 +549,7 @@ impl<'a> Streaming<'a> {
         if starts.is_empty() {
             return Ok(Vec::new());
         }
-        let commands: Vec<processed::Key> = starts.keys().copied().collect();
+        let commands: Vec<CommandKey> = starts.keys().copied().collect();
         let mut connection = self.intake.database.reads.acquire().await?;
         let outcomes = processed::among(&mut connection, &commands).await?;
         let refused = outcomes

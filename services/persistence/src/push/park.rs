@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Interrupted;
 use crate::database::Database;
-use crate::ingest::park_letter;
+use crate::dead_letters;
 use crate::store::dead_letters::DeadLetter;
 
 /// What the server says of a message that it does not hand out any more.
@@ -40,7 +40,7 @@ pub(super) async fn park(bus: &Bus, database: &Database, word: &Fed) -> Result<(
             code: ErrorCode::Unavailable,
             error: format!("no service acknowledged the push after {deliveries} attempts"),
         };
-        park_letter(database, &letter).await;
+        dead_letters::park(database, &letter).await;
         bus.delete_push(stream_seq).await?;
         metrics::counter!("chat_push_parked_total").increment(1);
     }

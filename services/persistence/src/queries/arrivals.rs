@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::page::{MAX_BYTES, fitting};
-use super::{QueryError, Viewer, by, visible};
+use super::{Viewer, visible};
 use crate::database::Database;
-use crate::ingest::work::refuse;
+use crate::error::{QueryError, by};
+use crate::model::refusals::refuse;
 use crate::store::arrivals::{self as store, Arriving};
 
 /// Users in one question.

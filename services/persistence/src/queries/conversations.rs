@@ -8,9 +8,9 @@ use prost::Message as _;
 use sqlx::PgConnection;
 
 use super::page::{MAX_BYTES, fitting, limit, slim};
-use super::{QueryError, conversation_id, presence, served};
-use crate::ingest::apply::no_conversation;
-use crate::ingest::work::refuse;
+use super::{conversation_id, presence, served};
+use crate::error::QueryError;
+use crate::model::refusals::{no_conversation, refuse};
 use crate::store::conversations::{self as store, Filter, Place};
 use crate::store::journals::fill;
 

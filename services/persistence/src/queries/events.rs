@@ -8,8 +8,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::page::{MAX_BYTES, cut};
-use super::{QueryError, Viewer, head};
-use crate::ingest::work::refuse;
+use super::{Viewer, head};
+use crate::error::QueryError;
+use crate::model::refusals::refuse;
 use crate::store::conversations::{Head, heads};
 use crate::store::events::{self as store, Stretch};
 use crate::store::{receipts, users};

@@ -5,9 +5,9 @@ use prost::Message as _;
 use sqlx::PgConnection;
 
 use super::page::{MAX_BYTES, limit};
-use super::{QueryError, Viewer, head};
-use crate::ingest::apply::no_conversation;
-use crate::ingest::work::refuse;
+use super::{Viewer, head};
+use crate::error::QueryError;
+use crate::model::refusals::{no_conversation, refuse};
 use crate::store::conversations::Head;
 use crate::store::journals as store;
 

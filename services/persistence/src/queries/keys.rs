@@ -6,10 +6,10 @@ use parlance_proto::v1::{self, ErrorCode, change_claim};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::QueryError;
 use crate::database::Database;
+use crate::error::QueryError;
 use crate::identity;
-use crate::ingest::work::refuse;
+use crate::model::refusals::refuse;
 use crate::store::keys::{self as store, Key, Stored};
 
 /// Bytes of a SHA-256.

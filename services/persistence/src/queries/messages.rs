@@ -4,10 +4,11 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::head;
 use super::page::{MAX_BYTES, cut_page, fitting, limit};
-use super::{QueryError, head};
-use crate::ingest::apply::no_message;
-use crate::ingest::work::{MessageName, refuse};
+use crate::error::QueryError;
+use crate::model::refusals::{no_message, refuse};
+use crate::model::work::MessageName;
 use crate::store::conversations::Head;
 use crate::store::messages::{self as store, Stretch, Window};
 use crate::store::{edits as earlier, hidden};

@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::page::{MAX_BYTES, fitting, limit};
-use super::{QueryError, head, presence};
-use crate::ingest::work::refuse;
+use super::{head, presence};
+use crate::error::QueryError;
+use crate::model::refusals::refuse;
 use crate::store::participants as store;
 
 /// Names in one question.

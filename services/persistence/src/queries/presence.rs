@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use parlance_proto::v1;
 use sqlx::PgConnection;
 
-use super::{QueryError, Viewer};
-use crate::ingest::work::refuse;
+use super::Viewer;
+use crate::error::QueryError;
+use crate::model::refusals::refuse;
 use crate::store::presence as store;
 
 /// Users asked for at once.

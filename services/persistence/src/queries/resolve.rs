@@ -4,8 +4,8 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::QueryError;
-use crate::ingest::work::refuse;
+use crate::error::QueryError;
+use crate::model::refusals::refuse;
 use crate::store::resolve as store;
 
 /// Ids in one question.

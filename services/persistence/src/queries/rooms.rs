@@ -9,9 +9,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::page::{MAX_BYTES, cut, slim};
-use super::{QueryError, Viewer, conversation_id, head, visible};
-use crate::ingest::apply::no_conversation;
-use crate::ingest::work::refuse;
+use super::{Viewer, conversation_id, head, visible};
+use crate::error::QueryError;
+use crate::model::refusals::{no_conversation, refuse};
 use crate::store::conversations::Head;
 use crate::store::{conversations, epoch, participants, receipts as store, users};
 

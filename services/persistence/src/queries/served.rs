@@ -7,9 +7,9 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{QueryError, by};
 use crate::database::Database;
-use crate::ingest::work::refuse;
+use crate::error::{QueryError, by};
+use crate::model::refusals::refuse;
 use crate::store::served::{self as store, ClientPosition, Joining, Position};
 
 /// Positions in one report.

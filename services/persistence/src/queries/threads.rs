@@ -4,8 +4,9 @@ use parlance_proto::v1::{self, ErrorCode};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::head;
 use super::page::{cut_page, limit};
-use super::{QueryError, head};
+use crate::error::QueryError;
 use crate::store::threads as store;
 
 /// Oldest first, from a cursor on.

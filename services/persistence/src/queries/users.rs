@@ -7,10 +7,11 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::Viewer;
 use super::arrivals::unknown;
-use super::{QueryError, Viewer, by};
 use crate::database::Database;
-use crate::ingest::work::refuse;
+use crate::error::{QueryError, by};
+use crate::model::refusals::refuse;
 use crate::store::users as store;
 
 /// Longest name in characters.

@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use super::participants::member_count;
 use super::{corrupt, feed, metadata_from, millis, processed, seq_from};
-use crate::ingest::kept::KeptJournals;
-use crate::ingest::state::{Bounds, ConversationState, Loaded};
-use crate::ingest::work::Work;
+use crate::model::processed::CommandKey;
+use crate::model::state::{Bounds, ConversationState, Loaded};
+use crate::model::work::Work;
+use crate::store::kept::KeptJournals;
 use touched::{changes, journals, members, messages_and_threads, people_and_numbers};
 
 /// The leases that hold, and what the database says about itself.
@@ -110,7 +111,7 @@ pub async fn load(
     } else {
         HashMap::new()
     };
-    let keys: Vec<processed::Key> = works.iter().map(|work| (work.conversation, work.id)).collect();
+    let keys: Vec<CommandKey> = works.iter().map(|work| (work.conversation, work.id)).collect();
     let processed = processed::among(connection, &keys).await?;
     let mut loaded = Loaded {
         now_ms: check.now_ms,

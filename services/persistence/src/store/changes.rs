@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::events::{MOST, Stretch};
 use super::{corrupt, from_millis, millis, seq_from, seq_to};
-use crate::ingest::state::{Change, ChangeKind, Effects};
+use crate::model::state::{Change, ChangeKind, Effects};
 
 /// The columns of [`ChangeRow`] out of `changes x`.
 macro_rules! change_columns {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::participants::{known_member_count, member_count};
 use super::receipts::{LongCount, fill_long, unread_messages};
 use super::{corrupt, messages, metadata_from, millis, participants, seq_from};
-use crate::read_set::ReadSet;
+use crate::model::read_set::ReadSet;
 
 /// The counters of the conversations $1; with the viewer $2, of those they belong to.
 macro_rules! head_query {

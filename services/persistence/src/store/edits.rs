@@ -6,7 +6,7 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 
 use super::{from_millis, millis, seq_from, seq_to};
-use crate::ingest::state::Effects;
+use crate::model::state::Effects;
 
 /// At most `limit` earlier contents of a message that were replaced after a seq, oldest first, with the seqs of the
 /// edits that replaced them.

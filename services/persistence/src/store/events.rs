@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::messages::{MessageRow, message_columns};
 use super::{changes, conversations, corrupt, hidden, journals, messages, seq_to, threads, users};
-use crate::ingest::state::{Change, ChangeKind};
-use crate::ingest::tell::{self, Parts};
+use crate::model::events::{self, Parts};
+use crate::model::state::{Change, ChangeKind};
 
 /// Events one stretch yields at most.
 pub(super) const MOST: i64 = 1_000;
@@ -75,14 +75,14 @@ pub async fn of(
     let joined = Joined::read(connection, epoch, &changed, stretches).await?;
     let mut events: Vec<v1::Event> = created
         .into_iter()
-        .map(|message| tell::created(message, epoch))
+        .map(|message| events::created(message, epoch))
         .collect();
     for (id, change) in &changed {
-        let event = tell::changed(*id, epoch, change, joined.parts(*id, change));
+        let event = events::changed(*id, epoch, change, joined.parts(*id, change));
         events.push(event.ok_or_else(|| corrupt("a change without what it changed"))?);
     }
     events.sort_unstable_by_key(|event| event.seq);
-    users::name(connection, events.iter_mut().flat_map(tell::people).collect()).await?;
+    users::name(connection, events.iter_mut().flat_map(events::people).collect()).await?;
     if let Some(viewer) = viewer {
         hide(connection, viewer, &mut events).await?;
     }

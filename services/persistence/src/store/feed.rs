@@ -7,15 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{seq_from, seq_to};
-
-/// A position in a conversation's events: durable ones by seq, receipts by their version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Of durable events; [`Position::NOTHING`] where none is missing.
-    pub seq: u64,
-    /// Of receipts; likewise.
-    pub receipts: u64,
-}
+use crate::model::position::Position;
 
 /// A conversation of which the feed lacks events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,24 +25,6 @@ pub struct Lag {
     pub conversations: i64,
     /// Age of the oldest gap.
     pub seconds: f64,
-}
-
-impl Position {
-    /// Beyond every event: as a lower bound, none is missing.
-    pub const NOTHING: u64 = i64::MAX as u64;
-
-    /// What comes after either comes after this.
-    pub fn lower(self, other: Self) -> Self {
-        Self {
-            seq: self.seq.min(other.seq),
-            receipts: self.receipts.min(other.receipts),
-        }
-    }
-
-    /// Whether what comes after `other` comes after this as well.
-    pub fn covers(&self, other: &Self) -> bool {
-        self.seq <= other.seq && self.receipts <= other.receipts
-    }
 }
 
 /// Which of these conversations the feed lacks events of. To be asked under their locks: what the feed gets directly

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::seq_to;
-use crate::ingest::state::Effects;
+use crate::model::state::Effects;
 
 /// Those of these messages that the viewer hid, by conversation and seq.
 ///

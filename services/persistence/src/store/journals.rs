@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::events::{MOST, Stretch};
 use super::{corrupt, from_millis, millis, seq_from, seq_to};
-use crate::ingest::state::{Effects, JournalState, Loaded};
-use crate::journal::Journal;
+use crate::model::journal::Journal;
+use crate::model::state::{Effects, JournalState, Loaded};
 
 /// A journal that a batch changed, with its text where that is to be stored.
 type Row<'a> = (Uuid, &'a JournalState, Option<&'a str>);

@@ -7,8 +7,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{corrupt, seq_from, seq_to, small};
-use crate::ingest::state::Effects;
-use crate::read_set::ReadSet;
+use crate::model::read_set::ReadSet;
+use crate::model::state::Effects;
 
 #[derive(sqlx::FromRow)]
 struct ParticipantRow {

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use super::sessions::interval;
 use super::{millis, seq_from, small};
-use crate::presence::Seen;
+use crate::model::presence::Seen;
 pub use crate::store::sessions::Closed;
 
 /// What is known of a user, at a moment of the database's clock.

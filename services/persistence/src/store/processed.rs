@@ -10,9 +10,7 @@ use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 use super::{corrupt, from_millis, seq_from, seq_to, small};
-
-/// A command of a conversation.
-pub type Key = (ConversationId, CommandId);
+use crate::model::processed::{CommandKey, Processed};
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -23,23 +21,14 @@ struct Row {
     seq: Option<i64>,
 }
 
-/// How a command was answered.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Processed {
-    /// What it was refused with; `None` where it was not.
-    pub refusal: Option<v1::Error>,
-    /// The place of the message it was answered with; 0 for none.
-    pub seq: u64,
-}
-
 /// Those of these commands that were processed.
 ///
 /// # Errors
 /// [`sqlx::Error`] if the query fails.
 pub async fn among(
     connection: &mut PgConnection,
-    commands: &[Key],
-) -> Result<HashMap<Key, Processed>, sqlx::Error> {
+    commands: &[CommandKey],
+) -> Result<HashMap<CommandKey, Processed>, sqlx::Error> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT p.conversation_id, p.command_id, p.code, p.message, p.seq
          FROM unnest($1::uuid[], $2::uuid[]) AS asked (conversation_id, command_id)
@@ -87,7 +76,7 @@ pub async fn among(
 /// [`sqlx::Error`] if the statement fails.
 pub async fn remember(
     connection: &mut PgConnection,
-    commands: &[(Key, Processed)],
+    commands: &[(CommandKey, Processed)],
 ) -> Result<(), sqlx::Error> {
     let refusals = || commands.iter().map(|(_, processed)| processed.refusal.as_ref());
     sqlx::query(

@@ -7,8 +7,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{corrupt, from_millis, seq_from, seq_to};
-use crate::emoji::bare;
-use crate::ingest::state::Effects;
+use crate::model::emoji::bare;
+use crate::model::state::Effects;
 
 /// Fills in the marks of messages, oldest first, each emoji in the form that came first.
 ///

@@ -10,8 +10,8 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{corrupt, from_millis, millis, seq_from, seq_to};
-use crate::ingest::state::{Effects, Loaded, Reader};
-use crate::read_set::ReadSet;
+use crate::model::read_set::ReadSet;
+use crate::model::state::{Effects, Loaded, Reader};
 
 /// Counts, as `n.unread`, what `p` has not read up to the seq `$head`: messages of others, not deleted, not in the read
 /// set, not hidden. Counting starts above the first range of the set, so it is short for everyone who reads; where it

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{corrupt, from_millis, millis, seq_from, seq_to};
-use crate::ingest::state::{Effects, Loaded};
+use crate::model::state::{Effects, Loaded};
 
 /// The columns of [`ThreadRow`] out of `threads t` and the root `messages r`.
 macro_rules! thread_columns {

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{from_millis, millis, seq_from};
-use crate::ingest::tell::Unnamed;
+use crate::model::events::Unnamed;
 
 /// The number of conversations of the user `u`, journals left out: kept where it was counted as of the present version
 /// of their set, else counted. With a growth, what it is after the participants were written.

@@ -13,7 +13,7 @@ use super::{
     changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, participants, processed,
     reactions, seq_to, small, streams, threads,
 };
-use crate::ingest::state::{ConversationState, Effects, Loaded};
+use crate::model::state::{ConversationState, Effects, Loaded};
 
 /// Writes everything but receipts. Conversations are locked, so nothing here can meet another writer,
 /// except users, which are touched in one order for all.

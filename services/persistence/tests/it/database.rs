@@ -3,14 +3,13 @@
 use std::future::Future;
 
 use parlance_harness::{Stack, environment};
-use parlance_persistence::config::DatabaseSettings;
-use parlance_persistence::database::{Database, Held};
+use parlance_persistence::database::{Database, DatabaseSettings, Held};
 use parlance_persistence::ingest::answer::Answer;
 use parlance_persistence::ingest::commit::{Batch, commit};
-use parlance_persistence::ingest::kept::KeptJournals;
-use parlance_persistence::ingest::state::Bounds;
-use parlance_persistence::ingest::work::Work;
-use parlance_persistence::journal::Limits;
+use parlance_persistence::model::journal::Limits;
+use parlance_persistence::model::state::Bounds;
+use parlance_persistence::model::work::Work;
+use parlance_persistence::store::kept::KeptJournals;
 use parlance_persistence::store::leases;
 use parlance_persistence::{error::BatchError, startup};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};

@@ -1,6 +1,6 @@
 //! What conversations are about; that every kind of change reads back as it was told; ids of other forms.
 
-use parlance_persistence::ingest::work::Work;
+use parlance_persistence::model::work::Work;
 use parlance_proto::v1::{self, Channel, ConversationStatus, ErrorCode, Role, command, query};
 
 use crate::database::with_database;

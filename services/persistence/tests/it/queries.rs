@@ -4,9 +4,10 @@ use parlance_bus::{Bus, ConnectSettings, Tls};
 use std::time::Duration;
 
 use parlance_persistence::database::Database;
+use parlance_persistence::error::QueryError;
 use parlance_persistence::liveness::Liveness;
 use parlance_persistence::presence::{Limits, Presence};
-use parlance_persistence::queries::{Queries, QueryError};
+use parlance_persistence::queries::Queries;
 use parlance_proto::v1::{self, ErrorCode, query, reply};
 
 use crate::database::{TestDatabase, with_database};

@@ -1,6 +1,6 @@
 //! Reading, and what is left unread.
 
-use parlance_persistence::ingest::work::Work;
+use parlance_persistence::model::work::Work;
 use parlance_proto::v1;
 
 use crate::database::{TestDatabase, with_database};

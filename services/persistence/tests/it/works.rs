@@ -2,7 +2,7 @@
 
 use parlance_harness::environment::random_hex;
 use parlance_persistence::ingest::answer::Answer;
-use parlance_persistence::ingest::work::Work;
+use parlance_persistence::model::work::Work;
 use parlance_proto::v1::{self, Command, ConversationKind, ErrorCode, command, confirmation, event};
 use parlance_proto::{ConversationId, MessageId, UserId};
 

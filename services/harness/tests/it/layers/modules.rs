@@ -76,11 +76,7 @@ impl Reader<'_> {
         let tokens: TokenStream = text
             .parse()
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let scope = Scope {
-            file,
-            folder,
-            module,
-        };
+        let scope = Scope { file, folder, module };
         self.walk(tokens, &scope);
     }
 
@@ -132,11 +128,7 @@ impl Reader<'_> {
         match next {
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
                 let file = scope.file.clone();
-                let inner = Scope {
-                    file,
-                    folder,
-                    module,
-                };
+                let inner = Scope { file, folder, module };
                 self.walk(group.stream(), &inner);
             }
             _ => {

@@ -2,10 +2,11 @@
 
 use parlance_proto::v1::{self, confirmation};
 
-use super::{Scene, create, journal, message, no_conversation};
-use crate::ingest::state::{Effects, Loaded, Outcome, Reader};
-use crate::ingest::tell;
-use crate::ingest::work::{Action, Work};
+use super::{Scene, create, journal, message};
+use crate::model::events;
+use crate::model::refusals::{no_conversation, no_message};
+use crate::model::state::{Effects, Loaded, Outcome, Reader};
+use crate::model::work::{Action, Work};
 
 /// The outcome of a command that was not refused; `seq` is that of the message it was answered with.
 pub(super) fn again(loaded: &mut Loaded, effects: &mut Effects, work: &Work, seq: u64) -> Outcome {
@@ -62,7 +63,7 @@ fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
         | Action::RemoveMember(_)
         | Action::ChangeRole(..)
         | Action::DeleteConversation => {
-            let mut bare = tell::bare(scene.id(), scene.conversation, scene.epoch);
+            let mut bare = events::bare(scene.id(), scene.conversation, scene.epoch);
             if !is_member(scene) {
                 bare.title.clear();
                 bare.metadata_json.clear();
@@ -88,7 +89,7 @@ fn of_message(scene: &Scene<'_>, seq: u64, hidden: bool) -> Outcome {
     let conversation = &*scene.conversation;
     let id = conversation.places.get(&seq);
     let Some(found) = id.and_then(|id| conversation.messages.get(id)) else {
-        return Outcome::Rejected(super::no_message());
+        return Outcome::Rejected(no_message());
     };
     let is_shown = is_member(scene) && found.seq > conversation.history_from;
     if is_shown && !hidden {

@@ -6,10 +6,11 @@ use parlance_proto::UserId;
 use parlance_proto::v1::{self, ConversationKind, ConversationStatus, ErrorCode, Role};
 
 use super::members::{admits, know, may_join, newcomer, unnamed};
-use super::{Scene, journal, no_conversation};
-use crate::ingest::state::{ConversationState, Effects, Loaded, Outcome};
-use crate::ingest::tell;
-use crate::ingest::work::{Create, Work};
+use super::{Scene, journal};
+use crate::model::events;
+use crate::model::refusals::no_conversation;
+use crate::model::state::{ConversationState, Effects, Loaded, Outcome};
+use crate::model::work::{Create, Work};
 
 pub(super) fn create(
     loaded: &mut Loaded,
@@ -227,7 +228,7 @@ fn outcome(
 ) -> Outcome {
     let state = loaded.conversations.get(&work.conversation);
     let bare = state
-        .map(|state| tell::bare(work.conversation, state, &loaded.epoch))
+        .map(|state| events::bare(work.conversation, state, &loaded.epoch))
         .unwrap_or_default();
     Outcome::Conversation {
         bare: Box::new(bare),

@@ -4,10 +4,10 @@ use parlance_proto::UserId;
 use parlance_proto::v1;
 
 use super::Scene;
-use crate::ingest::state::{ChangeKind, Outcome};
-use crate::ingest::tell::Parts;
-use crate::ingest::work::{Update, needs_title};
-use crate::permissions::Right;
+use crate::model::events::Parts;
+use crate::model::permissions::Right;
+use crate::model::state::{ChangeKind, Outcome};
+use crate::model::work::{Update, needs_title};
 
 pub(super) fn update(scene: &mut Scene<'_>, update: &Update) -> Result<Outcome, v1::Error> {
     let Update {

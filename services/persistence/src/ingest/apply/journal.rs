@@ -4,10 +4,10 @@ use parlance_journal::{EMPTY_UPDATE, Error};
 use parlance_proto::v1::{self, ErrorCode};
 
 use super::Scene;
-use crate::ingest::state::{ChangeKind, Effects, JournalState, Loaded, Outcome, Version};
-use crate::ingest::tell::Parts;
-use crate::journal::{Journal, Limits, Refusal};
-use crate::permissions::Right;
+use crate::model::events::Parts;
+use crate::model::journal::{Journal, Limits, Refusal};
+use crate::model::permissions::Right;
+use crate::model::state::{ChangeKind, Effects, JournalState, Loaded, Outcome, Version};
 
 /// Versions between two that are stored with the whole document, at most.
 const CHECKPOINT_EVERY: u64 = 32;

@@ -8,11 +8,12 @@ use parlance_proto::v1::{self, ConversationKind, ErrorCode, Role};
 use prost::Message as _;
 
 use super::Scene;
-use crate::ingest::state::{Bounds, ChangeKind, Effects, Member, Outcome, Person};
-use crate::ingest::tell::Parts;
-use crate::ingest::work::{AddMembers, MEMBERS_PER_CHANGE, refuse};
-use crate::permissions::Right;
-use crate::read_set::ReadSet;
+use crate::model::events::Parts;
+use crate::model::permissions::Right;
+use crate::model::read_set::ReadSet;
+use crate::model::refusals::refuse;
+use crate::model::state::{Bounds, ChangeKind, Effects, Member, Outcome, Person};
+use crate::model::work::{AddMembers, MEMBERS_PER_CHANGE};
 
 pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1::Error> {
     let journal = scene.conversation.kind == ConversationKind::Journal;

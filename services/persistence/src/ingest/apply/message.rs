@@ -4,11 +4,12 @@ use parlance_proto::MessageId;
 use parlance_proto::v1::{self, ErrorCode, StreamState};
 use uuid::Uuid;
 
-use super::{Scene, no_conversation, no_message};
-use crate::ingest::state::{Change, ChangeKind, Edit, Outcome};
-use crate::ingest::tell::{self, Parts};
-use crate::ingest::work::{JournalName, MAX_USERS, MessageName, Send, refuse};
-use crate::permissions::Right;
+use super::Scene;
+use crate::model::events::{self, Parts};
+use crate::model::permissions::Right;
+use crate::model::refusals::{no_conversation, no_message, refuse};
+use crate::model::state::{Change, ChangeKind, Edit, Outcome};
+use crate::model::work::{JournalName, MAX_USERS, MessageName, Send};
 
 pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Error> {
     let actor = &scene.work.actor;
@@ -85,7 +86,7 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
     scene.effects.new_messages.push(key);
     scene.effects.moved.insert(scene.id());
     Ok(Outcome::Message {
-        event: Some(tell::created(message.clone(), scene.epoch)),
+        event: Some(events::created(message.clone(), scene.epoch)),
         then: open_journal(scene, send),
         message: Box::new(message),
         repeated: false,
@@ -134,7 +135,7 @@ fn repeat_of(
         return Err(if present { taken } else { no_conversation() });
     }
     let is_of_this_life = original.seq > scene.conversation.history_from;
-    let event = is_of_this_life.then(|| tell::created(original.clone(), scene.epoch));
+    let event = is_of_this_life.then(|| events::created(original.clone(), scene.epoch));
     let mut message = original.clone();
     let mut then = Vec::new();
     if present {

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use parlance_proto::v1;
 use prost::Message as _;
 
+use super::Scene;
 use super::message::quiet;
-use super::{Scene, no_message};
-use crate::emoji::is_same;
-use crate::ingest::state::{ChangeKind, Outcome};
-use crate::ingest::tell::Parts;
-use crate::ingest::work::{React, refuse};
-use crate::permissions::Right;
+use crate::model::emoji::is_same;
+use crate::model::events::Parts;
+use crate::model::permissions::Right;
+use crate::model::refusals::{no_message, refuse};
+use crate::model::state::{ChangeKind, Outcome};
+use crate::model::work::React;
 
 /// Different emoji on one message.
 const MAX_EMOJI: usize = 50;

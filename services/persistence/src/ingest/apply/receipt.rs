@@ -3,10 +3,11 @@
 use parlance_proto::v1::{self, ErrorCode};
 
 use super::Scene;
-use crate::ingest::state::{Outcome, Reader};
-use crate::ingest::work::{Receive, refuse};
-use crate::permissions::Right;
-use crate::read_set::ReadSet;
+use crate::model::permissions::Right;
+use crate::model::read_set::ReadSet;
+use crate::model::refusals::{no_conversation, refuse};
+use crate::model::state::{Outcome, Reader};
+use crate::model::work::Receive;
 
 pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcome, v1::Error> {
     scene.check(Right::Receipts)?;
@@ -26,7 +27,7 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
         .min(scene.conversation.head_seq);
     let key = (scene.work.conversation, scene.work.actor.id.clone());
     let Some(member) = scene.conversation.members.get_mut(&key.1) else {
-        return Err(super::no_conversation());
+        return Err(no_conversation());
     };
     let mut all_read = member.read.clone();
     let mut has_read = false;

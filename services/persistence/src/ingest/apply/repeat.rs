@@ -4,10 +4,11 @@ use parlance_proto::UserId;
 use parlance_proto::v1::{self, ErrorCode};
 use prost::Message as _;
 
-use super::{Scene, no_conversation};
-use crate::ingest::state::{Change, ChangeKind, Outcome};
-use crate::ingest::tell::Parts;
-use crate::ingest::work::{Action, MessageName};
+use super::Scene;
+use crate::model::events::Parts;
+use crate::model::refusals::no_conversation;
+use crate::model::state::{Change, ChangeKind, Outcome};
+use crate::model::work::{Action, MessageName};
 
 pub(super) fn repeat(scene: &Scene<'_>, done: &Change) -> Result<Outcome, v1::Error> {
     if done.actor != scene.actor().as_str() {

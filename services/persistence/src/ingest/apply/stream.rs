@@ -4,10 +4,11 @@
 use parlance_proto::MessageId;
 use parlance_proto::v1::{self, ErrorCode, StreamState};
 
+use super::Scene;
 use super::message::{changed, delete, quiet};
-use super::{Scene, no_message};
-use crate::ingest::state::{ChangeKind, Outcome};
-use crate::ingest::work::{MessageName, StreamText, refuse};
+use crate::model::refusals::{no_message, refuse};
+use crate::model::state::{ChangeKind, Outcome};
+use crate::model::work::{MessageName, StreamText};
 
 /// More text. Of a message that has ended, nothing: it was appended before, or comes too late.
 pub(super) fn append(scene: &mut Scene<'_>, text: &StreamText) -> Result<Outcome, v1::Error> {

@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::ingest::state::{ChangeKind, Member, Person};
-use crate::ingest::work::{Actor, Create, MessageName, Receive, Send};
-use crate::read_set::ReadSet;
+use crate::model::read_set::ReadSet;
+use crate::model::state::{ChangeKind, Member, Person};
+use crate::model::work::{Actor, Create, MessageName, Receive, Send};
 
 /// A group of alice (admin), bob and carol, and a stranger: mallory.
 const MEMBERS: [&str; 3] = ["alice", "bob", "carol"];

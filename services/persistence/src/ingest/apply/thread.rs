@@ -2,11 +2,12 @@
 
 use parlance_proto::v1::{self, ErrorCode};
 
-use super::{Scene, no_message};
-use crate::ingest::state::{ChangeKind, Outcome};
-use crate::ingest::tell::Parts;
-use crate::ingest::work::StartThread;
-use crate::permissions::Right;
+use super::Scene;
+use crate::model::events::Parts;
+use crate::model::permissions::Right;
+use crate::model::refusals::no_message;
+use crate::model::state::{ChangeKind, Outcome};
+use crate::model::work::StartThread;
 
 pub(super) fn start(scene: &mut Scene<'_>, start: &StartThread) -> Result<Outcome, v1::Error> {
     scene.check(Right::StartThread)?;

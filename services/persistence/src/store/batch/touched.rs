@@ -7,10 +7,10 @@ use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::ingest::kept::KeptJournals;
-use crate::ingest::state::{Change, Loaded, Member, Person};
-use crate::ingest::work::{Action, JournalName, MessageName, Work};
+use crate::model::state::{Change, Loaded, Member, Person};
+use crate::model::work::{Action, JournalName, MessageName, Work};
 use crate::store::changes::{ChangeRow, change_columns};
+use crate::store::kept::KeptJournals;
 use crate::store::participants::role_from;
 use crate::store::users::conversation_count;
 use crate::store::{self, corrupt, seq_from, seq_to};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::ingest::work::{AddMembers, React, StartThread, Update};
+use crate::model::work::{AddMembers, React, StartThread, Update};
 
 fn events_of(outcome: &Outcome) -> (Vec<&v1::Event>, bool) {
     match outcome {

@@ -3,7 +3,7 @@
 use parlance_proto::v1::StreamState;
 
 use super::*;
-use crate::ingest::work::StreamText;
+use crate::model::work::StreamText;
 
 /// A command of the service `bot`.
 fn by_bot(command: u128, action: Action) -> Work {

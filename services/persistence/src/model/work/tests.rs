@@ -1,4 +1,4 @@
-use parlance_proto::v1::{Command, command};
+use parlance_proto::v1::{Command, ErrorCode, command};
 
 use super::*;
 

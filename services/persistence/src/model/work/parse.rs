@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use super::{
     Action, Actor, AddMembers, Create, JournalName, MAX_USERS, React, Receive, Send, StartThread, StreamText,
-    Update, Work, needs_title, refuse,
+    Update, Work, needs_title,
 };
-use crate::emoji::bare;
+use crate::model::emoji::bare;
+use crate::model::refusals::refuse;
 
 /// Longest title in characters.
 const TITLE_MAX_CHARS: usize = 200;

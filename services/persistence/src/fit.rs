@@ -19,7 +19,7 @@ pub fn event(event: v1::Event) -> v1::Event {
 }
 
 /// A confirmation that fits: what was stored is named by its ids and place.
-pub(super) fn confirmation(confirmation: Confirmation) -> Confirmation {
+pub fn confirmation(confirmation: Confirmation) -> Confirmation {
     if fits(&confirmation) {
         return confirmation;
     }
@@ -36,7 +36,7 @@ pub(super) fn confirmation(confirmation: Confirmation) -> Confirmation {
 
 /// Whether a notice can be sent. One that cannot is left out: it is repaired by `memberships_version` like any that
 /// is lost.
-pub(super) fn notice(notice: &v1::UserNotice) -> bool {
+pub fn notice(notice: &v1::UserNotice) -> bool {
     let fits = fits(notice);
     if !fits {
         cut("notice", &notice.user_id, notice.encoded_len());

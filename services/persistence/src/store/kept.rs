@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use parlance_proto::ConversationId;
 
-use super::state::{JournalState, Loaded};
+use crate::model::state::{JournalState, Loaded};
 
 /// Bytes that the documents kept were made of, together. In memory they take several times as much.
 const MOST_BYTES: usize = 4 * 1024 * 1024;

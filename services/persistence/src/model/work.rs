@@ -8,11 +8,12 @@ mod tests;
 use std::collections::BTreeSet;
 
 use parlance_proto::v1::{
-    self, Channel, ConversationKind, ConversationStatus, ErrorCode, MessageType, Role, SenderKind,
-    StreamState,
+    self, Channel, ConversationKind, ConversationStatus, MessageType, Role, SenderKind, StreamState,
 };
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use uuid::Uuid;
+
+use super::refusals::refuse;
 
 /// Users that one command may name.
 pub const MAX_USERS: usize = 1_000;
@@ -228,7 +229,7 @@ impl Work {
     /// Checks a command.
     ///
     /// # Errors
-    /// What the emitter may be told: always [`ErrorCode::Invalid`].
+    /// What the emitter may be told: always [`v1::ErrorCode::Invalid`].
     pub fn parse(command: v1::Command) -> Result<Self, v1::Error> {
         parse::work(command)
     }
@@ -401,16 +402,11 @@ impl std::str::FromStr for MessageName {
 /// Groups with roles and journals have a title that can be seen.
 ///
 /// # Errors
-/// [`ErrorCode::Invalid`].
+/// [`v1::ErrorCode::Invalid`].
 pub fn needs_title(kind: ConversationKind, open: bool, title: &str) -> Result<(), v1::Error> {
     match kind {
         ConversationKind::Group if !open && title.trim().is_empty() => Err(refuse("a group needs a title")),
         ConversationKind::Journal if title.trim().is_empty() => Err(refuse("a journal needs a title")),
         _ => Ok(()),
     }
-}
-
-/// An answer for a malformed command.
-pub fn refuse(message: impl Into<String>) -> v1::Error {
-    v1::Error::with(ErrorCode::Invalid, message)
 }

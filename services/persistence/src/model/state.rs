@@ -1,4 +1,4 @@
-//! What a batch has loaded under its locks, and what it decided. The two sides of `apply`. Plain data.
+//! What a batch has loaded under its locks, and what it decided. The two sides of `ingest::apply`. Plain data.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -6,11 +6,11 @@ use parlance_proto::v1::{self, Channel, ConversationKind, ConversationStatus, Ro
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use uuid::Uuid;
 
+use super::journal::{self, Journal};
+use super::position::Position;
+use super::processed::{CommandKey, Processed};
+use super::read_set::ReadSet;
 use super::work::MessageName;
-use crate::journal::{self, Journal};
-use crate::read_set::ReadSet;
-use crate::store::feed::Position;
-use crate::store::processed::{self, Processed};
 
 /// The part of the database a batch works on. `apply` carries its commands out on it.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub struct Loaded {
     /// Journals that messages name by number.
     pub journals_by_number: HashMap<i64, ConversationId>,
     /// Commands of the batch that were processed before and leave no other trace.
-    pub processed: HashMap<processed::Key, Processed>,
+    pub processed: HashMap<CommandKey, Processed>,
     /// Which command sent a message that the batch names or sends, where that is known.
     pub sent_by: HashMap<(ConversationId, MessageId), CommandId>,
     /// Conversations of which the feed lacks events.
@@ -211,7 +211,7 @@ pub struct Effects {
     /// One per command, in their order.
     pub outcomes: Vec<Outcome>,
     /// Commands to remember, because nothing else tells that they were processed.
-    pub processed: Vec<(processed::Key, Processed)>,
+    pub processed: Vec<(CommandKey, Processed)>,
     /// Users to create: id and user name.
     pub new_users: BTreeMap<UserId, String>,
     /// Conversations to insert.

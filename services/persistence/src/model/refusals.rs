@@ -1,0 +1,19 @@
+//! Refusals that more than one place gives, in the same words: a non-member must not be able to distinguish a foreign
+//! conversation from a missing one. Pure.
+
+use parlance_proto::v1::{self, ErrorCode};
+
+/// The refusal of what is malformed, a command or a query.
+pub fn refuse(message: impl Into<String>) -> v1::Error {
+    v1::Error::with(ErrorCode::Invalid, message)
+}
+
+/// The answer to everyone who may not know whether the conversation exists.
+pub fn no_conversation() -> v1::Error {
+    v1::Error::with(ErrorCode::NotFound, "no such conversation")
+}
+
+/// The answer where there is no such message for the asker.
+pub fn no_message() -> v1::Error {
+    v1::Error::with(ErrorCode::NotFound, "no such message")
+}
