@@ -1,4 +1,4 @@
-// Messages that stream, at front ends without a word for their parts, where the settings have them grow by edits.
+// Messages that stream, at front ends of dialects without an event for their chunks, where the settings show them by edits.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, test } from 'node:test';
@@ -56,7 +56,7 @@ for (const [dialect, [created, edited, join]] of Object.entries(FRONT_ENDS)) {
 
     const late = await follows(0);
     for (let part = 0; part < 40; part++) await answer.appends('.');
-    const dots = 'It begins, goes on' + '.'.repeat(40);
+    const dots = `It begins, goes on${'.'.repeat(40)}`;
     for (const reader of [client, late]) {
       await eventually('what came later', () => of(reader, edited, dots).length > 0);
     }
@@ -81,8 +81,7 @@ for (const [dialect, [created, edited, join]] of Object.entries(FRONT_ENDS)) {
     const client = await speak(dialect, user, 1);
     const named = dialect === 'journal' ? conversation.number : { conversationId: conversation.id };
     if (join) await agreed(client, join, named);
-    const of = (event, text) =>
-      client.seen.filter((seen) => seen.event === event && JSON.stringify(seen.payload).includes(text));
+    const of = (event, text) => client.seen.filter((seen) => seen.event === event && JSON.stringify(seen.payload).includes(text));
     const answer = await agent.begins(conversation.id, randomUUID(), 'I was about');
     await eventually('its start', () => of(created, 'I was about').length === 1);
     await answer.appends(' to say');

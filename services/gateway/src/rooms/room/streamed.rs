@@ -1,8 +1,8 @@
 //! Messages that stream, with their text so far, for clients whose dialect shows one by edits.
 //!
 //! A message is taken over when it is created, or read from what is stored when a chunk comes first; it grows by its chunks as
-//! at a native client. Kept only while somebody is shown it like that, and while it streams. An edit may be dropped: the end
-//! of the stream, which nobody misses, brings the whole text.
+//! at a native client. Kept only while a client is shown it like that, and while it streams. An edit may be dropped: the end
+//! of the stream, which no client misses, brings the whole text.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -49,8 +49,8 @@ impl StreamedText {
                 let offset = usize::try_from(chunk.offset).unwrap_or(usize::MAX);
                 let end = offset.saturating_add(chunk.text.len());
                 // After a gap nothing is added: a later chunk goes back to before it. One that ends where the text does says
-                // that all of it is stored by now: an edit before may have been dropped, or may be gone from a screen that
-                // was read anew.
+                // that all of it is stored by now: an edit before may have been dropped, or replaced on a screen by a history that
+                // was read since.
                 if message.content.is_char_boundary(offset) && end >= message.content.len() {
                     message.content.truncate(offset);
                     message.content.push_str(&chunk.text);
