@@ -23,6 +23,7 @@ use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::commands::{Commands, new_id};
 use crate::config::{RELAY_AUTO, Settings, Shutdown};
+use crate::dialect::{self, Dialect, Streams};
 use crate::edge::addresses::{AddressQuota, Addresses, Proxies};
 use crate::edge::bundle::Bundle;
 use crate::edge::cors::AllowedHeaders;
@@ -144,6 +145,15 @@ pub struct Dialects {
     pub origins: OriginMap<String>,
     /// Whether the first event may show the dialect of a client that nothing names one for.
     pub learn: bool,
+    /// How messages that stream are shown by dialects without an event for their chunks.
+    pub streams: Streams,
+}
+
+impl Dialects {
+    /// The dialect of that name, as the settings have it.
+    pub fn named(&self, name: &str) -> Option<&'static dyn Dialect> {
+        dialect::by_name(name, self.streams)
+    }
 }
 
 impl std::ops::Deref for Shared {
@@ -335,6 +345,7 @@ fn share(
         returns: Returns::default(),
         commands: Commands::new(
             bus.clone(),
+            backend.clone(),
             rooms.clone(),
             settings.bus.partitions,
             settings.send_timeout(),
@@ -359,6 +370,7 @@ fn share(
             default: settings.dialect.default.clone(),
             origins: settings.dialect.by_origin()?,
             learn: settings.dialect.learn,
+            streams: settings.dialect.streams,
         },
         provision: settings.auth.provision == "jit",
         expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
@@ -396,9 +408,10 @@ fn spawn_tasks(settings: &Settings, shared: &Shared, begun: Begun, health: &Heal
         Box::pin(control::follow(shared.clone(), known, hard())),
     );
     let (backend, nats, stop) = (shared.backend.clone(), health.condition("nats"), hard());
+    let partitions = settings.bus.partitions;
     spawn(
         "backend",
-        Box::pin(async move { backend.watch(nats, stop).await }),
+        Box::pin(async move { backend.watch(nats, partitions, stop).await }),
     );
     let interval = Duration::from_millis(settings.rooms.check_interval_ms);
     let repair = repair::run(shared.clone(), shared.bus.clone(), interval, hard());

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::Bus;
-use parlance_proto::v1::{self, ErrorCode, Head, ListState};
+use parlance_proto::v1::{self, ErrorCode, Head, ListState, Message};
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::tasks;
 use tokio::sync::{mpsc, oneshot};
@@ -154,6 +154,8 @@ enum Request {
     CaughtUp(SessionId, Replayed),
     /// What lists show was looked up anew.
     Listed(Box<ListState>),
+    /// A message that streams was read.
+    Streamed(Box<Message>),
     /// Whether a user whose sessions wait for it is a participant; what had been removed when it was asked.
     Admit {
         user: UserId,
@@ -341,6 +343,11 @@ impl Rooms {
     /// What lists show of a conversation was looked up anew.
     fn listed(&self, conversation: ConversationId, state: ListState) {
         self.send(conversation, Request::Listed(Box::new(state)));
+    }
+
+    /// A message that streams was read.
+    fn found_stream(&self, conversation: ConversationId, message: Message) {
+        self.send(conversation, Request::Streamed(Box::new(message)));
     }
 
     /// The conversation as its room knows it; `None` where nobody here follows it.

@@ -191,16 +191,27 @@ async fn admit(
     let named = named_dialect(socket, &credentials);
     let mapped = mapped_dialect(shared, socket);
     // Both names were checked at start.
-    let fallback = dialect::by_name(mapped.unwrap_or(&shared.dialects.default)).unwrap_or(dialect::DEFAULT);
+    let fallback = shared
+        .dialects
+        .named(mapped.unwrap_or(&shared.dialects.default))
+        .unwrap_or(dialect::DEFAULT);
     let named = match named.as_deref() {
-        Some(name) => Some(dialect::by_name(name).ok_or_else(|| Refusal::new(fallback, Cause::Dialect))?),
+        Some(name) => Some(
+            shared
+                .dialects
+                .named(name)
+                .ok_or_else(|| Refusal::new(fallback, Cause::Dialect))?,
+        ),
         None => None,
     };
     let refuse = |cause| Refusal::new(named.unwrap_or(fallback), cause);
     let identity = identify(shared, socket, credentials.token.as_deref())
         .await
         .map_err(refuse)?;
-    let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
+    let claimed = identity
+        .dialect
+        .as_deref()
+        .and_then(|name| shared.dialects.named(name));
     let dialect = named.or(claimed).unwrap_or(fallback);
     let learns = shared.dialects.learn && named.or(claimed).is_none() && mapped.is_none();
     let since = match credentials.since.take().map(|since| since.check(&shared.limits)) {

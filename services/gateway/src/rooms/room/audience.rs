@@ -10,8 +10,7 @@ use parlance_proto::{ConversationId, UserId};
 
 use super::replay::Replayed;
 use crate::commands::now;
-use crate::dialect::Backlog;
-use crate::dialect::{Frame, Outbound, Place};
+use crate::dialect::{Backlog, Frame, Outbound, Place, Streams};
 use crate::rooms::frames::Frames;
 use crate::rooms::{Following, Missed, Unread};
 use crate::served::Reached;
@@ -416,6 +415,13 @@ impl Audience {
     /// Whether the session is attached.
     pub(super) fn is_attached(&self, id: SessionId) -> bool {
         self.sessions.contains_key(&id)
+    }
+
+    /// Whether anybody who follows the conversation itself is shown messages that stream by edits.
+    pub(super) fn is_shown_edits(&self) -> bool {
+        let mut sessions = self.sessions.values();
+        sessions
+            .any(|listener| listener.joined && listener.session.dialect().streams() == Some(Streams::Edits))
     }
 
     /// Whether anybody but this session follows the conversation itself.
