@@ -37,16 +37,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a command that was made of a service's message and came by this delivery.
+    /// Of a command, by what it was made of and how it came; `None` where it was not made of a service's message.
     pub(crate) fn of(
-        origin: ServiceOrigin,
+        service: Option<&ServiceOrigin>,
         delivery: &Delivery,
         result: &confirmation::Result,
         repeated: bool,
     ) -> Option<Self> {
         match result {
             confirmation::Result::Message(message) => Some(Self {
-                origin,
+                origin: service?.clone(),
                 outcome: system_reply::Outcome::Accepted(SystemAccepted {
                     conversation_id: message.conversation_id.clone(),
                     message_id: message.id.clone(),
@@ -57,13 +57,18 @@ impl Report {
                 expected_offset: (message.stream() != StreamState::Unspecified)
                     .then_some(message.content.len() as u64),
             }),
-            confirmation::Result::Error(error) => Self::refused(origin, delivery, error.clone()),
+            confirmation::Result::Error(error) => Self::refused(service, delivery, error.clone()),
             _ => None,
         }
     }
 
     /// The same of one that is refused.
-    pub(crate) fn refused(origin: ServiceOrigin, delivery: &Delivery, refusal: v1::Error) -> Option<Self> {
+    pub(crate) fn refused(
+        service: Option<&ServiceOrigin>,
+        delivery: &Delivery,
+        refusal: v1::Error,
+    ) -> Option<Self> {
+        let origin = service?.clone();
         if origin.stream {
             return Some(Self::step(origin, system_reply::Outcome::Refused(refusal), None));
         }

@@ -86,9 +86,7 @@ impl Announcer {
             if repeated && faults::happens("skip_republish") {
                 told.clear();
             }
-            if let Some(origin) = entry.service.clone() {
-                reports.extend(Report::of(origin, &entry.job.delivery, &result, repeated));
-            }
+            reports.extend(entry.report(&result, repeated));
             if !entry.reply_to.is_empty() {
                 let confirmation = Confirmation {
                     command_id: entry.command_id.clone(),

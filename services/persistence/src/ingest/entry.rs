@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use parlance_bus::{Delivery, subject};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{self, Command, ErrorCode};
+use parlance_proto::v1::{self, Command, ErrorCode, confirmation};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
 
 use super::lane::Hold;
 use super::trace;
 use crate::model::work::Work;
+use crate::report::Report;
 
 /// A delivery and the lease it was taken under.
 pub struct Job {
@@ -84,6 +85,16 @@ impl Entry {
                 }
             }
         }
+    }
+
+    /// The outcome for the service whose message the command was made of, if of any.
+    pub fn report(&self, result: &confirmation::Result, repeated: bool) -> Option<Report> {
+        Report::of(self.service.as_ref(), &self.job.delivery, result, repeated)
+    }
+
+    /// The same of a refusal.
+    pub fn refused(&self, refusal: v1::Error) -> Option<Report> {
+        Report::refused(self.service.as_ref(), &self.job.delivery, refusal)
     }
 }
 

@@ -32,7 +32,6 @@ use crate::error::{BatchError, Disposition, disposition, without_content};
 use crate::model::state::Bounds;
 use crate::model::work::Work;
 use crate::ownership::Owned;
-use crate::report::Report;
 use crate::store::attempts;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::kept::KeptJournals;
@@ -486,14 +485,10 @@ impl Core {
 fn letter(entry: &Entry, code: ErrorCode, error: String) -> DeadLetter {
     // What a service sent is parked as the service knows it.
     let refusal = v1::Error::with(code, error.as_str());
-    let delivery = &entry.job.delivery;
-    let report = entry
-        .service
-        .clone()
-        .and_then(|origin| Report::refused(origin, delivery, refusal));
-    if let Some(letter) = report.and_then(|report| report.letter()) {
+    if let Some(letter) = entry.refused(refusal).and_then(|report| report.letter()) {
         return letter;
     }
+    let delivery = &entry.job.delivery;
     let mut name = delivery.subject.clone().into_bytes();
     for part in [
         delivery.message_id.as_deref().unwrap_or_default().as_bytes(),
