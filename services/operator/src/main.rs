@@ -5,8 +5,8 @@
 mod ask;
 mod cli;
 mod config;
+mod dead_letters;
 mod gateways;
-mod letters;
 mod persistence;
 mod show;
 
@@ -65,6 +65,6 @@ async fn run(cli: &Cli) -> anyhow::Result<Verdict> {
         Task::Token(task) => gateways::check_token(&operator, task).await,
         Task::Partitions => persistence::partitions(&operator).await,
         Task::Lag => persistence::lag(&operator).await,
-        Task::DeadLetters(task) => letters::run(&operator, task).await,
+        Task::DeadLetters(task) => dead_letters::run(&operator, task).await,
     }
 }

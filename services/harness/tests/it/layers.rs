@@ -70,7 +70,7 @@ const ORDERS: &[(&str, Order)] = &[
     (
         "parlance-operator",
         &[
-            &["gateways", "letters", "persistence"],
+            &["dead_letters", "gateways", "persistence"],
             &["ask", "cli", "show"],
             &["config"],
         ],
