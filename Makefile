@@ -58,7 +58,7 @@ test: $(PACKAGES) faulty ## Run all tests on throw-away servers and free ports
 
 # What is worth waiting for between two edits; all of it starts one stack.
 QUICK_SUITES := --workspace --lib --bins --test contract --test generated --test released
-QUICK_SYSTEM := boundaries:: conformance:: settings:: conversations::messages_cross
+QUICK_SYSTEM := boundaries:: layers:: conformance:: settings:: conversations::messages_cross
 test-quick: $(PACKAGES) ## Run unit tests, dialects, contract and one crossing of two gateways, in two minutes
 	@cargo build --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(QUICK_SUITES) --test it \

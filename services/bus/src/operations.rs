@@ -13,23 +13,12 @@ use tokio::time::Instant;
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
 use crate::publish::MAX_PAYLOAD;
-use crate::subject;
+use crate::subject::{self, Audience};
 
 /// The queue group of the persistence replicas.
 const QUEUE_GROUP: &str = "operations";
 /// Once one has answered, how long the next may take where nobody knows how many there are.
 const LULL: Duration = Duration::from_millis(700);
-
-/// To whom an operator speaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Audience {
-    /// Every gateway.
-    Gateways,
-    /// The gateway of this name.
-    Gateway(String),
-    /// Any persistence replica.
-    Persistence,
-}
 
 /// What operators ask of this process.
 pub struct OpsServer {

@@ -4,7 +4,16 @@ use async_nats::Subject;
 use parlance_proto::v1::control;
 use parlance_proto::{ConversationId, InvalidId, UserId};
 
-use crate::operations::Audience;
+/// To whom an operator speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// Every gateway.
+    Gateways,
+    /// The gateway of this name.
+    Gateway(String),
+    /// Any persistence replica.
+    Persistence,
+}
 
 /// Matches every command of a partition.
 pub fn partition_filter(partition: u16) -> String {

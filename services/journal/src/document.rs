@@ -22,10 +22,7 @@ use yrs::{
 use crate::change::{self, Change};
 use crate::diff::{Budget, diff};
 use crate::error::Error;
-use crate::update::{Incoming, Written, decode_state_vector};
-
-/// The name of the text in the document, as CRDT clients open it.
-pub const TEXT: &str = "content";
+use crate::update::{Incoming, TEXT, Written, decode_state_vector};
 
 /// An update that changes nothing.
 pub const EMPTY_UPDATE: &[u8] = Update::EMPTY_V1;

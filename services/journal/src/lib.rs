@@ -62,8 +62,9 @@ pub use awareness::{
 };
 pub use change::Change;
 pub use diff::{Budget, diff};
-pub use document::{Document, EMPTY_UPDATE, Edit, TEXT, Writer};
+pub use document::{Document, EMPTY_UPDATE, Edit, Writer};
 pub use error::Error;
 pub use history::{Blame, Span};
+pub use update::TEXT;
 pub use versions::Versions;
 pub use whole_text::{WholeTextEdit, WholeTextSession};

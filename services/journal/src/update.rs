@@ -15,8 +15,10 @@ use yrs::encoding::varint::VarInt;
 use yrs::updates::decoder::{Decode as _, Decoder};
 use yrs::{Any, ClientID, ID, IdSet, StateVector, Update};
 
-use crate::document::TEXT;
 use crate::error::Error;
+
+/// The name of the text in the document, as CRDT clients open it.
+pub const TEXT: &str = "content";
 
 /// No document of this service reaches this clock by itself; `yrs` computes with clocks as `i32`.
 const MAX_CLOCK: u64 = 1 << 31;

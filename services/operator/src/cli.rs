@@ -106,6 +106,16 @@ pub struct Check {
     pub file: Option<PathBuf>,
 }
 
+/// What a command came to.
+pub enum Verdict {
+    /// Done, or shown in full.
+    Done,
+    /// Shown, but the answer is no: a token that is not valid, a partition that nobody works.
+    No,
+    /// Shown, but not everyone who should have answered did.
+    Incomplete,
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.1..=300.0).contains(&seconds) {

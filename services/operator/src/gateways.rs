@@ -9,9 +9,8 @@ use parlance_proto::v1::{
 };
 use serde_json::{Value, json};
 
-use crate::Verdict;
 use crate::ask::{Gathered, Operator, refused};
-use crate::cli::{Check, Token};
+use crate::cli::{Check, Token, Verdict};
 use crate::show::{Table, at_ms, at_seconds, line, print, warn};
 
 /// More would be no token.

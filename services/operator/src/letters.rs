@@ -10,9 +10,8 @@ use parlance_proto::v1::{
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::Verdict;
 use crate::ask::{Operator, refused};
-use crate::cli::Letters;
+use crate::cli::{Letters, Verdict};
 use crate::show::{Table, at_ms, line, print, warn};
 
 /// `dead-letters …`.

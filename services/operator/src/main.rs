@@ -18,18 +18,8 @@ use parlance_runtime::config::ConfigError;
 use parlance_runtime::startup::EXIT_BAD_CONFIGURATION;
 
 use ask::Operator;
-use cli::{Cli, Task};
+use cli::{Cli, Task, Verdict};
 use config::Config;
-
-/// What a command came to.
-pub(crate) enum Verdict {
-    /// Done, or shown in full.
-    Done,
-    /// Shown, but the answer is no: a token that is not valid, a partition that nobody works.
-    No,
-    /// Shown, but not everyone who should have answered did.
-    Incomplete,
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

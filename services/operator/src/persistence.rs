@@ -3,8 +3,8 @@
 use parlance_proto::v1::{GetLag, Lag, ListPartitions, Partitions, StreamLag, ops, ops_reply};
 use serde_json::{Value, json};
 
-use crate::Verdict;
 use crate::ask::{Operator, refused};
+use crate::cli::Verdict;
 use crate::show::{Table, print};
 
 /// `partitions`.

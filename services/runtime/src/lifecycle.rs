@@ -17,9 +17,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::tasks;
 
-/// The life that a panic of any task ends.
-static OF_PROCESS: Mutex<Option<Lifecycle>> = Mutex::new(None);
-
 /// How long tasks may take to end after the hard token.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
@@ -50,7 +47,9 @@ impl Lifecycle {
     /// From here on a panic anywhere in the process, also in a task that nobody waits for, is logged as before, makes the
     /// exit code non-zero and begins the end of the process: what it left undone nobody would do.
     pub fn end_on_panic(&self) {
-        *OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
+        let life = self.clone();
+        // Also where a library took the hook away.
+        tasks::on_panic(move || life.fail());
         let life = self.clone();
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
@@ -169,14 +168,6 @@ impl Lifecycle {
             tracing::error!(tasks = self.state.running_names(), "tasks abandoned");
         }
         all_ended && !self.state.failed.load(Ordering::Relaxed)
-    }
-}
-
-/// Makes the exit code non-zero and begins the end of the process that [`Lifecycle::end_on_panic`] was called in.
-pub(crate) fn fail() {
-    let life = OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Some(life) = life {
-        life.fail();
     }
 }
 

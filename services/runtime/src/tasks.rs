@@ -1,25 +1,37 @@
 //! The one way to begin a task, on whatever runtime, tracker or thread: it has a name, and one that panics ends the process
-//! with a failure, as [`crate::lifecycle`] promises, whoever waits for it or nobody.
+//! with a failure, whoever waits for it or nobody. The life of the process says by `on_panic` how it ends.
 //!
 //! What would go on with a task missing would look like a whole service. Must not know what the tasks do.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
-use crate::lifecycle;
+type Reaction = Arc<dyn Fn() + Send + Sync>;
 
-/// Watches one task: dropped by a panic, it ends the process.
+/// What a panic of any task leads to.
+static ON_PANIC: Mutex<Option<Reaction>> = Mutex::new(None);
+
+/// From here on this follows a panic of any task of the process, and nothing that was set before.
+pub(crate) fn on_panic(reaction: impl Fn() + Send + Sync + 'static) {
+    *ON_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(reaction));
+}
+
+/// Watches one task: dropped by a panic, it reports that.
 struct Watch(&'static str);
 
 impl Drop for Watch {
     fn drop(&mut self) {
         if thread::panicking() {
             tracing::error!(task = self.0, "task panicked");
-            lifecycle::fail();
+            let reaction = ON_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(react) = reaction {
+                react();
+            }
         }
     }
 }

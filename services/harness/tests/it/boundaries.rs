@@ -54,7 +54,7 @@ const OWNED: &[(&str, &[&str])] = &[
 /// What the crates of pure data and of pure computation may not know.
 const NEVER_IN_PURE: &[&str] = &["tokio", "serde_json", "async-nats", "sqlx", "axum"];
 
-fn metadata() -> Metadata {
+pub fn metadata() -> Metadata {
     MetadataCommand::new()
         .no_deps()
         .other_options(["--offline".to_owned()])

@@ -31,6 +31,7 @@ mod hostile_ways;
 mod idempotency;
 mod journals;
 mod kills;
+mod layers;
 mod matrix;
 mod measures;
 mod metrics;

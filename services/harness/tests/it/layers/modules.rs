@@ -1,0 +1,287 @@
+//! The graph of a crate's top-level modules: every `crate::…`, `super::…` and `self::…` path of the code that ships.
+//!
+//! Reads tokens, not lines: a path counts wherever it stands, in a nested group of a `use`, in an expression, in the
+//! arguments of a macro; comments and strings are no paths. Follows `mod` from the root file on and leaves out what only
+//! tests compile. Must not judge: the order is its caller's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// Stands for the root file among the names of modules.
+pub const ROOT: &str = "crate";
+
+/// A path in one top-level module that leads into another, or to an item of the root file.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dependency {
+    pub from: String,
+    pub to: String,
+    pub file: PathBuf,
+    pub line: usize,
+    /// As it is written, groups resolved.
+    pub path: String,
+}
+
+/// The top-level modules of a crate, and who of them names whom.
+#[derive(Debug, Default)]
+pub struct Modules {
+    pub names: BTreeSet<String>,
+    pub dependencies: Vec<Dependency>,
+}
+
+impl Modules {
+    /// Reads the crate of a root file (`lib.rs`, `main.rs`). `read` returns the text of a file, `None` if there is none.
+    pub fn of(root: &Path, read: &dyn Fn(&Path) -> Option<String>) -> Self {
+        let mut reader = Reader {
+            read,
+            names: BTreeSet::new(),
+            imports: Vec::new(),
+            found: Vec::new(),
+        };
+        let folder = root.parent().unwrap_or(Path::new("")).to_owned();
+        reader.file(root.to_owned(), folder, Vec::new());
+        reader.resolve()
+    }
+}
+
+/// Where in a crate some tokens stand.
+struct Scope {
+    file: PathBuf,
+    /// Where the files of its child modules are.
+    folder: PathBuf,
+    /// Empty in the root.
+    module: Vec<String>,
+}
+
+/// One path, and what it is called where a `use` brings it in.
+struct Leaf {
+    segments: Vec<String>,
+    alias: Option<String>,
+    line: usize,
+}
+
+struct Reader<'a> {
+    read: &'a dyn Fn(&Path) -> Option<String>,
+    names: BTreeSet<String>,
+    /// What the root file brings in: `crate::Name` may mean one of these.
+    imports: Vec<Leaf>,
+    /// Paths with the module and the file they stand in.
+    found: Vec<(Vec<String>, PathBuf, Leaf)>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, file: PathBuf, folder: PathBuf, module: Vec<String>) {
+        let text = (self.read)(&file).unwrap_or_else(|| panic!("no such file: {}", file.display()));
+        let tokens: TokenStream = text
+            .parse()
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let scope = Scope {
+            file,
+            folder,
+            module,
+        };
+        self.walk(tokens, &scope);
+    }
+
+    fn walk(&mut self, tokens: TokenStream, scope: &Scope) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut at = 0;
+        while let Some(token) = tokens.get(at) {
+            if is_for_tests(&tokens[at..]) {
+                at += item_length(&tokens[at..]);
+                continue;
+            }
+            at += 1;
+            match token {
+                TokenTree::Ident(word) if word == "mod" => {
+                    if let Some(TokenTree::Ident(name)) = tokens.get(at) {
+                        at += 1;
+                        self.module(&name.to_string(), tokens.get(at), scope);
+                        at += 1;
+                    }
+                }
+                TokenTree::Ident(word) if word == "use" && scope.module.is_empty() => {
+                    at = leaves(&tokens, at, &[], &mut self.imports);
+                }
+                TokenTree::Ident(word)
+                    if ["crate", "self", "super"].iter().any(|start| word == start)
+                        && is_separator(&tokens, at) =>
+                {
+                    let mut paths = Vec::new();
+                    at = leaves(&tokens, at - 1, &[], &mut paths);
+                    let placed = paths
+                        .into_iter()
+                        .map(|leaf| (scope.module.clone(), scope.file.clone(), leaf));
+                    self.found.extend(placed);
+                }
+                TokenTree::Group(group) => self.walk(group.stream(), scope),
+                _ => {}
+            }
+        }
+    }
+
+    /// Enters a module: its file after `;`, or its braces.
+    fn module(&mut self, name: &str, next: Option<&TokenTree>, scope: &Scope) {
+        let mut module = scope.module.clone();
+        module.push(name.to_owned());
+        if scope.module.is_empty() {
+            self.names.insert(name.to_owned());
+        }
+        let folder = scope.folder.join(name);
+        match next {
+            Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+                let file = scope.file.clone();
+                let inner = Scope {
+                    file,
+                    folder,
+                    module,
+                };
+                self.walk(group.stream(), &inner);
+            }
+            _ => {
+                let beside = scope.folder.join(format!("{name}.rs"));
+                let within = folder.join("mod.rs");
+                let file = if (self.read)(&beside).is_some() {
+                    beside
+                } else {
+                    within
+                };
+                self.file(file, folder, module);
+            }
+        }
+    }
+
+    /// Turns each path into the top-level module it leads to.
+    fn resolve(self) -> Modules {
+        let mut imported = BTreeMap::new();
+        for leaf in &self.imports {
+            let inner = leaf
+                .segments
+                .iter()
+                .find(|name| !["crate", "self"].contains(&name.as_str()));
+            let last = leaf.segments.iter().rfind(|name| *name != "self");
+            let home = inner.filter(|name| self.names.contains(*name));
+            if let Some(name) = leaf.alias.as_ref().or(last) {
+                imported.insert(name.clone(), home.cloned());
+            }
+        }
+        let mut dependencies = Vec::new();
+        for (module, file, leaf) in self.found {
+            let Some(from) = module.first() else {
+                continue;
+            };
+            let mut depth = module.len();
+            let mut rest = leaf.segments.iter().map(String::as_str).peekable();
+            while let Some(step) = rest.next_if(|name| ["crate", "self", "super"].contains(name)) {
+                match step {
+                    "crate" => depth = 0,
+                    "super" => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            if depth > 0 {
+                continue;
+            }
+            let to = match rest.next() {
+                Some(name) if self.names.contains(name) => name.to_owned(),
+                Some(name) => match imported.get(name) {
+                    Some(Some(home)) => home.clone(),
+                    // The root brings it in from another crate.
+                    Some(None) => continue,
+                    None => ROOT.to_owned(),
+                },
+                None => ROOT.to_owned(),
+            };
+            if to != *from {
+                dependencies.push(Dependency {
+                    from: from.clone(),
+                    to,
+                    file,
+                    line: leaf.line,
+                    path: leaf.segments.join("::"),
+                });
+            }
+        }
+        Modules {
+            names: self.names,
+            dependencies,
+        }
+    }
+}
+
+/// Whether `::` stands there.
+fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
+    let colon = |at| matches!(tokens.get(at), Some(TokenTree::Punct(mark)) if mark.as_char() == ':');
+    colon(at) && colon(at + 1)
+}
+
+/// Reads the path that begins at `at`, and each path of the group it may end with. Returns where it ends.
+fn leaves(tokens: &[TokenTree], mut at: usize, before: &[String], found: &mut Vec<Leaf>) -> usize {
+    let mut segments = before.to_vec();
+    let mut line = 0;
+    loop {
+        match tokens.get(at) {
+            Some(TokenTree::Ident(name)) => {
+                line = name.span().start().line;
+                segments.push(name.to_string());
+            }
+            Some(TokenTree::Punct(mark)) if mark.as_char() == '*' => {
+                line = mark.span().start().line;
+                segments.push("*".to_owned());
+            }
+            Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+                let inner: Vec<TokenTree> = group.stream().into_iter().collect();
+                let is_comma =
+                    |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ',');
+                for part in inner.split(is_comma).filter(|part| !part.is_empty()) {
+                    leaves(part, 0, &segments, found);
+                }
+                return at + 1;
+            }
+            // Arguments of a type: what they name is found on the way on.
+            _ => break,
+        }
+        at += 1;
+        if !is_separator(tokens, at) {
+            break;
+        }
+        at += 2;
+    }
+    let alias = match (tokens.get(at), tokens.get(at + 1)) {
+        (Some(TokenTree::Ident(word)), Some(TokenTree::Ident(alias))) if word == "as" => {
+            Some(alias.to_string())
+        }
+        _ => None,
+    };
+    found.push(Leaf {
+        segments,
+        alias,
+        line,
+    });
+    at
+}
+
+/// Whether an attribute stands there that leaves its item to tests.
+fn is_for_tests(tokens: &[TokenTree]) -> bool {
+    let [TokenTree::Punct(mark), TokenTree::Group(attribute), ..] = tokens else {
+        return false;
+    };
+    let mut text = attribute.stream().to_string();
+    text.retain(|letter| !letter.is_whitespace());
+    mark.as_char() == '#' && (text == "cfg(test)" || text.starts_with("cfg(all(test,"))
+}
+
+/// How many tokens an item has, from its attributes to its `;` or its braces.
+fn item_length(tokens: &[TokenTree]) -> usize {
+    let mut is_use = false;
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            TokenTree::Ident(word) if word == "use" => is_use = true,
+            TokenTree::Punct(mark) if mark.as_char() == ';' => return at + 1,
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace && !is_use => return at + 1,
+            _ => {}
+        }
+    }
+    tokens.len()
+}
