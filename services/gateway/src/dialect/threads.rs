@@ -95,7 +95,7 @@ struct ReactPayload {
 struct ErrorJson<'a> {
     message: &'a str,
     details: &'a str,
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = crate::error::code_schema)]
     code: &'static str,
     retry: bool,
     event: &'a str,
@@ -109,7 +109,7 @@ struct MessageErrorJson<'a> {
     message_id: Box<RawValue>,
     error: &'static str,
     details: &'a str,
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = crate::error::code_schema)]
     code: &'static str,
     retry: bool,
 }

@@ -49,7 +49,28 @@ const ORDERS: &[(&str, Order)] = &[
         ],
     ),
     // Nothing is held where no layer is named.
-    ("parlance-gateway", &[]),
+    (
+        "parlance-gateway",
+        &[
+            // What is made from what.
+            &["app"],
+            // What is set, what operators ask, what is said of events and routes.
+            &["config", "contract", "operations"],
+            // Decodes what clients send, encodes what they receive.
+            &["edge"],
+            // Carries out what they ask for.
+            &["actions"],
+            // Rooms, users, presence.
+            &["delivery"],
+            // One connected client.
+            &["session"],
+            // Pure.
+            &["dialect"],
+            &["backend"],
+            &["auth", "limits", "signals", "slots"],
+            &["clock", "error", "ids", "measures", "metadata", "query"],
+        ],
+    ),
     ("parlance-persistence", &[]),
     (
         "parlance-operator",
