@@ -91,6 +91,48 @@ const ORDERS: &[(&str, Order)] = &[
     ),
 ];
 
+/// The order within large modules, by crate and module. What their own file declares is above them all.
+const WITHIN: &[(&str, &str, Order)] = &[
+    (
+        "parlance-gateway",
+        "edge",
+        &[
+            &["rest", "socket"],
+            // Judge every request, or lead it on.
+            &["cors"],
+            &["gate"],
+            &[
+                "addresses",
+                "bundle",
+                "endpoints",
+                "headers",
+                "origins",
+                "refusals",
+            ],
+        ],
+    ),
+    (
+        "parlance-gateway",
+        "actions",
+        &[
+            &["control", "perform"],
+            &["core"],
+            &["commands"],
+            &["idempotency", "resolver"],
+        ],
+    ),
+    (
+        "parlance-gateway",
+        "delivery",
+        &[
+            &["presence", "repair"],
+            &["users"],
+            &["rooms"],
+            &["awareness", "journal", "presence_input", "served"],
+        ],
+    ),
+];
+
 /// What of a crate breaks its order; nothing if all is well.
 fn flaws(order: Order, modules: &Modules) -> Vec<String> {
     let mut flaws = Vec::new();
@@ -126,7 +168,9 @@ fn flaws(order: Order, modules: &Modules) -> Vec<String> {
         let place = format!("{file}:{line}: `{path}`");
         if above < below {
             flaws.push(format!("{place} points upwards: `{from}` is below `{to}`"));
-        } else if above == below && let Some(way) = way_back(&beside, to, from) {
+        } else if above == below
+            && let Some(way) = way_back(&beside, to, from)
+        {
             flaws.push(format!("{place} closes a cycle: {from} → {}", way.join(" → ")));
         }
     }
@@ -134,7 +178,11 @@ fn flaws(order: Order, modules: &Modules) -> Vec<String> {
 }
 
 /// The shortest way from one module to another within a layer, with both ends.
-fn way_back<'a>(beside: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str, to: &str) -> Option<Vec<&'a str>> {
+fn way_back<'a>(
+    beside: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+    from: &'a str,
+    to: &str,
+) -> Option<Vec<&'a str>> {
     let mut seen = BTreeSet::from([from]);
     let mut ways = VecDeque::from([vec![from]]);
     while let Some(way) = ways.pop_front() {
@@ -172,7 +220,10 @@ fn modules_of_each_crate_use_only_what_is_below_them() {
         let programs = package.targets.iter().filter(|target| target.is_bin());
         let target = libraries.chain(programs).next().unwrap();
         let file = target.src_path.as_std_path().strip_prefix(root).unwrap();
-        let of_crate = flaws(order, &Modules::of(file, &read));
+        let mut of_crate = flaws(order, &Modules::of(file, &[], &read));
+        for (_, module, order) in WITHIN.iter().filter(|(name, ..)| *name == package.name.as_str()) {
+            of_crate.extend(flaws(order, &Modules::of(file, &[*module], &read)));
+        }
         found.extend(of_crate.iter().map(|flaw| format!("{}: {flaw}", package.name)));
     }
     assert!(
@@ -185,11 +236,16 @@ fn modules_of_each_crate_use_only_what_is_below_them() {
 
 /// A crate of these files.
 fn sample(files: &[(&str, &str)]) -> Modules {
+    sample_within(files, &[])
+}
+
+/// The same, of the modules within one.
+fn sample_within(files: &[(&str, &str)], within: &[&str]) -> Modules {
     let files: BTreeMap<&Path, &str> = files
         .iter()
         .map(|(name, text)| (Path::new(*name), *text))
         .collect();
-    Modules::of(Path::new("src/lib.rs"), &|path| {
+    Modules::of(Path::new("src/lib.rs"), within, &|path| {
         files.get(path).map(|text| (*text).to_owned())
     })
 }
@@ -200,7 +256,10 @@ fn a_cycle_is_found_within_a_layer_and_named_at_each_of_its_ends() {
         ("src/lib.rs", "mod a; mod b; mod c; mod d;"),
         ("src/a.rs", "//! Of `crate::c`.\n\nuse crate::b::B;"),
         ("src/b.rs", "fn f() {\n    if true { crate::c::g(1 as usize) }\n}"),
-        ("src/c.rs", "pub fn g() { let _ = super::a::A::<super::d::D>::new(); }"),
+        (
+            "src/c.rs",
+            "pub fn g() { let _ = super::a::A::<super::d::D>::new(); }",
+        ),
         ("src/d.rs", "const NO_PATH: &str = \"crate::a\"; // crate::b::B"),
     ]);
     assert_eq!(
@@ -221,7 +280,10 @@ fn a_path_upwards_is_found_however_it_is_written() {
             "pub mod top;\nmod low { pub mod inner; mod also { use super::super::top::A; use super::inner::B; } }\n\
              pub use top::{Known, other::Name as Renamed}; use external::Thing; pub struct OfRoot;",
         ),
-        ("src/top.rs", "use crate::low::inner; use self::below::X; mod below { use super::Y; use crate::top::Z; }"),
+        (
+            "src/top.rs",
+            "use crate::low::inner; use self::below::X; mod below { use super::Y; use crate::top::Z; }",
+        ),
         (
             "src/low/inner.rs",
             "use crate::{low::{self, x, y::Z}, top::{\n    self, one::{Two as _, three},\n}};\n\
@@ -247,6 +309,31 @@ fn a_path_upwards_is_found_however_it_is_written() {
         ]
     );
     assert_eq!(flaws(&[&["low"], &["top"]], &modules).len(), 3);
+}
+
+#[test]
+fn the_order_within_a_module_is_that_of_its_children() {
+    let modules = sample_within(
+        &[
+            ("src/lib.rs", "mod other; mod large;"),
+            ("src/other.rs", "use crate::large::low::A;"),
+            ("src/large.rs", "pub mod top;\nmod low;\npub struct OfLarge;"),
+            ("src/large/top.rs", "use super::low::A; use crate::other::B;"),
+            (
+                "src/large/low.rs",
+                "use crate::large::top::C; use super::OfLarge;\nmod inner { use super::super::top; use super::D; }",
+            ),
+        ],
+        &["large"],
+    );
+    assert_eq!(
+        flaws(&[&["top"], &["low"]], &modules),
+        [
+            "src/large/low.rs:1: `crate::large::top::C` points upwards: `low` is below `top`",
+            "src/large/low.rs:1: `super::OfLarge` points upwards: `low` is below `crate`",
+            "src/large/low.rs:2: `super::super::top` points upwards: `low` is below `top`",
+        ]
+    );
 }
 
 #[test]
