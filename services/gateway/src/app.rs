@@ -28,7 +28,7 @@ use crate::backend::Backend;
 use crate::config::{RELAY_AUTO, Settings, Shutdown};
 use crate::delivery::journal::turns::Turns;
 use crate::delivery::presence::{Presences, Reporter, Teller};
-use crate::delivery::presence_input::{self, Inbox, News};
+use crate::delivery::presence_input::{self, Inbox, PresenceReports};
 use crate::delivery::repair::{self, Repair};
 use crate::delivery::rooms::{Begun, Rooms};
 use crate::delivery::served::Served;
@@ -100,7 +100,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     lifecycle.spawn_background("explain NATS", done(connection.explain(&bus)));
     let proxies = Proxies::new(&settings.http.trusted_proxies).map_err(ConfigError::from)?;
     let accepting = accepting(&settings, http, proxies.clone(), certificate.clone(), &lifecycle);
-    let (news, inbox) = presence_input::channel();
+    let (reports, inbox) = presence_input::channel();
     let address = relay_address(&settings, addresses.0.port()).await;
     let relay = Relay::new(bus.clone(), settings.socket.message_limit(), address, certificate)?;
     let limits = Addresses::new(
@@ -114,7 +114,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         bus,
         &lifecycle,
         &accepting,
-        news,
+        reports,
         (relay, limits),
     )?;
     let health = Health::new();
@@ -240,11 +240,11 @@ fn assemble(
     bus: Bus,
     lifecycle: &Lifecycle,
     accepting: &Accepting,
-    news: News,
+    reports: PresenceReports,
     (relay, addresses): (Relay, Addresses),
 ) -> Result<Assembled, ConfigError> {
     auth.revocations().await_reading();
-    let (core, begun) = below_the_edge(settings, auth, bus, lifecycle, news);
+    let (core, begun) = below_the_edge(settings, auth, bus, lifecycle, reports);
     let gate = Gate::new(Rules {
         origins: Origins::new(&settings.cors.origins)?,
         allowed_headers: AllowedHeaders::new(&settings.cors.headers)?,
@@ -255,6 +255,7 @@ fn assemble(
             default: settings.dialect.default.clone(),
             origins: settings.dialect.by_origin()?,
             learn: settings.dialect.learn,
+            streams: settings.dialect.streams,
         },
         query_token: settings.auth.query_token.clone(),
     });
@@ -288,7 +289,7 @@ fn below_the_edge(
     auth: Authenticator,
     bus: Bus,
     lifecycle: &Lifecycle,
-    news: News,
+    reports: PresenceReports,
 ) -> (Core, Begun) {
     let backend = Backend::new(
         bus.clone(),
@@ -297,11 +298,18 @@ fn below_the_edge(
     );
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let served = Served::new(backend.clone());
-    let (rooms, begun) = Rooms::new(bus.clone(), backend.clone(), served.clone(), linger, news.clone());
+    let (rooms, begun) = Rooms::new(
+        bus.clone(),
+        backend.clone(),
+        served.clone(),
+        linger,
+        reports.clone(),
+    );
     let core = Core::new(Parts {
         served,
         commands: Commands::new(
             bus.clone(),
+            backend.clone(),
             rooms.clone(),
             settings.bus.partitions,
             settings.send_timeout(),
@@ -309,7 +317,7 @@ fn below_the_edge(
         turns: Turns::default(),
         idempotency: Idempotency::new(backend.clone(), settings.send_timeout()),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
-        presence: Presences::new(news),
+        presence: Presences::new(reports),
         large_group: large_group(settings.presence.large_group),
         sessions: Sessions::new(settings.socket.sessions_per_user),
         auth,
@@ -345,9 +353,10 @@ fn spawn_tasks(
     let known = health.condition("revocations");
     spawn("control", Box::pin(control::follow(core.clone(), known, hard())));
     let (backend, nats, stop) = (core.backend.clone(), health.condition("nats"), hard());
+    let partitions = settings.bus.partitions;
     spawn(
         "backend",
-        Box::pin(async move { backend.watch(nats, stop).await }),
+        Box::pin(async move { backend.watch(nats, partitions, stop).await }),
     );
     let interval = Duration::from_millis(settings.rooms.check_interval_ms);
     let repair = Repair {

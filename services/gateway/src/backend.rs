@@ -18,7 +18,7 @@ use parlance_proto::v1::{
     JournalUpdates, JournalVersion, JournalVersions, ListControl, ListConversations, ListEdits, ListEvents,
     ListJournalUpdates, ListJournalVersions, ListJournals, ListMessages, ListMissedReceipts,
     ListParticipants, ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads,
-    Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Position, PresenceReported,
+    Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Pong, Position, PresenceReported,
     Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals, Reply, ReportPresence, ReportServed,
     Resolve, Resolved, SenderKind, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName,
     SettleChange, StopStream, StreamStopRequested, Sync, Thread, Threads, User, query, reply,
@@ -64,6 +64,8 @@ const RETURNS: u32 = 2;
 pub struct Backend {
     bus: Bus,
     ready: Arc<AtomicBool>,
+    /// See [`Backend::misfiles`].
+    misfiles: Arc<AtomicBool>,
     gathered: Gathered,
     replicas: Replicas,
     hedging: Hedging,
@@ -153,6 +155,7 @@ impl Backend {
             small_group,
             stop,
             ready: Arc::default(),
+            misfiles: Arc::default(),
             gathered: Gathered::default(),
             replicas: Replicas::default(),
             hedging: Hedging::default(),
@@ -174,28 +177,49 @@ impl Backend {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Keeps [`Backend::is_ready`] and the readiness condition true until `stop`.
+    /// Whether this gateway has another number of partitions than persistence: a command would be parked, or lie where nobody
+    /// looks for it, so none may be sent.
+    pub fn misfiles(&self) -> bool {
+        self.misfiles.load(Ordering::Relaxed)
+    }
+
+    /// Keeps [`Backend::is_ready`] and the readiness condition true until `stop`. They are false as well while persistence has
+    /// another number of partitions than `partitions`, see [`Backend::misfiles`].
     ///
     /// # Errors
     /// Never.
-    pub async fn watch(&self, nats: Condition, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn watch(
+        &self,
+        nats: Condition,
+        partitions: u16,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut link = self.bus.link();
         let mut patience = Patience::default();
+        let mut mismatch = None;
         loop {
             let connected = link.borrow_and_update().connected;
             if connected {
                 self.look_for_replicas();
             }
-            let pinged = tokio::time::timeout(PING_TIMEOUT, self.ping());
-            let answered = connected && pinged.await.is_ok_and(|answer| answer.is_ok());
-            let is_ready = patience.judge(connected, answered, Instant::now());
-            self.ready.store(is_ready, Ordering::Relaxed);
-            match (connected, patience.has_seen_an_answer()) {
-                (false, _) => nats.set_unready("connecting to NATS"),
+            let pinged = tokio::time::timeout(PING_TIMEOUT, self.ping()).await;
+            let pong = pinged.ok().and_then(Result::ok).filter(|_| connected);
+            let is_ready = patience.judge(connected, pong.is_some(), Instant::now());
+            mismatch = pong.map_or(mismatch, |pong| {
+                Some(pong.partitions).filter(|count| ![0, partitions.into()].contains(count))
+            });
+            self.misfiles.store(mismatch.is_some(), Ordering::Relaxed);
+            self.ready
+                .store(is_ready && mismatch.is_none(), Ordering::Relaxed);
+            match (connected, patience.has_seen_an_answer(), mismatch) {
+                (false, ..) => nats.set_unready("connecting to NATS"),
                 // Handshakes are refused until then, so a load balancer must not send any.
-                (true, false) => nats.set_unready("waiting for persistence"),
+                (true, false, _) => nats.set_unready("waiting for persistence"),
+                (true, true, Some(theirs)) => nats.set_unready(format!(
+                    "bus.partitions is {partitions}, but persistence has {theirs}: set it to what ingest.partitions is"
+                )),
                 // Later a missing answer makes no difference between replicas: none is any better.
-                (true, true) => nats.set_ready(),
+                (true, true, None) => nats.set_ready(),
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -209,8 +233,11 @@ impl Backend {
     ///
     /// # Errors
     /// None does.
-    pub async fn ping(&self) -> Result<(), ClientError> {
-        read(self.ping_one(PING_TIMEOUT).await).map(drop)
+    pub async fn ping(&self) -> Result<Pong, ClientError> {
+        match read(self.ping_one(PING_TIMEOUT).await)? {
+            reply::Body::Pong(pong) => Ok(pong),
+            _ => Err(unexpected()),
+        }
     }
 
     ask! {

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::auth::JwtSettings;
-use crate::dialect::DIALECTS;
+use crate::dialect::{DIALECTS, Streams};
 use crate::edge::addresses::Proxies;
 use crate::edge::headers::AllowedHeaders;
 use crate::edge::origins::{OriginMap, Origins};
@@ -168,6 +168,8 @@ pub struct DialectSettings {
     pub default: String,
     /// Whether the first event that only one dialect understands decides, where nothing but `default` did.
     pub learn: bool,
+    /// How messages that stream are shown by dialects without an event for their chunks.
+    pub streams: Streams,
     /// By the web page's origin.
     pub origins: BTreeMap<String, String>,
 }

@@ -37,7 +37,7 @@ use parlance_proto::v1::{
     RoomPresence, StreamState, Thread, Typing,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -308,6 +308,8 @@ pub enum Outbound<'a> {
     MessageFinished(&'a Place, &'a Message),
     /// Text of a message that streams.
     MessageChunk(&'a Place, &'a MessageChunk),
+    /// A message that streams, with its text so far; at most once a second.
+    MessageGrown(&'a Place, &'a Message),
     /// A message was changed.
     MessageEdited(&'a Place, &'a Message),
     /// A message was deleted.
@@ -435,6 +437,16 @@ pub enum Backlog {
     AtJoin,
 }
 
+/// How a message that streams is shown by a dialect without an event for its chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Streams {
+    /// From its start, and edited as it grows.
+    Edits,
+    /// Once it has ended, as a new message.
+    Finished,
+}
+
 /// An encoded event; made once, sent to many.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -543,24 +555,32 @@ pub trait Dialect: Representation {
         self.encode(Outbound::MessageCreated(place, message))
     }
 
-    /// Writes what the server tells. A message that streams appears where streams are shown; elsewhere it is a new message
-    /// once it has ended.
+    /// Writes what the server tells, with messages that stream as [`Representation::streams`] says.
     fn frames(&self, outbound: Outbound<'_>) -> Vec<Frame> {
-        if self.shows_streams() {
-            return self.encode(outbound);
-        }
-        match outbound {
-            Outbound::MessageCreated(_, message) if message.stream() != StreamState::Unspecified => {
+        match (self.streams(), outbound) {
+            (Some(Streams::Finished), Outbound::MessageCreated(_, message))
+                if message.stream() != StreamState::Unspecified =>
+            {
                 Vec::new()
             }
-            Outbound::ListUpdated { last, .. } if last.stream() == StreamState::Open => Vec::new(),
-            Outbound::MessageChunk(..) => Vec::new(),
-            Outbound::MessageFinished(place, message) => {
+            (Some(Streams::Finished), Outbound::ListUpdated { last, .. })
+                if last.stream() == StreamState::Open =>
+            {
+                Vec::new()
+            }
+            (Some(Streams::Finished), Outbound::MessageFinished(place, message)) => {
                 self.encode(Outbound::MessageCreated(place, message))
             }
-            other => self.encode(other),
+            (
+                Some(Streams::Edits),
+                Outbound::MessageGrown(place, message) | Outbound::MessageFinished(place, message),
+            ) => self.encode(Outbound::MessageEdited(place, message)),
+            (_, other) => self.encode(other),
         }
     }
+
+    /// The same dialect with messages that stream shown like that; itself where it has an event for their chunks.
+    fn showing(&self, streams: Streams) -> &'static dyn Dialect;
 
     /// Writes what the server tells, as [`Dialect::frames`] passes it on; nothing where the vocabulary has no word for it.
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame>;
@@ -586,11 +606,11 @@ pub static DEFAULT: &dyn Dialect = &native::Native;
 /// All dialects. A further one is a file beside these, a line here, and its fixtures.
 pub static DIALECTS: &[&dyn Dialect] = &[
     &native::Native,
-    &journal::Journal,
-    &encrypted::Encrypted,
-    &chats::Chats,
-    &threads::Threads,
-    &inbox::Inbox,
+    &journal::Journal(Streams::Finished),
+    &encrypted::Encrypted(Streams::Finished),
+    &chats::Chats(Streams::Finished),
+    &threads::Threads(Streams::Finished),
+    &inbox::Inbox(Streams::Finished),
 ];
 
 /// The names of all dialects, for people.
@@ -632,9 +652,10 @@ pub fn shown_by(
     }
 }
 
-/// The dialect of that name.
-pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {
-    DIALECTS.iter().copied().find(|dialect| dialect.name() == name)
+/// The dialect of that name, with messages that stream shown like that.
+pub fn by_name(name: &str, streams: Streams) -> Option<&'static dyn Dialect> {
+    let dialect = DIALECTS.iter().find(|dialect| dialect.name() == name)?;
+    Some(dialect.showing(streams))
 }
 
 /// Encodes a value that cannot fail: our own structs of strings, numbers and raw JSON.

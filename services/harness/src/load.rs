@@ -23,6 +23,9 @@ const ACK_TIMEOUT_MS: u64 = 12_000;
 /// Longest wait for all clients to be quiet and equal after the sending has stopped.
 const DRAIN_MS: u64 = 30_000;
 
+/// Messages a second that two debug builds of all services digest beside each other on two slow cores.
+const RATE: u32 = 100;
+
 /// How long a sleeper reads nothing: longer than a gateway has patience.
 const SLEEP_MS: u64 = 12_000;
 
@@ -114,11 +117,12 @@ struct Conversation {
 
 impl Default for Load {
     fn default() -> Self {
+        let rate = environment::variable("PARLANCE_FAULTS_RATE").and_then(|rate| rate.parse().ok());
         Self {
             users: 16,
             conversations: 8,
             members: 5,
-            rate: 200,
+            rate: rate.unwrap_or(RATE),
             padding: 60,
             copies: 1,
             sleepers: 0,

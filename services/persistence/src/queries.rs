@@ -66,6 +66,8 @@ const CANCELLED: &str = "57014";
 pub struct Queries {
     /// This replica's name, for `Pong`.
     pub replica: String,
+    /// Partitions of the command stream, for `Pong`.
+    pub partitions: u16,
     /// For questions and answers.
     pub bus: Bus,
     /// For everything else.
@@ -357,6 +359,7 @@ impl Queries {
             }
             query::Body::Ping(v1::Ping {}) if self.liveness.is_alive() => reply::Body::Pong(v1::Pong {
                 replica: self.replica.clone(),
+                partitions: self.partitions.into(),
             }),
             query::Body::Ping(v1::Ping {}) => return Err(away().into()),
             _ => return Ok(None),

@@ -120,6 +120,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
     life.spawn("liveness", liveness.clone().run(database.clone(), life.soft()));
     let queries = Queries {
         replica: replica.to_owned(),
+        partitions: config.ingest.partitions,
         bus: bus.clone(),
         database: database.clone(),
         concurrency: config.queries.concurrency,

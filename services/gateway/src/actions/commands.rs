@@ -17,6 +17,7 @@ use tracing::Span;
 
 use crate::actions::idempotency::{Attempt, Change};
 use crate::auth::Identity;
+use crate::backend::Backend;
 use crate::clock::now;
 use crate::delivery::rooms::Rooms;
 use crate::dialect::Answer;
@@ -41,6 +42,7 @@ pub struct Confirmed {
 #[derive(Clone)]
 pub struct Commands {
     bus: Bus,
+    backend: Backend,
     partitions: u16,
     timeout: Duration,
     rooms: Rooms,
@@ -93,9 +95,10 @@ struct Waiting {
 
 impl Commands {
     /// `timeout` is how long an outcome may take until it is called unknown.
-    pub fn new(bus: Bus, rooms: Rooms, partitions: u16, timeout: Duration) -> Self {
+    pub fn new(bus: Bus, backend: Backend, rooms: Rooms, partitions: u16, timeout: Duration) -> Self {
         Self {
             bus,
+            backend,
             rooms,
             partitions,
             timeout,
@@ -130,10 +133,7 @@ impl Commands {
         // A command that comes again must reach persistence to be answered.
         let fresh = change.is_keyed().then(|| new_id().to_string());
         let dedup_id = fresh.as_deref().unwrap_or_else(|| dedup_id(&command));
-        let sent = self
-            .bus
-            .send_command(&command, self.partitions, dedup_id, deadline)
-            .await;
+        let sent = self.send(&command, dedup_id, deadline).await;
         faults::crash_at("after_publish");
         if sent.is_ok()
             && faults::happens("ack_on_accept")
@@ -142,10 +142,23 @@ impl Commands {
             self.resolve(early);
         }
         if let Err(error) = sent {
-            tracing::warn!(command = %command.id, %error, "a command was not accepted");
             let waiting = self.lock().remove(&command.id, number);
-            self.tell(waiting, &Err(ClientError::from_send(&error)));
+            self.tell(waiting, &Err(error));
         }
+    }
+
+    async fn send(&self, command: &Command, dedup_id: &str, deadline: Instant) -> Result<(), ClientError> {
+        if self.backend.misfiles() {
+            let message = "the service is not set up rightly at the moment; nothing was stored";
+            return Err(ClientError::new(ErrorCode::Unavailable, message));
+        }
+        let sent = self
+            .bus
+            .send_command(command, self.partitions, dedup_id, deadline);
+        sent.await.map_err(|error| {
+            tracing::warn!(command = %command.id, %error, "a command was not accepted");
+            ClientError::from_send(&error)
+        })
     }
 
     /// Sends a command and waits for its outcome.

@@ -42,7 +42,7 @@ pub struct Parts {
     pub rooms: Rooms,
     /// Connected users.
     pub users: Users,
-    /// How users are seen.
+    /// Presence of users.
     pub presence: Presences,
     /// The way in.
     pub commands: Commands,

@@ -24,7 +24,7 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{ErrorCode, Presence, PresenceStatus};
 use tokio::sync::{Notify, oneshot};
 
-use super::presence_input::{Happened, News};
+use super::presence_input::{Happened, PresenceReports};
 use crate::error::ClientError;
 use crate::ids::new_id;
 use crate::session::{Session, SessionId};
@@ -36,16 +36,16 @@ pub use teller::Teller;
 /// The sessions of this replica as presence sees them. Cheap to clone.
 #[derive(Clone)]
 pub struct Presences {
-    news: News,
+    reports: PresenceReports,
     ledger: Arc<Mutex<Ledger>>,
     changed: Arc<Notify>,
 }
 
 impl Presences {
     /// Without sessions.
-    pub fn new(news: News) -> Self {
+    pub fn new(reports: PresenceReports) -> Self {
         Self {
-            news,
+            reports,
             ledger: Arc::new(Mutex::new(Ledger::new(new_id()))),
             changed: Arc::default(),
         }
@@ -53,14 +53,15 @@ impl Presences {
 
     /// A session began.
     pub fn arrived(&self, session: &Arc<Session>) {
-        self.news.tell(Happened::Arrived(Arc::clone(session)));
+        self.reports.report(Happened::Arrived(Arc::clone(session)));
         self.lock().opened(session.id.number(), &session.user);
         self.changed.notify_one();
     }
 
     /// A session ended.
     pub fn gone(&self, session: &Session) {
-        self.news.tell(Happened::Gone(session.user.clone(), session.id));
+        self.reports
+            .report(Happened::Gone(session.user.clone(), session.id));
         self.lock().closed(session.id.number(), session.shown_at_ms());
         self.changed.notify_one();
     }
@@ -73,19 +74,19 @@ impl Presences {
 
     /// Tells a session, once more, how the others in a conversation are seen.
     pub fn greet(&self, session: Arc<Session>, conversation: ConversationId) {
-        self.news.tell(Happened::Looked(session, conversation));
+        self.reports.report(Happened::Looked(session, conversation));
     }
 
     /// How users are seen. Whatever changes afterwards is told to those who share a conversation with them.
     pub async fn look(&self, users: Vec<String>) -> Vec<Presence> {
         let (reply, answer) = oneshot::channel();
-        self.news.tell(Happened::Asked(users, reply));
+        self.reports.report(Happened::Asked(users, reply));
         answer.await.unwrap_or_default()
     }
 
     /// Removals so far, to be read before persistence is asked whom a session may watch.
     pub fn removals(&self) -> u64 {
-        self.news.removals()
+        self.reports.removals()
     }
 
     /// Tells a session of these users from now on, whom persistence has said that it may watch; how they are seen now.
@@ -99,7 +100,7 @@ impl Presences {
         removals: u64,
     ) -> Result<Vec<Presence>, ClientError> {
         let (reply, answer) = oneshot::channel();
-        self.news.tell(Happened::Watched {
+        self.reports.report(Happened::Watched {
             session,
             users,
             removals,
@@ -113,7 +114,7 @@ impl Presences {
 
     /// Ends that.
     pub fn unwatch(&self, session: SessionId, users: Vec<String>) {
-        self.news.tell(Happened::Unwatched(session, users));
+        self.reports.report(Happened::Unwatched(session, users));
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {

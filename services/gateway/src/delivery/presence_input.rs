@@ -13,50 +13,49 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::ClientError;
 use crate::session::{Session, SessionId};
 
-/// The way to the teller. Cheap to clone.
+/// The sending end. Cheap to clone.
 #[derive(Clone)]
-pub struct News {
+pub struct PresenceReports {
     sender: mpsc::UnboundedSender<Happened>,
     waiting: Arc<AtomicUsize>,
-    /// How often a user was told to have left a conversation.
+    /// How often a user has left a conversation, by these reports.
     removals: Arc<AtomicU64>,
 }
 
-/// What the teller takes in.
+/// The receiving end.
 pub struct Inbox {
     receiver: mpsc::UnboundedReceiver<Happened>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// Happenings that wait for the teller; beyond them those are refused whose session can come again, or that are answered.
+/// Reports that wait; beyond them those are refused whose session can come again, or that are answered.
 const MOST_WAITING: usize = 50_000;
 
-/// What the teller must know of.
+/// What presence must know of.
 pub enum Happened {
     /// A session began.
     Arrived(Arc<Session>),
     /// A session ended.
     Gone(UserId, SessionId),
-    /// A session is told about a conversation from now on.
+    /// A session receives a conversation's events from now on.
     Attached(Arc<Session>, ConversationId),
-    /// A session wants to be told how those in a conversation are seen.
+    /// A session asks for the presence of a conversation's participants.
     Looked(Arc<Session>, ConversationId),
     /// Users came into a conversation that is followed here.
     Joined(ConversationId, Vec<String>),
     /// A user belongs no more to a conversation that is followed here.
     Left(String),
-    /// Somebody wants to know how users are seen, who may be shown to them.
+    /// A query for the presence of users, by a client that may read it.
     Asked(Vec<String>, oneshot::Sender<Vec<Presence>>),
-    /// A session wants to be told of users from now on; persistence has said that it may, when it was asked after so many
-    /// removals.
+    /// A session subscribes to users; persistence has said that it may, when it was asked after so many removals.
     Watched {
         /// Which.
         session: Arc<Session>,
-        /// How they are seen.
+        /// Their presence.
         users: Vec<Presence>,
-        /// [`News::removals`] before persistence was asked.
+        /// [`PresenceReports::removals`] before persistence was asked.
         removals: u64,
-        /// How they are seen now, or why it may not watch them.
+        /// Their presence as it is now, or why it may not subscribe.
         reply: oneshot::Sender<Result<Vec<Presence>, ClientError>>,
     },
     /// A session does not want that any more.
@@ -64,7 +63,7 @@ pub enum Happened {
 }
 
 /// A pair of ways: in and out.
-pub fn channel() -> (News, Inbox) {
+pub fn channel() -> (PresenceReports, Inbox) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::<AtomicUsize>::default();
     let inbox = Inbox {
@@ -72,12 +71,12 @@ pub fn channel() -> (News, Inbox) {
         waiting: Arc::clone(&waiting),
     };
     let removals = Arc::default();
-    let news = News {
+    let reports = PresenceReports {
         sender,
         waiting,
         removals,
     };
-    (news, inbox)
+    (reports, inbox)
 }
 
 impl Inbox {
@@ -107,7 +106,7 @@ impl Happened {
         }
     }
 
-    /// It is not taken in. A client that would not be told how others are seen comes again.
+    /// It is not taken in. A client that would miss the presence of others comes again.
     fn refuse(self) {
         metrics::counter!("chat_gateway_inbox_refused_total", "inbox" => "presence").increment(1);
         if let Self::Attached(session, _) | Self::Looked(session, _) = self {
@@ -116,9 +115,9 @@ impl Happened {
     }
 }
 
-impl News {
-    /// Something happened. The teller ends only with the process.
-    pub fn tell(&self, happened: Happened) {
+impl PresenceReports {
+    /// Something happened. The receiving end lasts as long as the process.
+    pub fn report(&self, happened: Happened) {
         if matches!(happened, Happened::Left(_)) {
             self.removals.fetch_add(1, Ordering::SeqCst);
         }
@@ -129,7 +128,7 @@ impl News {
         drop(self.sender.send(happened));
     }
 
-    /// Changes before the teller takes in that a user has left a conversation.
+    /// Changes before it is taken in that a user has left a conversation.
     pub fn removals(&self) -> u64 {
         self.removals.load(Ordering::SeqCst)
     }
@@ -141,21 +140,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_inbox_refuses_what_can_be_asked_again_and_nothing_else() {
-        let (news, mut inbox) = channel();
+        let (reports, mut inbox) = channel();
         for _ in 0..MOST_WAITING {
-            news.tell(Happened::Left("alice".to_owned()));
+            reports.report(Happened::Left("alice".to_owned()));
         }
         let (reply, answer) = oneshot::channel();
-        news.tell(Happened::Asked(Vec::new(), reply));
+        reports.report(Happened::Asked(Vec::new(), reply));
         assert!(answer.await.is_err());
-        news.tell(Happened::Left("bob".to_owned()));
-        assert_eq!(news.removals(), MOST_WAITING as u64 + 1);
+        reports.report(Happened::Left("bob".to_owned()));
+        assert_eq!(reports.removals(), MOST_WAITING as u64 + 1);
         for _ in 0..MOST_WAITING {
             assert!(inbox.recv().await.is_some());
         }
         assert!(matches!(inbox.recv().await, Some(Happened::Left(user)) if user == "bob"));
         let (reply, _answer) = oneshot::channel();
-        news.tell(Happened::Asked(Vec::new(), reply));
+        reports.report(Happened::Asked(Vec::new(), reply));
         assert!(matches!(inbox.recv().await, Some(Happened::Asked(..))));
     }
 }

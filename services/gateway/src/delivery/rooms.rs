@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::Bus;
-use parlance_proto::v1::{self, ErrorCode, Head, ListState};
+use parlance_proto::v1::{self, ErrorCode, Head, ListState, Message};
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::tasks;
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +24,7 @@ use crate::backend::Backend;
 use crate::backend::actor;
 use crate::delivery::awareness::SentState;
 use crate::delivery::journal::OpenJournal;
-use crate::delivery::presence_input::{Happened, News};
+use crate::delivery::presence_input::{Happened, PresenceReports};
 use crate::delivery::served::Served;
 use crate::dialect::{Answer, Outbound, Place};
 use crate::error::ClientError;
@@ -116,6 +116,8 @@ enum Request {
     CaughtUp(SessionId, Replayed),
     /// What lists show was looked up anew.
     Listed(Box<ListState>),
+    /// A message that streams was read.
+    Streamed(Box<Message>),
     /// Whether a user whose sessions wait for it is a participant; what had been removed when it was asked.
     Admit {
         user: UserId,
@@ -153,7 +155,13 @@ impl Handle {
 
 impl Rooms {
     /// An empty table, and where it says which rooms have begun.
-    pub fn new(bus: Bus, backend: Backend, served: Served, linger: Duration, news: News) -> (Self, Begun) {
+    pub fn new(
+        bus: Bus,
+        backend: Backend,
+        served: Served,
+        linger: Duration,
+        reports: PresenceReports,
+    ) -> (Self, Begun) {
         // It holds those that began within the time until they are compared once more.
         let (sender, begun) = mpsc::unbounded_channel();
         let rooms = Self(Arc::new(Parts {
@@ -162,7 +170,7 @@ impl Rooms {
             served,
             linger,
             table: Mutex::default(),
-            members: Members::new(news),
+            members: Members::new(reports),
             begun: sender,
         }));
         (rooms, begun)
@@ -206,8 +214,8 @@ impl Rooms {
         };
         if !known {
             self.members
-                .news
-                .tell(Happened::Attached(Arc::clone(&session), conversation));
+                .reports
+                .report(Happened::Attached(Arc::clone(&session), conversation));
         }
         if session.closed.is_cancelled() {
             // It went while we waited, so nobody else detaches it from here.
@@ -291,6 +299,11 @@ impl Rooms {
     /// What lists show of a conversation was looked up anew.
     fn listed(&self, conversation: ConversationId, state: ListState) {
         self.send(conversation, Request::Listed(Box::new(state)));
+    }
+
+    /// A message that streams was read.
+    fn found_stream(&self, conversation: ConversationId, message: Message) {
+        self.send(conversation, Request::Streamed(Box::new(message)));
     }
 
     /// The conversation as its room knows it; `None` where nobody here follows it.

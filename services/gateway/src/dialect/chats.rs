@@ -7,14 +7,15 @@ use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
 use super::{
-    Action, Answer, Backlog, Decoded, Dialect, Frame, Outbound, Place, Speaker, camel, payload, shape, union,
+    Action, Answer, Backlog, Decoded, Dialect, Frame, Outbound, Place, Speaker, Streams, camel, payload,
+    shape, union,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Chats;
+pub struct Chats(pub Streams);
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -64,6 +65,13 @@ struct FailedJson<'a> {
 }
 
 impl Dialect for Chats {
+    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
+        match streams {
+            Streams::Edits => &Self(Streams::Edits),
+            Streams::Finished => &Self(Streams::Finished),
+        }
+    }
+
     fn name(&self) -> &'static str {
         "chats"
     }
@@ -263,6 +271,7 @@ impl Dialect for Chats {
             | Outbound::JournalEdited(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
+            | Outbound::MessageGrown(..)
             | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };
@@ -325,6 +334,6 @@ mod tests {
 
     #[test]
     fn it_speaks_as_recorded() {
-        samples::check(&Chats);
+        samples::check(&Chats(Streams::Finished));
     }
 }

@@ -13,7 +13,7 @@ use super::contract::Contract;
 use super::native::message_type;
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, Place, SendAction,
-    Speaker, camel, payload, shape,
+    Speaker, Streams, camel, payload, shape,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -22,7 +22,7 @@ pub use json::{MessageJson, message};
 
 /// See the module.
 #[derive(Debug)]
-pub struct Encrypted;
+pub struct Encrypted(pub Streams);
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +56,13 @@ struct SendPayload<'a> {
 }
 
 impl Dialect for Encrypted {
+    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
+        match streams {
+            Streams::Edits => &Self(Streams::Edits),
+            Streams::Finished => &Self(Streams::Finished),
+        }
+    }
+
     fn name(&self) -> &'static str {
         "encrypted"
     }
@@ -173,6 +180,7 @@ impl Dialect for Encrypted {
             | Outbound::JournalEdited(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
+            | Outbound::MessageGrown(..)
             | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };
@@ -226,7 +234,7 @@ mod tests {
 
     #[test]
     fn it_speaks_as_recorded() {
-        samples::check(&Encrypted);
+        samples::check(&Encrypted(Streams::Finished));
     }
 
     #[test]
@@ -241,7 +249,7 @@ mod tests {
             delivered_now: vec![named(1), named(2)],
             ..ReceiptUpdated::default()
         };
-        let told = Encrypted.encode(Outbound::Receipt(samples::direct(), &receipt));
+        let told = Encrypted(Streams::Finished).encode(Outbound::Receipt(samples::direct(), &receipt));
         let status = |frame: &Frame| {
             let payload: serde_json::Value = serde_json::from_str(frame.payload.get()).unwrap();
             format!("{} {}", payload["messageId"], payload["status"])

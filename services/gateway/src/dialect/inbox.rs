@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
 use super::place::Place;
-use super::{Action, Answer, Decoded, Dialect, Frame, Outbound, Speaker, camel, payload, shape, union};
+use super::{
+    Action, Answer, Decoded, Dialect, Frame, Outbound, Speaker, Streams, camel, payload, shape, union,
+};
 use crate::error::ClientError;
 use crate::limits::Limits;
 
@@ -16,7 +18,7 @@ const EVERYTHING: u64 = i64::MAX.unsigned_abs();
 
 /// See the module.
 #[derive(Debug)]
-pub struct Inbox;
+pub struct Inbox(pub Streams);
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -57,6 +59,13 @@ struct ErrorJson<'a> {
 }
 
 impl Dialect for Inbox {
+    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
+        match streams {
+            Streams::Edits => &Self(Streams::Edits),
+            Streams::Finished => &Self(Streams::Finished),
+        }
+    }
+
     fn name(&self) -> &'static str {
         "inbox"
     }
@@ -235,6 +244,7 @@ impl Dialect for Inbox {
             | Outbound::JournalEdited(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
+            | Outbound::MessageGrown(..)
             | Outbound::Awareness { .. }
             | Outbound::Resync { .. } => return Vec::new(),
         };
@@ -291,6 +301,6 @@ mod tests {
 
     #[test]
     fn it_speaks_as_recorded() {
-        samples::check(&Inbox);
+        samples::check(&Inbox(Streams::Finished));
     }
 }

@@ -14,15 +14,15 @@ use super::contract::{Contract, Shape};
 use super::native::json::{time, type_name};
 use super::place::{Place, message_number, user_number};
 use super::{
-    Action, Answer, ConversationRef, Decoded, Dialect, Frame, JournalChange, Outbound, Speaker, encode,
-    payload, shape,
+    Action, Answer, ConversationRef, Decoded, Dialect, Frame, JournalChange, Outbound, Speaker, Streams,
+    encode, payload, shape,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Journal;
+pub struct Journal(pub Streams);
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -177,6 +177,13 @@ struct AnswerJson<'a> {
 }
 
 impl Dialect for Journal {
+    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
+        match streams {
+            Streams::Edits => &Self(Streams::Edits),
+            Streams::Finished => &Self(Streams::Finished),
+        }
+    }
+
     fn name(&self) -> &'static str {
         "journal"
     }
@@ -267,6 +274,7 @@ impl Dialect for Journal {
             | Outbound::Presence { .. }
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
+            | Outbound::MessageGrown(..)
             | Outbound::Awareness { .. }
             | Outbound::ThreadCreated(..)
             | Outbound::MembersAdded(..)
@@ -534,6 +542,6 @@ mod tests {
 
     #[test]
     fn it_speaks_as_recorded() {
-        samples::check(&Journal);
+        samples::check(&Journal(Streams::Finished));
     }
 }

@@ -23,7 +23,7 @@ use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
     Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, SendAction,
-    Speaker, UserRef, encode, schema,
+    Speaker, Streams, UserRef, encode, schema,
 };
 use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
@@ -273,6 +273,10 @@ impl<T: Serialize> Numbered<T> {
 }
 
 impl Dialect for Native {
+    fn showing(&self, _: Streams) -> &'static dyn Dialect {
+        &Self
+    }
+
     fn name(&self) -> &'static str {
         "native"
     }
@@ -446,6 +450,8 @@ impl Dialect for Native {
             Outbound::ConversationRemoved(place) => {
                 Frame::new("conversation:removed", &json::removed(place.id))
             }
+            // It gets the chunks.
+            Outbound::MessageGrown(..) => return Vec::new(),
             // A client that follows the conversation itself has the message already.
             Outbound::ListUpdated { joined: true, .. } | Outbound::RoomPresence(..) => return Vec::new(),
             Outbound::ListUpdated {

@@ -13,7 +13,7 @@ use super::inbox::Inbox;
 use super::journal::{self, Journal};
 use super::native::{Native, json as native};
 use super::threads::Threads;
-use super::{Place, camel, encode, union, wide};
+use super::{Place, Streams, camel, encode, union, wide};
 
 /// How one kind of caller reads what REST answers with.
 pub trait Representation: Send + Sync + std::fmt::Debug {
@@ -23,10 +23,8 @@ pub trait Representation: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// Whether a message that streams is shown while it does.
-    fn shows_streams(&self) -> bool {
-        false
-    }
+    /// How a message that streams is shown; `None` with its chunks.
+    fn streams(&self) -> Option<Streams>;
 
     /// Whether messages are written with how far they have come, for which their [`Place`] is needed.
     fn shows_receipts(&self) -> bool {
@@ -68,13 +66,27 @@ pub trait Representation: Send + Sync + std::fmt::Debug {
 
 /// Under `/api`, where nothing names a dialect: serves the front ends of ciphertext and of threads.
 #[derive(Debug)]
-pub struct Older;
+pub struct Older(Streams);
+
+impl Older {
+    /// With messages that stream shown like that.
+    pub fn showing(streams: Streams) -> &'static Self {
+        match streams {
+            Streams::Edits => &Self(Streams::Edits),
+            Streams::Finished => &Self(Streams::Finished),
+        }
+    }
+}
 
 /// Under `/api/v1`, where nothing names a dialect: native, and what a list of conversations needs.
 #[derive(Debug)]
 pub struct Current;
 
 impl Representation for Older {
+    fn streams(&self) -> Option<Streams> {
+        Some(self.0)
+    }
+
     fn is_without_roles(&self) -> bool {
         true
     }
@@ -105,8 +117,8 @@ impl Representation for Current {
         true
     }
 
-    fn shows_streams(&self) -> bool {
-        true
+    fn streams(&self) -> Option<Streams> {
+        None
     }
 
     fn message(&self, message: &Message, _: Option<&Place>) -> Box<RawValue> {
@@ -131,8 +143,8 @@ impl Representation for Native {
         true
     }
 
-    fn shows_streams(&self) -> bool {
-        true
+    fn streams(&self) -> Option<Streams> {
+        None
     }
 
     fn message(&self, message: &Message, _: Option<&Place>) -> Box<RawValue> {
@@ -145,6 +157,10 @@ impl Representation for Native {
 }
 
 impl Representation for Journal {
+    fn streams(&self) -> Option<Streams> {
+        Some(self.0)
+    }
+
     fn shows_receipts(&self) -> bool {
         true
     }
@@ -159,6 +175,10 @@ impl Representation for Journal {
 }
 
 impl Representation for Encrypted {
+    fn streams(&self) -> Option<Streams> {
+        Some(self.0)
+    }
+
     fn shows_receipts(&self) -> bool {
         true
     }
@@ -181,6 +201,10 @@ macro_rules! shares_union {
     ($($dialect:ident { $($own:item)* })*) => {
         $(impl Representation for $dialect {
             $($own)*
+
+            fn streams(&self) -> Option<Streams> {
+                Some(self.0)
+            }
 
             fn message(&self, message: &Message, _: Option<&Place>) -> Box<RawValue> {
                 encode(&union::message(message))
@@ -279,7 +303,7 @@ mod tests {
     #[test]
     fn under_api_both_kinds_of_front_ends_find_their_fields() {
         let (text, cipher) = (samples::text(), samples::ciphertext());
-        let message = read(&Older.message(text, None));
+        let message = read(&Older(Streams::Finished).message(text, None));
         for key in [
             "_id",
             "id",
@@ -301,14 +325,14 @@ mod tests {
             last_message: Some(cipher.clone()),
             ..samples::conversation().clone()
         };
-        let row = read(&Older.conversation(&conversation, "viewer"));
+        let row = read(&Older(Streams::Finished).conversation(&conversation, "viewer"));
         assert_eq!(row["type"], row["kind"]);
         assert!(row["participants"][0].is_string(), "{row}");
         assert_eq!(row["members"][0]["user_id"], row["participants"][0]);
         let [viewer, other] = &conversation.participants[..] else {
             panic!("a direct conversation is one of two");
         };
-        let row = read(&Older.conversation(&conversation, &viewer.user_id));
+        let row = read(&Older(Streams::Finished).conversation(&conversation, &viewer.user_id));
         assert_eq!(row["title"], other.username);
         for last in ["last_message", "lastMessage"] {
             assert_eq!(row[last]["content_encrypted"], cipher.content);

@@ -64,6 +64,11 @@ pub fn conversation() -> &'static Conversation {
     &SAMPLES.direct_conversation
 }
 
+/// A message that streams, in its conversation, and the same when it has ended.
+pub fn streams() -> (&'static Place, &'static Message, &'static Message) {
+    (&SAMPLES.group, &SAMPLES.streaming, &SAMPLES.streamed)
+}
+
 /// Everything the server may tell, by name.
 pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
     let s = &*SAMPLES;

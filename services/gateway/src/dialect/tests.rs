@@ -1,11 +1,12 @@
 //! What holds for every dialect and whatever a client sends.
 
 use parlance_proto::UserId;
+use parlance_proto::v1::{Message, StreamState};
 use proptest::prelude::*;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{DEFAULT, DIALECTS, Speaker, samples};
+use super::{DEFAULT, DIALECTS, Dialect, Outbound, Speaker, Streams, samples};
 use crate::limits::tests::small;
 
 /// Stands in everything a client wrote that is no id, so that repeating it is noticed.
@@ -210,7 +211,7 @@ fn an_event_that_only_one_dialect_understands_shows_it() {
             "{event} {payload}"
         );
     }
-    let threads = super::by_name("threads").unwrap();
+    let threads = super::by_name("threads", Streams::Finished).unwrap();
     let join = json!({ "conversationId": ID });
     assert_eq!(shown(threads, "conversation:join", join), None);
 }
@@ -221,6 +222,48 @@ fn a_failure_without_an_ack_is_told_in_every_dialect() {
     let (_, failed) = samples::outbound().into_iter().find(unacked).unwrap();
     for dialect in DIALECTS {
         assert!(!dialect.encode(failed).is_empty(), "{}", dialect.name());
+    }
+}
+
+#[test]
+fn a_message_that_streams_is_shown_by_edits_where_the_settings_say_so() {
+    let frames = |dialect: &dyn Dialect, outbound: Outbound<'_>| -> Vec<String> {
+        let frames = dialect.frames(outbound).into_iter();
+        frames
+            .map(|frame| format!("{} {}", frame.event, frame.payload))
+            .collect()
+    };
+    let (place, open, ended) = samples::streams();
+    let created = Outbound::MessageCreated(place, open);
+    let grown = Outbound::MessageGrown(place, open);
+    let listed = Outbound::ListUpdated {
+        place,
+        last: open,
+        unread: 1,
+        joined: false,
+    };
+    let finished = Outbound::MessageFinished(place, ended);
+    for dialect in DIALECTS.iter().filter(|dialect| dialect.streams().is_some()) {
+        let (hiding, editing) = (
+            dialect.showing(Streams::Finished),
+            dialect.showing(Streams::Edits),
+        );
+        for outbound in [created, grown, listed] {
+            assert_eq!(frames(hiding, outbound), [""; 0], "{}", dialect.name());
+        }
+        let new = |message| {
+            let plain = Message {
+                stream: StreamState::Unspecified.into(),
+                ..Message::clone(message)
+            };
+            frames(hiding, Outbound::MessageCreated(place, &plain))
+        };
+        let edited = |message| frames(hiding, Outbound::MessageEdited(place, message));
+        assert_eq!(frames(hiding, finished), new(ended));
+        assert_eq!(frames(editing, created), new(open));
+        assert_eq!(frames(editing, grown), edited(open));
+        assert_eq!(frames(editing, finished), edited(ended));
+        assert_eq!(edited(open).len(), 1, "{}", dialect.name());
     }
 }
 

@@ -9,14 +9,15 @@ use uuid::Uuid;
 use super::contract::{Contract, Shape};
 use super::place::{Place, thread_id};
 use super::{
-    Action, Answer, Decoded, Dialect, Frame, MessageRef, Outbound, Speaker, camel, native, payload, union,
+    Action, Answer, Decoded, Dialect, Frame, MessageRef, Outbound, Speaker, Streams, camel, native, payload,
+    union,
 };
 use crate::error::ClientError;
 use crate::limits::Limits;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Threads;
+pub struct Threads(pub Streams);
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -115,6 +116,13 @@ struct MessageErrorJson<'a> {
 }
 
 impl Dialect for Threads {
+    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
+        match streams {
+            Streams::Edits => &Self(Streams::Edits),
+            Streams::Finished => &Self(Streams::Finished),
+        }
+    }
+
     fn name(&self) -> &'static str {
         "threads"
     }
@@ -242,6 +250,7 @@ impl Dialect for Threads {
             Outbound::JournalEdited(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
+            | Outbound::MessageGrown(..)
             | Outbound::Awareness { .. }
             | Outbound::Presence { .. }
             | Outbound::Resync { .. } => Vec::new(),
@@ -490,11 +499,14 @@ mod tests {
 
     #[test]
     fn it_speaks_as_recorded() {
-        samples::check(&Threads);
+        samples::check(&Threads(Streams::Finished));
     }
 
     #[test]
     fn a_refused_client_reads_what_it_compares_with() {
-        assert_eq!(Threads.refusal("token is expired"), "Authentication failed");
+        assert_eq!(
+            Threads(Streams::Finished).refusal("token is expired"),
+            "Authentication failed"
+        );
     }
 }

@@ -8,6 +8,7 @@ use super::endpoints::Endpoints;
 use super::headers::AllowedHeaders;
 use super::origins::{OriginMap, Origins};
 use super::refusals::Refusals;
+use crate::dialect::{self, Dialect, Streams};
 
 /// The rules. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +40,15 @@ pub struct Dialects {
     pub origins: OriginMap<String>,
     /// Whether the first event may show the dialect of a client that nothing names one for.
     pub learn: bool,
+    /// How messages that stream are shown by dialects without an event for their chunks.
+    pub streams: Streams,
+}
+
+impl Dialects {
+    /// The dialect of that name, as the settings have it.
+    pub fn named(&self, name: &str) -> Option<&'static dyn Dialect> {
+        dialect::by_name(name, self.streams)
+    }
 }
 
 impl Gate {

@@ -7,7 +7,7 @@ pub struct Following {
     pub joined: bool,
     /// What the user had not read, where that is known.
     pub unread: Option<Unread>,
-    /// What the client is told of the past before it is told what happens from now on.
+    /// What the client is emitted of the past before it is emitted what happens from now on.
     pub missed: Option<Missed>,
     /// Whether the client keeps the document of a joined journal itself and is emitted updates without texts; `None` leaves
     /// that as it is.

@@ -36,7 +36,7 @@ struct Inner {
     /// Connections of sessions that began with polling, by engine id, for as long as they last: one engine session
     /// may be left and entered again.
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
-    /// How far polling clients are, by engine id.
+    /// What polling clients have received, by engine id.
     polls: Mutex<HashMap<String, Polls>>,
     engine: OnceLock<Engine>,
 }

@@ -98,6 +98,11 @@ io.on('connection', (socket) => {
     io.to(room(chatId)).emit('message:new', message);
     return { message };
   });
+  // An agent's text while it is made: passed on part by part, and sent as a message when it is whole.
+  on('message:append', async ({ chatId, offset, text }) => {
+    await member(chatId);
+    socket.to(room(chatId)).emit('message:chunk', { chatId, offset, text });
+  });
   on('message:read', async ({ chatId, messageId }) => {
     await member(chatId);
     await store.read(chatId, messageId, user.id);

@@ -45,6 +45,39 @@ impl Stamp {
     }
 }
 
+/// Length of a part of a text that streams, about that of a word.
+const PART: usize = 16;
+
+/// A part of a text that streams, which says when it was due, in microseconds from the start of the run.
+#[must_use]
+pub fn part(due: u64) -> String {
+    format!("{due:0>width$} ", width = PART - 1)
+}
+
+/// The text of a message that streams, as one reader has it.
+#[derive(Clone, Debug, Default)]
+pub struct GrowingText(String);
+
+impl GrowingText {
+    /// Takes what begins at that offset. Yields when what is new of it was due; nothing after a gap, which a later chunk fills.
+    pub fn take(&mut self, offset: u64, text: &str) -> Vec<u64> {
+        let has = self.0.len();
+        let new = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| text.get(has.checked_sub(offset)?..));
+        self.0.push_str(new.unwrap_or_default());
+        let new = self.0[has..].as_bytes().chunks_exact(PART);
+        new.filter_map(|part| std::str::from_utf8(part).ok()?.trim_end().parse().ok())
+            .collect()
+    }
+
+    /// All of it so far.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What must not happen, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violations {
@@ -131,6 +164,17 @@ mod tests {
         }
         violations.lost = stream.lost(4, &HashSet::new());
         (stream, violations)
+    }
+
+    #[test]
+    fn a_text_grows_by_what_is_new_and_not_after_a_gap() {
+        let mut text = GrowingText::default();
+        let all: String = [7, 8, 9].map(part).concat();
+        assert_eq!(text.take(0, &all[..16]), [7]);
+        assert_eq!(text.take(32, &all[32..]), [0; 0]);
+        assert_eq!(text.take(0, &all), [8, 9]);
+        assert_eq!(text.take(16, &all[16..32]), [0; 0]);
+        assert_eq!(text.as_str(), all);
     }
 
     #[test]

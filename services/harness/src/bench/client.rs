@@ -3,6 +3,7 @@
 //! Answers heartbeats, matches acknowledgements and hands every delivered message to the checks. Must not retry or
 //! reconnect: scenarios decide that.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -11,12 +12,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
-use super::checks::{RoomStream, Stamp};
+use super::checks::{GrowingText, RoomStream, Stamp};
 use super::dialect::Dialect;
 use super::frame::{Frame, FrameReader, text};
 use super::packet::{Packet, request};
@@ -25,6 +27,18 @@ use super::recorder::{Recorder, add};
 /// Longest wait for a handshake or an acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LARGEST_HEAD: usize = 8 * 1024;
+/// The events with text of a message that streams: a part of it, and at the end all.
+const CHUNK: &str = "message:chunk";
+const FINISHED: &str = "message:finished";
+
+/// The payload of either.
+#[derive(Deserialize)]
+struct Grown<'a> {
+    #[serde(default)]
+    offset: u64,
+    #[serde(borrow, alias = "content")]
+    text: Cow<'a, str>,
+}
 
 /// Why a client was refused.
 #[derive(Debug)]
@@ -59,6 +73,8 @@ struct Link {
     next_ack: Cell<u32>,
     /// By index of the room: those this user is a member of.
     streams: RefCell<HashMap<u32, RoomStream>>,
+    /// Of the one message that streams.
+    text: RefCell<GrowingText>,
 }
 
 impl Client {
@@ -85,6 +101,7 @@ impl Client {
                 acks: RefCell::default(),
                 next_ack: Cell::new(0),
                 streams: RefCell::new(streams.collect()),
+                text: RefCell::default(),
             };
             let mut frames = link.upgrade(address).await?;
             link.until(&mut frames, &Packet::Open).await?;
@@ -123,6 +140,12 @@ impl Client {
         if let Some(stream) = streams.get_mut(&stamp.room) {
             stream.fill(stamp.number);
         }
+    }
+
+    /// What it has of the text that streams.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.link.text.borrow().as_str().to_owned()
     }
 
     /// What it has received of a room.
@@ -213,6 +236,8 @@ impl Link {
                 add(&self.recorder.events, 1);
                 if *name == self.dialect.delivery() {
                     self.deliver(payload);
+                } else if [CHUNK, FINISHED].contains(name) {
+                    self.grow(payload)?;
                 }
             }
             Packet::Ack(number, payload) => {
@@ -228,6 +253,14 @@ impl Link {
             Packet::Refused(reason) => bail!("refused: {reason:.200}"),
             Packet::Disconnected => bail!("disconnected"),
             Packet::Open | Packet::Connected | Packet::Other => {}
+        }
+        Ok(())
+    }
+
+    fn grow(&self, grown: &str) -> anyhow::Result<()> {
+        let Grown { offset, text } = serde_json::from_str(grown)?;
+        for due in self.text.borrow_mut().take(offset, &text) {
+            self.recorder.delivered(due);
         }
         Ok(())
     }

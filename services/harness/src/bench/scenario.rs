@@ -9,6 +9,7 @@ mod growth;
 mod join;
 mod memory;
 mod storm;
+mod stream;
 mod traffic;
 
 use std::rc::Rc;
@@ -58,6 +59,11 @@ pub enum Scenario {
         members: u32,
         /// How much is sent.
         load: Load,
+    },
+    /// An agent appends to one message, so many readers see it grow.
+    Stream {
+        /// How many.
+        readers: u32,
     },
     /// Connections that do nothing but answer heartbeats.
     Memory {
@@ -122,6 +128,7 @@ pub const CASES: &[Case] = &[
     case("pairs/saturated", traffic(1_000, 2, Load::Window(1))),
     two_gateways("pairs/two-gateways", traffic(1_000, 2, Load::Window(1))),
     case("pairs/500", traffic(1_000, 2, Load::PerSecond(500))),
+    case("stream/1x200", Scenario::Stream { readers: 200 }),
     case("memory/bare", Scenario::Memory { rooms: false }),
     case("memory/rooms", Scenario::Memory { rooms: true }),
     two_gateways("storm", Scenario::Storm),
@@ -217,6 +224,7 @@ impl Scenario {
             Self::Connect { conversations } => connect::world(conversations, quick),
             Self::Join { groups, members } => join::world(groups, members),
             Self::Traffic { rooms, members, .. } => World::groups(rooms, members),
+            Self::Stream { readers } => stream::world(readers),
             Self::Memory { rooms } => memory::world(rooms, quick),
             Self::Storm => storm::world(quick),
             Self::Growth(grown) => growth::world(grown),
@@ -232,6 +240,7 @@ impl Scenario {
             Self::Connect { .. } => connect::measure(stage).await,
             Self::Join { .. } => join::measure(stage).await,
             Self::Traffic { load, .. } => traffic::measure(stage, load).await,
+            Self::Stream { .. } => stream::measure(stage).await,
             Self::Memory { .. } => memory::measure(stage).await,
             Self::Storm => storm::measure(stage).await,
             Self::Growth(_) => growth::measure(stage).await,

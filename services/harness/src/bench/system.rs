@@ -5,7 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use parlance_bus::{Bus, ConnectSettings, Tls};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
@@ -145,6 +146,26 @@ impl System {
         PgPool::connect(url)
             .await
             .context("cannot connect to the database")
+    }
+
+    /// A connection to the bus of Parlance, as a service has one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn bus(&self) -> anyhow::Result<Bus> {
+        let Processes::Parlance(stack) = &self.stack else {
+            bail!("the peer has no bus");
+        };
+        let settings = ConnectSettings {
+            url: stack.nats_url().to_owned(),
+            name: "bench".to_owned(),
+            inbox_prefix: "_INBOX.bench".to_owned(),
+            user: String::new(),
+            password: String::new(),
+            credentials_file: String::new(),
+            tls: Tls::default(),
+        };
+        Ok(Bus::connect(&settings).await?)
     }
 
     /// Waits until every gateway answers a request for a conversation list: services turn clients away until they have

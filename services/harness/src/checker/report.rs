@@ -115,7 +115,7 @@ impl Report {
     /// The heading of the lines that [`Report::line`] makes.
     #[must_use]
     pub fn heading() -> &'static str {
-        "fault | sends | acked | unknown | lost | doubled | reordered | holes | other flaws | converged in | prompt in | longest pause | rate after"
+        "fault | sends | acked | unknown | lost | doubled | reordered | holes | other flaws | converged in | prompt in | longest pause | rate before | rate after"
     }
 
     /// One line of figures.
@@ -139,10 +139,11 @@ impl Report {
         .map(|flaw| self.count(flaw));
         let other = invented + contradictions + leaked;
         format!(
-            "{fault} | {sends} | {acked} | {unknown} | {lost} | {doubled} | {reordered} | {holes} | {other} | {} | {} | {} | {:.0}/s",
+            "{fault} | {sends} | {acked} | {unknown} | {lost} | {doubled} | {reordered} | {holes} | {other} | {} | {} | {} | {:.0}/s | {:.0}/s",
             seconds(self.timing.converged),
             seconds(self.timing.settled),
             seconds(self.timing.longest_pause),
+            self.timing.rate_before,
             self.timing.rate_after,
         )
     }

@@ -478,8 +478,10 @@ fn the_rate_counts_positive_answers_of_the_last_seconds_only() {
         .records
         .push(record(59_950.0, answer(3, Outcome::Unknown, None)));
     history.records.push(record(60_000.0, mark("stopped")));
-    let rate = check(&history, &database()).timing.rate_after;
-    assert!((rate - 2.0).abs() < 0.001, "{rate}");
+    history.records.push(record(58_600.0, mark("fault")));
+    let timing = check(&history, &database()).timing;
+    assert!((timing.rate_after - 2.0).abs() < 0.001, "{timing:?}");
+    assert!((timing.rate_before - 0.8).abs() < 0.001, "{timing:?}");
 }
 
 fn gone(user: &str) -> What {

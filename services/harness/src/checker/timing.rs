@@ -24,6 +24,8 @@ pub struct Timing {
     pub longest_pause: Duration,
     /// The longest way of a stored message to a client, catching up included.
     pub slowest_delivery: Duration,
+    /// Positive answers a second in the last seconds before the mark `fault`.
+    pub rate_before: f64,
     /// Positive answers a second in the last seconds of the load.
     pub rate_after: f64,
 }
@@ -37,13 +39,14 @@ impl Timing {
             settled: settled(history, healed.map(|mark| mark.at)),
             longest_pause: longest_pause(history),
             slowest_delivery,
-            rate_after: rate_after(history),
+            rate_before: rate_until(history, "fault"),
+            rate_after: rate_until(history, "stopped"),
         }
     }
 }
 
-fn rate_after(history: &History) -> f64 {
-    let Some(stopped) = history.mark("stopped").map(|mark| mark.at) else {
+fn rate_until(history: &History, mark: &str) -> f64 {
+    let Some(end) = history.mark(mark).map(|mark| mark.at) else {
         return 0.0;
     };
     let positive = |record: &&Record| {
@@ -55,7 +58,7 @@ fn rate_after(history: &History) -> f64 {
             }
         )
     };
-    let late = |record: &&Record| record.at >= stopped - SAMPLE && record.at < stopped;
+    let late = |record: &&Record| record.at >= end - SAMPLE && record.at < end;
     let count = history.records.iter().filter(positive).filter(late).count();
     f64::from(u32::try_from(count).unwrap_or(u32::MAX)) * 1_000.0 / SAMPLE
 }

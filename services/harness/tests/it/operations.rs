@@ -164,6 +164,35 @@ async fn a_replica_that_is_full_sends_newcomers_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_counts_other_partitions_than_persistence_takes_no_clients() {
+    let stack = Stack::builder().start().await.unwrap();
+    let gateway = stack.gateway(0);
+    let ready = format!("{}/readyz", gateway.internal_url());
+    gateway.kill();
+    let says_why = || async {
+        let said = reqwest::get(&ready).await?.text().await?;
+        anyhow::ensure!(
+            said.contains("bus.partitions is 8, but persistence has 16"),
+            "{said}"
+        );
+        Ok(())
+    };
+    tokio::select! {
+        started = gateway.start_with(&[("PARLANCE_BUS_PARTITIONS", "8")]) => panic!("it serves: {started:?}"),
+        said = eventually(SOON, "it says why it does not serve", says_why) => said.unwrap(),
+    }
+    let handshake = reqwest::Client::new().get(polling(&stack));
+    assert_eq!(status(handshake).await.unwrap(), 503);
+    // Who does not look at readiness stores nothing where nobody looks for it.
+    let sent = reqwest::Client::new()
+        .post(format!("{}/api/v1/conversations/direct", gateway.base_url()))
+        .bearer_auth(stack.token("alice"))
+        .json(&serde_json::json!({ "user_id": "bob" }));
+    assert_eq!(status(sent).await.unwrap(), 503);
+    gateway.restart().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_clients_is_let_in_at_its_pace() {
     const PER_SECOND: usize = 10;
     let stack = Stack::builder()

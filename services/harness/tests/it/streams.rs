@@ -305,6 +305,21 @@ async fn readers_see_a_message_grow_late_ones_soon_and_may_stop_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn front_ends_are_shown_edits_where_the_settings_say_so() {
+    let stack = Stack::builder()
+        .gateways(2)
+        .accounts()
+        .gateway_env("PARLANCE_DIALECT_STREAMS", "edits")
+        .start()
+        .await
+        .unwrap();
+    match directed_with(&stack, "streams_by_edits", ".", "", &agent(&stack)).await {
+        Ok(text) => println!("{text}"),
+        Err(text) => panic!("{text}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_programs_of_the_document_stream_a_message() {
     let (stack, conversation) = stack(1).await;
     let words = ["Ein", "Gruß", "aus", "dem", "Dokument"];

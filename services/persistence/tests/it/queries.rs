@@ -25,6 +25,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
     };
     let bus = Bus::connect(&settings).await.unwrap();
     Queries {
+        partitions: 16,
         replica: "one".into(),
         bus: bus.clone(),
         database: db.database.clone(),

@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::ConversationKind;
 
-use crate::delivery::presence_input::{Happened, News};
+use crate::delivery::presence_input::{Happened, PresenceReports};
 use crate::dialect::Place;
 
 /// The members of all followed conversations, journals and large groups left out. Cheap to clone.
 #[derive(Clone)]
 pub struct Members {
     table: Arc<Mutex<HashMap<String, HashSet<ConversationId>>>>,
-    pub(super) news: News,
+    pub(super) reports: PresenceReports,
 }
 
 impl Members {
     /// Nobody yet.
-    pub fn new(news: News) -> Self {
+    pub fn new(reports: PresenceReports) -> Self {
         Self {
             table: Arc::default(),
-            news,
+            reports,
         }
     }
 
@@ -38,7 +38,7 @@ impl Members {
 
     /// How often a user left a conversation followed here.
     pub fn removals(&self) -> u64 {
-        self.news.removals()
+        self.reports.removals()
     }
 
     /// A conversation is another one now, or not followed any more.
@@ -58,7 +58,7 @@ impl Members {
         drop(table);
         // Of a conversation that is followed anew everyone is greeted who is attached to it.
         if !before.is_empty() && !added.is_empty() {
-            self.news.tell(Happened::Joined(conversation, added));
+            self.reports.report(Happened::Joined(conversation, added));
         }
     }
 
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn members_come_and_go_with_their_conversations() {
-        let (news, mut inbox) = crate::delivery::presence_input::channel();
-        let members = Members::new(news);
+        let (reports, mut inbox) = crate::delivery::presence_input::channel();
+        let members = Members::new(reports);
         let group = |users: &[&str]| place(1, ConversationKind::Group, users);
         let first = group(&["alice", "bob"]);
         members.changed(None, Some(&first));

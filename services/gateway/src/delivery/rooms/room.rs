@@ -11,6 +11,7 @@ mod event;
 mod journal;
 mod lists;
 mod replay;
+mod streamed;
 mod typing;
 
 use std::ops::Range;
@@ -42,6 +43,7 @@ use awareness::Awareness;
 use journal::Texts;
 use lists::Lists;
 pub(super) use replay::Replayed;
+use streamed::StreamedTexts;
 use typing::Typists;
 
 /// Pause before a question that failed is asked again.
@@ -78,6 +80,7 @@ pub(super) struct Room {
     audience: Audience,
     lists: Lists,
     typing: Typists,
+    streamed: StreamedTexts,
     awareness: Awareness,
     /// What may be dropped; followed from the first session on that follows the conversation itself.
     ephemeral: Option<Subscription<Ephemeral>>,
@@ -113,6 +116,7 @@ impl Room {
             audience: Audience::default(),
             lists: Lists::default(),
             typing: Typists::default(),
+            streamed: StreamedTexts::default(),
             awareness: Awareness::default(),
             ephemeral: None,
             admissions: Admissions::default(),
@@ -205,6 +209,7 @@ impl Room {
                 },
                 () = at(self.report_at) => self.report_served(),
                 () = at(self.typing.next_end()) => self.end_typing(),
+                () = at(self.streamed.next()) => self.show_streams(),
                 () = at(self.texts.due_at()) => Box::pin(self.show_held_back()).await,
                 () = at(self.pauses_at) => Box::pin(self.show_paused()).await,
                 () = at(self.awareness.next()) => Box::pin(self.flush_awareness()).await,
@@ -272,6 +277,7 @@ impl Room {
                 }
             }
             Request::Listed(state) => self.listed(*state),
+            Request::Streamed(message) => self.found_stream(*message),
             Request::Check { epoch, head } => self.check(&epoch, &head).await,
         }
     }
@@ -504,8 +510,9 @@ impl Room {
             // Before the message itself; a later chunk has the same text.
             Some(ephemeral::Body::MessageChunk(chunk)) if chunk.seq > self.head_seq => return,
             Some(ephemeral::Body::MessageChunk(chunk)) => {
-                let chunk = Outbound::MessageChunk(&self.place, chunk);
-                return self.audience.whisper_past(chunk, None);
+                self.audience
+                    .whisper_past(Outbound::MessageChunk(&self.place, chunk), None);
+                return self.stream_grows(chunk);
             }
             Some(ephemeral::Body::Awareness(awareness)) => return self.merge_awareness(awareness),
             Some(ephemeral::Body::AwarenessRequested(_)) => return self.awareness.publish_all(),
@@ -520,6 +527,7 @@ impl Room {
         tracing::warn!(conversation = %self.conversation, "the database has another epoch; clients read anew");
         self.begin_epoch(epoch);
         self.read_back = 0..0;
+        self.streamed = StreamedTexts::default();
         self.move_to(head_seq, receipts_version);
         self.audience.resync(Outbound::Resync {
             place: &self.place,
@@ -572,8 +580,8 @@ impl Room {
             // Those who share one are not seen for that.
             return;
         }
-        let news = &self.rooms.members.news;
-        news.tell(Happened::Left(user));
+        let reports = &self.rooms.members.reports;
+        reports.report(Happened::Left(user));
     }
 
     fn begin_epoch(&mut self, epoch: String) {

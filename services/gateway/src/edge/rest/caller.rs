@@ -164,27 +164,41 @@ fn representation(
     let by_header = || parts.headers.get(DIALECT)?.to_str().ok();
     if let Some(name) = query_value(&parts.uri, "dialect=").or_else(by_header) {
         let message = || format!("dialect is none of {}", dialect::names());
-        let dialect = dialect::by_name(name).ok_or_else(|| ClientError::invalid(message()))?;
+        let dialect = shared
+            .gate
+            .dialects
+            .named(name)
+            .ok_or_else(|| ClientError::invalid(message()))?;
         return Ok(dialect);
     }
-    let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
+    let claimed = identity
+        .dialect
+        .as_deref()
+        .and_then(|name| shared.gate.dialects.named(name));
     if let Some(dialect) = claimed.or_else(|| mapped(&parts.headers, shared)) {
         return Ok(dialect);
     }
-    let default = dialect::by_name(&shared.gate.dialects.default);
+    let default = shared.gate.dialects.named(&shared.gate.dialects.default);
     // `native` is everyone's default as long as nothing else is configured, so it names nothing.
     if let Some(dialect) = default.filter(|dialect| dialect.name() != dialect::DEFAULT.name()) {
         return Ok(dialect);
     }
     let path = parts.extensions.get::<OriginalUri>();
     let is_current = path.is_some_and(|OriginalUri(uri)| uri.path().starts_with("/api/v1/"));
-    Ok(if is_current { &Current } else { &Older })
+    Ok(if is_current {
+        &Current
+    } else {
+        Older::showing(shared.gate.dialects.streams)
+    })
 }
 
 /// The dialect that is configured for the page's origin.
 fn mapped(headers: &HeaderMap, shared: &RestState) -> Option<&'static dyn Dialect> {
     let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
-    dialect::by_name(shared.gate.dialects.origins.get(origin)?)
+    shared
+        .gate
+        .dialects
+        .named(shared.gate.dialects.origins.get(origin)?)
 }
 
 /// Whose allowance the bytes of a request's body are taken from, once they are read.

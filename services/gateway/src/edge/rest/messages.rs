@@ -19,7 +19,7 @@ use crate::dialect::native::input::MessageInput;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::AnyMessage;
 use crate::dialect::shape::time;
-use crate::dialect::{Answer, ConversationRef, MessageRef};
+use crate::dialect::{Answer, ConversationRef, MessageRef, Streams};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -194,11 +194,11 @@ pub(super) fn written(
     caller: &Caller,
     write: impl Fn(&Message) -> Box<RawValue>,
 ) -> MessageList {
-    let shows_streams = caller.representation.shows_streams();
+    let hides_streams = caller.representation.streams() == Some(Streams::Finished);
     let shown = page
         .messages
         .iter()
-        .filter(|message| shows_streams || message.stream() != StreamState::Open);
+        .filter(|message| !(hides_streams && message.stream() == StreamState::Open));
     MessageList {
         messages: shown.map(write).collect(),
         next: Some(page.next).filter(|next| *next != 0),

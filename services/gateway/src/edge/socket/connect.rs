@@ -190,22 +190,16 @@ async fn admit(
     let mut credentials = auth
         .map_err(|_| Refusal::new(dialect::DEFAULT, Cause::Malformed))?
         .unwrap_or_default();
-    let named = named_dialect(socket, &credentials);
-    let mapped = mapped_dialect(shared, socket);
-    // Both names were checked at start.
-    let fallback =
-        dialect::by_name(mapped.unwrap_or(&shared.gate.dialects.default)).unwrap_or(dialect::DEFAULT);
-    let named = match named.as_deref() {
-        Some(name) => Some(dialect::by_name(name).ok_or_else(|| Refusal::new(fallback, Cause::Dialect))?),
-        None => None,
-    };
+    let (named, fallback) = asked_dialect(shared, socket, &credentials)?;
     let refuse = |cause| Refusal::new(named.unwrap_or(fallback), cause);
     let identity = identify(shared, socket, credentials.token.as_deref())
         .await
         .map_err(refuse)?;
-    let claimed = identity.dialect.as_deref().and_then(dialect::by_name);
+    let dialects = &shared.gate.dialects;
+    let claimed = identity.dialect.as_deref().and_then(|name| dialects.named(name));
     let dialect = named.or(claimed).unwrap_or(fallback);
-    let learns = shared.gate.dialects.learn && named.or(claimed).is_none() && mapped.is_none();
+    let is_mapped = mapped_dialect(shared, socket).is_some();
+    let learns = dialects.learn && named.or(claimed).is_none() && !is_mapped;
     let since = match credentials
         .since
         .take()
@@ -293,6 +287,26 @@ async fn emitted(
         found
     } else {
         users.emitted_lately(user, page, found).await
+    }
+}
+
+/// The dialect that the client names, if any, and the one of clients like it that name none.
+fn asked_dialect(
+    shared: &SocketState,
+    socket: &SocketRef,
+    credentials: &Credentials,
+) -> Result<(Option<&'static dyn Dialect>, &'static dyn Dialect), Refusal> {
+    let dialects = &shared.gate.dialects;
+    let mapped = mapped_dialect(shared, socket);
+    // Both names were checked at start.
+    let fallback = dialects.named(mapped.unwrap_or(&dialects.default));
+    let fallback = fallback.unwrap_or(dialect::DEFAULT);
+    let Some(name) = named_dialect(socket, credentials) else {
+        return Ok((None, fallback));
+    };
+    match dialects.named(&name) {
+        Some(named) => Ok((Some(named), fallback)),
+        None => Err(Refusal::new(fallback, Cause::Dialect)),
     }
 }
 

@@ -198,7 +198,8 @@ impl Serving {
         if let Some(dialect) =
             dialect::shown_by(assumed, session.speaker(), event.name, event.payload, limits)
         {
-            self.learn(dialect).await;
+            self.learn(dialect.showing(self.shared.gate.dialects.streams))
+                .await;
         }
     }
 

@@ -33,7 +33,7 @@ pub struct Parts {
     pub draining: CancellationToken,
     /// Cancelled when it refuses them: by then load balancers know.
     pub refusing: CancellationToken,
-    /// How long before the end of its token a client is told of it.
+    /// How long before the end of its token a client is notified of it.
     pub expiry_notice: Duration,
     /// Open TCP connections.
     pub connections: Arc<AtomicUsize>,

@@ -12,8 +12,7 @@ use super::replay::Replayed;
 use crate::clock::now;
 use crate::delivery::rooms::frames::Frames;
 use crate::delivery::served::Reached;
-use crate::dialect::Backlog;
-use crate::dialect::{Frame, Outbound, Place};
+use crate::dialect::{Backlog, Frame, Outbound, Place, Streams};
 use crate::session::following::{Following, Missed, Unread};
 use crate::session::page::Page;
 use crate::session::{Received, Session, SessionId};
@@ -416,6 +415,13 @@ impl Audience {
     /// Whether the session is attached.
     pub(super) fn is_attached(&self, id: SessionId) -> bool {
         self.sessions.contains_key(&id)
+    }
+
+    /// Whether anybody who follows the conversation itself is shown messages that stream by edits.
+    pub(super) fn is_shown_edits(&self) -> bool {
+        let mut sessions = self.sessions.values();
+        sessions
+            .any(|listener| listener.joined && listener.session.dialect().streams() == Some(Streams::Edits))
     }
 
     /// Whether anybody but this session follows the conversation itself.

@@ -71,6 +71,7 @@ impl Room {
             Some(event::Body::MessageFinished(v1::MessageFinished {
                 message: Some(message),
             })) => {
+                self.streamed.ended(message.seq);
                 self.audience
                     .tell_joined(Outbound::MessageFinished(&self.place, message));
                 self.edited(message);
@@ -78,6 +79,7 @@ impl Room {
             Some(event::Body::MessageDeleted(v1::MessageDeleted {
                 message: Some(message),
             })) => {
+                self.streamed.ended(message.seq);
                 self.audience
                     .tell_joined(Outbound::MessageDeleted(&self.place, message));
                 self.lists.deleted(message);
@@ -139,6 +141,7 @@ impl Room {
         self.audience.emit_created(&self.place, message);
         self.audience.update_lists(&self.place, message, |_| true);
         self.lists.created(message);
+        self.stream_begins(message);
         let age = now().timestamp_millis() - message.created_at_ms;
         let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
         metrics::histogram!("chat_message_delivery_seconds").record(age);

@@ -26,6 +26,13 @@ impl Lists {
         self.last = Some(message.clone());
     }
 
+    /// A message that streams has more text, which lists show when they change the next time.
+    pub(super) fn grown(&mut self, message: &Message) {
+        if let Some(last) = self.last.as_mut().filter(|last| last.id == message.id) {
+            last.content.clone_from(&message.content);
+        }
+    }
+
     pub(super) fn deleted(&mut self, message: &Message) {
         self.tombstone = Some(message.clone());
     }
