@@ -13,7 +13,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 pub const ROOT: &str = "crate";
 
 /// A path in one module that leads into another beside it, or to an item of the file that declares both.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 pub struct Dependency {
     pub from: String,
     pub to: String,
@@ -24,7 +24,7 @@ pub struct Dependency {
 }
 
 /// Modules beside each other, and who of them names whom.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Modules {
     pub names: BTreeSet<String>,
     pub dependencies: Vec<Dependency>,
@@ -199,6 +199,7 @@ impl Reader<'_> {
                 });
             }
         }
+        dependencies.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
         Modules {
             names: self.names,
             dependencies,
