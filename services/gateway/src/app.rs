@@ -1,8 +1,7 @@
 //! Assembly: what is made from what, and the order in which a gateway begins and ends.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,36 +18,44 @@ use parlance_runtime::telemetry::{self, MetricsHandle};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::actions::commands::Commands;
+use crate::actions::control;
+use crate::actions::core::{Core, Parts};
+use crate::actions::idempotency::Idempotency;
+use crate::actions::resolver::Resolver;
 use crate::auth::Authenticator;
 use crate::backend::Backend;
-use crate::commands::{Commands, new_id};
 use crate::config::{RELAY_AUTO, Settings, Shutdown};
-use crate::dialect::{self, Dialect, Streams};
+use crate::delivery::journal::turns::Turns;
+use crate::delivery::presence::{Presences, Reporter, Teller};
+use crate::delivery::presence_input::{self, Inbox, PresenceReports};
+use crate::delivery::repair::{self, Repair};
+use crate::delivery::rooms::{Begun, Rooms};
+use crate::delivery::served::Served;
+use crate::delivery::users::Users;
 use crate::edge::addresses::{AddressQuota, Addresses, Proxies};
 use crate::edge::bundle::Bundle;
-use crate::edge::cors::AllowedHeaders;
 use crate::edge::endpoints::Endpoints;
-use crate::edge::origins::{OriginMap, Origins};
+use crate::edge::gate::{Dialects, Gate, Rules};
+use crate::edge::headers::AllowedHeaders;
+use crate::edge::origins::Origins;
 use crate::edge::refusals::Refusals;
-use crate::edge::{self, Entrance, cors};
-use crate::idempotency::Idempotency;
-use crate::journal::turns::Turns;
+use crate::edge::rest::state::RestState;
+use crate::edge::socket::handshake::Handshake;
+use crate::edge::socket::http::{self, Patience};
+use crate::edge::socket::listener::Accepting;
+use crate::edge::socket::polling::Polling;
+use crate::edge::socket::relay::Relay;
+use crate::edge::socket::returning::Returns;
+use crate::edge::socket::state::SocketState;
+use crate::edge::socket::tls::Certificate;
+use crate::edge::{self, Entrance, cors, rest, socket};
+use crate::ids::new_id;
 use crate::limits::Limits;
-use crate::presence::{self, Presences, Reporter, Teller};
-use crate::resolver::Resolver;
-use crate::rooms::{Begun, Rooms};
-use crate::served::Served;
+use crate::session::sessions::Sessions;
+use crate::session::transports::Transports;
 use crate::slots::Slots;
-use crate::socket::handshake::Handshake;
-use crate::socket::http::{self, Patience};
-use crate::socket::listener::Accepting;
-use crate::socket::polling::Polling;
-use crate::socket::relay::Relay;
-use crate::socket::returning::Returns;
-use crate::socket::sessions::Sessions;
-use crate::socket::tls::Certificate;
-use crate::users::Users;
-use crate::{contract, control, measures, operations, repair, rest, signals, socket};
+use crate::{contract, measures, operations, signals};
 
 /// How often the number of connections is written down.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
@@ -56,112 +63,16 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the lookup of the own address may hold up the start.
 const LOOKUP: Duration = Duration::from_secs(2);
 
-/// What every connection and request needs. Cheap to clone.
-#[derive(Clone)]
-pub struct Shared(Arc<Parts>);
-
 /// Participants of a group that is held whole here whatever is set.
 const LEAST_HELD: u32 = 200;
 /// The most participants of a group that is held whole here.
 const MOST_HELD: u32 = 1_000;
 
-/// The parts of [`Shared`].
-pub struct Parts {
-    /// NATS.
-    pub bus: Bus,
-    /// What users were served.
-    pub served: Served,
-    /// Pages that are back.
-    pub returns: Returns,
-    /// Persistence.
-    pub backend: Backend,
-    /// The way in.
-    pub commands: Commands,
-    /// Changes that clients may repeat by a key.
-    pub idempotency: Idempotency,
-    /// REST requests that are under way.
-    pub requests: Slots,
-    /// Costly work on journals.
-    pub turns: Turns,
-    /// The way out.
-    pub rooms: Rooms,
-    /// Connected users.
-    pub users: Users,
-    /// Who is here.
-    pub presence: Presences,
-    /// See `defaults.toml`.
-    pub large_group: usize,
-    /// Connections of this replica.
-    pub sessions: Sessions,
-    /// Tokens.
-    pub auth: Authenticator,
-    /// Sizes and rates.
-    pub limits: Limits,
-    /// Web pages that may connect.
-    pub origins: Origins,
-    /// What those may send.
-    pub allowed_headers: AllowedHeaders,
-    /// Where Socket.IO is served.
-    pub endpoints: Endpoints,
-    /// See `auth.query_token` in `defaults.toml`.
-    pub query_token: String,
-    /// What clients may do that have shown no token.
-    pub addresses: Addresses,
-    /// Writes down who is not let in.
-    pub refusals: Refusals,
-    /// From the ids clients have to ours.
-    pub resolver: Resolver,
-    /// Vocabularies of connections that do not say theirs.
-    pub dialects: Dialects,
-    /// Whether unknown users are created.
-    pub provision: bool,
-    /// How long before the end of its token a client is told of it.
-    pub expiry_notice: Duration,
-    /// How long a command may take.
-    pub send_timeout: Duration,
-    /// Cancelled when this replica is to take no more clients.
-    pub draining: CancellationToken,
-    /// Cancelled when it refuses them: by then load balancers know.
-    pub refusing: CancellationToken,
-    /// Polling requests from and for other replicas.
-    pub relay: Relay,
-    /// Open TCP connections.
-    pub connections: Arc<AtomicUsize>,
-    /// See `defaults.toml`.
-    pub max_connections: usize,
-    /// See `defaults.toml`.
-    pub max_backlog_bytes: u64,
-    /// See `defaults.toml`.
-    pub max_waiting_events: usize,
-    /// See `defaults.toml`.
-    pub max_waiting_bytes: usize,
-}
-
-/// The dialects of connections that name none.
-pub struct Dialects {
-    /// Where nothing else decides.
-    pub default: String,
-    /// By the web page's origin.
-    pub origins: OriginMap<String>,
-    /// Whether the first event may show the dialect of a client that nothing names one for.
-    pub learn: bool,
-    /// How messages that stream are shown by dialects without an event for their chunks.
-    pub streams: Streams,
-}
-
-impl Dialects {
-    /// The dialect of that name, as the settings have it.
-    pub fn named(&self, name: &str) -> Option<&'static dyn Dialect> {
-        dialect::by_name(name, self.streams)
-    }
-}
-
-impl std::ops::Deref for Shared {
-    type Target = Parts;
-
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
+/// A gateway before it serves anybody.
+struct Assembled {
+    sockets: SocketState,
+    rest: RestState,
+    begun: Begun,
 }
 
 /// Runs a gateway until it is told to stop.
@@ -189,7 +100,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     lifecycle.spawn_background("explain NATS", done(connection.explain(&bus)));
     let proxies = Proxies::new(&settings.http.trusted_proxies).map_err(ConfigError::from)?;
     let accepting = accepting(&settings, http, proxies.clone(), certificate.clone(), &lifecycle);
-    let (news, inbox) = presence::channel();
+    let (reports, inbox) = presence_input::channel();
     let address = relay_address(&settings, addresses.0.port()).await;
     let relay = Relay::new(bus.clone(), settings.socket.message_limit(), address, certificate)?;
     let limits = Addresses::new(
@@ -197,36 +108,37 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         settings.http.connections_per_address,
         settings.socket.handshakes_per_address,
     );
-    let (shared, begun) = share(
+    let Assembled { sockets, rest, begun } = assemble(
         &settings,
         auth,
         bus,
         &lifecycle,
         &accepting,
-        news,
+        reports,
         (relay, limits),
     )?;
     let health = Health::new();
-    spawn_tasks(&settings, &shared, begun, &health, &lifecycle);
-    let operations = operations::run(shared.clone(), health.clone(), lifecycle.hard());
+    let core = sockets.core.clone();
+    spawn_tasks(&settings, &sockets, begun, &health, &lifecycle);
+    let operations = operations::run(core.clone(), lifecycle.soft(), health.clone(), lifecycle.hard());
     lifecycle.spawn_background("operations", done(operations));
 
     let router = router(
         &settings,
-        &shared,
+        (&sockets, &rest),
         bundle,
         &health,
         &lifecycle,
         telemetry.metrics(),
     );
     let stopped = CancellationToken::new();
-    spawn_presence(&settings, &shared, &lifecycle, inbox, &stopped);
+    spawn_presence(&settings, &core, &lifecycle, inbox, &stopped);
     spawn_servers(
         &lifecycle,
         accepting,
         (router, settings.http.patience()),
         internal,
-        rest::internal::router(&shared, settings.jwt.has_services())
+        rest::internal::router(&rest, settings.jwt.has_services())
             .merge(health::router(health, telemetry.metrics())),
         &stopped,
     );
@@ -234,7 +146,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         &lifecycle,
         settings.shutdown.wait_ms,
         &settings.shutdown,
-        &shared,
+        &sockets,
         stopped,
     );
     tracing::info!(%instance, http = %addresses.0, internal = %addresses.1, "gateway started");
@@ -322,16 +234,63 @@ fn large_group(set: usize) -> usize {
     set.min(usize::try_from(MOST_HELD).unwrap_or(usize::MAX))
 }
 
-fn share(
+fn assemble(
     settings: &Settings,
     auth: Authenticator,
     bus: Bus,
     lifecycle: &Lifecycle,
     accepting: &Accepting,
-    news: presence::News,
+    reports: PresenceReports,
     (relay, addresses): (Relay, Addresses),
-) -> Result<(Shared, Begun), ConfigError> {
+) -> Result<Assembled, ConfigError> {
     auth.revocations().await_reading();
+    let (core, begun) = below_the_edge(settings, auth, bus, lifecycle, reports);
+    let gate = Gate::new(Rules {
+        origins: Origins::new(&settings.cors.origins)?,
+        allowed_headers: AllowedHeaders::new(&settings.cors.headers)?,
+        endpoints: Endpoints::new(&settings.socket.path, &settings.socket.namespaces)?,
+        addresses,
+        refusals: Refusals::default(),
+        dialects: Dialects {
+            default: settings.dialect.default.clone(),
+            origins: settings.dialect.by_origin()?,
+            learn: settings.dialect.learn,
+            streams: settings.dialect.streams,
+        },
+        query_token: settings.auth.query_token.clone(),
+    });
+    let sockets = SocketState::new(socket::state::Parts {
+        core: core.clone(),
+        gate: gate.clone(),
+        transports: Transports::default(),
+        relay,
+        returns: Returns::default(),
+        draining: lifecycle.soft(),
+        refusing: CancellationToken::new(),
+        expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
+        connections: accepting.open(),
+        max_connections: settings.socket.max_connections,
+        max_backlog_bytes: settings.socket.max_backlog_bytes,
+        max_waiting_events: settings.socket.max_waiting_events,
+        max_waiting_bytes: settings.socket.max_waiting_bytes,
+    });
+    let rest = RestState {
+        core,
+        gate,
+        requests: Slots::new(rest::PER_USER),
+        send_timeout: settings.send_timeout(),
+    };
+    Ok(Assembled { sockets, rest, begun })
+}
+
+/// What is below the edge, from the bus upwards.
+fn below_the_edge(
+    settings: &Settings,
+    auth: Authenticator,
+    bus: Bus,
+    lifecycle: &Lifecycle,
+    reports: PresenceReports,
+) -> (Core, Begun) {
     let backend = Backend::new(
         bus.clone(),
         most_held(settings.presence.large_group),
@@ -339,10 +298,15 @@ fn share(
     );
     let linger = Duration::from_millis(settings.rooms.linger_ms);
     let served = Served::new(backend.clone());
-    let (rooms, begun) = Rooms::new(bus.clone(), backend.clone(), served.clone(), linger, news.clone());
-    let shared = Shared(Arc::new(Parts {
+    let (rooms, begun) = Rooms::new(
+        bus.clone(),
+        backend.clone(),
+        served.clone(),
+        linger,
+        reports.clone(),
+    );
+    let core = Core::new(Parts {
         served,
-        returns: Returns::default(),
         commands: Commands::new(
             bus.clone(),
             backend.clone(),
@@ -350,80 +314,68 @@ fn share(
             settings.bus.partitions,
             settings.send_timeout(),
         ),
-        requests: Slots::new(rest::PER_USER),
         turns: Turns::default(),
         idempotency: Idempotency::new(backend.clone(), settings.send_timeout()),
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
-        presence: Presences::new(news),
+        presence: Presences::new(reports),
         large_group: large_group(settings.presence.large_group),
         sessions: Sessions::new(settings.socket.sessions_per_user),
         auth,
         limits: Limits::new(settings.limits.clone()),
-        origins: Origins::new(&settings.cors.origins)?,
-        allowed_headers: AllowedHeaders::new(&settings.cors.headers)?,
-        endpoints: Endpoints::new(&settings.socket.path, &settings.socket.namespaces)?,
-        query_token: settings.auth.query_token.clone(),
-        addresses,
-        refusals: Refusals::default(),
         resolver: Resolver::new(backend.clone()),
-        dialects: Dialects {
-            default: settings.dialect.default.clone(),
-            origins: settings.dialect.by_origin()?,
-            learn: settings.dialect.learn,
-            streams: settings.dialect.streams,
-        },
         provision: settings.auth.provision == "jit",
-        expiry_notice: Duration::from_secs(settings.auth.expiry_notice_seconds),
-        send_timeout: settings.send_timeout(),
-        draining: lifecycle.soft(),
-        refusing: CancellationToken::new(),
-        relay,
-        connections: accepting.open(),
-        max_connections: settings.socket.max_connections,
-        max_backlog_bytes: settings.socket.max_backlog_bytes,
-        max_waiting_events: settings.socket.max_waiting_events,
-        max_waiting_bytes: settings.socket.max_waiting_bytes,
         bus,
         backend,
         rooms,
-    }));
-    Ok((shared, begun))
+    });
+    (core, begun)
 }
 
 /// What serves clients until the last is gone, and so ends with the hard token only.
-fn spawn_tasks(settings: &Settings, shared: &Shared, begun: Begun, health: &Health, lifecycle: &Lifecycle) {
+fn spawn_tasks(
+    settings: &Settings,
+    sockets: &SocketState,
+    begun: Begun,
+    health: &Health,
+    lifecycle: &Lifecycle,
+) {
+    let core = &sockets.core;
     let hard = || lifecycle.hard();
     let spawn = |name, task: BoxFuture<'static, anyhow::Result<()>>| lifecycle.spawn_background(name, task);
 
-    let (commands, stop) = (shared.commands.clone(), hard());
+    let (commands, stop) = (core.commands.clone(), hard());
     spawn(
         "confirmations",
         Box::pin(async move { commands.receive(stop).await }),
     );
-    let (users, stop) = (shared.users.clone(), hard());
+    let (users, stop) = (core.users.clone(), hard());
     spawn("notices", Box::pin(async move { users.follow(stop).await }));
     let known = health.condition("revocations");
-    spawn(
-        "control",
-        Box::pin(control::follow(shared.clone(), known, hard())),
-    );
-    let (backend, nats, stop) = (shared.backend.clone(), health.condition("nats"), hard());
+    spawn("control", Box::pin(control::follow(core.clone(), known, hard())));
+    let (backend, nats, stop) = (core.backend.clone(), health.condition("nats"), hard());
     let partitions = settings.bus.partitions;
     spawn(
         "backend",
         Box::pin(async move { backend.watch(nats, partitions, stop).await }),
     );
     let interval = Duration::from_millis(settings.rooms.check_interval_ms);
-    let repair = repair::run(shared.clone(), shared.bus.clone(), interval, hard());
-    spawn("repair", Box::pin(repair));
-    let look_again = repair::look_again(shared.clone(), begun, hard());
+    let repair = Repair {
+        bus: core.bus.clone(),
+        backend: core.backend.clone(),
+        rooms: core.rooms.clone(),
+        users: core.users.clone(),
+    };
+    let look_again = repair::look_again(repair.clone(), begun, hard());
+    spawn("repair", Box::pin(repair::run(repair, interval, hard())));
     spawn("second looks", Box::pin(look_again));
-    let (auth, stop) = (shared.auth.clone(), hard());
+    let forget = forget_idle(sockets.clone(), interval, hard());
+    spawn("allowances", Box::pin(done(forget)));
+    let (auth, stop) = (core.auth.clone(), hard());
     spawn(
         "keys",
         Box::pin(done(async move { auth.keep_keys_fresh(stop).await })),
     );
-    let (relay, stop) = (shared.relay.clone(), hard());
+    let (relay, stop) = (sockets.relay.clone(), hard());
     spawn(
         "relay watch",
         Box::pin(done(async move { relay.watch(stop).await })),
@@ -431,7 +383,7 @@ fn spawn_tasks(settings: &Settings, shared: &Shared, begun: Begun, health: &Heal
     let capacity = health.condition("capacity");
     spawn(
         "connection count",
-        Box::pin(done(count_connections(shared.clone(), capacity, hard()))),
+        Box::pin(done(count_connections(sockets.clone(), capacity, hard()))),
     );
     let (serving, soft) = (health.condition("serving"), lifecycle.soft());
     serving.set_ready();
@@ -454,25 +406,25 @@ async fn done(task: impl Future<Output = ()>) -> anyhow::Result<()> {
 /// Tells who is here until the last client is gone, and says good-bye then.
 fn spawn_presence(
     settings: &Settings,
-    shared: &Shared,
+    core: &Core,
     lifecycle: &Lifecycle,
-    inbox: presence::Inbox,
+    inbox: Inbox,
     stopped: &CancellationToken,
 ) {
     let ms = Duration::from_millis;
-    let (backend, bus) = (shared.backend.clone(), shared.bus.clone());
+    let (backend, bus) = (core.backend.clone(), core.bus.clone());
     let reporter = Reporter::new(
-        shared.presence.clone(),
+        core.presence.clone(),
         (backend.clone(), bus.clone()),
-        shared.sessions.clone(),
+        core.sessions.clone(),
         (ms(settings.presence.renew_ms), ms(settings.presence.gather_ms)),
     );
     let (watch, stop) = (reporter.clone(), lifecycle.hard());
     lifecycle.spawn_background("presence watch", done(async move { watch.watch(stop).await }));
     lifecycle.spawn("presence", reporter.run(stopped.clone()));
-    lifecycle.spawn("served", shared.served.clone().run(stopped.clone()));
+    lifecycle.spawn("served", core.served.clone().run(stopped.clone()));
     let teller = Teller::new(
-        shared.rooms.clone(),
+        core.rooms.clone(),
         backend,
         large_group(settings.presence.large_group),
         ms(settings.rooms.check_interval_ms),
@@ -487,30 +439,30 @@ fn spawn_presence(
 /// The public router: Socket.IO, REST and, where the settings say so, the probes.
 fn router(
     settings: &Settings,
-    shared: &Shared,
+    (sockets, rest): (&SocketState, &RestState),
     bundle: Bundle,
     health: &Health,
     lifecycle: &Lifecycle,
     metrics: MetricsHandle,
 ) -> Router {
-    let engine = socket::engine(&settings.socket, shared);
-    shared.sessions.set_engine(engine.clone());
-    let polling = Polling::new(engine.clone(), shared.clone(), settings.socket.message_limit());
-    let (relay, stop) = (shared.relay.clone(), lifecycle.hard());
+    let engine = socket::engine(&settings.socket, sockets);
+    sockets.transports.set_engine(engine.clone());
+    let polling = Polling::new(engine.clone(), sockets.clone(), settings.socket.message_limit());
+    let (relay, stop) = (sockets.relay.clone(), lifecycle.hard());
     lifecycle.spawn_background("relay", {
         let polling = polling.clone();
         async move { relay.serve(polling, stop).await }
     });
     let entrance = Entrance {
-        handshake: Handshake::new(engine, polling, shared.clone(), &settings.socket),
+        handshake: Handshake::new(engine, polling, sockets.clone(), &settings.socket),
         bundle,
-        shared: shared.clone(),
+        gate: sockets.gate.clone(),
     };
     let about = Router::new()
         .route("/", get(edge::about))
-        .with_state((shared.clone(), settings.docs.enabled));
+        .with_state((sockets.gate.clone(), settings.docs.enabled));
     about
-        .merge(rest::router(shared.clone(), health.clone()))
+        .merge(rest::router(rest.clone(), health.clone()))
         .merge(if settings.http.probes {
             health::probes(health.clone(), metrics)
         } else {
@@ -522,7 +474,7 @@ fn router(
             Router::new()
         })
         .layer(from_fn_with_state(entrance, edge::enter))
-        .layer(from_fn_with_state(shared.clone(), cors::apply))
+        .layer(from_fn_with_state(sockets.gate.clone(), cors::apply))
         .layer(CatchPanicLayer::new())
 }
 
@@ -545,43 +497,52 @@ fn spawn_drain(
     lifecycle: &Lifecycle,
     wait_ms: u64,
     settings: &Shutdown,
-    shared: &Shared,
+    sockets: &SocketState,
     stopped: CancellationToken,
 ) {
     let (soft, hard) = (lifecycle.soft(), lifecycle.hard());
-    let shared = shared.clone();
+    let sockets = sockets.clone();
     let window = Duration::from_millis(settings.drain_ms);
     lifecycle.spawn("drain", async move {
         soft.cancelled().await;
         metrics::gauge!("chat_gateway_draining").set(1.0);
         let in_peace = async {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-            shared.refusing.cancel();
-            socket::drain::run(&shared.sessions, &shared.relay, window).await;
+            sockets.refusing.cancel();
+            socket::drain::run(&sockets.core.sessions, &sockets.relay, window).await;
         };
         tokio::select! {
             () = in_peace => {}
             // Nobody waits any more, and still everyone is sent away.
             () = hard.cancelled() => {
-                shared.refusing.cancel();
-                socket::drain::run(&shared.sessions, &shared.relay, Duration::ZERO).await;
+                sockets.refusing.cancel();
+                socket::drain::run(&sockets.core.sessions, &sockets.relay, Duration::ZERO).await;
             }
         }
-        shared.relay.close();
+        sockets.relay.close();
         stopped.cancel();
         Ok(())
     });
 }
 
-async fn count_connections(shared: Shared, capacity: Condition, stop: CancellationToken) {
+/// Forgets users and addresses whose allowance is full again, until `stop`.
+async fn forget_idle(sockets: SocketState, interval: Duration, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(interval);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        sockets.core.limits.forget_idle();
+        sockets.gate.addresses.forget_idle();
+    }
+}
+
+async fn count_connections(sockets: SocketState, capacity: Condition, stop: CancellationToken) {
     let mut tick = tokio::time::interval(GAUGE_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        shared.sessions.tidy();
-        let sessions = shared.sessions.all();
+        sockets.transports.tidy();
+        let sessions = sockets.core.sessions.all();
         let polling = sessions
             .iter()
             .filter(|session| session.transport() == "polling")
@@ -589,7 +550,7 @@ async fn count_connections(shared: Shared, capacity: Condition, stop: Cancellati
         for (transport, count) in [("polling", polling), ("websocket", sessions.len() - polling)] {
             metrics::gauge!("chat_gateway_connections", "transport" => transport).set(count as f64);
         }
-        if shared.connections.load(Ordering::Relaxed) < shared.max_connections {
+        if sockets.connections.load(Ordering::Relaxed) < sockets.max_connections {
             capacity.set_ready();
         } else {
             capacity.set_unready("full: socket.max_connections are open");

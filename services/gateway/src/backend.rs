@@ -20,8 +20,8 @@ use parlance_proto::v1::{
     ListParticipants, ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads,
     Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Pong, Position, PresenceReported,
     Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals, Reply, ReportPresence, ReportServed,
-    Resolve, Resolved, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName, SettleChange,
-    StopStream, StreamStopRequested, Sync, Thread, Threads, User, query, reply,
+    Resolve, Resolved, SenderKind, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName,
+    SettleChange, StopStream, StreamStopRequested, Sync, Thread, Threads, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -676,6 +676,15 @@ fn count<T>(items: &[T]) -> u32 {
 fn unexpected() -> ClientError {
     tracing::error!("persistence answered another question; are versions mixed?");
     ClientError::internal()
+}
+
+/// A user as the actor of commands and queries.
+pub fn actor(user: &UserId, username: &str) -> Actor {
+    Actor {
+        user_id: user.to_string(),
+        username: username.to_owned(),
+        kind: SenderKind::User.into(),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The gateway's settings; `defaults.toml` documents each. Must not act on them.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use parlance_runtime::config::{
@@ -14,12 +13,12 @@ use serde::Deserialize;
 use crate::auth::JwtSettings;
 use crate::dialect::{DIALECTS, Streams};
 use crate::edge::addresses::Proxies;
-use crate::edge::cors::AllowedHeaders;
-use crate::edge::endpoints::Endpoints;
+use crate::edge::headers::AllowedHeaders;
 use crate::edge::origins::{OriginMap, Origins};
-use crate::socket::http::Patience;
-use crate::socket::packets::MessageLimit;
-use crate::socket::tls::Certificate;
+use crate::edge::socket::http::Patience;
+use crate::edge::socket::settings::SocketSettings;
+use crate::edge::socket::tls::Certificate;
+use crate::limits::LimitSettings;
 
 const DEFAULTS: &str = include_str!("../defaults.toml");
 const ALIASES: &[(&str, &str)] = &[
@@ -58,11 +57,11 @@ pub struct Settings {
     /// The contract for clients.
     pub docs: Docs,
     /// Socket.IO.
-    pub socket: Socket,
+    pub socket: SocketSettings,
     /// Requests that reach another gateway than they should.
     pub relay: Relay,
     /// Sizes and rates.
-    pub limits: Limits,
+    pub limits: LimitSettings,
     /// Commands.
     pub send: Send,
     /// Fan-out.
@@ -183,76 +182,6 @@ pub struct Docs {
     pub enabled: bool,
 }
 
-/// Socket.IO.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Socket {
-    /// HTTP paths, all for the same.
-    pub path: Vec<String>,
-    /// Namespaces, all for the same.
-    pub namespaces: Vec<String>,
-    /// Folder with the client library; empty for none.
-    pub client_folder: String,
-    /// Admission limit.
-    pub max_connections: usize,
-    /// Admission limit.
-    pub handshakes_per_second: NonZeroU32,
-    /// Admission limit of one address.
-    pub handshakes_per_address: NonZeroU32,
-    /// Admission limit.
-    pub handshakes_under_way: usize,
-    /// Sessions of one user on this replica.
-    pub sessions_per_user: NonZeroUsize,
-    /// Heartbeat.
-    pub ping_interval_ms: u64,
-    /// Heartbeat.
-    pub ping_timeout_ms: u64,
-    /// Until the token.
-    pub connect_timeout_ms: u64,
-    /// Inbound event.
-    pub max_message_bytes: usize,
-    /// Inbound, until the token was accepted.
-    pub max_connect_bytes: usize,
-    /// Without progress of a write.
-    pub write_stall_ms: u64,
-    /// Outbound.
-    pub max_backlog_bytes: u64,
-    /// Outbound.
-    pub max_backlog_packets: usize,
-    /// Inbound.
-    pub max_waiting_events: usize,
-    /// Inbound.
-    pub max_waiting_bytes: usize,
-}
-
-/// Sizes and rates.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// UTF-8 bytes.
-    pub content_bytes: usize,
-    /// UTF-8 bytes.
-    pub journal_bytes: usize,
-    /// Bytes of JSON.
-    pub metadata_bytes: usize,
-    /// Characters.
-    pub title_chars: usize,
-    /// Users.
-    pub participants: usize,
-    /// Conversations.
-    pub sync_conversations: usize,
-    /// Users.
-    pub presence_users: usize,
-    /// Events.
-    pub events_per_second: u32,
-    /// Events.
-    pub events_burst: u32,
-    /// Bytes of events and request bodies.
-    pub bytes_per_second: u32,
-    /// Bytes.
-    pub bytes_burst: u32,
-}
-
 /// Requests that reach another gateway than they should.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -350,16 +279,6 @@ impl Http {
         Patience {
             client: Duration::from_millis(self.idle_timeout_ms),
             proxy: Duration::from_millis(self.proxy_idle_timeout_ms),
-        }
-    }
-}
-
-impl Socket {
-    /// How large messages of clients may be.
-    pub fn message_limit(&self) -> MessageLimit {
-        MessageLimit {
-            connected: self.max_message_bytes,
-            connecting: self.max_connect_bytes,
         }
     }
 }
@@ -496,67 +415,6 @@ impl Validate for Settings {
                 ("nats.password", self.nats.password.expose_secret()),
                 ("nats.url", &self.nats.url),
             ],
-        )
-    }
-}
-
-impl Validate for Socket {
-    fn validate(&self) -> Result<(), Invalid> {
-        Endpoints::new(&self.path, &self.namespaces)?;
-        in_range("socket.max_connections", self.max_connections, 1..=10_000_000)?;
-        in_range(
-            "socket.handshakes_per_second",
-            self.handshakes_per_second.get(),
-            1..=1_000_000,
-        )?;
-        in_range(
-            "socket.handshakes_per_address",
-            self.handshakes_per_address.get(),
-            1..=1_000_000,
-        )?;
-        in_range(
-            "socket.sessions_per_user",
-            self.sessions_per_user.get(),
-            1..=100_000,
-        )?;
-        in_range(
-            "socket.max_connect_bytes",
-            self.max_connect_bytes,
-            1_024..=67_108_864,
-        )?;
-        in_range(
-            "socket.handshakes_under_way",
-            self.handshakes_under_way,
-            16..=1_000_000,
-        )?;
-        in_range("socket.ping_interval_ms", self.ping_interval_ms, 100..=300_000)?;
-        in_range("socket.ping_timeout_ms", self.ping_timeout_ms, 100..=300_000)?;
-        in_range("socket.connect_timeout_ms", self.connect_timeout_ms, 100..=60_000)?;
-        in_range(
-            "socket.max_message_bytes",
-            self.max_message_bytes,
-            1_024..=67_108_864,
-        )?;
-        in_range("socket.write_stall_ms", self.write_stall_ms, 100..=60_000)?;
-        in_range(
-            "socket.max_backlog_bytes",
-            self.max_backlog_bytes,
-            65_536..=1_073_741_824,
-        )?;
-        in_range(
-            "socket.max_backlog_packets",
-            self.max_backlog_packets,
-            128..=1_000_000,
-        )?;
-        in_range(
-            "socket.max_waiting_events",
-            self.max_waiting_events,
-            1..=1_000_000,
-        )?;
-        in_range(
-            "socket.max_waiting_bytes",
-            self.max_waiting_bytes,
-            1_024..=1_073_741_824,
         )
     }
 }

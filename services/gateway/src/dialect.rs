@@ -12,6 +12,7 @@ pub mod encrypted;
 pub mod fields;
 pub mod inbox;
 pub mod journal;
+pub mod key;
 pub mod native;
 pub mod payload;
 pub mod place;
@@ -43,8 +44,8 @@ use uuid::Uuid;
 pub use place::{Place, UserRef};
 pub use representation::Representation;
 
+use crate::dialect::key::Key;
 use crate::error::ClientError;
-use crate::idempotency::Key;
 use crate::limits::Limits;
 
 /// A conversation or journal as a client names it.

@@ -1,14 +1,26 @@
-//! The edge: what happens to a request before it has a route. Which page may ask, at which path Socket.IO is
-//! served, and what a client that asks at the wrong place reads.
+//! The edge: decodes what clients send, encodes what they receive, and nothing else. A request passes [`cors`] and
+//! [`enter`] first, then belongs to one of two sides.
 //!
-//! Everything here is cheap and the same for everyone, because nobody has shown a token yet.
+//! | module | owns |
+//! | --- | --- |
+//! | [`rest`] | HTTP routes |
+//! | [`socket`] | connections, and the events of sessions |
+//! | [`gate`] | what requests are judged by before a token is read, made of the modules below |
+//! | [`addresses`], [`origins`], [`headers`], [`endpoints`] | by address, by page, at which path |
+//! | [`bundle`], [`refusals`] | the client library; the log of refusals |
+//!
+//! What happens before a token is read is cheap and the same for everyone.
 
 pub mod addresses;
 pub mod bundle;
 pub mod cors;
 pub mod endpoints;
+pub mod gate;
+pub mod headers;
 pub mod origins;
 pub mod refusals;
+pub mod rest;
+pub mod socket;
 
 use axum::Json;
 use axum::extract::{Query, Request, State};
@@ -20,12 +32,12 @@ use parlance_proto::v1::ErrorCode;
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use crate::app::Shared;
 use crate::error::ClientError;
-use crate::socket::engineio::query_value;
-use crate::socket::handshake::Handshake;
+use crate::query::query_value;
 use bundle::Bundle;
+use gate::Gate;
 use refusals::Refused;
+use socket::handshake::Handshake;
 
 /// What leads requests to Socket.IO.
 #[derive(Clone)]
@@ -34,8 +46,8 @@ pub struct Entrance {
     pub handshake: Handshake,
     /// The client library.
     pub bundle: Bundle,
-    /// Everything else.
-    pub shared: Shared,
+    /// What requests are judged by.
+    pub gate: Gate,
 }
 
 /// Serves Socket.IO at its paths and passes everything else on.
@@ -43,11 +55,11 @@ pub async fn enter(State(entrance): State<Entrance>, mut request: Request, next:
     let Entrance {
         handshake,
         bundle,
-        shared,
+        gate,
     } = entrance;
-    match shared.endpoints.find(request.uri().path()) {
+    match gate.endpoints.find(request.uri().path()) {
         Some("") => {
-            move_query_token(&shared.query_token, &mut request);
+            move_query_token(&gate.query_token, &mut request);
             match handshake.oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -55,23 +67,23 @@ pub async fn enter(State(entrance): State<Entrance>, mut request: Request, next:
         }
         Some(name) if Bundle::names(name) => bundle.answer(name, request.headers()).unwrap_or_else(no_bundle),
         _ if is_handshake(&request) => {
-            shared.refusals.note(&Refused {
+            gate.refusals.note(&Refused {
                 kind: "path",
                 value: Some(request.uri().path()),
                 reason: "Socket.IO is not served at this path",
                 setting: Some("socket.path"),
             });
-            ClientError::new(ErrorCode::NotFound, shared.endpoints.no_path()).into_response()
+            ClientError::new(ErrorCode::NotFound, gate.endpoints.no_path()).into_response()
         }
         _ => next.run(request).await,
     }
 }
 
 /// `GET /`: what this is and where to read on.
-pub async fn about(State((shared, docs)): State<(Shared, bool)>) -> Response {
+pub async fn about(State((gate, docs)): State<(Gate, bool)>) -> Response {
     let mut about = json!({
         "about": "Parlance, a real-time chat backend: Socket.IO and REST",
-        "socket": { "path": shared.endpoints.paths(), "namespaces": shared.endpoints.namespaces() },
+        "socket": { "path": gate.endpoints.paths(), "namespaces": gate.endpoints.namespaces() },
         "rest": ["/api/v1", "/api"],
         "health": "/health",
     });

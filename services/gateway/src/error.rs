@@ -7,9 +7,11 @@ use http::{HeaderValue, StatusCode, header};
 use parlance_bus::{ErrorKind, faults};
 use parlance_journal::InvalidAwareness;
 use parlance_proto::ErrorCodeExt as _;
-use parlance_proto::v1::{Error, ErrorCode};
+use parlance_proto::v1::{Error, ErrorCode, KeptAnswer};
+use prost::Message as _;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 /// Seconds over which clients that are refused together are asked to come again, and most seconds before the first of them.
 const LONGEST_PAUSE: u32 = 5;
@@ -19,7 +21,7 @@ const LONGEST_PAUSE: u32 = 5;
 #[schema(as = ClientError)]
 pub struct ClientError {
     /// A name of `proto/chat/v1/error.proto` in snake_case.
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = code_schema)]
     pub code: &'static str,
     /// For the developer of the client.
     pub message: String,
@@ -49,7 +51,7 @@ pub struct Problem<'a> {
     /// For the developer of the client.
     detail: &'a str,
     /// What kind of failure.
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = code_schema)]
     code: &'static str,
     /// Whether the same request may succeed later.
     retry: bool,
@@ -215,6 +217,26 @@ impl ClientError {
     }
 }
 
+impl ClientError {
+    /// The failure of an event, to be answered again by [`ClientError::of_kept`].
+    pub fn kept(&self) -> KeptAnswer {
+        let code = ErrorCode::by_name(self.code);
+        KeptAnswer {
+            status: u32::from(code.http_status()),
+            body: Error::with(code, self.message.clone()).encode_to_vec(),
+        }
+    }
+
+    /// The failure that was kept; `None` where there was none.
+    pub fn of_kept(kept: &KeptAnswer) -> Option<Self> {
+        let is_failure = kept.status >= 300;
+        is_failure.then(|| match Error::decode(kept.body.as_slice()) {
+            Ok(error) => error.into(),
+            Err(_) => Self::internal(),
+        })
+    }
+}
+
 impl From<Error> for ClientError {
     fn from(error: Error) -> Self {
         Self {
@@ -282,5 +304,32 @@ impl IntoResponse for ClientError {
         // For routes that write failures their own way.
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// The names of all error codes, for schemas.
+pub fn code_schema() -> Object {
+    let codes = (1..).map_while(|number| ErrorCode::try_from(number).ok());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(codes.map(|code| code.name())))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_answered_again_as_it_was() {
+        for code in [ErrorCode::Forbidden, ErrorCode::NotFound, ErrorCode::TooCostly] {
+            let error = ClientError::new(code, "because");
+            assert_eq!(ClientError::of_kept(&error.kept()), Some(error));
+        }
+        let kept = KeptAnswer {
+            status: 200,
+            body: b"{}".to_vec(),
+        };
+        assert_eq!(ClientError::of_kept(&kept), None);
     }
 }

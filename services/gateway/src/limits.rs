@@ -8,15 +8,43 @@ use governor::{Quota, RateLimiter};
 use parlance_proto::UserId;
 use parlance_proto::text::shown;
 use parlance_proto::v1::ErrorCode;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::config;
 use crate::error::ClientError;
 use crate::metadata::as_stored;
 
+/// Sizes and rates; see `defaults.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSettings {
+    /// UTF-8 bytes.
+    pub content_bytes: usize,
+    /// UTF-8 bytes.
+    pub journal_bytes: usize,
+    /// Bytes of JSON.
+    pub metadata_bytes: usize,
+    /// Characters.
+    pub title_chars: usize,
+    /// Users.
+    pub participants: usize,
+    /// Conversations.
+    pub sync_conversations: usize,
+    /// Users.
+    pub presence_users: usize,
+    /// Events.
+    pub events_per_second: u32,
+    /// Events.
+    pub events_burst: u32,
+    /// Bytes of events and request bodies.
+    pub bytes_per_second: u32,
+    /// Bytes.
+    pub bytes_burst: u32,
+}
+
 /// The configured limits and the running allowances of users.
 pub struct Limits {
-    settings: config::Limits,
+    settings: LimitSettings,
     events: Rates,
     bytes: Rates,
 }
@@ -25,7 +53,7 @@ type Rates = RateLimiter<UserId, HashMapStateStore<UserId>, DefaultClock>;
 
 impl Limits {
     /// Limits with full allowances.
-    pub fn new(settings: config::Limits) -> Self {
+    pub fn new(settings: LimitSettings) -> Self {
         let rates = |per_second, burst| {
             let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
             let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
@@ -255,7 +283,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn small() -> Limits {
-        Limits::new(config::Limits {
+        Limits::new(LimitSettings {
             content_bytes: 10,
             journal_bytes: 16,
             metadata_bytes: 40,
@@ -323,7 +351,7 @@ pub(crate) mod tests {
 
     #[test]
     fn deep_metadata_is_refused_without_recursion() {
-        let limits = Limits::new(config::Limits {
+        let limits = Limits::new(LimitSettings {
             metadata_bytes: 100_000,
             ..small().settings
         });

@@ -14,9 +14,9 @@ use parlance_runtime::health::Health;
 use parlance_runtime::tasks;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Shared;
-use crate::commands::now;
-use crate::socket::session::Session;
+use crate::actions::core::Core;
+use crate::clock::now;
+use crate::session::Session;
 
 /// Sessions told in one answer.
 const MOST_SESSIONS: usize = 1_000;
@@ -24,22 +24,29 @@ const MOST_SESSIONS: usize = 1_000;
 /// What answers need.
 #[derive(Clone)]
 struct Operations {
-    shared: Shared,
+    core: Core,
+    draining: CancellationToken,
     health: Health,
     started_at_ms: i64,
 }
 
-/// Answers until `stop`. Clients are served also where it cannot.
-pub async fn run(shared: Shared, health: Health, stop: CancellationToken) {
-    if let Err(error) = serve(shared, health, stop).await {
+/// Answers until `stop`; an operator cancels `draining`. Clients are served also where it cannot.
+pub async fn run(core: Core, draining: CancellationToken, health: Health, stop: CancellationToken) {
+    if let Err(error) = serve(core, draining, health, stop).await {
         tracing::error!(%error, "operators are not answered any more");
     }
 }
 
-async fn serve(shared: Shared, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut server: OpsServer = shared.bus.serve_gateway_operations().await?;
+async fn serve(
+    core: Core,
+    draining: CancellationToken,
+    health: Health,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut server: OpsServer = core.bus.serve_gateway_operations().await?;
     let operations = Operations {
-        shared,
+        core,
+        draining,
         health,
         started_at_ms: now().timestamp_millis(),
     };
@@ -83,7 +90,7 @@ impl Operations {
             }
             ops::Body::CheckToken(asked) => ops_reply::Body::TokenVerdict(self.verdict(&asked.token).await),
             ops::Body::Drain(_) => {
-                let draining = &self.shared.draining;
+                let draining = &self.draining;
                 let before = draining.is_cancelled();
                 if !before {
                     tracing::info!("an operator drains this gateway");
@@ -96,7 +103,7 @@ impl Operations {
     }
 
     fn status(&self) -> GatewayStatus {
-        let sessions = self.shared.sessions.all();
+        let sessions = self.core.sessions.all();
         let mut dialects: BTreeMap<&str, u64> = BTreeMap::new();
         for session in &sessions {
             *dialects.entry(session.dialect().name()).or_default() += 1;
@@ -108,12 +115,12 @@ impl Operations {
         let users: HashSet<_> = sessions.iter().map(|session| &session.user).collect();
         GatewayStatus {
             started_at_ms: self.started_at_ms,
-            draining: self.shared.draining.is_cancelled(),
+            draining: self.draining.is_cancelled(),
             ready: self.health.is_ready(),
             websocket: (sessions.len() - polling) as u64,
             polling: polling as u64,
             users: users.len() as u64,
-            rooms: self.shared.rooms.followed().len() as u64,
+            rooms: self.core.rooms.followed().len() as u64,
             dialects: dialects
                 .into_iter()
                 .map(|(dialect, sessions)| DialectCount {
@@ -125,7 +132,7 @@ impl Operations {
     }
 
     fn followers(&self, conversation: ConversationId) -> Followers {
-        let place = self.shared.rooms.place(conversation);
+        let place = self.core.rooms.place(conversation);
         let (sessions, more) = self.sessions(|session| session.is_attached(conversation));
         Followers {
             followed: place.is_some(),
@@ -138,7 +145,7 @@ impl Operations {
 
     /// Those that match, oldest first, and whether there are more.
     fn sessions(&self, matches: impl Fn(&Session) -> bool) -> (Vec<UserSession>, bool) {
-        let mut matching: Vec<Arc<Session>> = self.shared.sessions.all();
+        let mut matching: Vec<Arc<Session>> = self.core.sessions.all();
         matching.retain(|session| matches(session));
         matching.sort_unstable_by_key(|session| session.id.number());
         let more = matching.len() > MOST_SESSIONS;
@@ -156,7 +163,7 @@ impl Operations {
     }
 
     async fn verdict(&self, token: &str) -> TokenVerdict {
-        match self.shared.auth.authenticate(token).await {
+        match self.core.auth.authenticate(token).await {
             Ok(identity) => TokenVerdict {
                 valid: true,
                 reason: String::new(),

@@ -38,7 +38,7 @@ fn the_documents_are_those_of_the_code() {
 
 #[test]
 fn no_route_is_served_without_being_documented() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/edge");
     let routes = std::fs::read_dir(folder.join("rest")).unwrap();
     let files = routes
         .map(|entry| entry.unwrap().path())

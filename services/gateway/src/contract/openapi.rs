@@ -8,8 +8,8 @@ use utoipa::ToSchema as _;
 
 use crate::dialect::contract::Shape;
 use crate::dialect::contract::aliases;
+use crate::edge::rest;
 use crate::error::Problem;
-use crate::rest;
 
 const DESCRIPTION: &str = "The routes of a gateway. Everything under `/api/v1` is served under `/api` as well, \
 for front ends of older routes: there \

@@ -49,7 +49,7 @@ struct MessagesReadJson<'a> {
 #[schema(as = InboxError)]
 struct ErrorJson<'a> {
     message: &'a str,
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = crate::error::code_schema)]
     code: &'static str,
     retry: bool,
     event: &'a str,

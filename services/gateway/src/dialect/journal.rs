@@ -144,7 +144,7 @@ struct FailedJson<'a> {
     /// What kind of failure.
     error: &'static str,
     details: &'a str,
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = crate::error::code_schema)]
     code: &'static str,
     retry: bool,
 }

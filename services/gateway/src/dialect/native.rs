@@ -25,8 +25,8 @@ use super::{
     Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, SendAction,
     Speaker, Streams, UserRef, encode, schema,
 };
+use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
-use crate::idempotency::{Key, KeyedPayload};
 use crate::limits::{Limits, page_size};
 
 /// See the module.

@@ -3,10 +3,9 @@
 
 use std::borrow::Cow;
 
-use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::ids::USER_ID_MAX_CHARS;
 use parlance_proto::v1::{
-    Channel, ConversationKind, ConversationStatus, ErrorCode, MessageType, PresenceStatus, Role, SenderKind,
+    Channel, ConversationKind, ConversationStatus, MessageType, PresenceStatus, Role, SenderKind,
 };
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{AnyOf, AnyOfBuilder, Object, ObjectBuilder, SchemaFormat, Type};
@@ -121,12 +120,6 @@ pub fn presence() -> Object {
 /// For whom a message is deleted.
 pub fn scope() -> Object {
     one_of(["all", "me"])
-}
-
-/// The error codes.
-pub fn error_code() -> Object {
-    let code = |number| ErrorCode::try_from(number).ok();
-    one_of((1..).map_while(code).map(|code| code.name()))
 }
 
 /// A client's own name for a request.

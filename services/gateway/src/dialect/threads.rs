@@ -96,7 +96,7 @@ struct ReactPayload {
 struct ErrorJson<'a> {
     message: &'a str,
     details: &'a str,
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = crate::error::code_schema)]
     code: &'static str,
     retry: bool,
     event: &'a str,
@@ -110,7 +110,7 @@ struct MessageErrorJson<'a> {
     message_id: Box<RawValue>,
     error: &'static str,
     details: &'a str,
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = crate::error::code_schema)]
     code: &'static str,
     retry: bool,
 }

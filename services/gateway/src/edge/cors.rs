@@ -5,13 +5,13 @@
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use parlance_proto::v1::ErrorCode;
-use parlance_runtime::config::Invalid;
 
+use super::gate::Gate;
+use super::headers::AllowedHeaders;
 use super::origins::Verdict;
 use super::refusals::Refused;
-use crate::app::Shared;
 use crate::error::ClientError;
 
 /// The setting that decides which pages may connect.
@@ -21,64 +21,20 @@ const REFUSAL: &str = "pages of this Origin may not connect here: the setting co
                        (PARLANCE_CORS_ORIGINS) must list it";
 /// Methods of the routes.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
-/// Headers that routes read, and what common clients add.
-const HEADERS: [&str; 5] = [
-    "authorization",
-    "content-type",
-    "idempotency-key",
-    "x-parlance-dialect",
-    "x-requested-with",
-];
 /// Headers of answers that pages may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static("idempotency-replayed, retry-after, www-authenticate");
 /// How long browsers may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 
-/// Request headers that pages may send.
-#[derive(Debug, Clone)]
-pub enum AllowedHeaders {
-    /// Whatever a page asks for.
-    Any,
-    /// These, joined by commas.
-    Listed(HeaderValue),
-}
-
-impl AllowedHeaders {
-    /// Adds those of `cors.headers` to the ones that routes read; `*` allows any.
-    ///
-    /// # Errors
-    /// The first that is no name of a header.
-    pub fn new(more: &[String]) -> Result<Self, Invalid> {
-        let mut names = HEADERS.map(str::to_owned).to_vec();
-        for text in more.iter().map(|text| text.trim()) {
-            if text == "*" {
-                return Ok(Self::Any);
-            }
-            let name = HeaderName::try_from(text).map_err(|_| {
-                Invalid::new(
-                    "cors.headers",
-                    text,
-                    "the name of a header, such as x-request-id; or * for any",
-                )
-            })?;
-            names.push(name.as_str().to_owned());
-        }
-        let joined = HeaderValue::try_from(names.join(", "));
-        Ok(Self::Listed(joined.unwrap_or_else(|_| {
-            HeaderValue::from_static("authorization, content-type")
-        })))
-    }
-}
-
 /// Answers preflights, refuses pages that may not connect, and lets the others read their answers.
-pub async fn apply(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let verdict = shared.origins.judge(request.headers());
+pub async fn apply(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let verdict = gate.origins.judge(request.headers());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let asked = preflight(&request);
     let mut response = match (verdict, asked) {
-        (Verdict::Refused, _) => refuse(&shared, &request),
-        (Verdict::Listed | Verdict::Any, Some(asked)) => allow(&shared.allowed_headers, asked),
+        (Verdict::Refused, _) => refuse(&gate, &request),
+        (Verdict::Listed | Verdict::Any, Some(asked)) => allow(&gate.allowed_headers, asked),
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
@@ -119,16 +75,16 @@ fn allow(allowed: &AllowedHeaders, asked: Option<HeaderValue>) -> Response {
     response
 }
 
-fn refuse(shared: &Shared, request: &Request) -> Response {
+fn refuse(gate: &Gate, request: &Request) -> Response {
     let origin = request.headers().get(header::ORIGIN);
-    shared.refusals.note(&Refused {
+    gate.refusals.note(&Refused {
         kind: "origin",
         value: origin.and_then(|origin| origin.to_str().ok()),
         reason: "the Origin is not listed",
         setting: Some(SETTING),
     });
     let error = ClientError::new(ErrorCode::Forbidden, REFUSAL);
-    if shared.endpoints.find(request.uri().path()).is_some() {
+    if gate.endpoints.find(request.uri().path()).is_some() {
         metrics::counter!("chat_gateway_connects_total", "result" => error.code).increment(1);
     }
     error.into_response()

@@ -49,7 +49,28 @@ const ORDERS: &[(&str, Order)] = &[
         ],
     ),
     // Nothing is held where no layer is named.
-    ("parlance-gateway", &[]),
+    (
+        "parlance-gateway",
+        &[
+            // What is made from what.
+            &["app"],
+            // What is set, what operators ask, what is said of events and routes.
+            &["config", "contract", "operations"],
+            // Decodes what clients send, encodes what they receive.
+            &["edge"],
+            // Carries out what they ask for.
+            &["actions"],
+            // Rooms, users, presence.
+            &["delivery"],
+            // One connected client.
+            &["session"],
+            // Pure.
+            &["dialect"],
+            &["backend"],
+            &["auth", "limits", "signals", "slots"],
+            &["clock", "error", "ids", "measures", "metadata", "query"],
+        ],
+    ),
     (
         "parlance-persistence",
         &[
@@ -82,6 +103,48 @@ const ORDERS: &[(&str, Order)] = &[
             &["checker", "stack"],
             &["devstack", "history", "token"],
             &["environment", "eventually"],
+        ],
+    ),
+];
+
+/// The order within large modules, by crate and module. What their own file declares is above them all.
+const WITHIN: &[(&str, &str, Order)] = &[
+    (
+        "parlance-gateway",
+        "edge",
+        &[
+            &["rest", "socket"],
+            // Judge every request, or lead it on.
+            &["cors"],
+            &["gate"],
+            &[
+                "addresses",
+                "bundle",
+                "endpoints",
+                "headers",
+                "origins",
+                "refusals",
+            ],
+        ],
+    ),
+    (
+        "parlance-gateway",
+        "actions",
+        &[
+            &["control", "perform"],
+            &["core"],
+            &["commands"],
+            &["idempotency", "resolver"],
+        ],
+    ),
+    (
+        "parlance-gateway",
+        "delivery",
+        &[
+            &["presence", "repair"],
+            &["users"],
+            &["rooms"],
+            &["awareness", "journal", "presence_input", "served"],
         ],
     ),
 ];
@@ -173,7 +236,10 @@ fn modules_of_each_crate_use_only_what_is_below_them() {
         let programs = package.targets.iter().filter(|target| target.is_bin());
         let target = libraries.chain(programs).next().unwrap();
         let file = target.src_path.as_std_path().strip_prefix(root).unwrap();
-        let of_crate = flaws(order, &Modules::of(file, &read));
+        let mut of_crate = flaws(order, &Modules::of(file, &[], &read));
+        for (_, module, order) in WITHIN.iter().filter(|(name, ..)| *name == package.name.as_str()) {
+            of_crate.extend(flaws(order, &Modules::of(file, &[*module], &read)));
+        }
         found.extend(of_crate.iter().map(|flaw| format!("{}: {flaw}", package.name)));
     }
     assert!(
@@ -186,11 +252,16 @@ fn modules_of_each_crate_use_only_what_is_below_them() {
 
 /// A crate of these files.
 fn sample(files: &[(&str, &str)]) -> Modules {
+    sample_within(files, &[])
+}
+
+/// The same, of the modules within one.
+fn sample_within(files: &[(&str, &str)], within: &[&str]) -> Modules {
     let files: BTreeMap<&Path, &str> = files
         .iter()
         .map(|(name, text)| (Path::new(*name), *text))
         .collect();
-    Modules::of(Path::new("src/lib.rs"), &|path| {
+    Modules::of(Path::new("src/lib.rs"), within, &|path| {
         files.get(path).map(|text| (*text).to_owned())
     })
 }
@@ -254,6 +325,31 @@ fn a_path_upwards_is_found_however_it_is_written() {
         ]
     );
     assert_eq!(flaws(&[&["low"], &["top"]], &modules).len(), 3);
+}
+
+#[test]
+fn the_order_within_a_module_is_that_of_its_children() {
+    let modules = sample_within(
+        &[
+            ("src/lib.rs", "mod other; mod large;"),
+            ("src/other.rs", "use crate::large::low::A;"),
+            ("src/large.rs", "pub mod top;\nmod low;\npub struct OfLarge;"),
+            ("src/large/top.rs", "use super::low::A; use crate::other::B;"),
+            (
+                "src/large/low.rs",
+                "use crate::large::top::C; use super::OfLarge;\nmod inner { use super::super::top; use super::D; }",
+            ),
+        ],
+        &["large"],
+    );
+    assert_eq!(
+        flaws(&[&["top"], &["low"]], &modules),
+        [
+            "src/large/low.rs:1: `crate::large::top::C` points upwards: `low` is below `top`",
+            "src/large/low.rs:1: `super::OfLarge` points upwards: `low` is below `crate`",
+            "src/large/low.rs:2: `super::super::top` points upwards: `low` is below `top`",
+        ]
+    );
 }
 
 #[test]

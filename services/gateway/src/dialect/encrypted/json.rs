@@ -211,7 +211,7 @@ struct AnswerJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = crate::dialect::schema::error_code)]
+    #[schema(schema_with = crate::error::code_schema)]
     code: Option<&'static str>,
     // The whole failure.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,8 +9,8 @@ use super::{
     StopPayload, SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
 use crate::dialect::contract::{Contract, Shape};
+use crate::dialect::key::KeyedPayload;
 use crate::dialect::native::json;
-use crate::idempotency::KeyedPayload;
 
 fn refused() -> Shape {
     Shape::of::<Refused<'_>>().answering("ok", false, &["error"])

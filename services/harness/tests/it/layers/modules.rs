@@ -1,4 +1,4 @@
-//! The graph of a crate's top-level modules: every `crate::…`, `super::…` and `self::…` path of the code that ships.
+//! The graph of a crate's top-level modules, or of those within one of them: every `crate::…`, `super::…` and `self::…` path of the code that ships.
 //!
 //! Reads tokens, not lines: a path counts wherever it stands, in a nested group of a `use`, in an expression, in the
 //! arguments of a macro; comments and strings are no paths. Follows `mod` from the root file on and leaves out what only
@@ -12,7 +12,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// Stands for the root file among the names of modules.
 pub const ROOT: &str = "crate";
 
-/// A path in one top-level module that leads into another, or to an item of the root file.
+/// A path in one module that leads into another beside it, or to an item of the file that declares both.
 #[derive(Debug)]
 pub struct Dependency {
     pub from: String,
@@ -23,7 +23,7 @@ pub struct Dependency {
     pub path: String,
 }
 
-/// The top-level modules of a crate, and who of them names whom.
+/// Modules beside each other, and who of them names whom.
 #[derive(Debug)]
 pub struct Modules {
     pub names: BTreeSet<String>,
@@ -31,10 +31,12 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Reads the crate of a root file (`lib.rs`, `main.rs`). `read` returns the text of a file, `None` if there is none.
-    pub fn of(root: &Path, read: &dyn Fn(&Path) -> Option<String>) -> Self {
+    /// Reads the crate of a root file (`lib.rs`, `main.rs`): its top-level modules, or those within the module of this path.
+    /// `read` returns the text of a file, `None` if there is none.
+    pub fn of(root: &Path, within: &[&str], read: &dyn Fn(&Path) -> Option<String>) -> Self {
         let mut reader = Reader {
             read,
+            within: within.iter().map(|&name| name.to_owned()).collect(),
             names: BTreeSet::new(),
             imports: Vec::new(),
             found: Vec::new(),
@@ -63,8 +65,10 @@ struct Leaf {
 
 struct Reader<'a> {
     read: &'a dyn Fn(&Path) -> Option<String>,
+    /// The module whose children are looked at; empty for the root.
+    within: Vec<String>,
     names: BTreeSet<String>,
-    /// What the root file brings in: `crate::Name` may mean one of these.
+    /// What the file that declares them brings in: `crate::Name` may mean one of these.
     imports: Vec<Leaf>,
     /// Paths with the module and the file they stand in.
     found: Vec<(Vec<String>, PathBuf, Leaf)>,
@@ -97,7 +101,7 @@ impl Reader<'_> {
                         at += 1;
                     }
                 }
-                TokenTree::Ident(word) if word == "use" && scope.module.is_empty() => {
+                TokenTree::Ident(word) if word == "use" && scope.module == self.within => {
                     at = leaves(&tokens, at, &[], &mut self.imports);
                 }
                 TokenTree::Ident(word)
@@ -121,7 +125,7 @@ impl Reader<'_> {
     fn module(&mut self, name: &str, next: Option<&TokenTree>, scope: &Scope) {
         let mut module = scope.module.clone();
         module.push(name.to_owned());
-        if scope.module.is_empty() {
+        if scope.module == self.within {
             self.names.insert(name.to_owned());
         }
         let folder = scope.folder.join(name);
@@ -144,7 +148,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Turns each path into the top-level module it leads to.
+    /// Turns each path into the module it leads to.
     fn resolve(self) -> Modules {
         let mut imported = BTreeMap::new();
         for leaf in &self.imports {
@@ -160,26 +164,26 @@ impl Reader<'_> {
         }
         let mut dependencies = Vec::new();
         for (module, file, leaf) in self.found {
-            let Some(from) = module.first() else {
+            let Some([from, ..]) = module.strip_prefix(self.within.as_slice()) else {
                 continue;
             };
-            let mut depth = module.len();
-            let mut rest = leaf.segments.iter().map(String::as_str).peekable();
-            while let Some(step) = rest.next_if(|name| ["crate", "self", "super"].contains(name)) {
-                match step {
-                    "crate" => depth = 0,
-                    "super" => depth = depth.saturating_sub(1),
-                    _ => {}
+            let mut path = module.clone();
+            for step in &leaf.segments {
+                match step.as_str() {
+                    "crate" => path.clear(),
+                    "super" => drop(path.pop()),
+                    "self" => {}
+                    _ => path.push(step.clone()),
                 }
             }
-            if depth > 0 {
+            let Some(path) = path.strip_prefix(self.within.as_slice()) else {
                 continue;
-            }
-            let to = match rest.next() {
-                Some(name) if self.names.contains(name) => name.to_owned(),
+            };
+            let to = match path.first() {
+                Some(name) if self.names.contains(name) => name.clone(),
                 Some(name) => match imported.get(name) {
                     Some(Some(home)) => home.clone(),
-                    // The root brings it in from another crate.
+                    // The file brings it in from elsewhere.
                     Some(None) => continue,
                     None => ROOT.to_owned(),
                 },

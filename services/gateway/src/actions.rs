@@ -1,0 +1,20 @@
+//! Actions: what clients ask for is carried out here, whichever way they asked; changes become commands, the rest is asked
+//! of persistence or of the rooms.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`perform`] | the actions of a session |
+//! | [`commands`] | the only way in: commands and their confirmations |
+//! | [`idempotency`] | changes that clients may repeat by a key |
+//! | [`resolver`] | from the ids that clients have to ours |
+//! | [`control`] | orders of other services: disconnected users, revoked tokens |
+//! | [`core`](self::core) | all of it together, as the edge knows it |
+//!
+//! Must not know Socket.IO or routes: the edge decodes and encodes.
+
+pub mod commands;
+pub mod control;
+pub mod core;
+pub mod idempotency;
+pub mod perform;
+pub mod resolver;

@@ -1,0 +1,64 @@
+//! The caller's own name.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use parlance_proto::v1::User;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{Body, Caller, parse};
+use crate::actions::core::Core;
+use crate::edge::rest::state::RestState;
+use crate::error::ClientError;
+
+pub(super) fn routes() -> OpenApiRouter<RestState> {
+    OpenApiRouter::new().routes(routes!(rename))
+}
+
+/// What a user is called from now on.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = UserName)]
+pub(super) struct NameBody {
+    /// Shown to others; without anything to see, what the user's tokens say counts again.
+    #[schema(max_length = 128)]
+    pub(super) name: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = NamedUser)]
+pub(super) struct UserJson<'a> {
+    user_id: &'a str,
+    number: i64,
+    username: &'a str,
+}
+
+pub(super) fn user(user: &User) -> UserJson<'_> {
+    UserJson {
+        user_id: &user.user_id,
+        number: user.number,
+        username: &user.username,
+    }
+}
+
+#[utoipa::path(
+    patch,
+    path = "/users/me",
+    operation_id = "rename_user",
+    tag = "users",
+    summary = "Gives the caller another name, which stays until a token says another name than before.",
+    request_body = NameBody,
+    responses(
+        (status = 200, description = "The user.", body = UserJson<'_>),
+    ),
+)]
+async fn rename(State(core): State<Core>, caller: Caller, body: Body) -> Result<Response, ClientError> {
+    let NameBody { name } = parse(&body)?;
+    let backend = &core.backend;
+    let named = backend
+        .set_name(Some(caller.actor()), &caller.user, name, false)
+        .await?;
+    Ok(Json(user(&named)).into_response())
+}

@@ -1,0 +1,256 @@
+//! The life of a session: takes its events one after the other, decodes them and has them performed.
+
+mod renewal;
+
+use std::sync::{Arc, PoisonError};
+
+use parlance_bus::faults;
+use socketioxide::extract::SocketRef;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+use super::connect::Prepared;
+use super::inbound::{Event, Inbound, Queue};
+use crate::actions::perform::{Acting, ClientEvent};
+use crate::backend;
+use crate::dialect::key::KeyedRequest;
+use crate::dialect::{self, Decoded, Dialect};
+use crate::edge::socket::state::SocketState;
+use crate::error::ClientError;
+use crate::session::{Request, Session};
+use renewal::Expiry;
+
+/// A session being served.
+struct Serving {
+    shared: SocketState,
+    session: Arc<Session>,
+    /// Performs its actions.
+    acting: Acting,
+    /// Whether the next event that only one dialect understands decides what the session speaks.
+    learns: bool,
+    /// Attaches the session to its user's conversations.
+    arrival: Option<JoinHandle<()>>,
+}
+
+/// Serves a session that its client knows of now.
+pub(super) async fn begin(socket: SocketRef) {
+    let Some(Prepared {
+        session,
+        queue,
+        shared,
+        learns,
+        expected,
+        since,
+        returns,
+        emitted,
+    }) = socket.extensions.remove::<Prepared>()
+    else {
+        return;
+    };
+    // Taken once: this handler runs once per connect.
+    let Some(queue) = queue.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        return;
+    };
+    drop(socket);
+    tracing::debug!(user = %session.user, session = ?session.id, "connected");
+    if let Some(oldest) = shared.core.sessions.insert(Arc::clone(&session), returns) {
+        oldest.displace(shared.core.sessions.per_user());
+    }
+    shared.core.presence.arrived(&session);
+    let arrival = shared.core.users.arrived(Arc::clone(&session), since, &emitted);
+    drop(expected);
+    // Revoked between its check and now, when nobody could find it among the sessions.
+    if session.is_revoked(shared.core.auth.revocations()) {
+        session.dismiss();
+    } else if let Some(for_good) = shared.core.sessions.sent_away(&session) {
+        session.send_away(for_good);
+    }
+    let mut serving = Serving {
+        acting: Acting::new(shared.core.clone(), Arc::clone(&session)),
+        shared,
+        session,
+        learns,
+        arrival,
+    };
+    serving.serve(queue).await;
+    serving.end().await;
+}
+
+impl Serving {
+    async fn serve(&mut self, mut queue: Queue) {
+        let session = Arc::clone(&self.session);
+        let mut expiry = Expiry::new(&session, self.shared.expiry_notice);
+        loop {
+            let inbound = tokio::select! {
+                biased;
+                () = session.closed.cancelled() => return,
+                () = expiry.comes() => {
+                    if expiry.is_over(&session) {
+                        tracing::info!(user = %session.user, "the token of a connection expired");
+                        session.dismiss();
+                        return;
+                    }
+                    continue;
+                }
+                inbound = queue.next() => match inbound {
+                    Some(inbound) => inbound,
+                    None => return,
+                },
+            };
+            queue.taken(&inbound);
+            self.handle(inbound).await;
+            expiry.follow(&session);
+        }
+    }
+
+    async fn handle(&mut self, inbound: Inbound) {
+        let event = inbound.event();
+        if let Ok(event) = &event
+            && event.name == renewal::EVENT
+        {
+            let outcome = self.renew(event.payload).await;
+            return self.renewed(outcome, inbound.ack);
+        }
+        let admitted = match &event {
+            Ok(event) => {
+                let bytes = event.name.len() + event.payload.get().len();
+                self.shared.core.limits.admit(&self.session.user, bytes)
+            }
+            Err(_) => Ok(()),
+        };
+        if self.learns
+            && admitted.is_ok()
+            && let Ok(event) = &event
+        {
+            self.listen(event).await;
+        }
+        let decoded = event.and_then(|event| self.decode(&event, admitted));
+        let session = &self.session;
+        match decoded {
+            Ok((name, decoded, keyed)) => {
+                let span = tracing::info_span!(
+                    "receive",
+                    otel.name = %format_args!("receive {name}"),
+                    otel.kind = "server",
+                    otel.status_code = tracing::field::Empty,
+                    event = name,
+                    dialect = session.dialect().name(),
+                );
+                // Read by this flaw alone.
+                let claimed_sender = faults::happens("trust_sender_id")
+                    .then(|| inbound.claimed_sender())
+                    .flatten();
+                let received = ClientEvent {
+                    event: name,
+                    at: inbound.at,
+                    ack: inbound.ack,
+                    keyed,
+                    claimed_sender,
+                };
+                let performed = self.acting.perform(received, decoded);
+                backend::together(performed).instrument(span).await;
+            }
+            Err(error) => {
+                let (name, tag) = match inbound.event() {
+                    Ok(event) => (
+                        event.name.to_owned(),
+                        session.dialect().tag(event.name, event.payload),
+                    ),
+                    Err(_) => (String::new(), None),
+                };
+                let request = Request {
+                    ack: inbound.ack,
+                    event: &name,
+                    tag: tag.as_deref(),
+                };
+                session.answer(request, Err(&error), None);
+            }
+        }
+    }
+
+    /// The event's name, what it asks for, and its idempotency key; `admitted` is whether its user may send so much.
+    fn decode(
+        &self,
+        event: &Event<'_>,
+        admitted: Result<(), ClientError>,
+    ) -> Result<(&'static str, Decoded, Option<KeyedRequest>), ClientError> {
+        let (session, limits) = (&self.session, &self.shared.core.limits);
+        let dialect = session.dialect();
+        let mut known = dialect.inbound_events().iter().copied();
+        let name = known.find(|known| *known == event.name).unwrap_or("other");
+        metrics::counter!("chat_gateway_events_total", "direction" => "in", "event" => name).increment(1);
+        admitted?;
+        let decoded = dialect.decode(session.speaker(), event.name, event.payload, limits)?;
+        let key = match decoded.action.is_change() {
+            true => dialect.idempotency_key(event.payload)?,
+            false => None,
+        };
+        let json = event.payload.get().as_bytes();
+        let parts: [&[u8]; 3] = [b"event", dialect.name().as_bytes(), name.as_bytes()];
+        let keyed = key.map(|key| KeyedRequest::new(key, &parts, json));
+        Ok((name, decoded, keyed))
+    }
+
+    /// Takes over the dialect that an event shows.
+    async fn listen(&mut self, event: &Event<'_>) {
+        let (session, limits) = (&self.session, &self.shared.core.limits);
+        let assumed = session.dialect();
+        if let Some(dialect) =
+            dialect::shown_by(assumed, session.speaker(), event.name, event.payload, limits)
+        {
+            self.learn(dialect.showing(self.shared.gate.dialects.streams))
+                .await;
+        }
+    }
+
+    /// The client has shown what it speaks. What that dialect does by itself at connect happens now.
+    async fn learn(&mut self, dialect: &'static dyn Dialect) {
+        self.learns = false;
+        let arrival = self.arrival.take();
+        let Self { shared, session, .. } = self;
+        if session.dialect().name() == dialect.name() {
+            session.learn(dialect);
+            return;
+        }
+        if let Some(arrival) = arrival {
+            // A session that is attached later would be told once more what it missed. It ends by itself.
+            drop(arrival.await);
+        }
+        tracing::debug!(user = %session.user, session = ?session.id, dialect = dialect.name(), "learned a dialect");
+        session.learn(dialect);
+        for conversation in session.conversations() {
+            // What the client joined by name it goes on to follow.
+            if !self.acting.has_joined(conversation) {
+                session.detached(conversation);
+                shared.core.rooms.detach(conversation, session.id);
+            }
+        }
+        // Before the event: a conversation that it joins begins with what the client missed.
+        shared.core.users.arrives_again(Arc::clone(session)).await;
+    }
+
+    async fn end(mut self) {
+        // A token that expired ends it before its connection does: nothing is attached any more.
+        self.session.closed.cancel();
+        self.acting.end().await;
+        let Self {
+            shared,
+            session,
+            acting,
+            ..
+        } = self;
+        session.leave();
+        shared.core.sessions.ends(&session);
+        shared.core.users.gone(&session);
+        shared.core.presence.gone(&session);
+        tokio::time::sleep(session.last_poll()).await;
+        for conversation in session.conversations() {
+            shared.core.rooms.detach(conversation, session.id);
+        }
+        session.close_tracking();
+        acting.forget_journals();
+        tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
+        session.forgotten().await;
+        shared.core.sessions.ended(&session);
+    }
+}
