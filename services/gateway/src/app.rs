@@ -528,6 +528,7 @@ fn spawn_drain(
 /// Forgets users and addresses whose allowance is full again, until `stop`.
 async fn forget_idle(sockets: SocketState, interval: Duration, stop: CancellationToken) {
     let mut tick = tokio::time::interval(interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         sockets.core.limits.forget_idle();
         sockets.gate.addresses.forget_idle();

@@ -1,4 +1,4 @@
-//! All SQL of the service, one file per noun. Row structs are private beside their query and become proto
+//! All SQL of the service, one file per noun, and in `kept` what was read and is worth keeping. Row structs are private beside their query and become proto
 //! or batch types by full destructuring. Statements are few and static; arrays are passed as parameters.
 //!
 //! Rows asked for by an array of two-part keys are fetched by `LATERAL (… LIMIT 1)`: in a plain join of three
