@@ -13,6 +13,10 @@ use tokio_util::task::TaskTracker;
 
 type Reaction = Arc<dyn Fn() + Send + Sync>;
 
+/// Of threads that compute: beside a busy thread of the runtime one gets about a tenth of the core.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 /// What a panic of any task leads to.
 static ON_PANIC: Mutex<Option<Reaction>> = Mutex::new(None);
 
@@ -69,18 +73,45 @@ pub fn spawn_in<T: Send + 'static>(
     set.spawn(watched(name, task));
 }
 
-/// Computes on a thread that may be kept busy.
+/// Computes on a thread that may be kept busy and gives way to the runtime's: where cores are short, what answers everybody goes
+/// before what one user has computed.
 pub fn blocking<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
     tokio::task::spawn_blocking(move || {
         let _watch = Watch(name);
+        give_way();
         work()
     })
+}
+
+/// Lowers the priority of this thread, which stays with those that block. Where that is not possible it is as high as before.
+fn give_way() {
+    thread_local! {
+        static LOWERED: () = {
+            // Elsewhere it would be that of the whole process.
+            #[cfg(target_os = "linux")]
+            rustix::process::setpriority_process(None, NICENESS).ok();
+        };
+    }
+    LOWERED.with(|()| ());
 }
 
 async fn watched<F: Future>(name: &'static str, task: F) -> F::Output {
     let _watch = Watch(name);
     task.await
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_computes_gives_way_to_the_runtime() {
+        let own = || rustix::process::getpriority_process(None).unwrap();
+        let before = own();
+        let computing = super::blocking("computes", own).await.unwrap();
+        assert_eq!(computing, before.max(super::NICENESS));
+        assert_eq!(own(), before);
+    }
 }
