@@ -8,7 +8,7 @@
 //! | [`idempotency`] | changes that clients may repeat by a key |
 //! | [`resolver`] | from the ids that clients have to ours |
 //! | [`control`] | orders of other services: disconnected users, revoked tokens |
-//! | [`core`](self::core) | all of it together, as the edge knows it |
+//! | [`core`] | all of it together, as the edge knows it |
 //!
 //! Must not know Socket.IO or routes: the edge decodes and encodes.
 

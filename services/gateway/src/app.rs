@@ -15,6 +15,7 @@ use parlance_runtime::health::{self, Condition, Health};
 use parlance_runtime::lifecycle::Lifecycle;
 use parlance_runtime::startup;
 use parlance_runtime::telemetry::{self, MetricsHandle};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 

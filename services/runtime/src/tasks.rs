@@ -13,6 +13,10 @@ use tokio_util::task::TaskTracker;
 
 type Reaction = Arc<dyn Fn() + Send + Sync>;
 
+/// Of threads that compute: beside a busy thread of the runtime one gets about a tenth of the core.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 /// What a panic of any task leads to.
 static ON_PANIC: Mutex<Option<Reaction>> = Mutex::new(None);
 
@@ -20,10 +24,6 @@ static ON_PANIC: Mutex<Option<Reaction>> = Mutex::new(None);
 pub(crate) fn on_panic(reaction: impl Fn() + Send + Sync + 'static) {
     *ON_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(reaction));
 }
-
-/// Of threads that compute: beside a busy thread of the runtime one gets about a tenth of the core.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
 
 /// Watches one task: dropped by a panic, it reports that.
 struct Watch(&'static str);
