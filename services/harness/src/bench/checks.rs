@@ -66,7 +66,7 @@ impl GrowingText {
             .ok()
             .and_then(|offset| text.get(has.checked_sub(offset)?..));
         self.0.push_str(new.unwrap_or_default());
-        let new = self.0[has..].as_bytes().chunks_exact(PART);
+        let new = self.0.as_bytes()[has..].chunks_exact(PART);
         new.filter_map(|part| std::str::from_utf8(part).ok()?.trim_end().parse().ok())
             .collect()
     }

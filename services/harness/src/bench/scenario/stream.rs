@@ -12,7 +12,6 @@ use parlance_bus::Bus;
 use parlance_bus::subject::System as Target;
 use parlance_proto::v1::{SenderKind, StreamStep, SystemMessage};
 use tokio::sync::mpsc::UnboundedReceiver;
-use uuid::Uuid;
 
 use super::Stage;
 use super::arrive::{Arrival, Join};
@@ -24,6 +23,7 @@ use crate::bench::figures::Figures;
 use crate::bench::latency::Schedule;
 use crate::bench::system::Contender;
 use crate::bench::world::World;
+use crate::environment::random_hex;
 
 /// Parts in a second.
 const RATE: u32 = 50;
@@ -91,7 +91,7 @@ struct Agent {
 }
 
 enum Voice {
-    Service { bus: Bus, id: String },
+    Service { bus: Box<Bus>, id: String },
     Client(Rc<Client>),
 }
 
@@ -101,8 +101,8 @@ impl Agent {
             Contender::Parlance => {
                 let shows = stage.system.dialect == Dialect::Native;
                 ensure!(shows, "only clients of the dialect native are shown parts");
-                let id = Uuid::now_v7().to_string();
-                let bus = stage.system.bus().await?;
+                let id = random_hex();
+                let bus = Box::new(stage.system.bus().await?);
                 Voice::Service { bus, id }
             }
             Contender::Node => Voice::Client(Rc::clone(&clients[&0])),
