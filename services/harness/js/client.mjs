@@ -184,18 +184,6 @@ export class Client {
     this.socket.io.engine.write(text);
   }
 
-  /**
-   * Sends a message with an id of the client's, and repeats it as clients do while the outcome is not known: on a slow machine,
-   * with thousands at once, some take longer than a gateway waits.
-   */
-  async sendsSurely(payload) {
-    for (let attempts = 5; ; attempts--) {
-      const ack = await this.socket.timeout(60_000).emitWithAck('message:send', payload);
-      if (ack.ok) return ack.message;
-      assert.ok(ack.error.code === 'unknown' && attempts > 0, JSON.stringify(ack));
-    }
-  }
-
   async sends(conversation, content, more = {}) {
     const ack = await this.does('message:send', { conversation_id: conversation.id, content, ...more });
     return ack.message;

@@ -15,9 +15,16 @@ test('two users on two gateways exchange 3,000 messages without a gap, a duplica
 
   const send = (client) =>
     Array.from({ length: EACH }, (_, index) =>
-      client.sendsSurely({ conversation_id: conversation.id, client_msg_id: `m-${index}`, content: `${index}` }),
+      client.socket.timeout(60_000).emitWithAck('message:send', {
+        conversation_id: conversation.id,
+        client_msg_id: `m-${index}`,
+        content: `${index}`,
+      }),
     );
-  const acks = await Promise.all(people.flatMap(send));
+  const acks = (await Promise.all(people.flatMap(send))).map((ack) => {
+    assert.equal(ack.ok, true, JSON.stringify(ack));
+    return ack.message;
+  });
 
   const bySeq = acks.toSorted((a, b) => a.seq - b.seq);
   for (const client of people) {
