@@ -2,7 +2,7 @@
 
 use parlance_harness::Stack;
 
-use crate::spec::{Transport, run};
+use crate::spec::{PATIENT, Transport, run};
 
 /// Every way a stock client may connect.
 const TRANSPORTS: [Transport; 3] = [Transport::Websocket, Transport::Polling, Transport::Default];
@@ -13,7 +13,8 @@ async fn replicas() -> Stack {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_cross_gateways_whole_and_in_order_and_repeats_are_one_message() {
-    let stack = replicas().await;
+    let stack = Stack::builder().gateways(2).persistence(2);
+    let stack = stack.gateway_env(PATIENT.0, PATIENT.1).start().await.unwrap();
     let database = stack.database().await.unwrap();
     for transport in TRANSPORTS {
         run(&stack, "crossing", transport).await;

@@ -26,6 +26,10 @@ pub enum Transport {
     Default,
 }
 
+/// How long a gateway waits for the outcome of a command where a specification sends thousands of messages at once: on a slow
+/// machine none may become unknown, and none may be refused for that. The clients wait a minute.
+pub const PATIENT: (&str, u32) = ("PARLANCE_SEND_TIMEOUT_MS", 55_000);
+
 /// Matches the name of every test.
 const EVERY: &str = ".";
 /// Longest run of one specification; Node's own limit strikes first and names the test that hangs.
