@@ -37,7 +37,7 @@ use crate::delivery::users::Users;
 use crate::edge::addresses::{AddressQuota, Addresses, Proxies};
 use crate::edge::bundle::Bundle;
 use crate::edge::endpoints::Endpoints;
-use crate::edge::gate::{Dialects, Gate, Rules};
+use crate::edge::gate::{Dialects, Gate, GateRules};
 use crate::edge::headers::AllowedHeaders;
 use crate::edge::origins::Origins;
 use crate::edge::refusals::Refusals;
@@ -246,7 +246,7 @@ fn assemble(
 ) -> Result<Assembled, ConfigError> {
     auth.revocations().await_reading();
     let (core, begun) = below_the_edge(settings, auth, bus, lifecycle, reports);
-    let gate = Gate::new(Rules {
+    let gate = Gate::new(GateRules {
         origins: Origins::new(&settings.cors.origins)?,
         allowed_headers: AllowedHeaders::new(&settings.cors.headers)?,
         endpoints: Endpoints::new(&settings.socket.path, &settings.socket.namespaces)?,

@@ -149,7 +149,7 @@ impl Commands {
 
     async fn send(&self, command: &Command, dedup_id: &str, deadline: Instant) -> Result<(), ClientError> {
         if self.backend.misfiles() {
-            let message = "the service is not set up rightly at the moment; nothing was stored";
+            let message = "the service is misconfigured at the moment; nothing was stored";
             return Err(ClientError::new(ErrorCode::Unavailable, message));
         }
         let sent = self

@@ -6,7 +6,6 @@ mod journal;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use parlance_bus::faults;
 use parlance_proto::v1::{
     Actor, Conversation, CreateThread, DeleteMessage, EditMessage, Ephemeral, HideMessage, MarkRead,
     Position, React, RoomPresence, SendMessage, Served, Typing, command, ephemeral,
@@ -74,7 +73,8 @@ pub struct ClientEvent {
     pub ack: Ack,
     /// Its idempotency key, where it has one.
     pub keyed: Option<KeyedRequest>,
-    /// Who sent it by its own account. Looked at by a deliberate flaw alone: the token says who speaks.
+    /// Who sent it by its own account, where the flaw `trust_sender_id` is built in and on; `None` in what is shipped, where the
+    /// token alone says who speaks.
     pub claimed_sender: Option<String>,
 }
 
@@ -159,9 +159,7 @@ impl Acting {
             Err(outcome) => outcome.map_err(|error| ids.failure(error)),
             Ok((conversation, body, change)) => {
                 let mut me = self.actor();
-                if faults::happens("trust_sender_id")
-                    && let Some(claimed) = claimed_sender
-                {
+                if let Some(claimed) = claimed_sender {
                     me.user_id = claimed;
                 }
                 self.note_sent(&body, tag.as_deref(), ack.is_wanted());

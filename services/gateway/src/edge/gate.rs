@@ -12,10 +12,10 @@ use crate::dialect::{self, Dialect, Streams};
 
 /// The rules. Cheap to clone.
 #[derive(Clone)]
-pub struct Gate(Arc<Rules>);
+pub struct Gate(Arc<GateRules>);
 
 /// The parts of [`Gate`].
-pub struct Rules {
+pub struct GateRules {
     /// Web pages that may connect.
     pub origins: Origins,
     /// What those may send.
@@ -53,15 +53,15 @@ impl Dialects {
 
 impl Gate {
     /// Made of these.
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: GateRules) -> Self {
         Self(Arc::new(rules))
     }
 }
 
 impl Deref for Gate {
-    type Target = Rules;
+    type Target = GateRules;
 
-    fn deref(&self) -> &Rules {
+    fn deref(&self) -> &GateRules {
         &self.0
     }
 }
