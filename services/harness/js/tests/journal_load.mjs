@@ -10,7 +10,7 @@ after(closeAll);
 const SECONDS = Number(process.env.PARLANCE_JOURNAL_SECONDS ?? 30);
 /** Longest pause between two edits of one editor. */
 const PAUSE_MS = Number(process.env.PARLANCE_JOURNAL_PAUSE_MS ?? 250);
-const CONVERGENCE_MS = 15_000;
+const CONVERGENCE_MS = 60_000;
 /** Whether connections break meanwhile: then an edit may go without an answer, and clients come back by themselves. */
 const BREAKS = process.env.PARLANCE_JOURNAL_BREAKS === '1';
 const STOCK = { reconnection: true };
@@ -40,7 +40,7 @@ class Editor {
   /** Asks for the ack without waiting for it: a writer does not stop typing. */
   emits(event, payload) {
     this.edits += 1;
-    const acked = this.client.socket.timeout(30_000).emitWithAck(event, payload);
+    const acked = this.client.socket.timeout(60_000).emitWithAck(event, payload);
     return acked.then(
       (ack) => ack?.ok || (BREAKS && (ack?.retry ?? ack?.error?.retry)) || this.refusals.push(ack),
       (error) => BREAKS || this.refusals.push(error.message),
@@ -50,7 +50,7 @@ class Editor {
   /** What a front end does whenever it is connected again. */
   returns(join) {
     this.client.socket.on('connect', () => {
-      this.client.socket.timeout(30_000).emit(...join, (error, ack) => {
+      this.client.socket.timeout(60_000).emit(...join, (error, ack) => {
         const held = ack?.journal ?? ack;
         if (!error && held) /** @type {any} */ (this).joined(held);
       });

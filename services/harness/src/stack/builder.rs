@@ -65,6 +65,13 @@ impl StackBuilder {
         self
     }
 
+    /// Gateways that wait 55 s for the outcome of a command instead of 10 s: where nothing is broken on purpose, nothing may
+    /// become unknown because the machine is slow. The clients of the specifications wait a minute.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        self.gateway_env("PARLANCE_SEND_TIMEOUT_MS", 55_000)
+    }
+
     /// Whether Postgres waits for the disk at each commit; off by default. A killed process loses
     /// nothing either way, only a power cut would.
     #[must_use]

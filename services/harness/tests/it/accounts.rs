@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::presence::{Watchers, post};
-use crate::spec::{PATIENT, Transport, run, run_with};
+use crate::spec::{Transport, run, run_with};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What NATS and the services write down when something was refused.
@@ -205,7 +205,7 @@ async fn a_whole_stack_lives_within_its_roles() {
         .persistence(2)
         .accounts()
         .balanced()
-        .gateway_env(PATIENT.0, PATIENT.1)
+        .patient()
         .gateway_env("PARLANCE_JWT_SERVICE_CLAIM", "scope")
         .gateway_env("PARLANCE_JWT_SERVICE_VALUE", "parlance:internal")
         .persistence_env("PARLANCE_PUSH_BACKOFF_MS", 300)

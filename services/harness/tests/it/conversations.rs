@@ -2,19 +2,19 @@
 
 use parlance_harness::Stack;
 
-use crate::spec::{PATIENT, Transport, run};
+use crate::spec::{Transport, run};
 
 /// Every way a stock client may connect.
 const TRANSPORTS: [Transport; 3] = [Transport::Websocket, Transport::Polling, Transport::Default];
 
 async fn replicas() -> Stack {
-    Stack::builder().gateways(2).persistence(2).start().await.unwrap()
+    let stack = Stack::builder().gateways(2).persistence(2);
+    stack.patient().start().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_cross_gateways_whole_and_in_order_and_repeats_are_one_message() {
-    let stack = Stack::builder().gateways(2).persistence(2);
-    let stack = stack.gateway_env(PATIENT.0, PATIENT.1).start().await.unwrap();
+    let stack = replicas().await;
     let database = stack.database().await.unwrap();
     for transport in TRANSPORTS {
         run(&stack, "crossing", transport).await;

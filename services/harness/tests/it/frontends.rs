@@ -16,7 +16,7 @@ const TRANSPORTS: [Transport; 2] = [Transport::Websocket, Transport::Polling];
 /// Runs what all pages have in common, then what only this one draws.
 async fn drawn(front_end: &str, rest: &str, transports: &[Transport]) {
     let stack = Stack::builder().gateways(2).persistence(2);
-    let stack = stack.start().await.unwrap();
+    let stack = stack.patient().start().await.unwrap();
     let variables = [
         ("PARLANCE_FRONTENDS", front_end.to_owned()),
         ("PARLANCE_FRONTENDS_REST", rest.to_owned()),

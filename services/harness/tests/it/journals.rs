@@ -14,7 +14,8 @@ use crate::spec::{Transport, run_with};
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
 async fn replicas() -> Stack {
-    Stack::builder().gateways(2).persistence(2).start().await.unwrap()
+    let stack = Stack::builder().gateways(2).persistence(2);
+    stack.patient().start().await.unwrap()
 }
 
 async fn written(stack: &Stack, seconds: u32) {

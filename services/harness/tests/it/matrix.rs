@@ -5,7 +5,8 @@ use parlance_harness::Stack;
 use crate::spec::{Transport, run_with};
 
 async fn judged(specification: &str, part: &str, prefix: &str) {
-    let stack = Stack::builder().gateways(2).persistence(2).start().await.unwrap();
+    let stack = Stack::builder().gateways(2).persistence(2);
+    let stack = stack.patient().start().await.unwrap();
     let variables = [
         ("PARLANCE_PART", part.to_owned()),
         ("PARLANCE_PREFIX", prefix.to_owned()),

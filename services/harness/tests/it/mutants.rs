@@ -12,12 +12,14 @@ use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::stack::StackBuilder;
 use serde_json::{Value, json};
 
-use crate::director::directed;
+use crate::director::{directed, directed_with};
 use crate::faults::overload;
 use crate::system_messages::Service;
 use crate::{feed, redelivery};
 
 const SOON: Duration = Duration::from_secs(15);
+/// How long the specification waits for what cannot come.
+const LESS_PATIENT: Duration = Duration::from_secs(15);
 /// Longer than any test looks: what is missing then is not found by comparing.
 const NEVER_COMPARE: u32 = 600_000;
 /// Small enough to be filled in a moment.
@@ -40,7 +42,8 @@ fn stack(points: &str, check_interval: u32) -> StackBuilder {
 async fn is_caught(point: &str, check_interval: u32, promise: &str, complaint: &str) {
     let points = format!("{point}=return");
     let stack = stack(&points, check_interval).start().await.unwrap();
-    let outcome = directed(&stack, "faults/promises", promise, &points).await;
+    let patience = [("PARLANCE_PATIENCE_MS", LESS_PATIENT.as_millis().to_string())];
+    let outcome = directed_with(&stack, "faults/promises", promise, &points, &patience).await;
     let Err(text) = outcome else {
         panic!("the flaw {point} was not noticed by: {promise}");
     };
