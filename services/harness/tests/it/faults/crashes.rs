@@ -25,9 +25,10 @@ async fn crashes(point: &str, replicas: fn(&Stack) -> &[Process], fault: &str) {
             .start_with(&[("PARLANCE_FAILPOINTS", &points)])
             .await
             .unwrap();
-        // Clients that had gone to the other one come back.
-        other.restart().await.unwrap();
+        // Clients that had gone to the other one come back: while it is there, all of them may stay.
+        other.kill();
         victim.wait_exit(SOON).await.unwrap();
+        other.start().await.unwrap();
         scene.goes_on_for(Duration::from_secs(1)).await;
         replicas(&scene.stack)[0].start().await.unwrap();
     }
