@@ -1,12 +1,16 @@
 //! Beside the hot path: for each message, who is to be reached otherwise because they have no connection. What the
 //! service that does it never acknowledges is parked.
 //!
-//! A connection counts only if its gateway was heard of after the message: a gateway that died just before has
-//! told its clients nothing. As long as that is open, the message waits; the others it is for do not.
+//! Each message is looked at twice, together with all others of that moment: soon, for those who have no connection, and once
+//! every gateway was heard of after it, for those who have none then. A gateway that died just before the message has told its
+//! clients nothing, and while it is not given up they pass for connected; whoever else the message is for does not wait for
+//! that. What is kept of a message between its two looks is who was pushed to.
+//!
+//! A look costs what the members of its conversations cost, however many messages it is for, and there are a few in a second.
 
 mod park;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -23,14 +27,20 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::without_content;
-use crate::store::pushes::{self as store, Recipient, Sent};
+use crate::store::pushes::{self as store, After, Sent};
 
 /// Pauses between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// How long work goes on that is not interrupted at once.
 const WENT_WELL: Duration = Duration::from_secs(10);
-/// How often those who are waited for are looked at again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks at what waits.
+const LOOKS: Duration = Duration::from_millis(250);
+/// Messages of one look at most; more are looked at in parts.
+const TOGETHER: usize = 500;
+/// Recipients asked for at once.
+const ROWS: i64 = 10_000;
+/// Recipients that are kept of all messages between their looks, about: with more, no further messages are taken.
+const MOST_PUSHED: usize = 200_000;
 /// Batches of events taken at once.
 const BATCH: usize = 100;
 /// Batches of events that may wait.
@@ -54,12 +64,12 @@ struct Waiting {
     messages: Vec<Open>,
 }
 
-/// A message some of whose recipients may have a connection.
+/// A message that is not settled yet.
 struct Open {
     message: v1::Message,
     sent: Sent,
-    /// Those; `None` before the first look.
-    undecided: Option<Vec<String>>,
+    /// Who was pushed to at the first look; `None` before it.
+    pushed: Option<HashSet<String>>,
 }
 
 /// Why looking stopped.
@@ -103,87 +113,88 @@ impl Pushing {
         let mut given_up = self.bus.given_up_pushes().await?;
         // What is dropped with it comes again.
         let mut waiting: Vec<Waiting> = Vec::new();
-        let mut again = interval(AGAIN);
-        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(LOOKS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let has_room = waiting.len() < WAITING && pushed(&waiting) < MOST_PUSHED;
             tokio::select! {
-                batch = events.next_batch(BATCH), if waiting.len() < WAITING => {
-                    let mut new = batch?.into_iter().map(open).collect();
-                    self.look_at(&mut new).await?;
-                    waiting.append(&mut new);
+                batch = events.next_batch(BATCH), if has_room => {
+                    waiting.extend(batch?.into_iter().map(open));
+                    // What holds no message is not kept.
+                    settle(&mut waiting).await;
                 }
                 batch = given_up.next_batch(BATCH) => {
                     for word in batch? {
                         park::park(&self.bus, &self.database, &word).await?;
                     }
                 }
-                _ = again.tick(), if !waiting.is_empty() => self.look_again(&mut waiting).await?,
+                _ = looks.tick(), if !waiting.is_empty() => {
+                    self.look(&mut waiting).await?;
+                    settle(&mut waiting).await;
+                }
             }
         }
     }
 
-    /// Looks at new messages for the first time.
-    async fn look_at(&self, waiting: &mut Vec<Waiting>) -> Result<(), Interrupted> {
-        let all = waiting.iter_mut().flat_map(|one| &mut one.messages).collect();
-        self.look(all).await?;
-        settle(waiting).await;
-        Ok(())
-    }
-
-    /// Looks at those who perhaps have no connection: by user, because many messages wait for the same few.
-    async fn look_again(&self, waiting: &mut Vec<Waiting>) -> Result<(), Interrupted> {
-        let all = || waiting.iter().flat_map(|one| &one.messages);
-        let users: BTreeSet<String> = all()
-            .flat_map(|open| open.undecided.iter().flatten())
-            .cloned()
-            .collect();
-        let heard = {
+    /// Looks at new messages, and a last time at those after which every gateway was heard of.
+    async fn look(&self, waiting: &mut [Waiting]) -> Result<(), Interrupted> {
+        let heard_at = {
             let mut connection = self.database.reads.acquire().await?;
-            store::heard(&mut connection, users.into_iter().collect()).await?
+            // Before who is connected is read: what is heard of afterwards may have changed that.
+            store::all_heard_at(&mut connection).await?
         };
-        let mut lost = Vec::new();
-        for open in waiting.iter_mut().flat_map(|one| &mut one.messages) {
-            let at = open.sent.sent_at;
-            let connected = |user: &String| heard.get(user).is_some_and(|heard_at| *heard_at >= at);
-            let undecided = open.undecided.get_or_insert_default();
-            undecided.retain(|user| !connected(user));
-            if undecided.iter().any(|user| !heard.contains_key(user)) {
-                lost.push(open);
-            }
+        let is_last = |open: &Open| open.sent.sent_at <= heard_at;
+        let all = waiting.iter_mut().flat_map(|one| &mut one.messages);
+        let mut due: Vec<&mut Open> = all
+            .filter(|open| open.pushed.is_none() || is_last(open))
+            .collect();
+        for part in due.chunks_mut(TOGETHER) {
+            self.push_to_absent(part).await?;
         }
-        self.look(lost).await?;
-        settle(waiting).await;
+        for one in waiting {
+            one.messages.retain(|open| !is_last(open));
+        }
         Ok(())
     }
 
-    /// Pushes to whoever has surely no connection.
-    async fn look(&self, messages: Vec<&mut Open>) -> Result<(), Interrupted> {
-        if messages.is_empty() {
-            return Ok(());
-        }
+    /// Pushes to whoever has no connection and was not pushed to before.
+    async fn push_to_absent(&self, messages: &mut [&mut Open]) -> Result<(), Interrupted> {
         let asked: Vec<Sent> = messages.iter().map(|open| open.sent.clone()).collect();
         let ids: Vec<Uuid> = asked.iter().map(|sent| sent.conversation).collect();
-        let (mut recipients, names) = {
+        let names = {
             let mut connection = self.database.reads.acquire().await?;
-            let recipients = store::recipients(&mut connection, &asked).await?;
-            (recipients, store::names(&mut connection, &ids).await?)
+            store::names(&mut connection, &ids).await?
         };
-        for (place, open) in messages.into_iter().enumerate() {
-            let candidates = recipients.remove(&place).unwrap_or_default();
-            let (gone, undecided) = sort(candidates, open);
-            if let Some((kind, number, title)) = names.get(&open.sent.conversation)
-                && !gone.is_empty()
-            {
-                let conversation = Conversation {
-                    id: open.sent.conversation.to_string(),
-                    kind: i32::from(*kind),
-                    number: *number,
-                    title: title.clone(),
-                    ..Conversation::default()
+        let mut after = Some(After::default());
+        while let Some(place) = after.take() {
+            let page = {
+                let mut connection = self.database.reads.acquire().await?;
+                store::recipients(&mut connection, &asked, &place, ROWS).await?
+            };
+            after = page.next;
+            for (place, absent) in page.recipients {
+                let Some(open) = messages.get_mut(place) else {
+                    continue;
                 };
-                self.push(&open.message, &conversation, &gone).await?;
+                let before = open.pushed.get_or_insert_default();
+                let absent: Vec<String> = absent
+                    .into_iter()
+                    .filter(|user| before.insert(user.clone()))
+                    .collect();
+                if let Some((kind, number, title)) = names.get(&open.sent.conversation) {
+                    let conversation = Conversation {
+                        id: open.sent.conversation.to_string(),
+                        kind: i32::from(*kind),
+                        number: *number,
+                        title: title.clone(),
+                        ..Conversation::default()
+                    };
+                    self.push(&open.message, &conversation, &absent).await?;
+                }
             }
-            open.undecided = Some(undecided);
+        }
+        for open in messages {
+            open.pushed.get_or_insert_default();
         }
         Ok(())
     }
@@ -210,20 +221,17 @@ impl Pushing {
     }
 }
 
+/// How many are kept who were pushed to.
+fn pushed(waiting: &[Waiting]) -> usize {
+    let open = waiting.iter().flat_map(|one| &one.messages);
+    open.map(|open| open.pushed.as_ref().map_or(0, HashSet::len))
+        .sum()
+}
+
 /// Acknowledges and drops what is settled.
 async fn settle(waiting: &mut Vec<Waiting>) {
-    let mut settled = Vec::new();
-    for mut one in std::mem::take(waiting) {
-        one.messages
-            .retain(|open| !matches!(&open.undecided, Some(undecided) if undecided.is_empty()));
-        if one.messages.is_empty() {
-            settled.push(one.fed);
-        } else {
-            waiting.push(one);
-        }
-    }
-    for fed in settled {
-        fed.ack().await;
+    for one in waiting.extract_if(.., |one| one.messages.is_empty()) {
+        one.fed.ack().await;
     }
 }
 
@@ -240,25 +248,6 @@ fn push_id(message: &v1::Message, recipients: &[String]) -> String {
         name.push_str(recipient);
     }
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
-}
-
-/// Who has surely no connection, and who perhaps has none: whose gateway was last heard of before the message.
-fn sort(candidates: Vec<Recipient>, open: &Open) -> (Vec<String>, Vec<String>) {
-    let at = open.sent.sent_at;
-    let (mut gone, mut undecided) = (Vec::new(), Vec::new());
-    for Recipient { user_id, heard_at } in candidates {
-        let decided = open
-            .undecided
-            .as_ref()
-            .is_some_and(|left| !left.contains(&user_id));
-        match heard_at {
-            _ if decided => {}
-            None => gone.push(user_id),
-            Some(heard_at) if heard_at < at => undecided.push(user_id),
-            Some(_) => {}
-        }
-    }
-    (gone, undecided)
 }
 
 fn open(fed: Fed) -> Waiting {
@@ -285,7 +274,7 @@ fn open(fed: Fed) -> Waiting {
             Some(Open {
                 message,
                 sent,
-                undecided: None,
+                pushed: None,
             })
         }
         _ => None,
@@ -300,60 +289,12 @@ fn open(fed: Fed) -> Waiting {
 mod tests {
     use super::*;
 
-    const AT: i64 = 1_700_000_000_000;
-
-    fn opened(undecided: Option<&[&str]>) -> Open {
-        Open {
-            message: v1::Message {
-                created_at_ms: AT,
-                ..v1::Message::default()
-            },
-            sent: Sent {
-                conversation: Uuid::nil(),
-                seq: 1,
-                sender: String::new(),
-                sent_at: DateTime::from_timestamp_millis(AT).unwrap(),
-            },
-            undecided: undecided.map(|users| users.iter().map(|user| (*user).to_owned()).collect()),
-        }
-    }
-
-    fn recipient(user_id: &str, heard_ms: Option<i64>) -> Recipient {
-        Recipient {
-            user_id: user_id.into(),
-            heard_at: heard_ms.and_then(|ms| DateTime::from_timestamp_millis(AT + ms)),
-        }
-    }
-
-    #[test]
-    fn a_connection_counts_only_if_its_gateway_was_heard_of_after_the_message() {
-        let all = || {
-            vec![
-                recipient("none", None),
-                recipient("before", Some(-1)),
-                recipient("at", Some(0)),
-                recipient("after", Some(900)),
-            ]
-        };
-        assert_eq!(
-            sort(all(), &opened(None)),
-            (vec!["none".into()], vec!["before".into()])
-        );
-        // Later, only those who were undecided: the others have been pushed to or were told.
-        assert_eq!(
-            sort(all(), &opened(Some(&["before"]))),
-            (vec![], vec!["before".into()])
-        );
-        let lost = vec![recipient("before", None), recipient("none", None)];
-        assert_eq!(
-            sort(lost, &opened(Some(&["before"]))),
-            (vec!["before".into()], vec![])
-        );
-    }
-
     #[test]
     fn only_the_same_recipients_are_a_repeat() {
-        let message = opened(None).message;
+        let message = v1::Message {
+            created_at_ms: 1_700_000_000_000,
+            ..v1::Message::default()
+        };
         let id = |users: &[&str]| {
             push_id(
                 &message,

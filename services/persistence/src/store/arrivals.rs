@@ -101,9 +101,9 @@ pub async fn arrive(
     let mut rows: Vec<ArrivedRow> = sqlx::query_as(concat!(
         "SELECT a.place, u.user_id, u.number, u.username, u.memberships_version, u.agent,
                 coalesce(u.token_name, u.username) AS token_name,
-                greatest(p.alive_at, (SELECT max(g.renewed_at) - interval '60 seconds'
-                                      FROM sessions s JOIN gateways g ON g.instance = s.gateway
-                                      WHERE s.user_id = u.user_id)) AS seen_at,
+                greatest(p.alive_at, (SELECT max((SELECT g.renewed_at FROM gateways g WHERE g.instance = s.gateway))
+                                             - interval '60 seconds'
+                                      FROM sessions s WHERE s.user_id = u.user_id)) AS seen_at,
                 m.*
          FROM unnest($1::text[], $2::text[], $3::bool[], $4::uuid[]) WITH ORDINALITY
               AS a (user_id, page, wanted, after, place)

@@ -1,6 +1,6 @@
 //! Who is to be reached otherwise than by a connection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -21,77 +21,87 @@ pub struct Sent {
     pub sent_at: DateTime<Utc>,
 }
 
-/// Somebody a message is for who neither got nor read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipient {
-    /// Who.
-    pub user_id: String,
-    /// The latest report of a gateway at which the user has a connection; `None` without one.
-    pub heard_at: Option<DateTime<Utc>>,
+/// Where to go on in a list of recipients; the default is before the first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct After {
+    /// Counted from 1.
+    place: i64,
+    user_id: String,
 }
 
-/// Those each message is for who perhaps got it by no connection, by its place in `messages`, in the order of their ids:
-/// those whose gateway was heard of since the message did. Each member's connections are looked up once, however many
-/// messages of the conversation are asked about.
+/// A part of those messages are to be pushed to.
+#[derive(Debug, Default)]
+pub struct Recipients {
+    /// By the places of the messages among those asked about, ascending, in the order of their ids.
+    pub recipients: BTreeMap<usize, Vec<String>>,
+    /// Where more come; `None` where these are the last.
+    pub next: Option<After>,
+}
+
+/// Those each message is for who neither got nor read it and have no connection, at most `limit` at once. Each member's
+/// connections are looked up once, however many messages of the conversation are asked about.
 ///
 /// # Errors
 /// Of the database.
 pub async fn recipients(
     connection: &mut PgConnection,
     messages: &[Sent],
-) -> Result<HashMap<usize, Vec<Recipient>>, sqlx::Error> {
-    let rows: Vec<(i64, String, Option<DateTime<Utc>>)> = sqlx::query_as(
+    after: &After,
+    limit: i64,
+) -> Result<Recipients, sqlx::Error> {
+    // One session of each is looked up by its user: a plan made while nobody was connected would else read all sessions, once
+    // for each member.
+    let rows: Vec<(i64, String)> = sqlx::query_as(
         "WITH asked AS MATERIALIZED (
-             SELECT * FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::timestamptz[]) WITH ORDINALITY
-                           AS asked (conversation_id, seq, sender, sent_at, place)),
-         members AS MATERIALIZED (
-             SELECT p.conversation_id, p.user_id, p.joined_seq, p.delivered_seq, p.read_seqs, s.heard_at
+             SELECT * FROM unnest($1::uuid[], $2::int8[], $3::text[]) WITH ORDINALITY
+                           AS asked (conversation_id, seq, sender, place)),
+         absent AS MATERIALIZED (
+             SELECT p.conversation_id, p.user_id, p.joined_seq, p.delivered_seq, p.read_seqs
              FROM (SELECT conversation_id, max(seq) AS seq FROM asked GROUP BY conversation_id) AS latest
              CROSS JOIN LATERAL (SELECT * FROM participants x
                                  WHERE x.conversation_id = latest.conversation_id AND x.left_seq IS NULL
                                    AND x.delivered_seq < latest.seq OFFSET 0) AS p
-             CROSS JOIN LATERAL (SELECT max(g.renewed_at) AS heard_at
-                                 FROM sessions s JOIN gateways g ON g.instance = s.gateway
-                                 WHERE s.user_id = p.user_id) AS s)
-         SELECT asked.place, m.user_id, m.heard_at
-         FROM asked JOIN members m ON m.conversation_id = asked.conversation_id
+             WHERE (SELECT s.session FROM sessions s WHERE s.user_id = p.user_id LIMIT 1) IS NULL)
+         SELECT asked.place, m.user_id
+         FROM asked JOIN absent m ON m.conversation_id = asked.conversation_id
          WHERE m.user_id <> asked.sender AND m.joined_seq < asked.seq AND m.delivered_seq < asked.seq
-           AND (m.heard_at IS NULL OR m.heard_at < asked.sent_at) AND NOT m.read_seqs @> asked.seq
-         ORDER BY asked.place, m.user_id",
+           AND NOT m.read_seqs @> asked.seq AND (asked.place, m.user_id) > ($4, $5)
+         ORDER BY asked.place, m.user_id LIMIT $6",
     )
     .bind(messages.iter().map(|one| one.conversation).collect::<Vec<_>>())
     .bind(messages.iter().map(|one| seq_to(one.seq)).collect::<Vec<_>>())
     .bind(messages.iter().map(|one| one.sender.as_str()).collect::<Vec<_>>())
-    .bind(messages.iter().map(|one| one.sent_at).collect::<Vec<_>>())
+    .bind(after.place)
+    .bind(&after.user_id)
+    .bind(limit)
     .fetch_all(connection)
     .await?;
-    let mut all: HashMap<usize, Vec<Recipient>> = HashMap::new();
-    for (place, user_id, heard_at) in rows {
-        // Counted from 1.
+    let is_full = i64::try_from(rows.len()).is_ok_and(|found| found >= limit);
+    let last = rows.last().filter(|_| is_full);
+    let next = last.map(|(place, user_id)| After {
+        place: *place,
+        user_id: user_id.clone(),
+    });
+    let mut recipients: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (place, user_id) in rows {
         let place = usize::try_from(place - 1).unwrap_or_default();
-        all.entry(place)
-            .or_default()
-            .push(Recipient { user_id, heard_at });
+        recipients.entry(place).or_default().push(user_id);
     }
-    Ok(all)
+    Ok(Recipients { recipients, next })
 }
 
-/// Of those users who have a connection: the latest report of a gateway that has one.
+/// After this moment every gateway was heard of that is not given up: who is connected to it was told what was committed
+/// before.
 ///
 /// # Errors
 /// Of the database.
-pub async fn heard(
-    connection: &mut PgConnection,
-    users: Vec<String>,
-) -> Result<HashMap<String, DateTime<Utc>>, sqlx::Error> {
-    let rows: Vec<(String, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT s.user_id, max(g.renewed_at) FROM sessions s JOIN gateways g ON g.instance = s.gateway
-         WHERE s.user_id = ANY($1) GROUP BY s.user_id",
+pub async fn all_heard_at(connection: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    // The mark of this life of the table is later than all times.
+    sqlx::query_scalar(
+        "SELECT coalesce(min(renewed_at), now()) FROM gateways WHERE lost_at IS NULL AND isfinite(renewed_at)",
     )
-    .bind(users)
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().collect())
+    .fetch_one(connection)
+    .await
 }
 
 /// A conversation's kind, number and title.

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use parlance_persistence::identity;
 use parlance_persistence::presence::{Limits, take_in};
-use parlance_persistence::store::pushes::{Recipient, Sent, recipients};
+use parlance_persistence::store::pushes::{After, Sent, all_heard_at, recipients};
 use parlance_proto::v1::{PresenceStatus, ReportPresence, SessionReport};
 
 use crate::database::with_database;
 use crate::works::{conversation, creation, message, read, sending, work};
 
-/// In the year 2100.
-const NOT_YET_MS: i64 = 4_102_444_800_000;
-
 #[tokio::test]
-async fn a_push_is_for_participants_who_have_not_read_it_with_when_their_gateway_was_heard_of() {
+async fn a_push_is_for_participants_without_a_connection_who_have_not_read_it() {
     with_database(async |mut db| {
         let (id, other) = (conversation(), conversation());
         let everyone = ["bob", "carol", "dora", "eve"];
@@ -51,32 +48,35 @@ async fn a_push_is_for_participants_who_have_not_read_it_with_when_their_gateway
             grace: Duration::from_secs(5),
         };
         take_in(&mut c, &report, limits).await.unwrap();
-        let asked = |sent_at_ms: i64| {
-            [(id, "alice"), (other, "bob")].map(|(id, sender)| Sent {
-                conversation: id.uuid(),
-                seq: 1,
-                sender: sender.into(),
-                sent_at: DateTime::from_timestamp_millis(sent_at_ms).unwrap(),
-            })
-        };
-        // Her gateway was heard of after the message.
-        let found = recipients(&mut c, &asked(0)).await.unwrap();
-        assert_eq!(
-            found[&0]
-                .iter()
-                .map(|one| one.user_id.as_str())
-                .collect::<Vec<_>>(),
-            ["bob"]
-        );
-        let found = recipients(&mut c, &asked(NOT_YET_MS)).await.unwrap();
-        let named = |place: usize| -> Vec<(&str, bool)> {
-            fn one(Recipient { user_id, heard_at }: &Recipient) -> (&str, bool) {
-                (user_id.as_str(), heard_at.is_some())
-            }
-            found[&place].iter().map(one).collect()
-        };
-        assert_eq!(named(0), [("bob", false), ("carol", true)]);
-        assert_eq!(named(1), [("alice", false)]);
+        let asked = [(id, "alice"), (other, "bob")].map(|(id, sender)| Sent {
+            conversation: id.uuid(),
+            seq: 1,
+            sender: sender.into(),
+            sent_at: DateTime::UNIX_EPOCH,
+        });
+        let whole = recipients(&mut c, &asked, &After::default(), 100).await.unwrap();
+        let expected = [(0, vec!["bob".to_owned()]), (1, vec!["alice".to_owned()])];
+        assert_eq!(whole.recipients.into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(whole.next, None);
+        // The same in parts.
+        let mut found = Vec::new();
+        let mut after = Some(After::default());
+        while let Some(place) = after {
+            let part = recipients(&mut c, &asked, &place, 1).await.unwrap();
+            found.extend(part.recipients);
+            after = part.next;
+        }
+        assert_eq!(found, expected);
+        let before = all_heard_at(&mut c).await.unwrap();
+        assert!(before > DateTime::UNIX_EPOCH && before <= Utc::now());
+        // One that is silent counts until it is given up.
+        let silent =
+            "INSERT INTO gateways (instance, number, renewed_at) VALUES (gen_random_uuid(), 1, 'epoch')";
+        sqlx::query(silent).execute(&mut *c).await.unwrap();
+        assert_eq!(all_heard_at(&mut c).await.unwrap(), DateTime::UNIX_EPOCH);
+        let given_up = "UPDATE gateways SET lost_at = now() WHERE renewed_at = 'epoch'";
+        sqlx::query(given_up).execute(&mut *c).await.unwrap();
+        assert_eq!(all_heard_at(&mut c).await.unwrap(), before);
     })
     .await;
 }
