@@ -4,6 +4,7 @@
 //! Pure data: no I/O, no runtime, no JSON, no subject names.
 
 pub mod error;
+mod hidden;
 pub mod ids;
 mod participants;
 pub mod text;

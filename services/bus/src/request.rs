@@ -274,6 +274,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListControl(_) => "list_control",
         query::Body::ListParticipants(_) => "list_participants",
         query::Body::FindMembers(_) => "find_members",
+        query::Body::CatchUp(_) => "catch_up",
         query::Body::ClaimChange(_) => "claim_change",
         query::Body::SettleChange(_) => "settle_change",
         query::Body::StopStream(_) => "stop_stream",

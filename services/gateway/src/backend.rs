@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::ClientError;
 pub use deadline::together;
 use gathered::Gathered;
-pub use gathered::{Arrival, Opening};
+pub use gathered::{Arrival, MissedEvents, Opening};
 use hedging::Hedging;
 use replicas::Replicas;
 

@@ -429,6 +429,7 @@ impl Queries {
             query::Body::ListParticipants(q) => {
                 reply::Body::Participants(participants::list(c, required(viewer)?, q).await?)
             }
+            query::Body::CatchUp(q) => reply::Body::CaughtUp(events::catch_up(c, q).await?),
             query::Body::FindMembers(q) => reply::Body::FoundMembers(participants::find(c, q).await?),
             query::Body::GetHeads(q) => reply::Body::Heads(rooms::heads(c, viewer, q).await?),
             query::Body::ListMemberships(q) => {

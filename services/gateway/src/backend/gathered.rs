@@ -2,16 +2,19 @@
 //!
 //! A replica of the version before does not know these queries. It answers each question by itself.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
-use parlance_proto::ConversationId;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{
-    self, Actor, Arrive, ArrivedUser, Client, Conversation, ConversationView, ErrorCode, FindMembers,
-    GetConversation, GetRoom, GetRooms, ListMemberships, MemberName, Membership, Participant, ProvisionUser,
-    Room, User, ViewConversations, Viewing, query, reply,
+    self, Actor, Arrive, ArrivedUser, CatchUp, CatchingUp, CaughtUpSession, Client, Conversation,
+    ConversationView, ErrorCode, Event, EventPage, FindMembers, GetConversation, GetRoom, GetRooms,
+    ListMemberships, MemberName, Membership, Participant, ProvisionUser, Room, User, ViewConversations,
+    Viewing, query, reply,
 };
+use parlance_proto::{ConversationId, UserId};
 
 use super::gathering::{Answers, Gathering};
 use super::{Backend, unexpected};
@@ -21,6 +24,8 @@ use crate::error::ClientError;
 const MEMBERSHIPS: u32 = 2_000;
 /// How often the pages of memberships may be read of a user whose conversations change meanwhile.
 const ATTEMPTS: u32 = 5;
+/// Events asked for where a question is asked by itself.
+const EVENTS: u32 = 200;
 /// Questions asked one by one at a time.
 const SINGLES: usize = 32;
 
@@ -32,6 +37,7 @@ pub(super) struct Gathered {
     rooms: Gathering<ConversationId, Room>,
     views: Gathering<Viewing, Conversation>,
     members: Gathering<MemberName, Option<Participant>>,
+    missed: Gathering<CatchingUp, MissedEvents>,
 }
 
 /// A user whose client connects.
@@ -58,6 +64,44 @@ pub struct Opening {
     pub client: Option<Client>,
     /// Whether is wanted how the participants are seen.
     pub presence: bool,
+}
+
+/// What a session missed of a conversation, from its position on: a page that others who come back share.
+#[derive(Debug, Clone)]
+pub struct MissedEvents {
+    page: Arc<EventPage>,
+    after: u64,
+    hidden: Vec<u64>,
+}
+
+impl MissedEvents {
+    fn of_one(page: EventPage, after: u64) -> Self {
+        Self {
+            page: Arc::new(page),
+            after,
+            hidden: Vec::new(),
+        }
+    }
+
+    /// Where the position says nothing: the epoch and the seq of the head.
+    pub fn resync(&self) -> Option<(&str, u64)> {
+        let page = &self.page;
+        page.resync.then_some((page.epoch.as_str(), page.head_seq))
+    }
+
+    /// In their order, as the user of the session may see them; none where the page has nothing more.
+    pub fn events(&self) -> impl Iterator<Item = Cow<'_, Event>> {
+        let known = self.page.events.partition_point(|event| event.seq <= self.after);
+        self.page.events.iter().skip(known).map(|event| {
+            let message = event.message();
+            if !message.is_some_and(|message| self.hidden.contains(&message.seq)) {
+                return Cow::Borrowed(event);
+            }
+            let mut hidden = event.clone();
+            hidden.message_mut().map(v1::Message::hide);
+            Cow::Owned(hidden)
+        })
+    }
 }
 
 impl Backend {
@@ -158,6 +202,26 @@ impl Backend {
         let backend = self.clone();
         let send = move |viewings| backend.clone().view_all(viewings);
         self.gathered.views.ask(viewing, send).await
+    }
+
+    /// What a session of the user missed after its position.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn missed_events(
+        &self,
+        user: &UserId,
+        id: ConversationId,
+        after: u64,
+    ) -> Result<MissedEvents, ClientError> {
+        let catching_up = CatchingUp {
+            user_id: user.to_string(),
+            conversation_id: id.to_string(),
+            after,
+        };
+        let backend = self.clone();
+        let send = move |sessions| backend.clone().catch_up_all(sessions);
+        self.gathered.missed.ask(catching_up, send).await
     }
 
     /// All pages of a user's memberships, of one version.
@@ -325,6 +389,33 @@ impl Backend {
             .collect())
     }
 
+    async fn catch_up_all(self, sessions: Vec<CatchingUp>) -> Answers<MissedEvents> {
+        let question = query::Body::CatchUp(CatchUp {
+            sessions: sessions.clone(),
+        });
+        let answer = match self.ask(None, question).await {
+            Ok(reply::Body::CaughtUp(answer)) => answer,
+            Ok(_) => return Err(unexpected()),
+            Err(error) if is_unknown(&error) => {
+                let single = |session: CatchingUp| self.catch_up_alone(session);
+                return Ok(one_by_one(sessions, single).await);
+            }
+            Err(error) => return Err(error),
+        };
+        let pages: Vec<Arc<EventPage>> = answer.pages.into_iter().map(Arc::new).collect();
+        let answered = answer.sessions.into_iter().zip(&sessions);
+        Ok(answered
+            .map(|(answer, session)| missed(answer, session.after, &pages))
+            .collect())
+    }
+
+    async fn catch_up_alone(&self, session: CatchingUp) -> Result<MissedEvents, ClientError> {
+        let id = session.conversation_id.parse().map_err(|_| unexpected())?;
+        let me = actor_named(&session.user_id, "");
+        let page = self.events(Some(me), id, session.after, EVENTS).await?;
+        Ok(MissedEvents::of_one(page, session.after))
+    }
+
     async fn view_alone(&self, viewing: Viewing) -> Result<Conversation, ClientError> {
         let me = actor_named(&viewing.user_id, "");
         let question = query::Body::GetConversation(GetConversation {
@@ -365,6 +456,32 @@ fn seen(view: ConversationView, conversations: &[Conversation]) -> Result<Conver
         seen.list_viewer(viewer);
     }
     Ok(seen)
+}
+
+/// `None` where it did not fit.
+fn missed(
+    answer: CaughtUpSession,
+    after: u64,
+    pages: &[Arc<EventPage>],
+) -> Option<Result<MissedEvents, ClientError>> {
+    let CaughtUpSession {
+        error,
+        page,
+        void,
+        hidden_seqs,
+    } = answer;
+    if let Some(error) = error {
+        return Some(Err(error.into()));
+    }
+    if let Some(void) = void {
+        return Some(Ok(MissedEvents::of_one(void, after)));
+    }
+    let page = page.and_then(|page| usize::try_from(page).ok());
+    Some(Ok(MissedEvents {
+        page: Arc::clone(page.and_then(|page| pages.get(page))?),
+        after,
+        hidden: hidden_seqs,
+    }))
 }
 
 async fn one_by_one<Q, A, Fut>(

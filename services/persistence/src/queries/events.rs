@@ -2,18 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 
-use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, ConversationKind};
+use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::page::{MAX_BYTES, cut};
 use super::{Viewer, head};
 use crate::error::QueryError;
-use crate::model::refusals::refuse;
+use crate::model::refusals::{no_conversation, refuse};
 use crate::store::conversations::{Head, heads};
 use crate::store::events::{self as store, Stretch};
-use crate::store::{receipts, users};
+use crate::store::hidden::{self, Shown};
+use crate::store::{participants, receipts, users};
 
 /// Events of one page when the asker says nothing, and at most.
 const DEFAULT_EVENTS: u32 = 100;
@@ -22,6 +23,9 @@ const MAX_EVENTS: u32 = 500;
 const MAX_VERSIONS: u32 = 16;
 /// Conversations of one sync.
 const MAX_POSITIONS: usize = 1_000;
+/// Sessions that catch up together, and events that are read for all of them: about as many as fit an answer.
+const MAX_SESSIONS: usize = 500;
+const MOST_TOGETHER: u64 = 2_000;
 
 pub(super) async fn list(
     connection: &mut PgConnection,
@@ -69,6 +73,153 @@ pub(super) async fn sync(
     Ok(v1::SyncPages { pages })
 }
 
+/// A session that catches up, as far as it may.
+struct CatchingUp<'a> {
+    conversation: ConversationId,
+    viewer: &'a str,
+    after: u64,
+}
+
+/// What sessions missed that come back together: the events of a conversation are read once for all of them.
+pub(super) async fn catch_up(
+    connection: &mut PgConnection,
+    query: &v1::CatchUp,
+) -> Result<v1::CaughtUp, QueryError> {
+    if query.sessions.len() > MAX_SESSIONS {
+        return Err(refuse(format!("more than {MAX_SESSIONS} sessions")).into());
+    }
+    let asking: Vec<Option<CatchingUp<'_>>> = members_among(connection, &query.sessions).await?;
+    let mut ids: Vec<ConversationId> = Vec::new();
+    for one in asking.iter().flatten() {
+        if !ids.contains(&one.conversation) {
+            ids.push(one.conversation);
+        }
+    }
+    let heads = heads(connection, &ids, None).await?;
+    let heads: HashMap<ConversationId, &Head> = heads.iter().map(|head| (head.id, head)).collect();
+    let mut firsts: HashMap<ConversationId, u64> = HashMap::new();
+    for one in asking.iter().flatten() {
+        if let Some(head) = heads
+            .get(&one.conversation)
+            .filter(|head| !is_void(head, one.after))
+        {
+            let first = firsts.entry(head.id).or_insert(one.after);
+            *first = one.after.min(*first);
+        }
+    }
+    let asked: Vec<(&Head, u64)> = ids
+        .iter()
+        .filter_map(|id| Some((*heads.get(id)?, *firsts.get(id)?)))
+        .collect();
+    let places: HashMap<ConversationId, usize> = asked
+        .iter()
+        .enumerate()
+        .map(|(place, (head, _))| (head.id, place))
+        .collect();
+    let pages = pages(connection, None, &asked, MOST_TOGETHER).await?;
+    let mut sessions: Vec<v1::CaughtUpSession> = Vec::with_capacity(asking.len());
+    for one in &asking {
+        let mut session = v1::CaughtUpSession::default();
+        match one
+            .as_ref()
+            .and_then(|one| Some((one, *heads.get(&one.conversation)?)))
+        {
+            None => session.error = Some(no_conversation()),
+            Some((one, head)) if is_void(head, one.after) => session.void = Some(blank(head, true)),
+            Some((one, _)) => {
+                let place = places.get(&one.conversation);
+                let page = place.and_then(|place| Some((*place, pages.get(*place)?)));
+                let reached = |page: &v1::EventPage| page.events.last().map_or(0, |event| event.seq);
+                let page = page.filter(|(_, page)| page.complete || reached(page) > one.after);
+                session.page = page.and_then(|(place, _)| u32::try_from(place).ok());
+            }
+        }
+        sessions.push(session);
+    }
+    hide(connection, &asking, &pages, &mut sessions).await?;
+    Ok(v1::CaughtUp { pages, sessions })
+}
+
+/// Those of the sessions whose users belong to what they ask for.
+async fn members_among<'a>(
+    connection: &mut PgConnection,
+    sessions: &'a [v1::CatchingUp],
+) -> Result<Vec<Option<CatchingUp<'a>>>, QueryError> {
+    let read = |one: &'a v1::CatchingUp| {
+        Some(CatchingUp {
+            conversation: one.conversation_id.parse().ok()?,
+            viewer: UserId::parse(one.user_id.as_str())
+                .ok()
+                .map(|_| one.user_id.as_str())?,
+            after: one.after,
+        })
+    };
+    let mut asking: Vec<Option<CatchingUp<'a>>> = sessions.iter().map(read).collect();
+    let names: Vec<(Uuid, &str)> = asking
+        .iter()
+        .flatten()
+        .map(|one| (one.conversation.uuid(), one.viewer))
+        .collect();
+    let members = participants::among(connection, &names).await?;
+    for one in &mut asking {
+        let key = one
+            .as_ref()
+            .map(|one| (one.conversation.uuid(), one.viewer.to_owned()));
+        if key.is_some_and(|key| !members.contains_key(&key)) {
+            *one = None;
+        }
+    }
+    Ok(asking)
+}
+
+/// Says what of its page the user of each session hid.
+async fn hide(
+    connection: &mut PgConnection,
+    asking: &[Option<CatchingUp<'_>>],
+    pages: &[v1::EventPage],
+    sessions: &mut [v1::CaughtUpSession],
+) -> Result<(), QueryError> {
+    let mut bounds: Vec<Option<(u64, u64)>> = Vec::with_capacity(pages.len());
+    for page in pages {
+        let mut of_page: Option<(u64, u64)> = None;
+        for seq in page
+            .events
+            .iter()
+            .filter_map(|event| event.message().map(|message| message.seq))
+        {
+            let (first, last) = of_page.unwrap_or((seq, seq));
+            of_page = Some((first.min(seq), last.max(seq)));
+        }
+        bounds.push(of_page);
+    }
+    let (mut shown, mut whose) = (Vec::new(), Vec::new());
+    for (place, (one, session)) in asking.iter().zip(&*sessions).enumerate() {
+        let page = session.page.and_then(|page| usize::try_from(page).ok());
+        if let Some(one) = one
+            && let Some(between) = page.and_then(|page| bounds.get(page).copied().flatten())
+        {
+            shown.push(Shown {
+                conversation: one.conversation.uuid(),
+                viewer: one.viewer,
+                between,
+            });
+            whose.push(place);
+        }
+    }
+    for (place, seq) in hidden::of_each(connection, &shown).await? {
+        let session = whose.get(place).and_then(|place| sessions.get_mut(*place));
+        if let Some(session) = session {
+            session.hidden_seqs.push(seq);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a position says nothing: it is ahead of the head, or of an earlier life of the conversation.
+fn is_void(head: &Head, after: u64) -> bool {
+    after > head.seq || (1..head.history_from).contains(&after)
+}
+
 /// Of those asked for, the conversations that the viewer belongs to no more.
 async fn removed(
     connection: &mut PgConnection,
@@ -102,8 +253,7 @@ async fn pages(
     let mut stretches = Vec::new();
     let mut pages: Vec<v1::EventPage> = Vec::with_capacity(asked.len());
     for (head, after) in asked {
-        // Ahead of the head, or in an earlier life of the conversation.
-        if *after > head.seq || (1..head.history_from).contains(after) {
+        if is_void(head, *after) {
             pages.push(blank(head, true));
             continue;
         }

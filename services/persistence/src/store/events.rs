@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{self, event};
+use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -171,7 +171,7 @@ async fn hide(
     events: &mut [v1::Event],
 ) -> Result<(), sqlx::Error> {
     let mut shown: Vec<(Uuid, i64, &mut v1::Message)> = Vec::new();
-    for message in events.iter_mut().filter_map(message_of) {
+    for message in events.iter_mut().filter_map(v1::Event::message_mut) {
         let id = Uuid::try_parse(&message.conversation_id).map_err(|_| corrupt("a conversation id"))?;
         shown.push((id, seq_to(message.seq), message));
     }
@@ -184,21 +184,8 @@ async fn hide(
     let hidden = hidden::among(connection, viewer, &places).await?;
     for (id, seq, message) in shown {
         if hidden.contains(&(id, seq)) {
-            message.content.clear();
-            message.reactions.clear();
-            message.metadata_json = r#"{"hidden":true}"#.to_owned();
+            message.hide();
         }
     }
     Ok(())
-}
-
-fn message_of(event: &mut v1::Event) -> Option<&mut v1::Message> {
-    match &mut event.body {
-        Some(event::Body::MessageCreated(body)) => body.message.as_mut(),
-        Some(event::Body::MessageEdited(body)) => body.message.as_mut(),
-        Some(event::Body::MessageFinished(body)) => body.message.as_mut(),
-        Some(event::Body::MessageDeleted(body)) => body.message.as_mut(),
-        Some(event::Body::ReactionChanged(body)) => body.message.as_mut(),
-        _ => None,
-    }
 }

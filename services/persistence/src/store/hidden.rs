@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::seq_to;
+use super::{seq_from, seq_to};
 use crate::model::state::Effects;
 
 /// Those of these messages that the viewer hid, by conversation and seq.
@@ -31,6 +31,49 @@ pub async fn among(
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().collect())
+}
+
+/// Messages of a conversation, for one of its users.
+#[derive(Debug, Clone)]
+pub struct Shown<'a> {
+    /// Where.
+    pub conversation: Uuid,
+    /// To whom.
+    pub viewer: &'a str,
+    /// The first and the last of them, by their seqs.
+    pub between: (u64, u64),
+}
+
+/// What of these their viewers hid: the place among those asked about, and the seq of the message.
+///
+/// # Errors
+/// Of the database.
+pub async fn of_each(
+    connection: &mut PgConnection,
+    shown: &[Shown<'_>],
+) -> Result<Vec<(usize, u64)>, sqlx::Error> {
+    if shown.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT asked.place, h.message_seq
+         FROM unnest($1::uuid[], $2::text[], $3::int8[], $4::int8[]) WITH ORDINALITY
+              AS asked (conversation_id, user_id, first, last, place)
+         CROSS JOIN LATERAL
+              (SELECT x.message_seq FROM hidden_messages x
+               WHERE x.conversation_id = asked.conversation_id AND x.user_id = asked.user_id
+                 AND x.message_seq BETWEEN asked.first AND asked.last OFFSET 0) AS h",
+    )
+    .bind(shown.iter().map(|one| one.conversation).collect::<Vec<_>>())
+    .bind(shown.iter().map(|one| one.viewer).collect::<Vec<_>>())
+    .bind(shown.iter().map(|one| seq_to(one.between.0)).collect::<Vec<_>>())
+    .bind(shown.iter().map(|one| seq_to(one.between.1)).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        // Counted from 1.
+        .map(|(place, seq)| Ok((usize::try_from(place - 1).unwrap_or(usize::MAX), seq_from(seq)?)))
+        .collect()
 }
 
 /// Hides messages; again is harmless.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parlance_persistence::store::arrivals::{self, Arriving};
 use parlance_persistence::store::conversations::{self, Filter};
+use parlance_persistence::store::hidden::{self, Shown};
 use parlance_persistence::store::pushes::{self, After, Sent};
 use parlance_persistence::store::served::{self, Joining};
 use parlance_persistence::store::{participants, presence, receipts, users};
@@ -264,6 +265,17 @@ async fn check_others(db: &TestDatabase) -> Vec<String> {
         &hundred_users,
         None
     ));
+    let shown: Vec<Shown<'_>> = hundred_users
+        .iter()
+        .map(|user| Shown {
+            conversation: group,
+            viewer: user,
+            between: (1, 20_000),
+        })
+        .collect();
+    reads_at_most!(excesses, db, 600, "what 100 users hid of 20,000 messages", |c| {
+        hidden::of_each(c, &shown)
+    });
     reads_at_most!(excesses, db, 600, "the versions of 100 users", |c| {
         users::versions(c, &hundred_users)
     });

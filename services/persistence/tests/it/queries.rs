@@ -8,10 +8,12 @@ use parlance_persistence::error::QueryError;
 use parlance_persistence::liveness::Liveness;
 use parlance_persistence::presence::{Limits, Presence};
 use parlance_persistence::queries::Queries;
-use parlance_proto::v1::{self, ErrorCode, query, reply};
+use parlance_proto::v1::{self, ErrorCode, command, query, reply};
 
 use crate::database::{TestDatabase, with_database};
-use crate::works::{conversation, creation, delete, edit, fresh, message, read, sending, told, view, work};
+use crate::works::{
+    command, conversation, creation, delete, edit, fresh, message, read, sending, told, view, work,
+};
 
 /// Answers without a bus: it never connects.
 pub(crate) async fn queries(db: &TestDatabase) -> Queries {
@@ -227,6 +229,145 @@ async fn conversations_are_listed_latest_first_with_what_each_viewer_sees() {
             Conversation
         );
         assert_eq!((&seen.id, seen.unread), (&top.id, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_that_come_back_together_share_what_they_missed() {
+    with_database(async |mut db| {
+        let (id, other) = (conversation(), conversation());
+        let hide = command(
+            "bob",
+            id,
+            command::Body::HideMessage(v1::HideMessage {
+                message_id: "#2".into(),
+            }),
+        );
+        db.commit(&[
+            work(&creation("alice", id, &["bob"])),
+            work(&creation("carol", other, &["dora"])),
+            work(&sending("alice", id, "m1", "one")),
+            work(&sending("alice", id, "m2", "two")),
+            work(&sending("alice", id, "m3", "three")),
+            work(&sending("carol", other, "m1", "elsewhere")),
+            work(&hide),
+        ])
+        .await;
+        let queries = queries(&db).await;
+        let session = |user: &str, conversation_id: String, after: u64| v1::CatchingUp {
+            user_id: user.into(),
+            conversation_id,
+            after,
+        };
+        let sessions = vec![
+            session("alice", id.to_string(), 2),
+            session("bob", id.to_string(), 1),
+            session("mallory", id.to_string(), 0),
+            session("carol", other.to_string(), 0),
+            session("alice", id.to_string(), 3),
+            session("bob", id.to_string(), 99),
+            session("bob", fresh(), 0),
+            session("bob", "nonsense".into(), 0),
+            session("", id.to_string(), 0),
+        ];
+        let asked = query::Body::CatchUp(v1::CatchUp { sessions });
+        let caught_up = answered!(ask(&queries, "", asked).await, CaughtUp);
+        // From the first position of anyone on, and each once.
+        let pages: Vec<(String, Vec<u64>, bool)> = caught_up
+            .pages
+            .iter()
+            .map(|page| {
+                let seqs = page.events.iter().map(|event| event.seq).collect();
+                (page.conversation_id.clone(), seqs, page.complete)
+            })
+            .collect();
+        assert_eq!(
+            pages,
+            [
+                (id.to_string(), vec![2, 3], true),
+                (other.to_string(), vec![1], true)
+            ]
+        );
+        assert_eq!(told(&caught_up.pages[0].events[0]).2, "two");
+        let of = |session: &v1::CaughtUpSession| {
+            let void = session.void.as_ref().map(|page| (page.resync, page.head_seq));
+            let error = session.error.as_ref().map(v1::Error::code);
+            (session.page, session.hidden_seqs.clone(), void, error)
+        };
+        let nothing = (None, vec![], None, Some(ErrorCode::NotFound));
+        assert_eq!(
+            caught_up.sessions.iter().map(of).collect::<Vec<_>>(),
+            [
+                (Some(0), vec![], None, None),
+                (Some(0), vec![2], None, None),
+                nothing.clone(),
+                (Some(1), vec![], None, None),
+                (Some(0), vec![], None, None),
+                (None, vec![], Some((true, 3)), None),
+                nothing.clone(),
+                nothing.clone(),
+                nothing,
+            ]
+        );
+        let sessions = vec![session("bob", id.to_string(), 0); 501];
+        let too_many = query::Body::CatchUp(v1::CatchUp { sessions });
+        assert_eq!(ask(&queries, "", too_many).await, Err(ErrorCode::Invalid));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_one_answer_is_asked_for_again() {
+    with_database(async |mut db| {
+        let (id, other) = (conversation(), conversation());
+        db.commit(&[
+            work(&creation("alice", id, &["bob"])),
+            work(&creation("alice", other, &["bob"])),
+        ])
+        .await;
+        let large = "x".repeat(30_000);
+        for n in 0..60 {
+            let (key, at) = (format!("m{n}"), if n % 2 == 0 { id } else { other });
+            db.commit(&[work(&sending("alice", at, &key, &large))]).await;
+        }
+        let queries = queries(&db).await;
+        let (mut of_one, mut of_other) = (0, 0);
+        let mut answers = 0;
+        while (of_one, of_other) != (30, 30) {
+            let session = |conversation_id: String, after: u64| v1::CatchingUp {
+                user_id: "alice".into(),
+                conversation_id,
+                after,
+            };
+            let sessions = vec![
+                session(id.to_string(), of_one),
+                session(other.to_string(), of_other),
+            ];
+            let asked = query::Body::CatchUp(v1::CatchUp { sessions });
+            let caught_up = answered!(ask(&queries, "", asked).await, CaughtUp);
+            let reached = |place: usize, after: u64| {
+                let page = caught_up.sessions[place]
+                    .page
+                    .map(|page| &caught_up.pages[page as usize]);
+                let events = page.map_or(&[][..], |page| &page.events);
+                let new: Vec<u64> = events
+                    .iter()
+                    .map(|event| event.seq)
+                    .filter(|seq| *seq > after)
+                    .collect();
+                assert!(
+                    new.iter().copied().eq(after + 1..=after + new.len() as u64),
+                    "{new:?} after {after}"
+                );
+                after + new.len() as u64
+            };
+            let next = (reached(0, of_one), reached(1, of_other));
+            assert_ne!(next, (of_one, of_other), "an answer without anything new");
+            (of_one, of_other) = next;
+            answers += 1;
+        }
+        assert!(answers > 1);
     })
     .await;
 }

@@ -19,8 +19,6 @@ use crate::dialect::{Dialect, Outbound, Place};
 pub(super) const MOST_EXACT: u64 = 10_000;
 /// Events told of what was never marked as delivered; older ones are for the history to show.
 const MOST_UNDELIVERED: u64 = 1_000;
-/// Events fetched at once.
-const PAGE: u32 = 200;
 /// Events told before the session is looked at again.
 const PACE: usize = 64;
 /// Pause before looking again whether the session has read.
@@ -74,50 +72,49 @@ impl Replay {
     async fn events(&mut self) {
         let mut backoff = retries();
         while self.stretch.missed.after < self.stretch.through && self.is_wanted() {
-            let me = actor(&self.stretch.session.user, &self.stretch.session.username);
-            let id = self.place.id;
-            let page = match self
-                .rooms
-                .backend
-                .events(Some(me), id, self.stretch.missed.after, PAGE)
+            let user = &self.stretch.session.user;
+            let backend = &self.rooms.backend;
+            let missed = match backend
+                .missed_events(user, self.place.id, self.stretch.missed.after)
                 .await
             {
-                Ok(page) => page,
+                Ok(missed) => missed,
                 Err(error) if error.code == ErrorCode::NotFound.name() => return,
                 Err(_) if self.rooms.backend.pause(&mut backoff).await => continue,
                 Err(_) => return,
             };
-            if page.resync {
+            if let Some((epoch, head_seq)) = missed.resync() {
                 self.emit(Outbound::Resync {
                     place: &self.place,
-                    epoch: &page.epoch,
-                    head_seq: page.head_seq,
+                    epoch,
+                    head_seq,
                 });
                 return;
             }
-            let Some(last) = page.events.last().map(|event| event.seq) else {
-                return;
-            };
-            for events in page.events.chunks(PACE) {
-                if !self.is_wanted() {
-                    return;
-                }
-                self.told_at = Some(Instant::now());
-                for event in events {
-                    self.place.head_seq = event.seq;
-                    if self.matters(event)
-                        && let Some(outbound) = told(&self.place, event)
-                    {
-                        self.emit(outbound);
-                        self.stretch.session.shown(event.at_ms);
+            let reached = self.stretch.missed.after;
+            for (told_before, event) in missed.events().enumerate() {
+                if told_before % PACE == 0 {
+                    if told_before > 0 {
+                        self.breathe().await;
                     }
+                    if !self.is_wanted() {
+                        return;
+                    }
+                    self.told_at = Some(Instant::now());
                 }
-                if let Some(last) = events.last() {
-                    self.stretch.missed.after = last.seq;
+                self.place.head_seq = event.seq;
+                if self.matters(&event)
+                    && let Some(outbound) = told(&self.place, &event)
+                {
+                    self.emit(outbound);
+                    self.stretch.session.shown(event.at_ms);
                 }
-                self.breathe().await;
+                self.stretch.missed.after = event.seq;
             }
-            self.stretch.missed.after = last;
+            if self.stretch.missed.after == reached {
+                return;
+            }
+            self.breathe().await;
         }
     }
 
