@@ -1,12 +1,12 @@
 //! What a client supplies, in any dialect and over REST: checked against every limit before anything else
-//! happens, and told what is wrong without having its content repeated.
+//! happens. A refusal says what is wrong and repeats no content.
 
 use parlance_proto::ids;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::message_type;
-use crate::dialect::{ConversationRef, MessageRef, SendAction};
+use super::native::message_type;
+use super::{Action, ConversationRef, MessageRef, SendAction};
 use crate::error::ClientError;
 use crate::limits::Limits;
 
@@ -48,6 +48,89 @@ impl MessageInput<'_> {
             encrypted: self.encrypted,
             reply_to: self.reply_to,
             thread: self.thread,
+        })
+    }
+}
+
+impl Action {
+    /// Changes the content of a message.
+    ///
+    /// # Errors
+    /// The content breaks a limit.
+    pub fn edit(
+        conversation: Option<ConversationRef>,
+        message: MessageRef,
+        content: String,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        limits.content(&content)?;
+        Ok(Self::Edit {
+            conversation,
+            message,
+            content,
+        })
+    }
+
+    /// Puts a mark on a message, or takes it back.
+    ///
+    /// # Errors
+    /// The mark breaks a limit.
+    pub fn react(
+        conversation: Option<ConversationRef>,
+        message: MessageRef,
+        emoji: String,
+        remove: bool,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        limits.emoji(&emoji)?;
+        Ok(Self::React {
+            conversation,
+            message,
+            emoji,
+            remove,
+        })
+    }
+
+    /// Marks messages as read or delivered.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn receipt(
+        conversation: Option<ConversationRef>,
+        up_to_seq: Option<u64>,
+        messages: Vec<MessageRef>,
+        delivered_only: bool,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        limits.receipts(messages.len())?;
+        Ok(Self::Receipt {
+            conversation,
+            up_to_seq,
+            messages,
+            delivered_only,
+            through: false,
+        })
+    }
+
+    /// Begins a thread.
+    ///
+    /// # Errors
+    /// It has a title that breaks a limit.
+    pub fn create_thread(
+        conversation: ConversationRef,
+        title: String,
+        root: Option<MessageRef>,
+        parent: Option<Uuid>,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        if !title.is_empty() {
+            limits.title(&title)?;
+        }
+        Ok(Self::CreateThread {
+            conversation,
+            title,
+            root,
+            parent,
         })
     }
 }
