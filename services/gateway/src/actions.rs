@@ -3,12 +3,15 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`perform`] | the actions of a session |
-//! | [`commands`] | the only way in: commands and their confirmations |
-//! | [`idempotency`] | changes that clients may repeat by a key |
-//! | [`resolver`] | from the ids that clients have to ours |
+//! | [`perform`] | the one door: every action, of sockets and of routes |
+//! | [`reads`] | what routes ask for without changing anything |
+//! | [`services`] | what other services do through the internal port |
 //! | [`control`] | orders of other services: disconnected users, revoked tokens |
 //! | [`core`] | all of it together, as the edge knows it |
+//! | [`commands`] | commands and their confirmations |
+//! | [`idempotency`] | changes that clients may repeat by a key |
+//! | [`resolver`] | from the ids that clients have to ours |
+//! | [`user`] | on whose behalf actions are performed |
 //!
 //! Must not know Socket.IO or routes: the edge decodes and encodes.
 
@@ -17,4 +20,7 @@ pub mod control;
 pub mod core;
 pub mod idempotency;
 pub mod perform;
+pub mod reads;
 pub mod resolver;
+pub mod services;
+pub mod user;

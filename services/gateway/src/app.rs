@@ -19,15 +19,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::actions::commands::Commands;
 use crate::actions::control;
-use crate::actions::core::{Core, Parts};
-use crate::actions::idempotency::Idempotency;
-use crate::actions::resolver::Resolver;
+use crate::actions::core::{Areas, Core, Rules};
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::config::{RELAY_AUTO, Settings, Shutdown};
-use crate::delivery::journal::turns::Turns;
 use crate::delivery::presence::{Presences, Reporter, Teller};
 use crate::delivery::presence_input::{self, Inbox, PresenceReports};
 use crate::delivery::repair::{self, Repair};
@@ -73,6 +69,7 @@ const MOST_HELD: u32 = 1_000;
 struct Assembled {
     sockets: SocketState,
     rest: RestState,
+    areas: Areas,
     begun: Begun,
 }
 
@@ -109,7 +106,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         settings.http.connections_per_address,
         settings.socket.handshakes_per_address,
     );
-    let Assembled { sockets, rest, begun } = assemble(
+    let Assembled {
+        sockets,
+        rest,
+        areas,
+        begun,
+    } = assemble(
         &settings,
         auth,
         bus,
@@ -119,9 +121,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         (relay, limits),
     )?;
     let health = Health::new();
-    let core = sockets.core.clone();
-    spawn_tasks(&settings, &sockets, begun, &health, &lifecycle);
-    let operations = operations::run(core.clone(), lifecycle.soft(), health.clone(), lifecycle.hard());
+    spawn_tasks(&settings, (&sockets, &areas), begun, &health, &lifecycle);
+    let operations = operations::run(areas.clone(), lifecycle.soft(), health.clone(), lifecycle.hard());
     lifecycle.spawn_background("operations", done(operations));
 
     let router = router(
@@ -133,7 +134,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
         telemetry.metrics(),
     );
     let stopped = CancellationToken::new();
-    spawn_presence(&settings, &core, &lifecycle, inbox, &stopped);
+    spawn_presence(&settings, areas, &lifecycle, inbox, &stopped);
     spawn_servers(
         &lifecycle,
         accepting,
@@ -245,7 +246,17 @@ fn assemble(
     (relay, addresses): (Relay, Addresses),
 ) -> Result<Assembled, ConfigError> {
     auth.revocations().await_reading();
-    let (core, begun) = below_the_edge(settings, auth, bus, lifecycle, reports);
+    let (areas, begun) = areas(settings, auth, bus, lifecycle, reports);
+    let core = Core::new(
+        areas.clone(),
+        Rules {
+            limits: Limits::new(settings.limits.clone()),
+            partitions: settings.bus.partitions,
+            send_timeout: settings.send_timeout(),
+            provision: settings.auth.provision == "jit",
+            large_group: large_group(settings.presence.large_group),
+        },
+    );
     let gate = Gate::new(GateRules {
         origins: Origins::new(&settings.cors.origins)?,
         allowed_headers: AllowedHeaders::new(&settings.cors.headers)?,
@@ -279,19 +290,23 @@ fn assemble(
         core,
         gate,
         requests: Slots::new(rest::PER_USER),
-        send_timeout: settings.send_timeout(),
     };
-    Ok(Assembled { sockets, rest, begun })
+    Ok(Assembled {
+        sockets,
+        rest,
+        areas,
+        begun,
+    })
 }
 
-/// What is below the edge, from the bus upwards.
-fn below_the_edge(
+/// What actions stand on, from the bus upwards.
+fn areas(
     settings: &Settings,
     auth: Authenticator,
     bus: Bus,
     lifecycle: &Lifecycle,
     reports: PresenceReports,
-) -> (Core, Begun) {
+) -> (Areas, Begun) {
     let backend = Backend::new(
         bus.clone(),
         most_held(settings.presence.large_group),
@@ -306,54 +321,41 @@ fn below_the_edge(
         linger,
         reports.clone(),
     );
-    let core = Core::new(Parts {
-        served,
-        commands: Commands::new(
-            bus.clone(),
-            backend.clone(),
-            rooms.clone(),
-            settings.bus.partitions,
-            settings.send_timeout(),
-        ),
-        turns: Turns::default(),
-        idempotency: Idempotency::new(backend.clone(), settings.send_timeout()),
+    let areas = Areas {
         users: Users::new(bus.clone(), backend.clone(), rooms.clone()),
         presence: Presences::new(reports),
-        large_group: large_group(settings.presence.large_group),
         sessions: Sessions::new(settings.socket.sessions_per_user),
         auth,
-        limits: Limits::new(settings.limits.clone()),
-        resolver: Resolver::new(backend.clone()),
-        provision: settings.auth.provision == "jit",
         bus,
         backend,
+        served,
         rooms,
-    });
-    (core, begun)
+    };
+    (areas, begun)
 }
 
 /// What serves clients until the last is gone, and so ends with the hard token only.
 fn spawn_tasks(
     settings: &Settings,
-    sockets: &SocketState,
+    (sockets, areas): (&SocketState, &Areas),
     begun: Begun,
     health: &Health,
     lifecycle: &Lifecycle,
 ) {
-    let core = &sockets.core;
     let hard = || lifecycle.hard();
     let spawn = |name, task: BoxFuture<'static, anyhow::Result<()>>| lifecycle.spawn_background(name, task);
 
-    let (commands, stop) = (core.commands.clone(), hard());
+    let (core, stop) = (sockets.core.clone(), hard());
     spawn(
         "confirmations",
-        Box::pin(async move { commands.receive(stop).await }),
+        Box::pin(async move { core.receive_confirmations(stop).await }),
     );
-    let (users, stop) = (core.users.clone(), hard());
+    let (users, stop) = (areas.users.clone(), hard());
     spawn("notices", Box::pin(async move { users.follow(stop).await }));
     let known = health.condition("revocations");
-    spawn("control", Box::pin(control::follow(core.clone(), known, hard())));
-    let (backend, nats, stop) = (core.backend.clone(), health.condition("nats"), hard());
+    let orders = control::follow(sockets.core.clone(), known, hard());
+    spawn("control", Box::pin(orders));
+    let (backend, nats, stop) = (areas.backend.clone(), health.condition("nats"), hard());
     let partitions = settings.bus.partitions;
     spawn(
         "backend",
@@ -361,17 +363,17 @@ fn spawn_tasks(
     );
     let interval = Duration::from_millis(settings.rooms.check_interval_ms);
     let repair = Repair {
-        bus: core.bus.clone(),
-        backend: core.backend.clone(),
-        rooms: core.rooms.clone(),
-        users: core.users.clone(),
+        bus: areas.bus.clone(),
+        backend: areas.backend.clone(),
+        rooms: areas.rooms.clone(),
+        users: areas.users.clone(),
     };
     let look_again = repair::look_again(repair.clone(), begun, hard());
     spawn("repair", Box::pin(repair::run(repair, interval, hard())));
     spawn("second looks", Box::pin(look_again));
     let forget = forget_idle(sockets.clone(), interval, hard());
     spawn("allowances", Box::pin(done(forget)));
-    let (auth, stop) = (core.auth.clone(), hard());
+    let (auth, stop) = (areas.auth.clone(), hard());
     spawn(
         "keys",
         Box::pin(done(async move { auth.keep_keys_fresh(stop).await })),
@@ -407,25 +409,33 @@ async fn done(task: impl Future<Output = ()>) -> anyhow::Result<()> {
 /// Tells who is here until the last client is gone, and says good-bye then.
 fn spawn_presence(
     settings: &Settings,
-    core: &Core,
+    areas: Areas,
     lifecycle: &Lifecycle,
     inbox: Inbox,
     stopped: &CancellationToken,
 ) {
     let ms = Duration::from_millis;
-    let (backend, bus) = (core.backend.clone(), core.bus.clone());
+    let Areas {
+        bus,
+        backend,
+        sessions,
+        served,
+        rooms,
+        presence,
+        ..
+    } = areas;
     let reporter = Reporter::new(
-        core.presence.clone(),
+        presence,
         (backend.clone(), bus.clone()),
-        core.sessions.clone(),
+        sessions,
         (ms(settings.presence.renew_ms), ms(settings.presence.gather_ms)),
     );
     let (watch, stop) = (reporter.clone(), lifecycle.hard());
     lifecycle.spawn_background("presence watch", done(async move { watch.watch(stop).await }));
     lifecycle.spawn("presence", reporter.run(stopped.clone()));
-    lifecycle.spawn("served", core.served.clone().run(stopped.clone()));
+    lifecycle.spawn("served", served.run(stopped.clone()));
     let teller = Teller::new(
-        core.rooms.clone(),
+        rooms,
         backend,
         large_group(settings.presence.large_group),
         ms(settings.rooms.check_interval_ms),
@@ -447,7 +457,9 @@ fn router(
     metrics: MetricsHandle,
 ) -> Router {
     let engine = socket::engine(&settings.socket, sockets);
-    sockets.transports.set_engine(engine.clone());
+    sockets
+        .transports
+        .set_close(socket::engine::closing(engine.clone()));
     let polling = Polling::new(engine.clone(), sockets.clone(), settings.socket.message_limit());
     let (relay, stop) = (sockets.relay.clone(), lifecycle.hard());
     lifecycle.spawn_background("relay", {

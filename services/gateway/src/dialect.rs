@@ -5,12 +5,14 @@
 //! says which, the first event that only one dialect understands does.
 //! `README.md` beside this folder's files walks through one.
 
+pub mod action;
 pub mod camel;
 pub mod chats;
 pub mod contract;
 pub mod encrypted;
 pub mod fields;
 pub mod inbox;
+pub mod input;
 pub mod journal;
 pub mod key;
 pub mod native;
@@ -30,17 +32,16 @@ pub mod wide;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use parlance_journal::ClientState;
 use parlance_proto::v1::{
-    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageChunk, MessageType,
-    Participant, ParticipantPage, Position, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated,
-    RoomPresence, StreamState, Thread, Typing,
+    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageChunk, Participant,
+    ParticipantPage, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, StreamState,
+    Thread, Typing, User,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
+pub use action::{Action, ConversationAction, Decoded, JournalAction, JournalChange, SendAction};
 pub use place::{Place, UserRef};
 pub use representation::Representation;
 
@@ -55,6 +56,12 @@ pub enum ConversationRef {
     Id(ConversationId),
     /// By its unique number.
     Number(i64),
+}
+
+impl From<ConversationId> for ConversationRef {
+    fn from(id: ConversationId) -> Self {
+        Self::Id(id)
+    }
 }
 
 /// A message as a client names it.
@@ -73,230 +80,6 @@ pub struct Speaker<'a> {
     pub user: &'a UserId,
     /// The user's unique number.
     pub number: i64,
-}
-
-/// What a client asks for, whatever its vocabulary. Where the conversation is `None`, the message names it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Follow a conversation.
-    Join(ConversationRef),
-    /// Follow it no more.
-    Leave(ConversationRef),
-    /// Send a message.
-    Send(SendAction),
-    /// Change a message.
-    Edit {
-        /// Where.
-        conversation: Option<ConversationRef>,
-        /// Which.
-        message: MessageRef,
-        /// To what.
-        content: String,
-    },
-    /// Delete a message.
-    Delete {
-        /// Where.
-        conversation: Option<ConversationRef>,
-        /// Which.
-        message: MessageRef,
-        /// Only hide it from oneself.
-        for_me: bool,
-    },
-    /// Mark messages as read, or only as delivered; all given are united.
-    Receipt {
-        /// Where; needed with `up_to_seq`.
-        conversation: Option<ConversationRef>,
-        /// Everything up to this seq.
-        up_to_seq: Option<u64>,
-        /// These messages, all of one conversation.
-        messages: Vec<MessageRef>,
-        /// They came, but were not looked at.
-        delivered_only: bool,
-        /// Everything before the latest of these messages too.
-        through: bool,
-    },
-    /// Put a mark on a message or take it back.
-    React {
-        /// Where.
-        conversation: Option<ConversationRef>,
-        /// Which.
-        message: MessageRef,
-        /// The mark.
-        emoji: String,
-        /// Take it back.
-        remove: bool,
-    },
-    /// Ask the service of a message that streams to end it.
-    Stop {
-        /// Where.
-        conversation: Option<ConversationRef>,
-        /// Which.
-        message: MessageRef,
-    },
-    /// Tell the others that one types.
-    Typing {
-        /// Where.
-        conversation: ConversationRef,
-        /// Begins or ends.
-        is_typing: bool,
-    },
-    /// Begin a thread.
-    CreateThread {
-        /// Where.
-        conversation: ConversationRef,
-        /// May be empty.
-        title: String,
-        /// The message it grows from.
-        root: Option<MessageRef>,
-        /// The thread it grows from.
-        parent: Option<Uuid>,
-    },
-    /// Look at a thread, or at the main line again. Nobody else is told.
-    SwitchThread {
-        /// Where.
-        conversation: ConversationRef,
-        /// Which.
-        thread: Option<Uuid>,
-    },
-    /// Follow a journal.
-    JoinJournal {
-        /// Which.
-        journal: ConversationRef,
-        /// Of a client that keeps the document itself: what it knows, as a Yjs (v1) state vector.
-        state_vector: Option<Vec<u8>>,
-    },
-    /// Follow it no more.
-    LeaveJournal(ConversationRef),
-    /// Change a journal.
-    EditJournal {
-        /// Which.
-        journal: ConversationRef,
-        /// How.
-        change: JournalChange,
-    },
-    /// Show the others in a journal names and cursors.
-    ShareAwareness {
-        /// Which.
-        journal: ConversationRef,
-        /// The states as sent.
-        states: Vec<ClientState>,
-    },
-    /// A page of the participants of a conversation.
-    ListParticipants {
-        /// Which.
-        conversation: ConversationRef,
-        /// Those with greater ids than this; empty for the first.
-        after: String,
-        /// At most so many.
-        limit: u32,
-    },
-    /// What happened since.
-    Sync(Vec<Position>),
-    /// The user wants to be seen like this by this connection.
-    Presence {
-        /// Online, away or offline.
-        status: PresenceStatus,
-    },
-    /// Be told how these users are seen, also where no small conversation is shared with them.
-    WatchPresence(Vec<String>),
-    /// Not any more.
-    UnwatchPresence(Vec<String>),
-}
-
-impl Action {
-    /// Whether it changes what is stored, so that a client may name it by an idempotency key.
-    pub fn is_change(&self) -> bool {
-        match self {
-            Self::Send(_)
-            | Self::Edit { .. }
-            | Self::Delete { .. }
-            | Self::Receipt { .. }
-            | Self::React { .. }
-            | Self::CreateThread { .. }
-            | Self::EditJournal { .. } => true,
-            Self::Join(_)
-            | Self::Leave(_)
-            | Self::Stop { .. }
-            | Self::Typing { .. }
-            | Self::SwitchThread { .. }
-            | Self::JoinJournal { .. }
-            | Self::LeaveJournal(_)
-            | Self::ShareAwareness { .. }
-            | Self::ListParticipants { .. }
-            | Self::Sync(_)
-            | Self::Presence { .. }
-            | Self::WatchPresence(_)
-            | Self::UnwatchPresence(_) => false,
-        }
-    }
-
-    /// Whether it names messages without their conversation.
-    pub fn names_messages_alone(&self) -> bool {
-        matches!(
-            self,
-            Self::Edit {
-                conversation: None,
-                ..
-            } | Self::Delete {
-                conversation: None,
-                ..
-            } | Self::Receipt {
-                conversation: None,
-                ..
-            } | Self::React {
-                conversation: None,
-                ..
-            } | Self::Stop {
-                conversation: None,
-                ..
-            }
-        )
-    }
-}
-
-/// A change of a journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JournalChange {
-    /// The whole text as this client now shows it.
-    Content(String),
-    /// A Yjs (v1) update.
-    Update(Vec<u8>),
-}
-
-/// A message to be sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SendAction {
-    /// Where.
-    pub conversation: ConversationRef,
-    /// The client's own id, which makes a repeat harmless.
-    pub client_msg_id: Option<String>,
-    /// Kind of content.
-    pub kind: MessageType,
-    /// Byte-exact.
-    pub content: String,
-    /// The content is ciphertext.
-    pub encrypted: bool,
-    /// JSON object as text; empty for none.
-    pub metadata: String,
-    /// The message it answers.
-    pub reply_to: Option<MessageRef>,
-    /// The thread it belongs to.
-    pub thread: Option<Uuid>,
-}
-
-/// An event as a dialect reads it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
-    /// What is wanted.
-    pub action: Action,
-    /// What the client calls this request, to be repeated when it fails.
-    pub tag: Option<String>,
-}
-
-impl From<Action> for Decoded {
-    fn from(action: Action) -> Self {
-        Self { action, tag: None }
-    }
 }
 
 /// What the server tells a client unasked. A [`Place`] is the conversation it happens in.
@@ -419,6 +202,43 @@ pub enum Answer {
     Presence(Vec<Presence>),
     /// A page of participants.
     Participants(ParticipantPage),
+    /// The user under another name.
+    User(User),
+}
+
+impl Answer {
+    /// The message that the action led to.
+    ///
+    /// # Errors
+    /// It led to something else: a defect.
+    pub fn into_message(self) -> Result<Message, ClientError> {
+        match self {
+            Self::Message(message) => Ok(message),
+            _ => Err(ClientError::internal()),
+        }
+    }
+
+    /// The conversation or journal that the action led to.
+    ///
+    /// # Errors
+    /// It led to something else: a defect.
+    pub fn into_conversation(self) -> Result<Conversation, ClientError> {
+        match self {
+            Self::Conversation(conversation) => Ok(conversation),
+            _ => Err(ClientError::internal()),
+        }
+    }
+
+    /// The receipts that the action led to.
+    ///
+    /// # Errors
+    /// It led to something else: a defect.
+    pub fn into_receipt(self) -> Result<ReceiptUpdated, ClientError> {
+        match self {
+            Self::Receipt(receipt) => Ok(receipt),
+            _ => Err(ClientError::internal()),
+        }
+    }
 }
 
 /// When a client is told what it missed.

@@ -1,6 +1,5 @@
-//! The edge: decodes what clients send and encodes what they receive. Events are carried out by [`crate::actions`]; routes
-//! still make the commands of theirs themselves. A request passes [`cors`] and
-//! [`enter`] first, then belongs to one of two sides.
+//! The edge: decodes what clients send and encodes what they receive, by socket or over REST. Both are carried out by
+//! [`crate::actions`]. A request passes [`cors`] and [`enter`] first, then belongs to one of two sides.
 //!
 //! | module | owns |
 //! | --- | --- |

@@ -14,7 +14,7 @@ use parlance_runtime::health::Health;
 use parlance_runtime::tasks;
 use tokio_util::sync::CancellationToken;
 
-use crate::actions::core::Core;
+use crate::actions::core::Areas;
 use crate::clock::now;
 use crate::session::Session;
 
@@ -24,28 +24,28 @@ const MOST_SESSIONS: usize = 1_000;
 /// What answers need.
 #[derive(Clone)]
 struct Operations {
-    core: Core,
+    areas: Areas,
     draining: CancellationToken,
     health: Health,
     started_at_ms: i64,
 }
 
 /// Answers until `stop`; an operator cancels `draining`. Clients are served also where it cannot.
-pub async fn run(core: Core, draining: CancellationToken, health: Health, stop: CancellationToken) {
-    if let Err(error) = serve(core, draining, health, stop).await {
+pub async fn run(areas: Areas, draining: CancellationToken, health: Health, stop: CancellationToken) {
+    if let Err(error) = serve(areas, draining, health, stop).await {
         tracing::error!(%error, "operators are not answered any more");
     }
 }
 
 async fn serve(
-    core: Core,
+    areas: Areas,
     draining: CancellationToken,
     health: Health,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut server: OpsServer = core.bus.serve_gateway_operations().await?;
+    let mut server: OpsServer = areas.bus.serve_gateway_operations().await?;
     let operations = Operations {
-        core,
+        areas,
         draining,
         health,
         started_at_ms: now().timestamp_millis(),
@@ -103,7 +103,7 @@ impl Operations {
     }
 
     fn status(&self) -> GatewayStatus {
-        let sessions = self.core.sessions.all();
+        let sessions = self.areas.sessions.all();
         let mut dialects: BTreeMap<&str, u64> = BTreeMap::new();
         for session in &sessions {
             *dialects.entry(session.dialect().name()).or_default() += 1;
@@ -120,7 +120,7 @@ impl Operations {
             websocket: (sessions.len() - polling) as u64,
             polling: polling as u64,
             users: users.len() as u64,
-            rooms: self.core.rooms.followed().len() as u64,
+            rooms: self.areas.rooms.followed().len() as u64,
             dialects: dialects
                 .into_iter()
                 .map(|(dialect, sessions)| DialectCount {
@@ -132,7 +132,7 @@ impl Operations {
     }
 
     fn followers(&self, conversation: ConversationId) -> Followers {
-        let place = self.core.rooms.place(conversation);
+        let place = self.areas.rooms.place(conversation);
         let (sessions, more) = self.sessions(|session| session.is_attached(conversation));
         Followers {
             followed: place.is_some(),
@@ -145,7 +145,7 @@ impl Operations {
 
     /// Those that match, oldest first, and whether there are more.
     fn sessions(&self, matches: impl Fn(&Session) -> bool) -> (Vec<UserSession>, bool) {
-        let mut matching: Vec<Arc<Session>> = self.core.sessions.all();
+        let mut matching: Vec<Arc<Session>> = self.areas.sessions.all();
         matching.retain(|session| matches(session));
         matching.sort_unstable_by_key(|session| session.id.number());
         let more = matching.len() > MOST_SESSIONS;
@@ -163,7 +163,7 @@ impl Operations {
     }
 
     async fn verdict(&self, token: &str) -> TokenVerdict {
-        match self.core.auth.authenticate(token).await {
+        match self.areas.auth.authenticate(token).await {
             Ok(identity) => TokenVerdict {
                 valid: true,
                 reason: String::new(),

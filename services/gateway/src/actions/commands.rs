@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parlance_bus::{Bus, faults};
 use parlance_proto::v1::{
-    Actor, Command, Confirmation, EditJournal, ErrorCode, Message, SenderKind, User, command, confirmation,
+    Actor, Command, Confirmation, EditJournal, ErrorCode, Message, command, confirmation,
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use tokio::sync::oneshot;
@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::actions::idempotency::{Attempt, Change};
-use crate::auth::Identity;
 use crate::backend::Backend;
 use crate::clock::now;
 use crate::delivery::rooms::Rooms;
@@ -374,13 +373,4 @@ fn as_if_stored(command: &Command) -> Option<Confirmation> {
         repeated: false,
         result: Some(confirmation::Result::Message(message)),
     })
-}
-
-/// The kind of a user as sender: an agent where the token or the directory says so.
-pub fn sender_kind(identity: &Identity, user: &User) -> SenderKind {
-    if identity.is_agent || user.agent {
-        SenderKind::Agent
-    } else {
-        SenderKind::User
-    }
 }

@@ -324,7 +324,8 @@ impl Rooms {
             | Answer::JournalSync { .. }
             | Answer::Pages(_)
             | Answer::Presence(_)
-            | Answer::Participants(_) => return None,
+            | Answer::Participants(_)
+            | Answer::User(_) => return None,
         };
         self.place(id.parse().ok()?)
     }

@@ -312,7 +312,8 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, style: union::Style) -> Bo
             | Answer::JournalSync { .. }
             | Answer::Pages(_)
             | Answer::Presence(_)
-            | Answer::Participants(_),
+            | Answer::Participants(_)
+            | Answer::User(_),
         ) => {}
         Err(error) => answered.error = Some(error),
     }

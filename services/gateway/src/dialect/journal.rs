@@ -309,7 +309,8 @@ impl Dialect for Journal {
                 | Answer::Thread(_)
                 | Answer::Pages(_)
                 | Answer::Presence(_)
-                | Answer::Participants(_),
+                | Answer::Participants(_)
+                | Answer::User(_),
             ) => {}
             Err(error) => answer.failed = Some(failed(error)),
         }

@@ -1,8 +1,8 @@
 //! The native dialect: everything Parlance can do, as JSON objects with snake_case fields.
 
 mod contract;
-pub mod input;
-mod journal;
+pub mod conversation;
+pub mod journal;
 pub mod json;
 pub mod presence;
 #[cfg(test)]
@@ -19,6 +19,7 @@ use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::contract::Contract;
+use super::input::MessageInput;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
@@ -343,7 +344,15 @@ impl Dialect for Native {
                 }
             }
             "message:send" => Action::Send(decode_send(object(payload)?, limits)?),
-            "message:edit" => decode_edit(object(payload)?, limits)?,
+            "message:edit" => {
+                let payload: EditPayload = object(payload)?;
+                Action::edit(
+                    payload.conversation_id,
+                    payload.message_id,
+                    payload.content,
+                    limits,
+                )?
+            }
             "message:delete" => decode_delete(object(payload)?)?,
             "message:stop" => {
                 let payload: StopPayload = object(payload)?;
@@ -499,6 +508,7 @@ impl Dialect for Native {
             Answer::Pages(pages) => acknowledged(&json::sync(pages)),
             Answer::Participants(page) => acknowledged(&json::participant_page(page)),
             Answer::Presence(seen) => acknowledged(&presence::list(seen)),
+            Answer::User(user) => acknowledged(&json::user(user)),
         }
     }
 
@@ -513,7 +523,7 @@ fn acknowledged(body: &impl Serialize) -> Box<RawValue> {
 }
 
 fn decode_send(payload: SendPayload<'_>, limits: &Limits) -> Result<SendAction, ClientError> {
-    input::MessageInput {
+    MessageInput {
         client_msg_id: payload.client_msg_id,
         kind: payload.kind,
         content: payload.content,
@@ -523,15 +533,6 @@ fn decode_send(payload: SendPayload<'_>, limits: &Limits) -> Result<SendAction, 
         thread: payload.thread_id,
     }
     .check(payload.conversation_id, limits)
-}
-
-fn decode_edit(payload: EditPayload, limits: &Limits) -> Result<Action, ClientError> {
-    limits.content(&payload.content)?;
-    Ok(Action::Edit {
-        conversation: payload.conversation_id,
-        message: payload.message_id,
-        content: payload.content,
-    })
 }
 
 fn decode_delete(payload: DeletePayload) -> Result<Action, ClientError> {
@@ -552,13 +553,8 @@ pub(crate) fn for_me(scope: Option<&str>) -> Result<bool, ClientError> {
 }
 
 fn decode_react(payload: ReactPayload, remove: bool, limits: &Limits) -> Result<Action, ClientError> {
-    limits.emoji(&payload.emoji)?;
-    Ok(Action::React {
-        conversation: payload.conversation_id,
-        message: payload.message_id,
-        emoji: payload.emoji,
-        remove,
-    })
+    let (conversation, message) = (payload.conversation_id, payload.message_id);
+    Action::react(conversation, message, payload.emoji, remove, limits)
 }
 
 fn decode_receipt(
@@ -572,26 +568,19 @@ fn decode_receipt(
     if payload.up_to_seq.is_some() && payload.conversation_id.is_none() {
         return Err(ClientError::invalid("conversation_id is missing"));
     }
-    limits.receipts(payload.message_ids.len())?;
-    Ok(Action::Receipt {
-        conversation: payload.conversation_id,
-        up_to_seq: payload.up_to_seq,
-        messages: payload.message_ids,
+    let (up_to_seq, messages) = (payload.up_to_seq, payload.message_ids);
+    Action::receipt(
+        payload.conversation_id,
+        up_to_seq,
+        messages,
         delivered_only,
-        through: false,
-    })
+        limits,
+    )
 }
 
 fn decode_thread(payload: ThreadPayload, limits: &Limits) -> Result<Action, ClientError> {
-    if !payload.title.is_empty() {
-        limits.title(&payload.title)?;
-    }
-    Ok(Action::CreateThread {
-        conversation: payload.conversation_id,
-        title: payload.title,
-        root: payload.root_message_id,
-        parent: payload.parent_thread_id,
-    })
+    let (root, parent) = (payload.root_message_id, payload.parent_thread_id);
+    Action::create_thread(payload.conversation_id, payload.title, root, parent, limits)
 }
 
 fn presence_status(name: &str) -> Result<PresenceStatus, ClientError> {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::native::input;
+use super::input::MessageInput;
 use super::place::thread_id;
 use super::{Action, ConversationRef, MessageRef, SendAction, fields};
 use crate::error::ClientError;
@@ -141,7 +141,7 @@ pub fn conversation_if_named(payload: &RawValue) -> Result<Option<ConversationRe
 pub fn send(payload: &RawValue, limits: &Limits) -> Result<SendAction, ClientError> {
     let conversation = conversation(payload)?;
     let parts: MessageParts<'_> = object(payload)?;
-    input::MessageInput {
+    MessageInput {
         client_msg_id: parts.client_msg_id,
         kind: parts.message_type,
         content: parts.content,

@@ -413,12 +413,7 @@ fn one(event: &'static str, payload: &impl Serialize) -> Vec<Frame> {
 fn edit(payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
     let conversation = payload::conversation_if_named(payload)?;
     let EditPayload { message_id, content } = payload::object(payload)?;
-    limits.content(&content)?;
-    Ok(Action::Edit {
-        conversation,
-        message: message_id,
-        content,
-    })
+    Action::edit(conversation, message_id, content, limits)
 }
 
 fn delete(payload: &RawValue) -> Result<Action, ClientError> {
@@ -438,28 +433,15 @@ fn react(payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
         emoji,
         remove,
     } = payload::object(payload)?;
-    limits.emoji(&emoji)?;
-    Ok(Action::React {
-        conversation,
-        message: message_id,
-        emoji,
-        remove,
-    })
+    Action::react(conversation, message_id, emoji, remove, limits)
 }
 
 fn create_thread(payload: &RawValue, limits: &Limits) -> Result<Action, ClientError> {
     let conversation = payload::conversation(payload)?;
     let parts: CreateThreadPayload = payload::object(payload)?;
     let title = parts.title.unwrap_or_default();
-    if !title.is_empty() {
-        limits.title(&title)?;
-    }
-    Ok(Action::CreateThread {
-        conversation,
-        title,
-        root: parts.root_message_id,
-        parent: parts.parent_thread_id,
-    })
+    let (root, parent) = (parts.root_message_id, parts.parent_thread_id);
+    Action::create_thread(conversation, title, root, parent, limits)
 }
 
 fn failed(event: &str, tag: Option<&str>, error: &ClientError) -> Vec<Frame> {

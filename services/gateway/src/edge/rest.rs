@@ -1,7 +1,8 @@
 //! HTTP routes. Every route is served under `/api/v1` and `/api`.
 //!
-//! A handler reads its request, asks [`crate::backend`] or sends a command through [`crate::actions::commands`], and writes
-//! messages, conversations and threads as the [`Caller`]'s representation does.
+//! A handler decodes its request, has the action performed ([`crate::actions::perform`]) or the query asked
+//! ([`crate::actions::reads`]), and encodes the answer: messages, conversations and threads as the [`Caller`]'s representation
+//! does. Must not build commands or resolve ids.
 
 mod caller;
 mod conversations;
@@ -56,7 +57,7 @@ const BODY_LIMIT: usize = 2 * 1024 * 1024;
 const READ_ON: usize = 8 * BODY_LIMIT;
 
 /// All routes.
-pub fn router(shared: RestState, health: Health) -> Router {
+pub fn router(state: RestState, health: Health) -> Router {
     let routes = Router::from(documented())
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
@@ -68,11 +69,11 @@ pub fn router(shared: RestState, health: Health) -> Router {
             backend::together(next.run(request)).await
         }))
         .layer(from_fn(named::by_representation))
-        .layer(from_fn_with_state(shared.clone(), repeatable::by_key))
+        .layer(from_fn_with_state(state.clone(), repeatable::by_key))
         .layer(from_fn(spans::traced))
-        .with_state(shared.clone())
+        .with_state(state.clone())
         .fallback(no_route)
-        .merge(Router::from(health::routes()).with_state((shared.core, health)))
+        .merge(Router::from(health::routes()).with_state((state.core, health)))
 }
 
 /// Every route with what it says of itself. A route that is not documented cannot be written here.
@@ -108,10 +109,10 @@ struct Body(Bytes);
 impl FromRequest<RestState> for Body {
     type Rejection = ClientError;
 
-    async fn from_request(request: Request, shared: &RestState) -> Result<Self, Self::Rejection> {
+    async fn from_request(request: Request, state: &RestState) -> Result<Self, Self::Rejection> {
         let payer = request.extensions().get::<Payer>().cloned();
         let count = |bytes| match &payer {
-            Some(Payer(user)) => shared.core.limits.admit_bytes(user, bytes),
+            Some(Payer(user)) => state.core.limits.admit_bytes(user, bytes),
             None => Ok(()),
         };
         // Nothing is read where nothing is left of the allowance.

@@ -2,6 +2,7 @@
 //! is made up for here, with the reason beside it.
 
 pub mod drain;
+pub mod engine;
 pub mod engineio;
 pub mod handshake;
 pub mod http;
@@ -31,7 +32,7 @@ use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler as _;
 
 use crate::edge::refusals::Refused;
-use crate::session::transports::{Elsewhere, Engine};
+use engine::{Elsewhere, Engine};
 use settings::SocketSettings;
 use state::SocketState;
 
@@ -44,7 +45,7 @@ const MAIN: &str = "/";
 struct NoNamespace(String);
 
 /// The engine with its namespaces. Sessions are served once clients connect.
-pub fn engine(settings: &SocketSettings, shared: &SocketState) -> Engine {
+pub fn engine(settings: &SocketSettings, state: &SocketState) -> Engine {
     let ms = Duration::from_millis;
     let (engine, io) = SocketIo::builder()
         .ping_interval(ms(settings.ping_interval_ms))
@@ -60,15 +61,15 @@ pub fn engine(settings: &SocketSettings, shared: &SocketState) -> Engine {
         // Allocated once per connection; larger events are read in several steps.
         .ws_read_buffer_size(1024)
         .build_with_inner_svc(Elsewhere);
-    let served = shared.gate.endpoints.namespaces();
+    let served = state.gate.endpoints.namespaces();
     for namespace in served {
-        let shared = shared.clone();
-        let middleware = async move |socket, auth| connect::authenticate(&shared, socket, auth).await;
+        let state = state.clone();
+        let middleware = async move |socket, auth| connect::authenticate(&state, socket, auth).await;
         io.ns(namespace.clone(), serve::begin.with(middleware));
     }
     let refuse = || {
-        let shared = shared.clone();
-        async move |socket: SocketRef, io: SocketIo| refuse_namespace(&shared, &socket, &io)
+        let state = state.clone();
+        async move |socket: SocketRef, io: SocketIo| refuse_namespace(&state, &socket, &io)
     };
     if !served.iter().any(|namespace| namespace == MAIN) {
         io.ns(MAIN, nobody.with(refuse()));
@@ -80,9 +81,9 @@ pub fn engine(settings: &SocketSettings, shared: &SocketState) -> Engine {
 }
 
 /// Names the namespaces that are served. The engine keeps each that was ever asked for, so this one goes again.
-fn refuse_namespace(shared: &SocketState, socket: &SocketRef, io: &SocketIo) -> Result<(), NoNamespace> {
+fn refuse_namespace(state: &SocketState, socket: &SocketRef, io: &SocketIo) -> Result<(), NoNamespace> {
     let namespace = socket.ns().to_owned();
-    shared.gate.refusals.note(&Refused {
+    state.gate.refusals.note(&Refused {
         kind: "namespace",
         value: Some(&namespace),
         reason: "the namespace is not served",
@@ -91,7 +92,7 @@ fn refuse_namespace(shared: &SocketState, socket: &SocketRef, io: &SocketIo) -> 
     if namespace != MAIN {
         io.delete_ns(namespace);
     }
-    Err(NoNamespace(shared.gate.endpoints.no_namespace()))
+    Err(NoNamespace(state.gate.endpoints.no_namespace()))
 }
 
 /// Serves no session: none is let in.

@@ -1,31 +1,20 @@
 //! The connection under each session: how to find it, and how to close it. The engine knows neither, so it is noted here
-//! how a polling client goes on.
+//! how a polling client goes on. Must not make requests for the engine: the edge does.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::future::Ready;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{self, Context};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::response::IntoResponse as _;
-use http::{Method, Request, Response, StatusCode, header};
+use futures::future::BoxFuture;
 use parlance_runtime::tasks;
 use socketioxide::extract::SocketRef;
-use socketioxide::service::SocketIoService;
-use tower::{Service, ServiceExt as _};
 
 use super::wire::{Peer, Wire};
 use crate::query::query_value;
 
-/// The engine as the service of its path.
-pub type Engine = SocketIoService<Elsewhere>;
-
-/// Answers what is under the engine's path but not for it.
-#[derive(Debug, Clone, Copy)]
-pub struct Elsewhere;
+/// Closes the polling session of an engine id; `false` where the engine knows none.
+pub type ClosePolling = Box<dyn Fn(&str) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The transports of all sessions. Cheap to clone.
 #[derive(Clone, Default)]
@@ -38,7 +27,7 @@ struct Inner {
     upgraded: Mutex<HashMap<String, Weak<Wire>>>,
     /// What polling clients have received, by engine id.
     polls: Mutex<HashMap<String, Polls>>,
-    engine: OnceLock<Engine>,
+    close: OnceLock<ClosePolling>,
 }
 
 /// The polls of one client.
@@ -54,9 +43,9 @@ struct Polls {
 const POLLS: Duration = Duration::from_secs(120);
 
 impl Transports {
-    /// Where polling sessions can be closed.
-    pub fn set_engine(&self, engine: Engine) {
-        if self.0.engine.set(engine).is_err() {
+    /// How polling sessions are closed.
+    pub fn set_close(&self, close: ClosePolling) {
+        if self.0.close.set(close).is_err() {
             tracing::error!("the engine was set twice");
         }
     }
@@ -110,48 +99,21 @@ impl Transports {
         lock(&self.0.upgraded).get(engine_id)?.upgrade()
     }
 
-    /// Closes a polling session. The engine offers no call for it, so it gets the client's own packet.
+    /// Closes a polling session.
     pub fn close_polling(&self, engine_id: String) {
-        let Some(engine) = self.0.engine.get().cloned() else {
-            return;
-        };
-        let Some(request) = post(&engine_id, Body::from("1")) else {
+        let Some(closing) = self.0.close.get().map(|close| close(&engine_id)) else {
             return;
         };
         let transports = self.clone();
         tasks::spawn("close a polling session", async move {
-            let Ok(answer) = engine.oneshot(request).await;
             // It is gone already, or it has just been upgraded.
-            if answer.status() != StatusCode::OK
+            if !closing.await
                 && let Some(wire) = transports.wire_of_upgraded(&engine_id)
             {
                 wire.kill();
             }
         });
     }
-}
-
-impl Service<Request<Body>> for Elsewhere {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> task::Poll<Result<(), Self::Error>> {
-        task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<Body>) -> Self::Future {
-        std::future::ready(Ok(StatusCode::NOT_FOUND.into_response()))
-    }
-}
-
-/// Packets of a polling session, as the engine takes them.
-pub fn post(engine_id: &str, packets: Body) -> Option<Request<Body>> {
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(format!("/socket.io/?EIO=4&transport=polling&sid={engine_id}"))
-        .header(header::CONTENT_TYPE, "text/plain;charset=UTF-8");
-    request.body(packets).ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use proc_macro2::{TokenStream, TokenTree};
 
 /// Each crate with the crates of ours it depends on.
 const OURS: &[(&str, &[&str])] = &[
@@ -230,4 +231,42 @@ fn tasks_of_services_begin_in_one_module() {
         others.is_empty(),
         "begin these by parlance_runtime::tasks: {others:#?}"
     );
+}
+
+/// Where the gateway may name socketioxide: everything else must work with another engine.
+const NAME_SOCKETIOXIDE: &[&str] = &["edge/socket", "session"];
+
+/// Whether code names it; comments and strings do not.
+fn names(tokens: TokenStream, name: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Group(group) => names(group.stream(), name),
+        TokenTree::Ident(word) => word == name,
+        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+    })
+}
+
+#[test]
+fn socketioxide_is_named_by_sockets_and_sessions_alone() {
+    let gateway = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join("gateway/src");
+    let mut files = Vec::new();
+    sources(&gateway, &mut files);
+    let mut owners = BTreeSet::new();
+    let mut others = Vec::new();
+    for file in files {
+        let tokens: TokenStream = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+        if !names(tokens, "socketioxide") {
+            continue;
+        }
+        let module = file.strip_prefix(&gateway).unwrap().with_extension("");
+        let owner = NAME_SOCKETIOXIDE.iter().find(|owner| module.starts_with(owner));
+        match owner {
+            Some(owner) => drop(owners.insert(*owner)),
+            None => others.push(module),
+        }
+    }
+    assert!(others.is_empty(), "these name socketioxide: {others:#?}");
+    assert_eq!(owners.len(), NAME_SOCKETIOXIDE.len(), "only {owners:?} name it");
 }

@@ -130,10 +130,11 @@ const WITHIN: &[(&str, &str, Order)] = &[
         "parlance-gateway",
         "actions",
         &[
-            &["control", "perform"],
+            &["perform", "services"],
+            &["control", "reads"],
             &["core"],
             &["commands"],
-            &["idempotency", "resolver"],
+            &["idempotency", "resolver", "user"],
         ],
     ),
     (

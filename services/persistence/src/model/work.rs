@@ -226,14 +226,6 @@ pub struct AddMembers {
 }
 
 impl Work {
-    /// Checks a command.
-    ///
-    /// # Errors
-    /// What the emitter may be told: always [`v1::ErrorCode::Invalid`].
-    pub fn parse(command: v1::Command) -> Result<Self, v1::Error> {
-        parse::work(command)
-    }
-
     /// A name for metrics and logs.
     pub fn name(&self) -> &'static str {
         match &self.action {

@@ -11,14 +11,15 @@ use parlance_proto::v1::{
 use parlance_runtime::backoff::Backoff;
 use parlance_runtime::tasks;
 
-use super::Acting;
+use super::Planned;
+use super::session::SessionActions;
 use crate::actions::commands;
 use crate::actions::core::Core;
 use crate::actions::idempotency::Change;
 use crate::clock::now;
 use crate::delivery::awareness::identify;
 use crate::delivery::journal::{Current, OpenJournal, Synced, Unedited, blocking, may_edit};
-use crate::dialect::{Answer, JournalChange, Outbound};
+use crate::dialect::{Answer, ConversationRef, JournalChange, Outbound};
 use crate::error::ClientError;
 use crate::session::following::Following;
 use crate::session::{Session, SessionId};
@@ -37,9 +38,21 @@ pub(super) struct WholeTextChange {
     pub id: ConversationId,
 }
 
-impl Acting {
-    /// Follows a journal from the version in the answer on.
-    pub(super) async fn join_journal(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
+impl SessionActions {
+    /// Follows a journal: from the version in the answer on, or from what a client knows of it that keeps the document itself.
+    pub(super) async fn join_journal(
+        &mut self,
+        journal: ConversationRef,
+        state_vector: Option<Vec<u8>>,
+    ) -> Result<Answer, ClientError> {
+        let id = self.core.conversation(journal).await?;
+        match state_vector {
+            Some(state_vector) => self.sync_journal(id, state_vector).await,
+            None => self.show_journal(id).await,
+        }
+    }
+
+    async fn show_journal(&mut self, id: ConversationId) -> Result<Answer, ClientError> {
         let seen = self.seen_journal(id).await?;
         let shows = self.session.dialect().shows_joined_journals();
         // Who finds the text in the answer begins with that.
@@ -58,8 +71,7 @@ impl Acting {
         Ok(Answer::Journal(joined, Some(content)))
     }
 
-    /// Follows a journal whose document the client keeps itself, from what it knows of it on.
-    pub(super) async fn sync_journal(
+    async fn sync_journal(
         &mut self,
         id: ConversationId,
         state_vector: Vec<u8>,
@@ -97,19 +109,23 @@ impl Acting {
     }
 
     /// Follows it no more.
-    pub(super) fn leave_journal(&mut self, id: ConversationId) {
-        self.core.rooms.leave(id, self.session.id);
-        if let Some(journal) = self.journals.remove(&id) {
-            forget(journal, self.session.id);
+    pub(super) async fn leave_journal(&mut self, journal: ConversationRef) -> Result<Answer, ClientError> {
+        if let Some(id) = self.left(journal).await? {
+            self.core.rooms.leave(id, self.session.id);
+            if let Some(journal) = self.journals.remove(&id) {
+                forget(journal, self.session.id);
+            }
         }
+        Ok(Answer::Done)
     }
 
     /// Shows the others the states of this page.
     pub(super) async fn share_awareness(
         &self,
-        id: ConversationId,
+        journal: ConversationRef,
         states: Vec<ClientState>,
     ) -> Result<Answer, ClientError> {
+        let id = self.core.conversation(journal).await?;
         if !self.session.is_attached(id) {
             self.seen_journal(id).await?;
             return Err(ClientError::not_joined());
@@ -120,41 +136,39 @@ impl Acting {
         Ok(Answer::Done)
     }
 
-    /// The command for a change of a journal, and what follows its outcome where the client sent its whole text.
+    /// Changes a journal: by an update, or by the whole text as this client shows it.
     pub(super) async fn edit_journal(
         &mut self,
-        id: ConversationId,
-        change: JournalChange,
-    ) -> Result<(command::Body, Option<WholeTextChange>), ClientError> {
-        match change {
-            JournalChange::Update(update) => {
-                self.core.limits.journal_update(&update)?;
-                Ok((edit(update), None))
-            }
-            JournalChange::Content(content) => {
-                self.core.limits.journal(&content)?;
-                let (update, journal) = self.rewrite_journal(id, content).await?;
-                let change = WholeTextChange {
-                    core: self.core.clone(),
-                    session: Arc::clone(&self.session),
-                    actor: self.actor(),
-                    journal,
-                    id,
-                };
-                Ok((edit(update), Some(change)))
-            }
+        journal: ConversationRef,
+        edit: JournalChange,
+        change: &Change,
+    ) -> Result<Planned, ClientError> {
+        let id = self.core.conversation(journal).await?;
+        let content = match edit {
+            JournalChange::Update(update) => return Ok(Planned::Command(id, edit_command(update), None)),
+            JournalChange::Content(content) => content,
+        };
+        if change.is_resumed()
+            && let Some(outcome) = self.resumed_edit(id, change).await
+        {
+            return outcome.map(Planned::from);
         }
+        let (update, journal) = self.rewrite_journal(id, content).await?;
+        let change = WholeTextChange {
+            core: self.core.clone(),
+            session: Arc::clone(&self.session),
+            actor: self.user.actor(),
+            journal,
+            id,
+        };
+        Ok(Planned::Command(id, edit_command(update), Some(change)))
     }
 
     /// The outcome of a whole text that an earlier attempt made a change of; `None` where that was not stored. Made once
     /// more of a text that others changed since, it would undo what they did.
-    pub(super) async fn resumed_edit(
-        &self,
-        id: ConversationId,
-        change: &Change,
-    ) -> Option<Result<Answer, ClientError>> {
+    async fn resumed_edit(&self, id: ConversationId, change: &Change) -> Option<Result<Answer, ClientError>> {
         let commands = &self.core.commands;
-        let outcome = commands.resumed_edit(self.actor(), change, id).await?;
+        let outcome = commands.resumed_edit(self.user.actor(), change, id).await?;
         if let (Ok(Answer::Journal(stored, _)), Some(journal)) = (&outcome, self.journals.get(&id)) {
             journal.reached(stored.version).await;
             let (showing, session) = (Arc::clone(journal), self.session.id);
@@ -212,7 +226,7 @@ impl Acting {
     async fn seen_journal(&self, id: ConversationId) -> Result<Conversation, ClientError> {
         let backend = &self.core.backend;
         let seen = backend
-            .conversation_for(Some(self.actor()), id, self.session.client())
+            .conversation_for(Some(self.user.actor()), id, self.session.client())
             .await?;
         if seen.kind() != ConversationKind::Journal {
             return Err(no_journal());
@@ -225,7 +239,12 @@ impl Acting {
     async fn settle(&self, id: ConversationId) -> Option<u64> {
         let commands = &self.core.commands;
         let outcome = commands
-            .execute(self.actor(), &Change::fresh(), id, edit(EMPTY_UPDATE.to_vec()))
+            .execute(
+                self.user.actor(),
+                &Change::fresh(),
+                id,
+                edit_command(EMPTY_UPDATE.to_vec()),
+            )
             .await;
         match outcome.ok()?.answer {
             Answer::Journal(journal, _) => Some(journal.version),
@@ -314,7 +333,7 @@ impl WholeTextChange {
             };
             let commands = &self.core.commands;
             let (me, change) = (self.actor.clone(), Change::fresh());
-            match commands.execute(me, &change, self.id, edit(update)).await {
+            match commands.execute(me, &change, self.id, edit_command(update)).await {
                 Err(error) if error.retry => {}
                 outcome => {
                     is_refused = outcome.is_err();
@@ -345,7 +364,8 @@ async fn take_off(core: &Core, session: &Session, id: ConversationId, journal: &
     }
 }
 
-fn edit(update: Vec<u8>) -> command::Body {
+/// The command of an update.
+pub(super) fn edit_command(update: Vec<u8>) -> command::Body {
     command::Body::EditJournal(EditJournal { update })
 }
 

@@ -82,6 +82,8 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         | Action::Stop { .. }
         | Action::Typing { .. }
         | Action::Presence { .. } => &["done"],
+        // Only over REST.
+        Action::Rename(_) | Action::Conversation(_) | Action::Journal(_) => &[],
     }
 }
 

@@ -494,7 +494,8 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> 
             | Answer::JournalSync { .. }
             | Answer::Pages(_)
             | Answer::Presence(_)
-            | Answer::Participants(_),
+            | Answer::Participants(_)
+            | Answer::User(_),
         ) => {}
         Err(error) => {
             answer.error = Some(&error.message);

@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat};
 use parlance_proto::v1::{
     Channel, Conversation, ConversationKind, ConversationStatus, JournalEdited, Message, MessageChunk,
     MessageType, Participant, ParticipantPage, ReactionChanged, ReceiptUpdated, Role, Sender, SenderKind,
-    SeqRange, StreamState, Thread, Typing,
+    SeqRange, StreamState, Thread, Typing, User,
 };
 use parlance_proto::{ConversationId, MessageId};
 use serde::Serialize;
@@ -20,6 +20,23 @@ use super::presence;
 use crate::dialect::Place;
 pub(super) use journal::{AwarenessJson, JournalUpdateJson, Synced, awareness, journal_update};
 pub use log::{EventJson, EventPageJson, SyncJson, event_page, sync};
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = NamedUser)]
+pub(crate) struct UserJson<'a> {
+    user_id: &'a str,
+    number: i64,
+    username: &'a str,
+}
+
+/// A user under the present name.
+pub(crate) fn user(user: &User) -> UserJson<'_> {
+    UserJson {
+        user_id: &user.user_id,
+        number: user.number,
+        username: &user.username,
+    }
+}
 
 /// A message as clients see it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -8,19 +8,20 @@ use axum::Json;
 use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
-use parlance_proto::v1::{Actor, Conversation, ErrorCode, Message, SenderKind, Thread};
-use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
+use parlance_proto::v1::{Conversation, ErrorCode, Message, Thread};
+use parlance_proto::{ConversationId, UserId};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::named::Chosen;
-use crate::actions::commands::sender_kind;
+use crate::actions::commands::Outcome;
 use crate::actions::core::Core;
 use crate::actions::idempotency::Change;
+use crate::actions::reads::Reads;
+use crate::actions::user::ActingUser;
 use crate::auth::{self, AuthError, Identity};
-use crate::backend::actor;
 use crate::dialect::representation::{Current, Older};
-use crate::dialect::{self, Dialect, Place, Representation};
+use crate::dialect::{self, Action, Dialect, Place, Representation};
 use crate::edge::refusals::Refused;
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
@@ -40,11 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// From the token.
-    pub user: UserId,
-    /// As the user is shown.
-    pub username: String,
-    /// A person or an agent.
-    pub kind: SenderKind,
+    pub user: ActingUser,
     /// How the caller reads what it is answered with.
     pub representation: &'static dyn Representation,
     /// From which the ids of what the request makes are taken.
@@ -54,12 +51,17 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// As the actor of commands and queries.
-    pub fn actor(&self) -> Actor {
-        Actor {
-            kind: self.kind.into(),
-            ..actor(&self.user, &self.username)
-        }
+    /// Performs an action on behalf of the caller, and waits for its outcome.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn perform(&self, core: &Core, action: impl Into<Action>) -> Outcome {
+        core.perform(&self.user, &self.change, action.into()).await
+    }
+
+    /// What the caller may read.
+    pub fn reads<'a>(&'a self, core: &'a Core) -> Reads<'a> {
+        core.reads(&self.user)
     }
 
     /// A message as the caller reads it.
@@ -69,7 +71,10 @@ impl Caller {
 
     /// A conversation as the caller reads it.
     pub fn conversation(&self, conversation: &Conversation) -> Json<Box<RawValue>> {
-        Json(self.representation.conversation(conversation, self.user.as_str()))
+        Json(
+            self.representation
+                .conversation(conversation, self.user.id.as_str()),
+        )
     }
 
     /// A thread as the caller reads it.
@@ -83,64 +88,32 @@ impl Caller {
     /// It cannot be asked for now.
     pub async fn place(&self, core: &Core, id: ConversationId) -> Result<Option<Place>, ClientError> {
         if self.representation.shows_receipts() {
-            place(core, self, id).await.map(Some)
+            self.reads(core).place(id).await.map(Some)
         } else {
             Ok(None)
         }
     }
 }
 
-/// A conversation with everyone's receipts.
-pub(super) async fn place(core: &Core, caller: &Caller, id: ConversationId) -> Result<Place, ClientError> {
-    let room = core.backend.room(Some(caller.actor()), id).await?;
-    Ok(Place {
-        id,
-        number: room.number,
-        kind: room.kind(),
-        title: room.title,
-        participants: room.members,
-        participant_count: room.member_count,
-        head_seq: room.head_seq,
-    })
-}
-
 impl FromRequestParts<RestState> for Caller {
     type Rejection = ClientError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &RestState) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, state: &RestState) -> Result<Self, Self::Rejection> {
         // Of a request with an idempotency key.
         if let Some(known) = parts.extensions.remove::<Self>() {
             choose(parts, known.representation);
             return Ok(known);
         }
-        let identity = bearer(parts, shared).await?;
-        count(parts, shared, &identity.user_id)?;
-        let slot = timeout(PATIENCE, shared.requests.wait(identity.user_id.clone())).await;
+        let identity = bearer(parts, state).await?;
+        count(parts, state, &identity.user_id)?;
+        let slot = timeout(PATIENCE, state.requests.wait(identity.user_id.clone())).await;
         let busy = "your earlier requests are not answered yet; send fewer at once";
         let slot = slot.map_err(|_| ClientError::new(ErrorCode::RateLimited, busy))??;
-        let representation = representation(parts, shared, &identity)?;
+        let representation = representation(parts, state, &identity)?;
         choose(parts, representation);
-        let me = actor(
-            &identity.user_id,
-            identity.username.as_deref().unwrap_or_default(),
-        );
-        let known = shared
-            .core
-            .backend
-            .provision(Some(me), shared.core.provision)
-            .await;
-        let known = known.map_err(|error| {
-            if error.code == ErrorCode::NotFound.name() {
-                ClientError::new(ErrorCode::Unauthenticated, "unknown user")
-            } else {
-                error
-            }
-        })?;
         Ok(Self {
-            kind: sender_kind(&identity, &known),
+            user: state.core.acting_user(identity).await?,
             representation,
-            user: identity.user_id,
-            username: known.username,
             change: Change::fresh(),
             _slot: Arc::new(slot),
         })
@@ -158,13 +131,13 @@ fn choose(parts: &Parts, representation: &'static dyn Representation) {
 /// By the query, the header, the token's claim, the page's origin or the default, as on sockets; else by the prefix.
 fn representation(
     parts: &Parts,
-    shared: &RestState,
+    state: &RestState,
     identity: &Identity,
 ) -> Result<&'static dyn Representation, ClientError> {
     let by_header = || parts.headers.get(DIALECT)?.to_str().ok();
     if let Some(name) = query_value(&parts.uri, "dialect=").or_else(by_header) {
         let message = || format!("dialect is none of {}", dialect::names());
-        let dialect = shared
+        let dialect = state
             .gate
             .dialects
             .named(name)
@@ -174,11 +147,11 @@ fn representation(
     let claimed = identity
         .dialect
         .as_deref()
-        .and_then(|name| shared.gate.dialects.named(name));
-    if let Some(dialect) = claimed.or_else(|| mapped(&parts.headers, shared)) {
+        .and_then(|name| state.gate.dialects.named(name));
+    if let Some(dialect) = claimed.or_else(|| mapped(&parts.headers, state)) {
         return Ok(dialect);
     }
-    let default = shared.gate.dialects.named(&shared.gate.dialects.default);
+    let default = state.gate.dialects.named(&state.gate.dialects.default);
     // `native` is everyone's default as long as nothing else is configured, so it names nothing.
     if let Some(dialect) = default.filter(|dialect| dialect.name() != dialect::DEFAULT.name()) {
         return Ok(dialect);
@@ -188,17 +161,17 @@ fn representation(
     Ok(if is_current {
         &Current
     } else {
-        Older::showing(shared.gate.dialects.streams)
+        Older::showing(state.gate.dialects.streams)
     })
 }
 
 /// The dialect that is configured for the page's origin.
-fn mapped(headers: &HeaderMap, shared: &RestState) -> Option<&'static dyn Dialect> {
+fn mapped(headers: &HeaderMap, state: &RestState) -> Option<&'static dyn Dialect> {
     let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
-    shared
+    state
         .gate
         .dialects
-        .named(shared.gate.dialects.origins.get(origin)?)
+        .named(state.gate.dialects.origins.get(origin)?)
 }
 
 /// Whose allowance the bytes of a request's body are taken from, once they are read.
@@ -206,21 +179,21 @@ fn mapped(headers: &HeaderMap, shared: &RestState) -> Option<&'static dyn Dialec
 pub(super) struct Payer(pub(super) UserId);
 
 /// Counts a request; its body is counted when it is read.
-pub(super) fn count(parts: &mut Parts, shared: &RestState, user: &UserId) -> Result<(), ClientError> {
-    shared.core.limits.admit(user, 0)?;
+pub(super) fn count(parts: &mut Parts, state: &RestState, user: &UserId) -> Result<(), ClientError> {
+    state.core.limits.admit(user, 0)?;
     parts.extensions.insert(Payer(user.clone()));
     Ok(())
 }
 
 /// Who the token in the Authorization header speaks for.
-pub(super) async fn bearer(parts: &Parts, shared: &RestState) -> Result<Identity, ClientError> {
+pub(super) async fn bearer(parts: &Parts, state: &RestState) -> Result<Identity, ClientError> {
     let header = parts.headers.get(header::AUTHORIZATION);
     let token = header
         .and_then(|value| auth::bearer(value.to_str().ok()?))
         .ok_or_else(|| refusal(&AuthError::Missing))?;
-    let identity = shared.core.auth.authenticate(token).await;
+    let identity = state.core.auth.authenticate(token).await;
     identity.map_err(|error| {
-        shared.gate.refusals.note(&Refused {
+        state.gate.refusals.note(&Refused {
             kind: error.code(),
             value: None,
             reason: &error,

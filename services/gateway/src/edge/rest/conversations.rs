@@ -4,25 +4,20 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use parlance_proto::v1::{
-    Channel, ConversationStatus, DeleteConversation, ListConversations, UpdateConversation, command,
-};
+use parlance_proto::v1::ListConversations;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::participants::set_members;
 use super::{Asked, Body, Caller, Named, asked, page_size, parse};
 use crate::actions::core::Core;
-use crate::backend::SYNC_EVENTS;
-use crate::dialect::ConversationRef;
 use crate::dialect::native::SyncPayload;
+use crate::dialect::native::conversation::{self, UpdateBody};
 use crate::dialect::native::json;
 use crate::dialect::representation::AnyConversation;
-use crate::dialect::{Answer, UserRef, schema};
+use crate::dialect::{Action, Answer, ConversationAction, ConversationRef};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -50,10 +45,10 @@ pub(super) struct ListQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct FilterQuery {
     /// Only those with this status.
-    #[param(schema_with = maybe_status)]
+    #[param(schema_with = conversation::maybe_status)]
     status: Option<String>,
     /// Only those of this channel.
-    #[param(schema_with = maybe_channel)]
+    #[param(schema_with = conversation::maybe_channel)]
     channel: Option<String>,
 }
 
@@ -68,24 +63,6 @@ struct EventsQuery {
     limit: Option<u32>,
 }
 
-#[derive(Deserialize, ToSchema)]
-#[schema(as = ConversationUpdate)]
-struct UpdateBody<'a> {
-    #[schema(pattern = "\\S")]
-    title: Option<String>,
-    #[schema(schema_with = maybe_status)]
-    status: Option<String>,
-    #[schema(schema_with = maybe_channel)]
-    channel: Option<String>,
-    #[serde(borrow)]
-    #[schema(value_type = Option<Object>)]
-    metadata: Option<&'a RawValue>,
-    /// Of a group: all who belong to it from now on, besides the caller. Not with an `Idempotency-Key`: it says what shall
-    /// be, so that it may be repeated as it is, but each time it adds and removes whoever differs then.
-    #[serde(alias = "participant_ids", alias = "participantIds")]
-    participants: Option<Vec<UserRef>>,
-}
-
 #[derive(Serialize, ToSchema)]
 #[schema(as = ConversationList)]
 pub(super) struct ConversationList {
@@ -93,36 +70,6 @@ pub(super) struct ConversationList {
     conversations: Vec<Box<RawValue>>,
     #[schema(required)]
     next: Option<String>,
-}
-
-/// The channel of that name.
-pub(super) fn channel(name: &str) -> Result<Channel, ClientError> {
-    match name {
-        "chat" => Ok(Channel::Chat),
-        "voice" => Ok(Channel::Voice),
-        "email" => Ok(Channel::Email),
-        _ => Err(ClientError::invalid("channel is none of chat, voice, email")),
-    }
-}
-
-/// The channels a caller may name.
-pub(super) fn maybe_channel() -> Object {
-    schema::nullable(schema::channels(|name| channel(name).is_ok()))
-}
-
-fn maybe_status() -> Object {
-    schema::nullable(schema::statuses(|name| status(name).is_ok()))
-}
-
-fn status(name: &str) -> Result<ConversationStatus, ClientError> {
-    match name {
-        "active" => Ok(ConversationStatus::Active),
-        "archived" => Ok(ConversationStatus::Archived),
-        "completed" => Ok(ConversationStatus::Completed),
-        _ => Err(ClientError::invalid(
-            "status is none of active, archived, completed",
-        )),
-    }
 }
 
 #[utoipa::path(
@@ -146,25 +93,26 @@ pub(super) async fn list(
     let wanted = ListConversations {
         limit: page_size(query.limit)?,
         cursor: query.cursor,
-        status: filter.status.as_deref().map(status).transpose()?.map(Into::into),
+        status: filter
+            .status
+            .as_deref()
+            .map(conversation::status)
+            .transpose()?
+            .map(Into::into),
         channel: filter
             .channel
             .as_deref()
-            .map(channel)
+            .map(conversation::channel)
             .transpose()?
             .map(Into::into),
     };
-    let page = core.backend.all_conversations(caller.actor(), wanted).await?;
+    let page = caller.reads(&core).conversations(wanted).await?;
+    let shown = page
+        .conversations
+        .iter()
+        .map(|conversation| caller.conversation(conversation).0);
     let list = ConversationList {
-        conversations: page
-            .conversations
-            .iter()
-            .map(|conversation| {
-                caller
-                    .representation
-                    .conversation(conversation, caller.user.as_str())
-            })
-            .collect(),
+        conversations: shown.collect(),
         next: Some(page.next.clone()).filter(|next| !next.is_empty()),
     };
     Ok(Json(list).into_response())
@@ -182,7 +130,7 @@ pub(super) async fn list(
     ),
 )]
 async fn read(State(core): State<Core>, caller: Caller, Named(id): Named) -> Result<Response, ClientError> {
-    let conversation = core.backend.conversation(Some(caller.actor()), id).await?;
+    let conversation = caller.reads(&core).conversation(id).await?;
     Ok(caller.conversation(&conversation).into_response())
 }
 
@@ -226,29 +174,12 @@ async fn update(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: UpdateBody = parse(&body)?;
-    if let Some(title) = &body.title {
-        core.limits.title(title)?;
-    }
-    let metadata = body.metadata.map(|metadata| core.limits.metadata(Some(metadata)));
-    let update = UpdateConversation {
-        title: body.title,
-        status: body.status.as_deref().map(status).transpose()?.map(Into::into),
-        channel: body.channel.as_deref().map(channel).transpose()?.map(Into::into),
-        metadata_json: metadata.transpose()?,
-    };
-    // All is read before anything is changed.
-    if let Some(users) = body.participants {
-        set_members(&core, &caller, id, users).await?;
-    }
-    let command = command::Body::UpdateConversation(update);
-    let confirmed = core
-        .commands
-        .execute(caller.actor(), &caller.change, id, command)
+    let changed = caller
+        .perform(&core, body.check(id.into(), &core.limits)?)
         .await?;
-    let Answer::Conversation(conversation) = &confirmed.answer else {
-        return Err(ClientError::internal());
-    };
-    Ok(caller.conversation(conversation).into_response())
+    Ok(caller
+        .conversation(&changed.answer.into_conversation()?)
+        .into_response())
 }
 
 #[utoipa::path(
@@ -267,9 +198,8 @@ async fn delete(
     caller: Caller,
     Named(id): Named,
 ) -> Result<StatusCode, ClientError> {
-    let command = command::Body::DeleteConversation(DeleteConversation {});
-    core.commands
-        .execute(caller.actor(), &caller.change, id, command)
+    caller
+        .perform(&core, ConversationAction::Delete(id.into()))
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -293,10 +223,7 @@ async fn events(
 ) -> Result<Response, ClientError> {
     let query = asked(query)?;
     let limit = page_size(query.limit)?;
-    let page = core
-        .backend
-        .events(Some(caller.actor()), id, query.after, limit)
-        .await?;
+    let page = caller.reads(&core).events(id, query.after, limit).await?;
     Ok(Json(json::event_page(&page)).into_response())
 }
 
@@ -314,9 +241,8 @@ async fn events(
 async fn sync(State(core): State<Core>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let asked: SyncPayload = parse(&body)?;
     let positions = asked.conversations.check(&core.limits)?;
-    let pages = core
-        .backend
-        .sync(Some(caller.actor()), positions, SYNC_EVENTS)
-        .await?;
+    let Answer::Pages(pages) = caller.perform(&core, Action::Sync(positions)).await?.answer else {
+        return Err(ClientError::internal());
+    };
     Ok(Json(json::sync(&pages)).into_response())
 }

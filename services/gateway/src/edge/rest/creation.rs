@@ -2,26 +2,19 @@
 
 use axum::extract::{OriginalUri, State};
 use axum::response::{IntoResponse, Response};
-use parlance_proto::v1::{Channel, ConversationKind, CreateConversation, ErrorCode, command};
-use parlance_proto::{ConversationId, UserId};
+use parlance_proto::v1::ErrorCode;
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use utoipa::openapi::Object;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::conversations::{self, channel};
-use super::{Asked, Body, Caller, asked, is_older, made, parse};
+use super::{Asked, Body, Caller, asked, conversations, is_older, made, parse};
 use crate::actions::commands::Confirmed;
 use crate::actions::core::Core;
+use crate::dialect::native::conversation::{CreateBody, DirectBody, GroupBody};
 use crate::dialect::representation::AnyConversation;
-use crate::dialect::{Answer, UserRef, schema};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
-
-/// Users named in the title of a group that was given none.
-const NAMED: usize = 3;
 
 pub(super) fn routes() -> OpenApiRouter<RestState> {
     OpenApiRouter::new()
@@ -30,50 +23,12 @@ pub(super) fn routes() -> OpenApiRouter<RestState> {
         .routes(routes!(create_group))
 }
 
-#[derive(Deserialize, ToSchema)]
-#[schema(as = DirectCreation)]
-struct DirectBody {
-    #[serde(alias = "userId")]
-    user_id: UserRef,
-    title: Option<String>,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct DirectQuery {
     /// Whether a conversation that exists is as good as a new one.
     #[serde(default)]
     ensure: bool,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = GroupCreation)]
-struct GroupBody {
-    #[schema(pattern = "\\S")]
-    title: String,
-    #[serde(alias = "participantIds", alias = "participants")]
-    participant_ids: Vec<UserRef>,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = ConversationCreation)]
-struct CreateBody<'a> {
-    /// May name nobody where the group is open.
-    #[serde(default, alias = "participantIds", alias = "participants")]
-    participant_ids: Option<Vec<UserRef>>,
-    /// The kind, or the channel of a group.
-    #[serde(alias = "type")]
-    #[schema(schema_with = maybe_kind)]
-    kind: Option<String>,
-    title: Option<String>,
-    #[schema(schema_with = conversations::maybe_channel)]
-    channel: Option<String>,
-    #[serde(borrow)]
-    #[schema(value_type = Option<Object>)]
-    metadata: Option<&'a RawValue>,
-    /// Every participant may change title, status, channel and metadata, and add and remove members. The default
-    /// of dialects without roles where `type` does not say `group`.
-    open: Option<bool>,
 }
 
 #[utoipa::path(
@@ -98,21 +53,12 @@ async fn create_direct(
 ) -> Result<Response, ClientError> {
     let query = asked(query)?;
     let body: DirectBody = parse(&body)?;
-    let UserRef(other) = body.user_id;
-    if other == caller.user {
-        return Err(ClientError::invalid("user_id is the caller"));
-    }
-    let create = CreateConversation {
-        kind: ConversationKind::Direct.into(),
-        title: own_title(&core, body.title)?,
-        participant_ids: vec![other.to_string()],
-        ..CreateConversation::default()
-    };
-    let confirmed = execute(&core, &caller, create).await?;
+    let create = body.check(&caller.user.id, &core.limits)?;
+    let confirmed = caller.perform(&core, create).await?;
     // The older route promises a conflict where both users have a conversation already.
     let is_there = confirmed.repeated && !caller.change.is_resumed();
     let conflict = is_there && !query.ensure && is_older(&uri);
-    created(&caller, &confirmed, conflict)
+    created(&caller, confirmed, conflict)
 }
 
 #[utoipa::path(
@@ -128,20 +74,10 @@ async fn create_direct(
 )]
 async fn create_group(State(core): State<Core>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: GroupBody = parse(&body)?;
-    core.limits.title(&body.title)?;
-    let create = CreateConversation {
-        kind: ConversationKind::Group.into(),
-        title: body.title,
-        participant_ids: others(&core, &caller, body.participant_ids)?,
-        ..CreateConversation::default()
-    };
-    if create.participant_ids.is_empty() {
-        return Err(nobody());
-    }
-    created(&caller, &execute(&core, &caller, create).await?, false)
+    let create = body.check(&caller.user.id, &core.limits)?;
+    created(&caller, caller.perform(&core, create).await?, false)
 }
 
-/// A direct conversation only where the kind says so: cases of a support desk share their people.
 #[utoipa::path(
     post,
     path = "/conversations",
@@ -156,103 +92,13 @@ async fn create_group(State(core): State<Core>, caller: Caller, body: Body) -> R
 )]
 async fn create(State(core): State<Core>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: CreateBody = parse(&body)?;
-    let participant_ids = others(&core, &caller, body.participant_ids.unwrap_or_default())?;
-    let (kind, named_channel) = match body.kind.as_deref() {
-        Some("direct") => (Some(ConversationKind::Direct), None),
-        Some("group") => (Some(ConversationKind::Group), None),
-        Some(name) => (None, Some(channel(name).map_err(|_| no_kind())?)),
-        None => (None, None),
-    };
-    let own_channel = body.channel.as_deref().map(channel).transpose()?;
-    if let (Some(named), Some(own)) = (named_channel, own_channel)
-        && named != own
-    {
-        return Err(ClientError::invalid("type and channel name two channels"));
-    }
-    let open = body
-        .open
-        .unwrap_or(kind.is_none() && caller.representation.is_without_roles());
-    let kind = kind.unwrap_or(ConversationKind::Group);
-    if kind == ConversationKind::Direct && participant_ids.len() != 1 {
-        let message = "a direct conversation has exactly one other participant";
-        return Err(ClientError::invalid(message));
-    }
-    if participant_ids.is_empty() && !open {
-        return Err(nobody());
-    }
-    let mut title = own_title(&core, body.title)?;
-    if title.is_empty() && kind == ConversationKind::Group {
-        title = participant_ids[..participant_ids.len().min(NAMED)].join(", ");
-        title.truncate(title.floor_char_boundary(200));
-    }
-    let create = CreateConversation {
-        kind: kind.into(),
-        title,
-        participant_ids,
-        channel: own_channel.or(named_channel).unwrap_or(Channel::Chat).into(),
-        metadata_json: core.limits.metadata(body.metadata)?,
-        open,
-        ..CreateConversation::default()
-    };
-    created(&caller, &execute(&core, &caller, create).await?, false)
+    let is_without_roles = caller.representation.is_without_roles();
+    let create = body.check(&caller.user.id, is_without_roles, &core.limits)?;
+    created(&caller, caller.perform(&core, create).await?, false)
 }
 
-fn no_kind() -> ClientError {
-    ClientError::invalid("type is none of direct, group, chat, voice, email")
-}
-
-fn nobody() -> ClientError {
-    ClientError::invalid("participant_ids names nobody but the caller")
-}
-
-fn maybe_kind() -> Object {
-    schema::nullable(schema::one_of(["direct", "group", "chat", "voice", "email"]))
-}
-
-/// A title that may be missing or empty.
-fn own_title(core: &Core, title: Option<String>) -> Result<String, ClientError> {
-    let title = title.unwrap_or_default();
-    if !title.is_empty() {
-        core.limits.title(&title)?;
-    }
-    Ok(title)
-}
-
-/// Everyone named but the caller, once.
-fn others(core: &Core, caller: &Caller, ids: Vec<UserRef>) -> Result<Vec<String>, ClientError> {
-    core.limits.participants(ids.len())?;
-    let mut others = Vec::new();
-    for UserRef(id) in ids {
-        if id != caller.user && !others.contains(&id.to_string()) {
-            others.push(id.to_string());
-        }
-    }
-    Ok(others)
-}
-
-async fn execute(
-    core: &Core,
-    caller: &Caller,
-    mut create: CreateConversation,
-) -> Result<Confirmed, ClientError> {
-    create.provision_users = core.provision;
-    let id = match &create.participant_ids[..] {
-        [other] if create.kind() == ConversationKind::Direct => {
-            ConversationId::direct(&caller.user, &UserId::parse(other.as_str())?)
-        }
-        _ => ConversationId::from_uuid(caller.change.id_of("conversation")),
-    };
-    let body = command::Body::CreateConversation(create);
-    core.commands
-        .execute(caller.actor(), &caller.change, id, body)
-        .await
-}
-
-fn created(caller: &Caller, confirmed: &Confirmed, conflict: bool) -> Result<Response, ClientError> {
-    let Answer::Conversation(conversation) = &confirmed.answer else {
-        return Err(ClientError::internal());
-    };
-    let json = caller.conversation(conversation);
+fn created(caller: &Caller, confirmed: Confirmed, conflict: bool) -> Result<Response, ClientError> {
+    let json = caller.conversation(&confirmed.answer.into_conversation()?);
     if conflict {
         let error = ClientError::new(ErrorCode::Conflict, "Conversation already exists");
         return Ok(error.with_existing("conversation", &json.0).into_response());

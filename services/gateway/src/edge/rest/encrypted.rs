@@ -14,19 +14,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::caller::place;
-use super::marks::{
-    DeleteQuery, EmojiBody, EmojiQuery, StatusBody, delete_message, edit_message, emoji, mark_message,
-    react_to,
-};
-use super::messages::{ListQuery, MessageList, deliver, written};
+use super::marks::{DeleteQuery, EmojiBody, EmojiQuery, StatusBody, emoji, marking};
+use super::messages::{ListQuery, MessageList, written};
 use super::{Asked, Body, Caller, Named, Names, asked, made, named, parse};
 use crate::actions::core::Core;
-use crate::actions::resolver::Found;
-use crate::dialect::native::input::MessageInput;
+use crate::dialect::input::MessageInput;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::AnyMessage;
-use crate::dialect::{ConversationRef, MessageRef};
+use crate::dialect::{Action, ConversationRef, MessageRef};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -70,20 +65,20 @@ struct EditBody {
     content_encrypted: String,
 }
 
-/// The message a path names, whatever conversation it is in.
-async fn found(core: &Core, names: &Names) -> Result<Found, ClientError> {
-    let asked = MessageRef::parse(names.text("id"))?;
-    core.resolver.message(None, asked).await
-}
-
 /// A message that was changed. That the change is made does not depend on whether its statuses can be told.
 async fn answer(core: &Core, caller: &Caller, code: StatusCode, changed: &Message) -> Response {
     let place = match changed.conversation_id.parse() {
-        Ok(id) => place(core, caller, id).await.ok(),
+        Ok(id) => caller.reads(core).place(id).await.ok(),
         Err(_) => None,
     };
     let message = caller.representation.ciphertext(changed, place.as_ref());
     (code, Json(message)).into_response()
+}
+
+/// Carries out what leads to a message, and answers with it.
+async fn change(core: &Core, caller: &Caller, action: Action) -> Result<Response, ClientError> {
+    let changed = caller.perform(core, action).await?.answer.into_message()?;
+    Ok(answer(core, caller, StatusCode::OK, &changed).await)
 }
 
 #[utoipa::path(
@@ -114,9 +109,11 @@ async fn send(State(core): State<Core>, caller: Caller, body: Body) -> Result<Re
         reply_to: body.reply_to,
         thread: body.thread_id,
     };
-    let id = core.resolver.conversation(body.conversation_id).await?;
-    let (sent, repeated) = deliver(&core, &caller, id, input).await?;
-    Ok(answer(&core, &caller, made(&caller, repeated), &sent).await)
+    let id = core.conversation(body.conversation_id).await?;
+    let send = input.check(id.into(), &core.limits)?;
+    let sent = caller.perform(&core, Action::Send(send)).await?;
+    let status = made(&caller, sent.repeated);
+    Ok(answer(&core, &caller, status, &sent.answer.into_message()?).await)
 }
 
 #[utoipa::path(
@@ -136,9 +133,9 @@ async fn history(
     Named(id): Named,
     query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
-    let request = asked(query)?.request(&caller, id, None)?;
-    let page = core.backend.history(caller.actor(), request).await?;
-    let place = place(&core, &caller, id).await?;
+    let wanted = asked(query)?.wanted(&caller, None)?;
+    let page = caller.reads(&core).history(id, wanted).await?;
+    let place = caller.reads(&core).place(id).await?;
     let history = written(&page, &caller, |message| {
         caller.representation.ciphertext(message, Some(&place))
     });
@@ -164,10 +161,9 @@ async fn edit(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: EditBody = parse(&body)?;
-    let found = found(&core, &names).await?;
-    let edited = edit_message(&core, &caller, found, body.content_encrypted).await;
-    let edited = edited.map_err(ClientError::of_message_alone)?;
-    Ok(answer(&core, &caller, StatusCode::OK, &edited).await)
+    let message = names.message_alone(&core).await?;
+    let action = Action::edit(None, message, body.content_encrypted, &core.limits)?;
+    change(&core, &caller, action).await
 }
 
 #[utoipa::path(
@@ -189,13 +185,16 @@ async fn delete(
     query: Asked<DeleteQuery>,
 ) -> Result<Response, ClientError> {
     let for_me = asked(query)?.for_me()?;
-    let found = found(&core, &names).await?;
-    let deleted = delete_message(&core, &caller, found, for_me).await;
-    let deleted = deleted.map_err(ClientError::of_message_alone)?;
+    let action = Action::Delete {
+        conversation: None,
+        message: names.message_alone(&core).await?,
+        for_me,
+    };
     if for_me {
+        caller.perform(&core, action).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(answer(&core, &caller, StatusCode::OK, &deleted).await)
+    change(&core, &caller, action).await
 }
 
 #[utoipa::path(
@@ -216,13 +215,11 @@ async fn status(
     names: Names,
     body: Body,
 ) -> Result<Response, ClientError> {
-    let found = found(&core, &names).await?;
-    let done = mark_message(&core, &caller, found.clone(), &body).await;
-    done.map_err(ClientError::of_message_alone)?;
-    let marked = core
-        .backend
-        .message(Some(caller.actor()), found.conversation, found.message)
+    let message = names.message_alone(&core).await?;
+    caller
+        .perform(&core, marking(&core, None, message, &body)?)
         .await?;
+    let marked = caller.reads(&core).message(None, message).await?;
     Ok(answer(&core, &caller, StatusCode::OK, &marked).await)
 }
 
@@ -245,10 +242,9 @@ async fn react(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: EmojiBody = parse(&body)?;
-    let found = found(&core, &names).await?;
-    let marked = react_to(&core, &caller, found, body.emoji, false).await;
-    let marked = marked.map_err(ClientError::of_message_alone)?;
-    Ok(answer(&core, &caller, StatusCode::OK, &marked).await)
+    let message = names.message_alone(&core).await?;
+    let action = Action::react(None, message, body.emoji, false, &core.limits)?;
+    change(&core, &caller, action).await
 }
 
 #[utoipa::path(
@@ -271,8 +267,7 @@ async fn take_back(
     body: Body,
 ) -> Result<Response, ClientError> {
     let emoji = emoji(&body, asked(query)?)?;
-    let found = found(&core, &names).await?;
-    let marked = react_to(&core, &caller, found, emoji, true).await;
-    let marked = marked.map_err(ClientError::of_message_alone)?;
-    Ok(answer(&core, &caller, StatusCode::OK, &marked).await)
+    let message = names.message_alone(&core).await?;
+    let action = Action::react(None, message, emoji, true, &core.limits)?;
+    change(&core, &caller, action).await
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::actions::core::Core;
+use crate::actions::core::{Core, Reach};
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = ServiceHealth)]
@@ -40,8 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<(Core, Health)> {
     ),
 )]
 async fn report(State((core, health)): State<(Core, Health)>) -> Response {
-    let nats = core.bus.link().borrow().connected;
-    let database = nats && core.backend.ping().await.is_ok();
+    let Reach { nats, database } = core.reach().await;
     let ready = health.is_ready() && database;
     let state = |up: bool| if up { "up" } else { "down" };
     let status = if ready {

@@ -10,32 +10,24 @@ use axum::routing::{post, put};
 use axum::{Json, Router};
 use http::StatusCode;
 use http::request::Parts;
-use parlance_bus::SystemTarget;
-use parlance_proto::v1::{
-    Control, DisconnectUser, ErrorCode, MessageType, RevokeToken, RevokeUserTokens, SenderKind,
-    SystemMessage, control,
-};
-use parlance_proto::{ConversationId, MessageId, UserId};
+use parlance_proto::v1::{DisconnectUser, ErrorCode, RevokeToken, RevokeUserTokens, control};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::caller::{bearer, count};
-use super::users::{self, NameBody};
+use super::users::NameBody;
 use super::{Body, Named, Names, no_route, parse};
-use crate::actions::control::Checked;
+use crate::actions::core::Core;
+use crate::actions::services::{self, ServiceMessage, ServiceTarget};
 use crate::auth::Identity;
 use crate::dialect::UserRef;
-use crate::dialect::native::message_type;
+use crate::dialect::native::json;
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
-/// Longest id of a service's message.
-const MESSAGE_ID_MAX_BYTES: usize = 200;
-
 /// All routes; none while no token is a service's.
-pub fn router(shared: &RestState, has_services: bool) -> Router {
+pub fn router(state: &RestState, has_services: bool) -> Router {
     if !has_services {
         return Router::new();
     }
@@ -48,7 +40,7 @@ pub fn router(shared: &RestState, has_services: bool) -> Router {
         .route("/tokens/revoke", post(revoke))
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
-    Router::new().nest("/internal", routes).with_state(shared.clone())
+    Router::new().nest("/internal", routes).with_state(state.clone())
 }
 
 /// A verified service.
@@ -57,24 +49,16 @@ struct Service(Identity);
 impl FromRequestParts<RestState> for Service {
     type Rejection = ClientError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &RestState) -> Result<Self, Self::Rejection> {
-        let identity = bearer(parts, shared).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &RestState) -> Result<Self, Self::Rejection> {
+        let identity = bearer(parts, state).await?;
         if !identity.is_service {
             return Err(ClientError::new(
                 ErrorCode::Forbidden,
                 "the token is not a service's",
             ));
         }
-        count(parts, shared, &identity.user_id)?;
+        count(parts, state, &identity.user_id)?;
         Ok(Self(identity))
-    }
-}
-
-impl Service {
-    /// As whom it sends.
-    fn sender(&self) -> Result<UserId, ClientError> {
-        UserId::of_service(self.0.user_id.as_str())
-            .map_err(|error| ClientError::invalid(format!("the service's own id: {error}")))
     }
 }
 
@@ -125,88 +109,59 @@ struct Accepted {
 }
 
 async fn to_conversation(
-    service: Service,
-    State(shared): State<RestState>,
+    Service(service): Service,
+    State(core): State<Core>,
     Named(id): Named,
     body: Body,
 ) -> Result<Response, ClientError> {
-    // Persistence would park the message; here there is someone to be told.
-    shared.core.backend.room(None, id).await?;
-    send(&shared, &service, SystemTarget::Conversation(id), id, &body).await
+    core.check_conversation(id).await?;
+    send(&core, &service, ServiceTarget::Conversation(id), &body).await
 }
 
 async fn to_user(
-    service: Service,
-    State(shared): State<RestState>,
+    Service(service): Service,
+    State(core): State<Core>,
     names: Names,
     body: Body,
 ) -> Result<Response, ClientError> {
     let user = names.user()?;
-    let conversation = ConversationId::direct(&service.sender()?, &user);
-    send(&shared, &service, SystemTarget::User(user), conversation, &body).await
+    services::sender(&service)?;
+    send(&core, &service, ServiceTarget::User(user), &body).await
 }
 
 async fn send(
-    shared: &RestState,
-    service: &Service,
-    target: SystemTarget,
-    conversation: ConversationId,
+    core: &Core,
+    service: &Identity,
+    target: ServiceTarget,
     body: &Body,
 ) -> Result<Response, ClientError> {
     let body: MessageBody<'_> = parse(body)?;
-    if body.id.is_empty() || body.id.len() > MESSAGE_ID_MAX_BYTES {
-        return Err(ClientError::invalid("id is empty or longer than 200 bytes"));
-    }
-    shared.core.limits.content(&body.content)?;
-    let sender = service.sender()?;
-    let kind = match body.kind.as_deref() {
-        None | Some("system") => MessageType::System,
-        other => message_type(other)?,
-    };
-    let sender_kind = if body.agent {
-        SenderKind::Agent
-    } else {
-        SenderKind::System
-    };
-    let message = SystemMessage {
-        sender_id: sender.to_string(),
-        sender_name: service.0.username.clone().unwrap_or_default(),
-        sender_kind: sender_kind.into(),
-        r#type: kind.into(),
+    let message = ServiceMessage {
+        id: body.id,
         content: body.content,
-        metadata_json: shared.core.limits.metadata(body.metadata)?,
-        reply_to: body.reply_to.map(|id| id.to_string()),
-        ..SystemMessage::default()
+        kind: body.kind,
+        metadata: body.metadata,
+        reply_to: body.reply_to,
+        agent: body.agent,
     };
-    // Apart from what the service publishes itself.
-    let id = MessageId::derive(conversation, &sender, &format!("service:{}", body.id)).to_string();
-    let sent = shared
-        .core
-        .bus
-        .send_system(&target, &message, &id, &body.id, deadline(shared))
-        .await;
-    sent.map_err(|error| ClientError::from_send(&error))?;
+    let (conversation, message) = core.send_for_service(service, target, message).await?;
     let accepted = AcceptedMessage {
         conversation_id: conversation.to_string(),
-        message_id: MessageId::of_service(conversation, &sender, &id).to_string(),
+        message_id: message.to_string(),
     };
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
 }
 
 async fn rename(
     _: Service,
-    State(shared): State<RestState>,
+    State(core): State<Core>,
     names: Names,
     body: Body,
 ) -> Result<Response, ClientError> {
     let user = names.user()?;
     let NameBody { name } = parse(&body)?;
-    let named = shared
-        .core
-        .backend
-        .set_name(None, &user, name, shared.core.provision)
-        .await?;
-    Ok(Json(users::user(&named)).into_response())
+    let named = core.name_user(&user, name).await?;
+    Ok(Json(json::user(&named)).into_response())
 }
 
 /// Whether a user is an agent.
@@ -217,23 +172,19 @@ struct AgentBody {
 
 async fn mark_agent(
     _: Service,
-    State(shared): State<RestState>,
+    State(core): State<Core>,
     names: Names,
     body: Body,
 ) -> Result<Response, ClientError> {
     let user = names.user()?;
     let AgentBody { agent } = parse(&body)?;
-    let marked = shared
-        .core
-        .backend
-        .set_agent(None, &user, agent, shared.core.provision)
-        .await?;
-    Ok(Json(users::user(&marked)).into_response())
+    let marked = core.mark_agent(&user, agent).await?;
+    Ok(Json(json::user(&marked)).into_response())
 }
 
 async fn disconnect(
     _: Service,
-    State(shared): State<RestState>,
+    State(core): State<Core>,
     names: Names,
     body: Body,
 ) -> Result<Response, ClientError> {
@@ -244,10 +195,10 @@ async fn disconnect(
         parse(&body)?
     };
     let order = DisconnectUser { user_id, for_good };
-    publish(&shared, control::Body::DisconnectUser(order)).await
+    publish(&core, control::Body::DisconnectUser(order)).await
 }
 
-async fn revoke(_: Service, State(shared): State<RestState>, body: Body) -> Result<Response, ClientError> {
+async fn revoke(_: Service, State(core): State<Core>, body: Body) -> Result<Response, ClientError> {
     let order = match parse(&body)? {
         RevokeBody {
             jti: Some(jti),
@@ -270,17 +221,10 @@ async fn revoke(_: Service, State(shared): State<RestState>, body: Body) -> Resu
             ));
         }
     };
-    publish(&shared, order).await
+    publish(&core, order).await
 }
 
-async fn publish(shared: &RestState, body: control::Body) -> Result<Response, ClientError> {
-    let control = Control { body: Some(body) };
-    Checked::of(control.clone()).map_err(ClientError::invalid)?;
-    let published = shared.core.bus.publish_control(&control, deadline(shared)).await;
-    published.map_err(|error| ClientError::from_send(&error))?;
+async fn publish(core: &Core, body: control::Body) -> Result<Response, ClientError> {
+    core.order(body).await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { ok: true })).into_response())
-}
-
-fn deadline(shared: &RestState) -> Instant {
-    Instant::now() + shared.send_timeout
 }

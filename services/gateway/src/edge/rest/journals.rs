@@ -5,33 +5,22 @@ use axum::extract::State;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use parlance_journal::{Blame, Error, Span};
-use parlance_proto::ConversationId;
-use parlance_proto::v1::{
-    Conversation, ConversationKind, CreateConversation, DeleteConversation, EditJournal, ErrorCode,
-    JournalVersion, ListJournalUpdates, Participant, Role, UpdateConversation, command,
-};
+use parlance_proto::v1::{Conversation, JournalVersion, Participant, Role};
 use serde::{Deserialize, Serialize};
-use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::conversations::ListQuery;
-use super::participants::{add_members, change_role, remove_member};
 use super::{Asked, Body, Caller, Named, Names, asked, made, named, page_size, parse};
+use crate::actions::commands::Confirmed;
 use crate::actions::core::Core;
-use crate::delivery::journal as document;
-use crate::delivery::journal::turns::Turn;
+use crate::dialect::native::journal::{CreateBody, PermissionBody, ShareBody, UpdateBody};
 use crate::dialect::shape::{role_name, time};
-use crate::dialect::{ConversationRef, UserRef, schema};
+use crate::dialect::{ConversationRef, JournalAction};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
-/// Versions whose authors are looked for, from the newest on.
-const BLAMED_VERSIONS: u64 = 2_000;
-/// Bytes of them.
-const BLAMED_BYTES: u64 = 4 * 1024 * 1024;
 pub(super) fn routes() -> OpenApiRouter<RestState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
@@ -43,41 +32,6 @@ pub(super) fn routes() -> OpenApiRouter<RestState> {
         .routes(routes!(share))
         .routes(routes!(change, unshare))
         .route_layer(map_response(named::as_is))
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = JournalCreation)]
-struct CreateBody {
-    #[schema(pattern = "\\S")]
-    title: String,
-    #[serde(default)]
-    content: String,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = JournalUpdate)]
-struct UpdateBody {
-    #[schema(pattern = "\\S")]
-    title: Option<String>,
-    content: Option<String>,
-    #[serde(alias = "baseVersion", default)]
-    base_version: u64,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = JournalShare)]
-struct ShareBody {
-    #[serde(alias = "userId")]
-    user_id: UserRef,
-    #[schema(schema_with = permission_schema)]
-    permission: String,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = JournalPermission)]
-struct PermissionBody {
-    #[schema(schema_with = permission_schema)]
-    permission: String,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -207,45 +161,9 @@ fn collaborator(participant: &Participant) -> CollaboratorJson<'_> {
     }
 }
 
-fn permission_schema() -> Object {
-    schema::roles(|name| permission(name).is_ok())
-}
-
-fn permission(name: &str) -> Result<Role, ClientError> {
-    match name {
-        "viewer" => Ok(Role::Viewer),
-        "editor" => Ok(Role::Editor),
-        _ => Err(ClientError::invalid("permission is none of viewer, editor")),
-    }
-}
-
-/// The journal as the caller sees it. A conversation of another kind is none.
-async fn seen(core: &Core, caller: &Caller, id: ConversationId) -> Result<Conversation, ClientError> {
-    let seen = core.backend.conversation(Some(caller.actor()), id).await?;
-    if seen.kind() != ConversationKind::Journal {
-        return Err(ClientError::no_conversation());
-    }
-    Ok(seen)
-}
-
-/// Whether there is such a journal for the caller, or was before this very change ended that: its command tells.
-async fn was_seen(core: &Core, caller: &Caller, id: ConversationId) -> Result<(), ClientError> {
-    let seen = core.backend.conversation(Some(caller.actor()), id).await;
-    match seen {
-        Ok(seen) if seen.kind() != ConversationKind::Journal => Err(ClientError::no_conversation()),
-        Err(error) if caller.change.is_resumed() && error == ClientError::no_conversation() => Ok(()),
-        seen => seen.map(drop),
-    }
-}
-
 /// The journal once something was done to it.
-async fn answer(
-    core: &Core,
-    caller: &Caller,
-    id: ConversationId,
-    status: StatusCode,
-) -> Result<Response, ClientError> {
-    let seen = seen(core, caller, id).await?;
+fn answer(status: StatusCode, done: Confirmed) -> Result<Response, ClientError> {
+    let seen = done.answer.into_conversation()?;
     Ok((status, Json(journal(&seen))).into_response())
 }
 
@@ -262,22 +180,8 @@ async fn answer(
 )]
 async fn create(State(core): State<Core>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let body: CreateBody = parse(&body)?;
-    core.limits.title(&body.title)?;
-    core.limits.journal(&body.content)?;
-    let turn = core.turns.turn(caller.user.clone()).await?;
-    let journal = computed(&turn, move || document::first(&body.content)).await?;
-    drop(turn);
-    let id = ConversationId::from_uuid(caller.change.id_of("conversation"));
-    let command = command::Body::CreateConversation(CreateConversation {
-        kind: ConversationKind::Journal.into(),
-        title: body.title,
-        journal,
-        ..CreateConversation::default()
-    });
-    core.commands
-        .execute(caller.actor(), &caller.change, id, command)
-        .await?;
-    answer(&core, &caller, id, StatusCode::CREATED).await
+    let created = caller.perform(&core, body.check(&core.limits)?).await?;
+    answer(StatusCode::CREATED, created)
 }
 
 #[utoipa::path(
@@ -298,10 +202,7 @@ async fn list(
 ) -> Result<Response, ClientError> {
     let query = asked(query)?;
     let limit = page_size(query.limit)?;
-    let page = core
-        .backend
-        .journals(Some(caller.actor()), limit, query.cursor)
-        .await?;
+    let page = caller.reads(&core).journals(limit, query.cursor).await?;
     let list = JournalList {
         journals: page.conversations.iter().map(journal).collect(),
         next: Some(page.next.clone()).filter(|next| !next.is_empty()),
@@ -321,7 +222,8 @@ async fn list(
     ),
 )]
 async fn read(State(core): State<Core>, caller: Caller, Named(id): Named) -> Result<Response, ClientError> {
-    answer(&core, &caller, id, StatusCode::OK).await
+    let seen = caller.reads(&core).journal(id).await?;
+    Ok(Json(journal(&seen)).into_response())
 }
 
 #[utoipa::path(
@@ -343,33 +245,10 @@ async fn update(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: UpdateBody = parse(&body)?;
-    if body.title.is_none() && body.content.is_none() {
-        return Err(ClientError::invalid("neither title nor content is given"));
-    }
-    if let Some(title) = &body.title {
-        core.limits.title(title)?;
-    }
-    if let Some(content) = &body.content {
-        core.limits.journal(content)?;
-    }
-    let present = seen(&core, &caller, id).await?;
-    // The text first: what can go wrong with it must not leave a new title behind.
-    if let Some(content) = body.content {
-        if body.base_version > present.head_seq {
-            return Err(ClientError::invalid("base_version is later than the journal"));
-        }
-        rewrite(&core, &caller, &present, id, body.base_version, content).await?;
-    }
-    if let Some(title) = body.title {
-        let update = command::Body::UpdateConversation(UpdateConversation {
-            title: Some(title),
-            ..UpdateConversation::default()
-        });
-        core.commands
-            .execute(caller.actor(), &caller.change, id, update)
-            .await?;
-    }
-    answer(&core, &caller, id, StatusCode::OK).await
+    let updated = caller
+        .perform(&core, body.check(id.into(), &core.limits)?)
+        .await?;
+    answer(StatusCode::OK, updated)
 }
 
 #[utoipa::path(
@@ -388,11 +267,7 @@ async fn delete(
     caller: Caller,
     Named(id): Named,
 ) -> Result<StatusCode, ClientError> {
-    was_seen(&core, &caller, id).await?;
-    let command = command::Body::DeleteConversation(DeleteConversation {});
-    core.commands
-        .execute(caller.actor(), &caller.change, id, command)
-        .await?;
+    caller.perform(&core, JournalAction::Delete(id.into())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -415,10 +290,8 @@ async fn versions(
 ) -> Result<Response, ClientError> {
     let query = asked(query)?;
     let limit = page_size(query.limit)?;
-    let page = core
-        .backend
-        .journal_versions(Some(caller.actor()), id, limit, query.before)
-        .await?;
+    let reads = caller.reads(&core);
+    let page = reads.journal_versions(id, query.before, limit).await?;
     let list = VersionList {
         versions: page.versions.iter().map(version_json).collect(),
         next: Some(page.next).filter(|next| *next != 0),
@@ -443,7 +316,8 @@ async fn version(
     Named(id): Named,
     names: Names,
 ) -> Result<Response, ClientError> {
-    let (found, content) = version_of(&core, &caller, id, names.version()?).await?;
+    let version = names.version()?;
+    let (found, content) = caller.reads(&core).journal_version(id, version).await?;
     let content = Some(content);
     Ok(Json(VersionJson {
         content,
@@ -469,10 +343,19 @@ async fn restore(
     Named(id): Named,
     names: Names,
 ) -> Result<Response, ClientError> {
-    let present = seen(&core, &caller, id).await?;
-    let (_, content) = version_of(&core, &caller, id, names.version()?).await?;
-    rewrite(&core, &caller, &present, id, 0, content).await?;
-    answer(&core, &caller, id, StatusCode::OK).await
+    let version = match names.version() {
+        Ok(version) => version,
+        Err(error) => {
+            // For non-members there is no journal, whatever they say of it.
+            caller.reads(&core).journal(id).await?;
+            return Err(error);
+        }
+    };
+    let action = JournalAction::Restore {
+        journal: id.into(),
+        version,
+    };
+    answer(StatusCode::OK, caller.perform(&core, action).await?)
 }
 
 #[utoipa::path(
@@ -487,149 +370,17 @@ async fn restore(
     ),
 )]
 async fn blame(State(core): State<Core>, caller: Caller, Named(id): Named) -> Result<Response, ClientError> {
-    let actor = caller.actor();
-    let present = seen(&core, &caller, id).await?;
-    let turn = core.turns.turn(caller.user.clone()).await?;
-    let mut request = ListJournalUpdates {
-        journal_id: id.to_string(),
-        after: 0,
-        through: present.head_seq,
-        most: BLAMED_VERSIONS,
-        most_bytes: BLAMED_BYTES,
+    let authorship = caller.reads(&core).authorship(id).await?;
+    let spans = authorship.spans.into_iter();
+    let blame = BlameJson {
+        version: authorship.version,
+        content: authorship.content,
+        authors: authorship.authors,
+        spans: spans
+            .map(|(length, author)| SpanJson { length, author })
+            .collect(),
     };
-    let mut page = core
-        .backend
-        .journal_updates(Some(actor.clone()), request.clone())
-        .await?;
-    let mut version = page.after;
-    let before = match page.after {
-        0 => Vec::new(),
-        after => {
-            core.backend
-                .journal_document(Some(actor.clone()), id, after)
-                .await?
-                .parts
-        }
-    };
-    let mut blame = computed(&turn, move || document::blame(&before)).await?;
-    loop {
-        version = page.updates.last().map_or(version, |last| last.version);
-        let updates = page.updates;
-        blame = computed(&turn, move || {
-            for run in updates.chunk_by(|one, next| one.actor_id == next.actor_id) {
-                let author = run
-                    .first()
-                    .map(|update| update.actor_id.clone())
-                    .unwrap_or_default();
-                blame.apply_all(&author, run.iter().map(|update| &update.update))?;
-            }
-            Ok(blame)
-        })
-        .await?;
-        if page.next == 0 || page.next >= present.head_seq {
-            break;
-        }
-        request.after = page.next;
-        page = core
-            .backend
-            .journal_updates(Some(actor.clone()), request.clone())
-            .await?;
-    }
-    let blamed = computed(&turn, move || Ok(blamed(version, &blame))).await?;
-    Ok(Json(blamed).into_response())
-}
-
-fn blamed(version: u64, blame: &Blame<String>) -> BlameJson {
-    let mut authors: Vec<String> = Vec::new();
-    let spans = blame.utf16_spans().into_iter().map(|Span { length, author }| {
-        let author = author.map(|author| {
-            let known = authors.iter().position(|known| *known == author);
-            known.unwrap_or_else(|| {
-                authors.push(author);
-                authors.len() - 1
-            })
-        });
-        SpanJson { length, author }
-    });
-    BlameJson {
-        version,
-        content: blame.text(),
-        spans: spans.collect(),
-        authors,
-    }
-}
-
-/// What the journal said at a version. Changes of its title and members have numbers too, and are no versions.
-async fn version_of(
-    core: &Core,
-    caller: &Caller,
-    id: ConversationId,
-    version: u64,
-) -> Result<(JournalVersion, String), ClientError> {
-    let backend = &core.backend;
-    let below = version.saturating_add(1);
-    let latest = backend
-        .journal_versions(Some(caller.actor()), id, 1, below)
-        .await?;
-    if latest
-        .versions
-        .first()
-        .is_none_or(|latest| latest.version != version)
-    {
-        return Err(ClientError::new(ErrorCode::NotFound, "no such version"));
-    }
-    let turn = core.turns.turn(caller.user.clone()).await?;
-    let found = backend
-        .journal_document(Some(caller.actor()), id, version)
-        .await?;
-    let text = computed(&turn, move || document::text(&found.parts)).await?;
-    Ok((found.version, text))
-}
-
-/// Makes the text of a version into this one; 0 for the present. Whatever others changed since stays.
-async fn rewrite(
-    core: &Core,
-    caller: &Caller,
-    journal: &Conversation,
-    id: ConversationId,
-    base_version: u64,
-    content: String,
-) -> Result<(), ClientError> {
-    if caller.change.is_resumed()
-        && let Some(outcome) = core
-            .commands
-            .resumed_edit(caller.actor(), &caller.change, id)
-            .await
-    {
-        return outcome.map(drop);
-    }
-    document::may_edit(&journal.participants, caller.user.as_str())?;
-    let turn = core.turns.turn(caller.user.clone()).await?;
-    let backend = &core.backend;
-    let base = backend
-        .journal_document(Some(caller.actor()), id, base_version)
-        .await?;
-    let update = computed(&turn, move || document::rewrite(&base.parts, &content)).await?;
-    drop(turn);
-    let edit = command::Body::EditJournal(EditJournal { update });
-    core.commands
-        .execute(caller.actor(), &caller.change, id, edit)
-        .await?;
-    Ok(())
-}
-
-/// What documents and texts make, beside the runtime.
-async fn computed<T: Send + 'static>(
-    turn: &Turn,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, ClientError> {
-    turn.compute(work).await?.map_err(|error| match error {
-        Error::NotStorable => ClientError::invalid(error.to_string()),
-        error => {
-            tracing::error!(%error, "a stored journal cannot be read; are versions mixed?");
-            ClientError::internal()
-        }
-    })
+    Ok(Json(blame).into_response())
 }
 
 fn version_json(version: &JournalVersion) -> VersionJson<'_> {
@@ -661,14 +412,8 @@ async fn share(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: ShareBody = parse(&body)?;
-    let role = permission(&body.permission)?;
-    let UserRef(user) = body.user_id;
-    // To a stranger there is none.
-    seen(&core, &caller, id).await?;
-    let present = core.backend.member(id, user.as_str()).await?.is_some();
-    let confirmed = add_members(&core, &caller, id, vec![user], Some(role)).await?;
-    let repeated = present || confirmed.repeated;
-    answer(&core, &caller, id, made(&caller, repeated)).await
+    let done = caller.perform(&core, body.check(id.into())?).await?;
+    answer(made(&caller, done.repeated), done)
 }
 
 #[utoipa::path(
@@ -691,11 +436,13 @@ async fn change(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: PermissionBody = parse(&body)?;
-    let role = permission(&body.permission)?;
-    let user = names.user()?;
-    seen(&core, &caller, id).await?;
-    change_role(&core, &caller, id, &user, role).await?;
-    answer(&core, &caller, id, StatusCode::OK).await
+    let role = body.check()?;
+    let action = JournalAction::ChangeRole {
+        journal: id.into(),
+        user: names.user()?,
+        role,
+    };
+    answer(StatusCode::OK, caller.perform(&core, action).await?)
 }
 
 #[utoipa::path(
@@ -715,8 +462,10 @@ async fn unshare(
     Named(id): Named,
     names: Names,
 ) -> Result<StatusCode, ClientError> {
-    let user = names.user()?;
-    was_seen(&core, &caller, id).await?;
-    remove_member(&core, &caller, id, &user).await?;
+    let action = JournalAction::Unshare {
+        journal: id.into(),
+        user: names.user()?,
+    };
+    caller.perform(&core, action).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,9 +5,6 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{
-    DeleteMessage, EditMessage, HideMessage, MarkRead, Message, React, ReceiptUpdated, command,
-};
 use serde::Deserialize;
 use utoipa::openapi::Object;
 use utoipa::{IntoParams, ToSchema};
@@ -17,10 +14,9 @@ use utoipa_axum::routes;
 use super::messages::answer;
 use super::{Asked, Body, Caller, Named, NamedMessage, asked, parse};
 use crate::actions::core::Core;
-use crate::actions::resolver::Found;
 use crate::dialect::native::{for_me, json};
 use crate::dialect::representation::AnyMessage;
-use crate::dialect::{Answer, ConversationRef, MessageRef, schema};
+use crate::dialect::{Action, ConversationRef, MessageRef, schema};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -93,109 +89,37 @@ impl DeleteQuery {
     }
 }
 
-/// Carries out what leads to a message.
-async fn change(
+/// How one message is marked as the body says.
+pub(super) fn marking(
     core: &Core,
-    caller: &Caller,
-    conversation: ConversationId,
-    body: command::Body,
-) -> Result<Message, ClientError> {
-    let confirmed = core
-        .commands
-        .execute(caller.actor(), &caller.change, conversation, body)
-        .await?;
-    match confirmed.answer {
-        Answer::Message(message) => Ok(message),
-        _ => Err(ClientError::internal()),
-    }
-}
-
-/// Changes the content of a message.
-pub(super) async fn edit_message(
-    core: &Core,
-    caller: &Caller,
-    found: Found,
-    content: String,
-) -> Result<Message, ClientError> {
-    core.limits.content(&content)?;
-    let body = command::Body::EditMessage(EditMessage {
-        message_id: found.message,
-        content,
-    });
-    change(core, caller, found.conversation, body).await
-}
-
-/// Deletes a message for all, or hides it from the caller.
-pub(super) async fn delete_message(
-    core: &Core,
-    caller: &Caller,
-    found: Found,
-    for_me: bool,
-) -> Result<Message, ClientError> {
-    let message_id = found.message;
-    let body = if for_me {
-        command::Body::HideMessage(HideMessage { message_id })
-    } else {
-        command::Body::DeleteMessage(DeleteMessage { message_id })
-    };
-    change(core, caller, found.conversation, body).await
-}
-
-/// Puts the caller's mark on a message or takes it back.
-pub(super) async fn react_to(
-    core: &Core,
-    caller: &Caller,
-    found: Found,
-    emoji: String,
-    remove: bool,
-) -> Result<Message, ClientError> {
-    core.limits.emoji(&emoji)?;
-    let body = command::Body::React(React {
-        message_id: found.message,
-        emoji,
-        remove,
-    });
-    change(core, caller, found.conversation, body).await
-}
-
-/// Marks messages as delivered or read.
-async fn mark(
-    core: &Core,
-    caller: &Caller,
-    conversation: ConversationId,
-    mark: MarkRead,
-) -> Result<ReceiptUpdated, ClientError> {
-    let body = command::Body::MarkRead(mark);
-    let confirmed = core
-        .commands
-        .execute(caller.actor(), &caller.change, conversation, body)
-        .await?;
-    match confirmed.answer {
-        Answer::Receipt(receipt) => Ok(receipt),
-        _ => Err(ClientError::internal()),
-    }
-}
-
-/// Marks one message as the body says.
-pub(super) async fn mark_message(
-    core: &Core,
-    caller: &Caller,
-    found: Found,
+    conversation: Option<ConversationRef>,
+    message: MessageRef,
     body: &Body,
-) -> Result<ReceiptUpdated, ClientError> {
+) -> Result<Action, ClientError> {
     let body: StatusBody = parse(body)?;
     let delivered_only = match body.status.as_str() {
         "delivered" => true,
         "read" => false,
         _ => return Err(ClientError::invalid("status is none of delivered, read")),
     };
-    let read = MarkRead {
-        up_to_seq: 0,
-        message_ids: vec![found.message],
-        delivered_only,
-        through: false,
-    };
-    mark(core, caller, found.conversation, read).await
+    Action::receipt(conversation, None, vec![message], delivered_only, &core.limits)
+}
+
+/// Carries out what leads to a message, and answers with it.
+async fn change(core: &Core, caller: &Caller, action: Action) -> Result<Response, ClientError> {
+    let changed = caller.perform(core, action).await?;
+    answer(core, caller, changed.answer.into_message()?).await
+}
+
+/// Marks messages of a conversation, and answers with the caller's receipts.
+async fn mark(
+    core: &Core,
+    caller: &Caller,
+    conversation: ConversationId,
+    action: Action,
+) -> Result<Response, ClientError> {
+    let receipt = caller.perform(core, action).await?.answer.into_receipt()?;
+    Ok(Json(json::receipt(conversation, &receipt)).into_response())
 }
 
 /// The mark named in the body or, without one, in the query string.
@@ -221,12 +145,12 @@ pub(super) fn emoji(body: &Body, query: EmojiQuery) -> Result<String, ClientErro
 async fn edit(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: EditBody = parse(&body)?;
-    let message = edit_message(&core, &caller, found, body.content).await?;
-    answer(&core, &caller, &message).await
+    let action = Action::edit(Some(conversation.into()), message, body.content, &core.limits)?;
+    change(&core, &caller, action).await
 }
 
 #[utoipa::path(
@@ -244,15 +168,20 @@ async fn edit(
 async fn delete(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
     query: Asked<DeleteQuery>,
 ) -> Result<Response, ClientError> {
     let for_me = asked(query)?.for_me()?;
-    let message = delete_message(&core, &caller, found, for_me).await?;
+    let action = Action::Delete {
+        conversation: Some(conversation.into()),
+        message,
+        for_me,
+    };
     if for_me {
+        caller.perform(&core, action).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    answer(&core, &caller, &message).await
+    change(&core, &caller, action).await
 }
 
 #[utoipa::path(
@@ -270,12 +199,18 @@ async fn delete(
 async fn react(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: EmojiBody = parse(&body)?;
-    let message = react_to(&core, &caller, found, body.emoji, false).await?;
-    answer(&core, &caller, &message).await
+    let action = Action::react(
+        Some(conversation.into()),
+        message,
+        body.emoji,
+        false,
+        &core.limits,
+    )?;
+    change(&core, &caller, action).await
 }
 
 #[utoipa::path(
@@ -293,13 +228,13 @@ async fn react(
 async fn take_back(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
     query: Asked<EmojiQuery>,
     body: Body,
 ) -> Result<Response, ClientError> {
     let emoji = emoji(&body, asked(query)?)?;
-    let message = react_to(&core, &caller, found, emoji, true).await?;
-    answer(&core, &caller, &message).await
+    let action = Action::react(Some(conversation.into()), message, emoji, true, &core.limits)?;
+    change(&core, &caller, action).await
 }
 
 #[utoipa::path(
@@ -316,11 +251,13 @@ async fn take_back(
 async fn stop(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
 ) -> Result<Response, ClientError> {
-    core.backend
-        .stop_stream(Some(caller.actor()), found.conversation, found.message)
-        .await?;
+    let action = Action::Stop {
+        conversation: Some(conversation.into()),
+        message,
+    };
+    caller.perform(&core, action).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -339,12 +276,11 @@ async fn stop(
 async fn status(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
     body: Body,
 ) -> Result<Response, ClientError> {
-    let conversation = found.conversation;
-    let receipt = mark_message(&core, &caller, found, &body).await?;
-    Ok(Json(json::receipt(conversation, &receipt)).into_response())
+    let action = marking(&core, Some(conversation.into()), message, &body)?;
+    mark(&core, &caller, conversation, action).await
 }
 
 #[utoipa::path(
@@ -370,21 +306,6 @@ async fn read(
         return Err(ClientError::invalid("neither up_to_seq nor message_ids is given"));
     }
     let messages = body.message_ids.unwrap_or_default();
-    core.limits.receipts(messages.len())?;
-    let mut message_ids = Vec::with_capacity(messages.len());
-    for message in messages {
-        let found = core
-            .resolver
-            .message(Some(ConversationRef::Id(id)), message)
-            .await?;
-        message_ids.push(found.message);
-    }
-    let read = MarkRead {
-        up_to_seq: body.up_to_seq.unwrap_or_default(),
-        message_ids,
-        delivered_only: false,
-        through: false,
-    };
-    let receipt = mark(&core, &caller, id, read).await?;
-    Ok(Json(json::receipt(id, &receipt)).into_response())
+    let action = Action::receipt(Some(id.into()), body.up_to_seq, messages, false, &core.limits)?;
+    mark(&core, &caller, id, action).await
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{ListEdits, ListMessages, Message, MessagePage, StreamState, command};
+use parlance_proto::v1::{Message, MessagePage, StreamState};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -13,13 +13,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::{AfterQuery, Asked, Body, Caller, Named, NamedMessage, asked, made, page_size, parse};
+use crate::actions::commands::Confirmed;
 use crate::actions::core::Core;
-use crate::actions::perform::send_message;
-use crate::dialect::native::input::MessageInput;
+use crate::actions::reads::History;
+use crate::dialect::input::MessageInput;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::AnyMessage;
 use crate::dialect::shape::time;
-use crate::dialect::{Answer, ConversationRef, MessageRef, Streams};
+use crate::dialect::{Action, ConversationRef, MessageRef, Streams};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -122,55 +123,38 @@ impl<'a> SendBody<'a> {
 }
 
 impl ListQuery {
-    /// The same question to persistence, of that thread where the path names one.
-    pub(super) fn request(
-        self,
-        caller: &Caller,
-        id: ConversationId,
-        thread: Option<Uuid>,
-    ) -> Result<ListMessages, ClientError> {
-        Ok(ListMessages {
-            conversation_id: id.to_string(),
+    /// What is wanted of a conversation, of that thread where the path names one.
+    pub(super) fn wanted(self, caller: &Caller, thread: Option<Uuid>) -> Result<History, ClientError> {
+        Ok(History {
             limit: page_size(self.limit)?,
             before: self.before,
             after: self.after,
-            thread_id: thread
-                .or(self.thread_id)
-                .map_or_else(String::new, |id| id.to_string()),
             offset: self.offset,
+            thread: thread.or(self.thread_id),
             main_line: self.main_line.unwrap_or_default(),
             without_deleted: !caller.representation.keeps_tombstones(),
         })
     }
 }
 
-/// Sends a message. Returns it, and whether it had been sent before.
-pub(super) async fn deliver(
+/// A message that was sent, as the caller reads it.
+pub(super) async fn sent(
     core: &Core,
     caller: &Caller,
-    id: ConversationId,
-    input: MessageInput<'_>,
-) -> Result<(Message, bool), ClientError> {
-    let send = input.check(ConversationRef::Id(id), &core.limits)?;
-    let message = send_message(&core.resolver, &caller.user, &caller.change, id, send).await?;
-    let command = command::Body::SendMessage(message);
-    let confirmed = core
-        .commands
-        .execute(caller.actor(), &caller.change, id, command)
-        .await?;
-    match confirmed.answer {
-        Answer::Message(message) => Ok((message, confirmed.repeated)),
-        _ => Err(ClientError::internal()),
-    }
+    confirmed: Confirmed,
+) -> Result<Response, ClientError> {
+    let status = made(caller, confirmed.repeated);
+    let message = answer(core, caller, confirmed.answer.into_message()?).await?;
+    Ok((status, message).into_response())
 }
 
 /// A message as the caller reads it. That it was sent or changed does not depend on whether its receipts are at hand.
-pub(super) async fn answer(core: &Core, caller: &Caller, message: &Message) -> Result<Response, ClientError> {
+pub(super) async fn answer(core: &Core, caller: &Caller, message: Message) -> Result<Response, ClientError> {
     let place = match message.conversation_id.parse() {
         Ok(id) => caller.place(core, id).await.ok().flatten(),
         Err(_) => None,
     };
-    Ok(caller.message(message, place.as_ref()).into_response())
+    Ok(caller.message(&message, place.as_ref()).into_response())
 }
 
 /// A page of history as the caller reads it.
@@ -178,9 +162,9 @@ pub(super) async fn page(
     core: &Core,
     caller: &Caller,
     id: ConversationId,
-    request: ListMessages,
+    wanted: History,
 ) -> Result<MessageList, ClientError> {
-    let page = core.backend.history(caller.actor(), request).await?;
+    let page = caller.reads(core).history(id, wanted).await?;
     let place = caller.place(core, id).await?;
     Ok(written(&page, caller, |message| {
         caller.representation.message(message, place.as_ref())
@@ -225,8 +209,8 @@ async fn send(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: SendBody = parse(&body)?;
-    let (message, repeated) = deliver(&core, &caller, id, body.input(None)).await?;
-    Ok((made(&caller, repeated), answer(&core, &caller, &message).await?).into_response())
+    let send = body.input(None).check(id.into(), &core.limits)?;
+    sent(&core, &caller, caller.perform(&core, Action::Send(send)).await?).await
 }
 
 #[utoipa::path(
@@ -250,8 +234,8 @@ async fn list(
     query
         .main_line
         .get_or_insert(caller.representation.separates_threads());
-    let request = query.request(&caller, id, None)?;
-    Ok(Json(page(&core, &caller, id, request).await?).into_response())
+    let wanted = query.wanted(&caller, None)?;
+    Ok(Json(page(&core, &caller, id, wanted).await?).into_response())
 }
 
 #[utoipa::path(
@@ -268,13 +252,13 @@ async fn list(
 async fn read(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
 ) -> Result<Response, ClientError> {
-    let message = core
-        .backend
-        .message(Some(caller.actor()), found.conversation, found.message)
+    let message = caller
+        .reads(&core)
+        .message(Some(conversation.into()), message)
         .await?;
-    answer(&core, &caller, &message).await
+    answer(&core, &caller, message).await
 }
 
 #[utoipa::path(
@@ -291,17 +275,15 @@ async fn read(
 async fn edits(
     State(core): State<Core>,
     caller: Caller,
-    NamedMessage(found): NamedMessage,
+    NamedMessage(conversation, message): NamedMessage,
     query: Asked<AfterQuery>,
 ) -> Result<Response, ClientError> {
     let query = asked(query)?;
-    let request = ListEdits {
-        conversation_id: found.conversation.to_string(),
-        message_id: found.message,
-        limit: query.limit(MOST_EDITS)?,
-        after: query.after,
-    };
-    let earlier = core.backend.all_edits(caller.actor(), request).await?;
+    let limit = query.limit(MOST_EDITS)?;
+    let reads = caller.reads(&core);
+    let earlier = reads
+        .edits(conversation.into(), message, query.after, limit)
+        .await?;
     let edits = earlier.edits.iter().map(|edit| EditJson {
         content: &edit.content,
         at: time(edit.at_ms),

@@ -8,7 +8,7 @@ use parlance_proto::v1::ErrorCode;
 use parlance_proto::{ConversationId, UserId};
 use uuid::Uuid;
 
-use crate::actions::resolver::Found;
+use crate::actions::core::Core;
 use crate::dialect::{ConversationRef, MessageRef};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
@@ -20,12 +20,22 @@ pub struct Names(HashMap<String, String>);
 pub struct Named(pub ConversationId);
 
 /// The message `mid` of the conversation `id`.
-pub struct NamedMessage(pub Found);
+pub struct NamedMessage(pub ConversationId, pub MessageRef);
 
 impl Names {
     /// The part of that name.
     pub fn text(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// The message `id`, whatever conversation it is in.
+    ///
+    /// # Errors
+    /// There is none, or persistence cannot be asked now.
+    pub async fn message_alone(&self, core: &Core) -> Result<MessageRef, ClientError> {
+        let message = MessageRef::parse(self.text("id"))?;
+        core.message(None, message).await?;
+        Ok(message)
     }
 
     /// The user `user_id`.
@@ -68,22 +78,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Names {
 impl FromRequestParts<RestState> for Named {
     type Rejection = ClientError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &RestState) -> Result<Self, Self::Rejection> {
-        let names = Names::from_request_parts(parts, shared).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &RestState) -> Result<Self, Self::Rejection> {
+        let names = Names::from_request_parts(parts, state).await?;
         let asked = ConversationRef::parse(names.text("id"))?;
-        Ok(Self(shared.core.resolver.conversation(asked).await?))
+        Ok(Self(state.core.conversation(asked).await?))
     }
 }
 
 impl FromRequestParts<RestState> for NamedMessage {
     type Rejection = ClientError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &RestState) -> Result<Self, Self::Rejection> {
-        let names = Names::from_request_parts(parts, shared).await?;
+    async fn from_request_parts(parts: &mut Parts, state: &RestState) -> Result<Self, Self::Rejection> {
+        let names = Names::from_request_parts(parts, state).await?;
         let conversation = ConversationRef::parse(names.text("id"))?;
         let message = MessageRef::parse(names.text("mid"))?;
-        let found = shared.core.resolver.message(Some(conversation), message).await?;
-        Ok(Self(found))
+        let found = state.core.message(Some(conversation), message).await?;
+        Ok(Self(found.conversation, message))
     }
 }
 

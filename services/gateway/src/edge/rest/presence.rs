@@ -41,9 +41,8 @@ struct UsersQuery {
 )]
 async fn one(State(core): State<Core>, caller: Caller, names: Names) -> Result<Response, ClientError> {
     let user = names.user()?;
-    let asked = vec![user.to_string()];
-    let seen = core.backend.presence(Some(caller.actor()), asked).await?;
-    let presence = seen.presences.first();
+    let seen = caller.reads(&core).presence(vec![user.to_string()]).await?;
+    let presence = seen.first();
     let presence = presence.ok_or_else(|| ClientError::new(ErrorCode::NotFound, "no such user"))?;
     Ok(Json(json(presence)).into_response())
 }
@@ -75,6 +74,6 @@ async fn several(
     for id in &ids {
         UserId::parse(id.as_str())?;
     }
-    let seen = core.backend.presence(Some(caller.actor()), ids).await?;
-    Ok(Json(list(&seen.presences)).into_response())
+    let seen = caller.reads(&core).presence(ids).await?;
+    Ok(Json(list(&seen)).into_response())
 }

@@ -48,7 +48,7 @@ pub fn takes_key(method: &Method, route: &str) -> bool {
 }
 
 /// Answers requests with a key once.
-pub(super) async fn by_key(State(shared): State<RestState>, request: Request, next: Next) -> Response {
+pub(super) async fn by_key(State(state): State<RestState>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let changes = route.is_some_and(|route| changes(request.method(), route.as_str()));
     let takes_key = route.is_some_and(|route| takes_key(request.method(), route.as_str()));
@@ -59,15 +59,15 @@ pub(super) async fn by_key(State(shared): State<RestState>, request: Request, ne
         let message = "this route takes no Idempotency-Key: a repeat is carried out once more";
         return ClientError::invalid(message).into_response();
     }
-    let answer = once(&shared, request, next).await;
+    let answer = once(&state, request, next).await;
     answer.unwrap_or_else(ClientError::into_response)
 }
 
-async fn once(shared: &RestState, request: Request, next: Next) -> Result<Response, ClientError> {
+async fn once(state: &RestState, request: Request, next: Next) -> Result<Response, ClientError> {
     let (mut parts, body) = request.into_parts();
-    let caller = Caller::from_request_parts(&mut parts, shared).await?;
+    let caller = Caller::from_request_parts(&mut parts, state).await?;
     let key = key(&parts.headers)?;
-    let Body(body) = Body::from_request(Request::from_parts(parts.clone(), body), shared).await?;
+    let Body(body) = Body::from_request(Request::from_parts(parts.clone(), body), state).await?;
     // It is counted, and read once more by the handler.
     parts.extensions.remove::<Payer>();
     let method = parts.method.as_str().as_bytes();
@@ -81,20 +81,20 @@ async fn once(shared: &RestState, request: Request, next: Next) -> Result<Respon
     let keyed = KeyedRequest::new(key, &[b"route", method, path, reading.as_bytes()], &body);
     let request = Request::from_parts(parts, body::Body::from(body));
     // A client that goes away must leave neither a claim that blocks its repeat nor a change half done.
-    let carried_out = claimed(shared.clone(), caller, keyed, request, next).in_current_span();
+    let carried_out = claimed(state.clone(), caller, keyed, request, next).in_current_span();
     let done = tasks::spawn("keyed request", carried_out);
     done.await.map_err(|_| ClientError::unknown())?
 }
 
 /// Claims the change of a request and carries it out.
 async fn claimed(
-    shared: RestState,
+    state: RestState,
     mut caller: Caller,
     keyed: KeyedRequest,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ClientError> {
-    let attempt = match shared.core.idempotency.claim(caller.actor(), keyed).await? {
+    let attempt = match state.core.claim(&caller.user, keyed).await? {
         Claim::Answered(kept) => return Ok(replayed(kept)),
         Claim::Claimed(attempt) => attempt,
     };

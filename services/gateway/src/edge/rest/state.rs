@@ -1,7 +1,5 @@
 //! What routes need.
 
-use std::time::Duration;
-
 use axum::extract::FromRef;
 
 use crate::actions::core::Core;
@@ -17,8 +15,6 @@ pub struct RestState {
     pub gate: Gate,
     /// Requests that are under way.
     pub requests: Slots,
-    /// How long a service's message may take to be accepted.
-    pub send_timeout: Duration,
 }
 
 impl FromRef<RestState> for Core {

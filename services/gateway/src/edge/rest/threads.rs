@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use parlance_proto::v1::{CreateThread, ListThreads, command};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -11,12 +10,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::messages::{ListQuery, MessageList, SendBody, answer, deliver, page};
+use super::messages::{ListQuery, MessageList, SendBody, page, sent};
 use super::{AfterQuery, Asked, Body, Caller, Named, Names, asked, made, parse};
 use crate::actions::core::Core;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::{AnyMessage, AnyThread, united};
-use crate::dialect::{Answer, ConversationRef, MessageRef};
+use crate::dialect::{Action, Answer, ConversationRef, MessageRef};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -81,30 +80,13 @@ async fn create(
 ) -> Result<Response, ClientError> {
     let body: CreateBody = parse(&body)?;
     let title = body.title.unwrap_or_default();
-    if !title.is_empty() {
-        core.limits.title(&title)?;
-    }
-    let root_message_id = match body.root_message_id {
-        Some(root) => {
-            let within = Some(ConversationRef::Id(id));
-            Some(core.resolver.message(within, root).await?.message)
-        }
-        None => None,
-    };
-    let command = command::Body::CreateThread(CreateThread {
-        thread_id: caller.change.id_of("thread").to_string(),
-        title,
-        root_message_id,
-        parent_thread_id: body.parent_thread_id.map(|id| id.to_string()),
-    });
-    let confirmed = core
-        .commands
-        .execute(caller.actor(), &caller.change, id, command)
-        .await?;
-    let Answer::Thread(thread) = &confirmed.answer else {
+    let (root, parent) = (body.root_message_id, body.parent_thread_id);
+    let action = Action::create_thread(id.into(), title, root, parent, &core.limits)?;
+    let begun = caller.perform(&core, action).await?;
+    let Answer::Thread(thread) = &begun.answer else {
         return Err(ClientError::internal());
     };
-    Ok((made(&caller, confirmed.repeated), caller.thread(thread)).into_response())
+    Ok((made(&caller, begun.repeated), caller.thread(thread)).into_response())
 }
 
 #[utoipa::path(
@@ -125,13 +107,8 @@ async fn list(
     query: Asked<AfterQuery>,
 ) -> Result<Response, ClientError> {
     let query = asked(query)?;
-    let request = ListThreads {
-        conversation_id: id.to_string(),
-        limit: query.limit(MOST)?,
-        after: query.after,
-        ..ListThreads::default()
-    };
-    let found = core.backend.all_threads(caller.actor(), request).await?;
+    let limit = query.limit(MOST)?;
+    let found = caller.reads(&core).threads(id, query.after, limit).await?;
     let list = ThreadList {
         threads: found
             .threads
@@ -162,12 +139,9 @@ async fn read(
     query: Asked<ListQuery>,
 ) -> Result<Response, ClientError> {
     let thread = names.thread()?;
-    let request = asked(query)?.request(&caller, id, Some(thread))?;
-    let thread = core
-        .backend
-        .thread(caller.actor(), id, thread.to_string())
-        .await?;
-    let page = page(&core, &caller, id, request).await?;
+    let wanted = asked(query)?.wanted(&caller, Some(thread))?;
+    let thread = caller.reads(&core).thread(id, thread).await?;
+    let page = page(&core, &caller, id, wanted).await?;
     let read = united(&caller.representation.thread(&thread), &page);
     Ok(Json(read).into_response())
 }
@@ -194,6 +168,6 @@ async fn send(
 ) -> Result<Response, ClientError> {
     let thread = names.thread()?;
     let body: SendBody = parse(&body)?;
-    let (message, repeated) = deliver(&core, &caller, id, body.input(Some(thread))).await?;
-    Ok((made(&caller, repeated), answer(&core, &caller, &message).await?).into_response())
+    let send = body.input(Some(thread)).check(id.into(), &core.limits)?;
+    sent(&core, &caller, caller.perform(&core, Action::Send(send)).await?).await
 }

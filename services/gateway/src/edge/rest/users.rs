@@ -3,14 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use parlance_proto::v1::User;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Body, Caller, parse};
 use crate::actions::core::Core;
+use crate::dialect::native::json;
+use crate::dialect::{Action, Answer};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -27,22 +28,6 @@ pub(super) struct NameBody {
     pub(super) name: String,
 }
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = NamedUser)]
-pub(super) struct UserJson<'a> {
-    user_id: &'a str,
-    number: i64,
-    username: &'a str,
-}
-
-pub(super) fn user(user: &User) -> UserJson<'_> {
-    UserJson {
-        user_id: &user.user_id,
-        number: user.number,
-        username: &user.username,
-    }
-}
-
 #[utoipa::path(
     patch,
     path = "/users/me",
@@ -51,14 +36,14 @@ pub(super) fn user(user: &User) -> UserJson<'_> {
     summary = "Gives the caller another name, which stays until a token says another name than before.",
     request_body = NameBody,
     responses(
-        (status = 200, description = "The user.", body = UserJson<'_>),
+        (status = 200, description = "The user.", body = json::UserJson<'_>),
     ),
 )]
 async fn rename(State(core): State<Core>, caller: Caller, body: Body) -> Result<Response, ClientError> {
     let NameBody { name } = parse(&body)?;
-    let backend = &core.backend;
-    let named = backend
-        .set_name(Some(caller.actor()), &caller.user, name, false)
-        .await?;
-    Ok(Json(user(&named)).into_response())
+    let confirmed = caller.perform(&core, Action::Rename(name)).await?;
+    let Answer::User(user) = &confirmed.answer else {
+        return Err(ClientError::internal());
+    };
+    Ok(Json(json::user(user)).into_response())
 }

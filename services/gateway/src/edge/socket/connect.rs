@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::inbound::{self, Queue, Waiting};
 use super::pid::{Returning, pid};
 use super::returning;
-use crate::actions::commands::sender_kind;
+use crate::actions::user::sender_kind;
 use crate::auth::{self, AuthError, Identity};
 use crate::backend::Arrival as Arriving;
 use crate::clock::now;
@@ -55,7 +55,7 @@ pub struct Credentials {
 pub(super) struct Prepared {
     pub session: Arc<Session>,
     pub queue: Arc<Mutex<Option<Queue>>>,
-    pub shared: SocketState,
+    pub state: SocketState,
     /// Whether its first telling event decides what it speaks.
     pub learns: bool,
     /// Held until the session has arrived among the users.
@@ -149,12 +149,12 @@ impl std::fmt::Display for Refusal {
 }
 
 pub(super) async fn authenticate(
-    shared: &SocketState,
+    state: &SocketState,
     socket: SocketRef,
     auth: TryData<Option<Credentials>>,
 ) -> Result<(), Refusal> {
     let mut ticket = Connection::of(&socket).take_ticket();
-    let outcome = admit(shared, &socket, auth, ticket.as_mut()).await;
+    let outcome = admit(state, &socket, auth, ticket.as_mut()).await;
     drop(ticket);
     let result = match &outcome {
         Ok(()) => "ok",
@@ -162,13 +162,13 @@ pub(super) async fn authenticate(
             cause: Cause::Temporary,
             ..
         }) => {
-            close(shared, &socket);
+            close(state, &socket);
             // Until the connection is gone, so that the refusal below is not sent.
             tokio::time::sleep(CLOSING).await;
             "unavailable"
         }
         Err(refusal) => {
-            shared.gate.refusals.note(&Refused {
+            state.gate.refusals.note(&Refused {
                 kind: refusal.cause.kind(),
                 value: None,
                 reason: &refusal.cause,
@@ -182,7 +182,7 @@ pub(super) async fn authenticate(
 }
 
 async fn admit(
-    shared: &SocketState,
+    state: &SocketState,
     socket: &SocketRef,
     TryData(auth): TryData<Option<Credentials>>,
     ticket: Option<&mut Ticket>,
@@ -190,20 +190,20 @@ async fn admit(
     let mut credentials = auth
         .map_err(|_| Refusal::new(dialect::DEFAULT, Cause::Malformed))?
         .unwrap_or_default();
-    let (named, fallback) = asked_dialect(shared, socket, &credentials)?;
+    let (named, fallback) = asked_dialect(state, socket, &credentials)?;
     let refuse = |cause| Refusal::new(named.unwrap_or(fallback), cause);
-    let identity = identify(shared, socket, credentials.token.as_deref())
+    let identity = identify(state, socket, credentials.token.as_deref())
         .await
         .map_err(refuse)?;
-    let dialects = &shared.gate.dialects;
+    let dialects = &state.gate.dialects;
     let claimed = identity.dialect.as_deref().and_then(|name| dialects.named(name));
     let dialect = named.or(claimed).unwrap_or(fallback);
-    let is_mapped = mapped_dialect(shared, socket).is_some();
+    let is_mapped = mapped_dialect(state, socket).is_some();
     let learns = dialects.learn && named.or(claimed).is_none() && !is_mapped;
     let since = match credentials
         .since
         .take()
-        .map(|since| since.check(&shared.core.limits))
+        .map(|since| since.check(&state.core.limits))
     {
         Some(Ok(positions)) => Some(Arc::new(Since::new(positions))),
         Some(Err(_)) => return Err(refuse(Cause::Malformed)),
@@ -211,9 +211,9 @@ async fn admit(
     };
     let returning = credentials.pid.as_deref().and_then(Returning::of);
     // Before anything is known of the user here: with the session before, what was counted for it ends.
-    let is_settled = returning::settle(shared, &identity.user_id, returning.as_ref(), socket).await;
+    let is_settled = returning::settle(state, &identity.user_id, returning.as_ref(), socket).await;
     let delivers = since.is_none() && dialect.backlog() != Backlog::AtJoin;
-    let expected = shared.core.users.expect(&identity.user_id);
+    let expected = state.core.users.expect(&identity.user_id);
     let page = returning.as_ref().map(|returning| returning.page);
     let known = page.filter(|_| delivers);
     let arrival = Arriving {
@@ -227,22 +227,22 @@ async fn admit(
     if let Some(ticket) = ticket {
         ticket.begin();
     }
-    match shared.core.backend.arrive(arrival, shared.core.provision).await {
+    match state.core.arrive(arrival).await {
         Ok((user, membership)) => {
             let mut found = None;
             if let Some(membership) = membership {
                 found = emitted_of(&membership);
-                shared.core.users.load(&expected, membership).await;
+                state.core.users.load(&expected, membership).await;
             }
             if delivers && dialect.backlog() != Backlog::UntilMarked && was_seen_lately(&user) {
-                shared.core.users.settle(&identity.user_id).await;
+                state.core.users.settle(&identity.user_id).await;
             }
             let emitted = match known {
-                Some(page) => emitted(shared, &identity.user_id, page, found, is_settled).await,
+                Some(page) => emitted(state, &identity.user_id, page, found, is_settled).await,
                 None => Emitted::default(),
             };
             prepare(
-                shared,
+                state,
                 socket,
                 identity,
                 &user,
@@ -272,13 +272,13 @@ fn was_seen_lately(user: &User) -> bool {
 
 /// What a page that returns was emitted before; `found` is what was read of it a moment ago.
 async fn emitted(
-    shared: &SocketState,
+    state: &SocketState,
     user: &UserId,
     page: Page,
     found: Option<Emitted>,
     is_settled: bool,
 ) -> Emitted {
-    let users = &shared.core.users;
+    let users = &state.core.users;
     let found = match found {
         Some(found) => found,
         None => users.emitted(user, page).await,
@@ -292,12 +292,12 @@ async fn emitted(
 
 /// The dialect that the client names, if any, and the one of clients like it that name none.
 fn asked_dialect(
-    shared: &SocketState,
+    state: &SocketState,
     socket: &SocketRef,
     credentials: &Credentials,
 ) -> Result<(Option<&'static dyn Dialect>, &'static dyn Dialect), Refusal> {
-    let dialects = &shared.gate.dialects;
-    let mapped = mapped_dialect(shared, socket);
+    let dialects = &state.gate.dialects;
+    let mapped = mapped_dialect(state, socket);
     // Both names were checked at start.
     let fallback = dialects.named(mapped.unwrap_or(&dialects.default));
     let fallback = fallback.unwrap_or(dialect::DEFAULT);
@@ -320,12 +320,12 @@ fn named_dialect(socket: &SocketRef, credentials: &Credentials) -> Option<String
 }
 
 /// What is configured for the web page's origin.
-fn mapped_dialect<'a>(shared: &'a SocketState, socket: &SocketRef) -> Option<&'a String> {
+fn mapped_dialect<'a>(state: &'a SocketState, socket: &SocketRef) -> Option<&'a String> {
     let origin = socket.req_parts().headers.get(header::ORIGIN)?;
-    shared.gate.dialects.origins.get(origin.to_str().ok()?)
+    state.gate.dialects.origins.get(origin.to_str().ok()?)
 }
 
-async fn identify(shared: &SocketState, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Cause> {
+async fn identify(state: &SocketState, socket: &SocketRef, token: Option<&str>) -> Result<Identity, Cause> {
     let first = socket.req_parts();
     let from_header = || auth::bearer(first.headers.get(header::AUTHORIZATION)?.to_str().ok()?);
     let Some(token) = token.or_else(from_header) else {
@@ -336,13 +336,13 @@ async fn identify(shared: &SocketState, socket: &SocketRef, token: Option<&str>)
             AuthError::Missing.into()
         });
     };
-    let mut outcome = shared.core.auth.authenticate(token).await;
+    let mut outcome = state.core.auth.authenticate(token).await;
     // Closing the transport would take the sessions of other namespaces along.
     if let Err(AuthError::Early(seconds)) = outcome
         && (seconds <= LONGEST_WAIT.as_secs() || Connection::of(socket).outbox.is_occupied())
     {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        outcome = shared.core.auth.authenticate(token).await;
+        outcome = state.core.auth.authenticate(token).await;
     }
     outcome.map_err(|error| {
         if error.is_retryable() {
@@ -354,7 +354,7 @@ async fn identify(shared: &SocketState, socket: &SocketRef, token: Option<&str>)
 }
 
 fn prepare(
-    shared: &SocketState,
+    state: &SocketState,
     socket: &SocketRef,
     identity: Identity,
     user: &User,
@@ -364,10 +364,10 @@ fn prepare(
     let closed = CancellationToken::new();
     let doubtful = Arc::<AtomicBool>::default();
     let limit = Waiting {
-        events: shared.max_waiting_events,
-        bytes: shared.max_waiting_bytes,
+        events: state.max_waiting_events,
+        bytes: state.max_waiting_bytes,
     };
-    let (handler, queue) = inbound::queue(limit, shared.transports.clone());
+    let (handler, queue) = inbound::queue(limit, state.transports.clone());
     let kind = sender_kind(&identity, user);
     let connection = Connection::of(socket);
     let opening = Opening {
@@ -389,11 +389,11 @@ fn prepare(
     let session = Session::new(
         opening,
         socket.clone(),
-        shared.transports.clone(),
-        shared.max_backlog_bytes,
+        state.transports.clone(),
+        state.max_backlog_bytes,
     );
     connection.packets.join(socket.ns());
-    let pid = pid(arrival.page, shared.relay.ids().owner());
+    let pid = pid(arrival.page, state.relay.ids().owner());
     connection.introductions.expect(socket.ns(), pid);
     socket.on_fallback::<_, inbound::Ordered>(handler);
     socket.on_disconnect(async move |socket: SocketRef, reason: DisconnectReason| {
@@ -414,7 +414,7 @@ fn prepare(
     socket.extensions.insert(Prepared {
         session: Arc::new(session),
         queue: Arc::new(Mutex::new(Some(queue))),
-        shared: shared.clone(),
+        state: state.clone(),
         learns: arrival.learns,
         expected: Arc::new(arrival.expected),
         since: arrival.since,
@@ -423,14 +423,14 @@ fn prepare(
     });
 }
 
-fn close(shared: &SocketState, socket: &SocketRef) {
+fn close(state: &SocketState, socket: &SocketRef) {
     match socket.transport_type() {
         socketioxide::TransportType::Websocket => {
-            if let Some(wire) = shared.transports.wire_of(socket) {
+            if let Some(wire) = state.transports.wire_of(socket) {
                 wire.kill();
             }
         }
-        socketioxide::TransportType::Polling => shared.transports.close_polling(socket.id.to_string()),
+        socketioxide::TransportType::Polling => state.transports.close_polling(socket.id.to_string()),
     }
 }
 

@@ -21,6 +21,7 @@ use tower::Service;
 
 use super::admission::{Admission, Ticket};
 use super::connection::Connection;
+use super::engine::Engine;
 use super::engineio::{self, Refusal, Transport};
 use super::packets::MessageLimit;
 use super::polling::{self, Polling};
@@ -34,7 +35,6 @@ use crate::edge::refusals::Refused;
 use crate::edge::socket::state::SocketState;
 use crate::error::ClientError;
 use crate::query::query_value;
-use crate::session::transports::Engine;
 use crate::session::wire::Peer;
 
 /// The engine behind its admission.
@@ -42,7 +42,7 @@ use crate::session::wire::Peer;
 pub struct Handshake {
     engine: Engine,
     polling: Polling,
-    shared: SocketState,
+    state: SocketState,
     rate: Arc<DefaultDirectRateLimiter>,
     admission: Admission,
     limit: MessageLimit,
@@ -60,11 +60,11 @@ type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 impl Handshake {
     /// Puts admission in front of an engine and its polling sessions.
-    pub fn new(engine: Engine, polling: Polling, shared: SocketState, settings: &SocketSettings) -> Self {
+    pub fn new(engine: Engine, polling: Polling, state: SocketState, settings: &SocketSettings) -> Self {
         Self {
             engine,
             polling,
-            shared,
+            state,
             rate: Arc::new(RateLimiter::direct(Quota::per_second(
                 settings.handshakes_per_second,
             ))),
@@ -90,16 +90,16 @@ impl Handshake {
 
     /// Whether there is anything for a client here now.
     fn takes_clients(&self) -> Result<(), ClientError> {
-        if self.shared.refusing.is_cancelled() {
+        if self.state.refusing.is_cancelled() {
             return Err(ClientError::new(
                 ErrorCode::Unavailable,
                 "this replica is draining",
             ));
         }
-        if !self.shared.core.backend.is_ready() || !self.shared.core.auth.revocations().is_read() {
+        if !self.state.core.is_ready() {
             return Err(ClientError::new(ErrorCode::Unavailable, "a dependency is away"));
         }
-        if self.shared.connections.load(Ordering::Relaxed) > self.shared.max_connections {
+        if self.state.connections.load(Ordering::Relaxed) > self.state.max_connections {
             return Err(ClientError::new(ErrorCode::Unavailable, "this replica is full"));
         }
         Ok(())
@@ -107,8 +107,8 @@ impl Handshake {
 
     /// One of the sessions that the address may have. Operators read of refusals: it may be their load balancer.
     fn slot(&self, address: ClientAddress) -> Result<AddressSlot, ClientError> {
-        self.shared.gate.addresses.admit(address).inspect_err(|error| {
-            self.shared.gate.refusals.note(&Refused {
+        self.state.gate.addresses.admit(address).inspect_err(|error| {
+            self.state.gate.refusals.note(&Refused {
                 kind: "address",
                 value: Some(&address.to_string()),
                 reason: &error.message,
@@ -120,7 +120,7 @@ impl Handshake {
     /// Whom a request is from, where that can be told.
     fn address(&self, request: &Request<Body>) -> Option<ClientAddress> {
         let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<Peer>>()?;
-        self.shared
+        self.state
             .gate
             .addresses
             .client(peer.addr.ip(), request.headers())
@@ -145,12 +145,12 @@ impl Handshake {
         let upgraded = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let connection: Arc<Connection> = parts.extensions.get().map(Arc::clone).unwrap_or_default();
-        let (mut engine, shared, max) = (self.engine.clone(), self.shared.clone(), self.limit);
+        let (mut engine, state, max) = (self.engine.clone(), self.state.clone(), self.limit);
         tasks::spawn("open a websocket", async move {
             let Ok(io) = upgraded.await else {
                 return;
             };
-            let note = move || polling::note_other_parser(&shared);
+            let note = move || polling::note_other_parser(&state);
             let screened = Screened::new(TokioIo::new(io), connection, max).on_other_parser(note);
             // Ready at once.
             drop(engine.call((screened, Request::from_parts(parts, ()))));
@@ -160,7 +160,7 @@ impl Handshake {
 
     /// A WebSocket for a polling session of this gateway.
     fn upgrade(&self, mut request: Request<Body>, engine_id: String) -> Answer {
-        let (engine, polling, shared) = (self.engine.clone(), self.polling.clone(), self.shared.clone());
+        let (engine, polling, state) = (self.engine.clone(), self.polling.clone(), self.state.clone());
         let limit = self.limit;
         Box::pin(async move {
             let upgrading = match polling.begin_upgrade(&engine_id).await {
@@ -173,7 +173,7 @@ impl Handshake {
                 engine_id,
                 engine,
                 wire: peer.map(|ConnectInfo(peer)| Arc::clone(&peer.wire)),
-                shared,
+                state,
                 limit,
             };
             let response = websocket::accept(request.headers());
@@ -189,12 +189,12 @@ impl Handshake {
 
     /// A request of a session of another gateway.
     fn forward(&self, request: Request<Body>, session: Foreign, transport: Transport) -> Answer {
-        let relay = self.shared.relay.clone();
+        let relay = self.state.relay.clone();
         if transport == Transport::Polling {
             return Box::pin(async move { Ok(relay.forward(session, request).await) });
         }
         // It would be closed again in a moment.
-        if self.shared.draining.is_cancelled() {
+        if self.state.draining.is_cancelled() {
             return refuse(Refusal::BadRequest);
         }
         Box::pin(async move { Ok(relay.carry(session, request).await) })
@@ -216,7 +216,7 @@ impl Handshake {
         let Some(named) = Named::of(request.uri()) else {
             return refuse(Refusal::UnknownSession);
         };
-        if !self.shared.relay.ids().owns(&named) {
+        if !self.state.relay.ids().owns(&named) {
             let session = Foreign::new(&named);
             return self.forward(request, session, transport);
         }
@@ -247,12 +247,12 @@ impl Service<Request<Body>> for Handshake {
         let transport = match engineio::transport(&request) {
             Ok(transport) => transport,
             Err(refusal) => {
-                note(&self.shared, refusal);
+                note(&self.state, refusal);
                 return refuse(refusal);
             }
         };
         let answer = self.route(request, transport);
-        if !self.shared.draining.is_cancelled() {
+        if !self.state.draining.is_cancelled() {
             return answer;
         }
         Box::pin(async move { Ok(last(answer.await?)) })
@@ -264,7 +264,7 @@ fn refuse(refusal: Refusal) -> Answer {
 }
 
 /// Writes down what an operator can have changed: an old client, a proxy that cannot pass WebSockets on.
-fn note(shared: &SocketState, refusal: Refusal) {
+fn note(state: &SocketState, refusal: Refusal) {
     let (kind, reason) = match refusal {
         Refusal::UnsupportedProtocol => (
             "protocol",
@@ -276,7 +276,7 @@ fn note(shared: &SocketState, refusal: Refusal) {
         ),
         _ => return,
     };
-    shared.gate.refusals.note(&Refused {
+    state.gate.refusals.note(&Refused {
         kind,
         value: None,
         reason,

@@ -21,13 +21,13 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::connection::Connection;
+use super::engine::{Engine, post};
 use super::engineio::Refusal;
 use super::packets::{self, MessageLimit, Packets, Verdict};
 use crate::edge::refusals::Refused;
 use crate::edge::socket::state::SocketState;
 use crate::error::ClientError;
 use crate::query::query_value;
-use crate::session::transports::{self, Engine};
 
 /// For longer than any proxy keeps on trying, and than any session goes on without a request.
 const REMEMBERED: Duration = Duration::from_secs(120);
@@ -56,7 +56,7 @@ pub struct Polling {
 
 struct Inner {
     engine: Engine,
-    shared: SocketState,
+    state: SocketState,
     limit: MessageLimit,
     /// By the engine's id. Some may have ended: only the engine knows.
     known: Cache<String, Arc<PollingSession>>,
@@ -93,11 +93,11 @@ pub struct Upgrading {
 
 impl Polling {
     /// Sessions of this engine; a request's body may be as large as `limit` says.
-    pub fn new(engine: Engine, shared: SocketState, limit: MessageLimit) -> Self {
+    pub fn new(engine: Engine, state: SocketState, limit: MessageLimit) -> Self {
         Self {
             inner: Arc::new(Inner {
                 engine,
-                shared,
+                state,
                 limit,
                 known: Cache::builder()
                     .time_to_idle(REMEMBERED)
@@ -109,13 +109,13 @@ impl Polling {
     }
 
     /// What all parts of the gateway share.
-    pub fn shared(&self) -> &SocketState {
-        &self.inner.shared
+    pub fn state(&self) -> &SocketState {
+        &self.inner.state
     }
 
     /// The engine's id of a session that a request names; `None` where this gateway did not issue it.
     pub fn verify<'a>(&self, session: &'a str) -> Option<&'a str> {
-        self.inner.shared.relay.ids().verify(session)
+        self.inner.state.relay.ids().verify(session)
     }
 
     /// Begins a session: the id in the answer is the client's key to it.
@@ -131,7 +131,7 @@ impl Polling {
         };
         open.insert(
             "sid".to_owned(),
-            self.inner.shared.relay.ids().issue(&engine_id).into(),
+            self.inner.state.relay.ids().issue(&engine_id).into(),
         );
         let body = format!("0{}", Value::from(open));
         let session = PollingSession {
@@ -160,7 +160,7 @@ impl Polling {
 
     /// Ends a session whose client sent too much, or what does not fit.
     pub fn close(&self, engine_id: &str) {
-        self.inner.shared.transports.close_polling(engine_id.to_owned());
+        self.inner.state.transports.close_polling(engine_id.to_owned());
     }
 
     /// How large a request of the session may be, in bytes; 0 where this gateway does not know it.
@@ -183,7 +183,7 @@ impl Polling {
     pub async fn begin_upgrade(&self, engine_id: &str) -> Result<Upgrading, Refusal> {
         let session = self.inner.known.get(engine_id).ok_or(Refusal::UnknownSession)?;
         // No packet at all: the engine only looks for the session.
-        let request = transports::post(engine_id, Body::empty()).ok_or(Refusal::BadRequest)?;
+        let request = post(engine_id, Body::empty()).ok_or(Refusal::BadRequest)?;
         let response = self.ask(request).await;
         if let Some(refusal) = response.extensions().get::<Refusal>() {
             return Err(*refusal);
@@ -206,7 +206,7 @@ impl Polling {
             self.close(engine_id);
             return Refusal::UnknownSession.into_response();
         }
-        let transports = &self.inner.shared.transports;
+        let transports = &self.inner.state.transports;
         transports.polls(engine_id);
         let response = tokio::select! {
             biased;
@@ -247,7 +247,7 @@ impl Polling {
                 self.close(engine_id);
             }
             Verdict::OtherParser => {
-                note_other_parser(&self.inner.shared);
+                note_other_parser(&self.inner.state);
                 session.interrupt.send_replace(Interrupt::OtherParser);
             }
             Verdict::Pass | Verdict::Quote(_) => {}
@@ -375,8 +375,8 @@ pub fn for_engine(mut request: Request<Body>, engine_id: &str) -> Option<Request
 }
 
 /// Writes down that a client uses another parser.
-pub fn note_other_parser(shared: &SocketState) {
-    shared.gate.refusals.note(&Refused {
+pub fn note_other_parser(state: &SocketState) {
+    state.gate.refusals.note(&Refused {
         kind: "parser",
         value: None,
         reason: packets::OTHER_PARSER,

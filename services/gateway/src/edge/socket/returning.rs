@@ -65,7 +65,7 @@ impl Returns {
 /// Ends what other connections there are of the page that arrives on this socket, if it returns, and says whether it is
 /// stored what the page got over them.
 pub(super) async fn settle(
-    shared: &SocketState,
+    state: &SocketState,
     user: &UserId,
     returning: Option<&Returning>,
     socket: &SocketRef,
@@ -74,8 +74,8 @@ pub(super) async fn settle(
         return false;
     };
     let arriving = socket.id.to_string();
-    let here = end_here(shared, user, returning.page, Some(&arriving));
-    let there = end_there(shared, user, returning);
+    let here = end_here(state, user, returning.page, Some(&arriving));
+    let there = end_there(state, user, returning);
     let (here, there) = tokio::join!(here, there);
     let is_settled = here && there;
     let result = if is_settled { "settled" } else { "unsettled" };
@@ -83,18 +83,18 @@ pub(super) async fn settle(
     is_settled
 }
 
-async fn end_there(shared: &SocketState, user: &UserId, returning: &Returning) -> bool {
+async fn end_there(state: &SocketState, user: &UserId, returning: &Returning) -> bool {
     let Some(gateway) = &returning.gateway else {
         // It was connected to a gateway of the version before.
         return false;
     };
-    if **gateway == *shared.relay.ids().owner() {
+    if **gateway == *state.relay.ids().owner() {
         return true;
     }
-    if shared.returns.is_silent(gateway) || !shared.core.bus.link().borrow().connected {
+    if state.returns.is_silent(gateway) || !state.core.is_connected() {
         return false;
     }
-    match shared
+    match state
         .relay
         .ask_to_end(gateway, user, returning.page, PATIENCE)
         .await
@@ -104,7 +104,7 @@ async fn end_there(shared: &SocketState, user: &UserId, returning: &Returning) -
         Err(error) if error.kind() == ErrorKind::NoResponders => false,
         Err(error) => {
             if error.kind() == ErrorKind::TimedOut {
-                shared.returns.note_silence(gateway);
+                state.returns.note_silence(gateway);
             }
             tracing::debug!(%error, gateway, "what a page got there is not known as it is now");
             false
@@ -114,24 +114,19 @@ async fn end_there(shared: &SocketState, user: &UserId, returning: &Returning) -
 
 /// Ends the page's sessions here, and says whether it is stored what they got. `arriving` is the engine's id of the
 /// connection that the page arrives on.
-pub(super) async fn end_here(
-    shared: &SocketState,
-    user: &UserId,
-    page: Page,
-    arriving: Option<&str>,
-) -> bool {
-    let sessions = shared.core.sessions.of_page(user, page);
+pub(super) async fn end_here(state: &SocketState, user: &UserId, page: Page, arriving: Option<&str>) -> bool {
+    let sessions = state.core.sessions.of_page(user, page);
     for session in &sessions {
         session.end_for_return(arriving);
     }
     let stored = async {
-        let Ok(_turn) = shared.returns.ending.acquire().await else {
+        let Ok(_turn) = state.returns.ending.acquire().await else {
             return;
         };
         for session in sessions {
             session.forgotten().await;
         }
-        shared.core.served.stored(user, page).await;
+        state.core.stored(user, page).await;
     };
     timeout(ENDING, stored).await.is_ok()
 }

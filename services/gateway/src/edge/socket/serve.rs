@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::connect::Prepared;
 use super::inbound::{Event, Inbound, Queue};
-use crate::actions::perform::{Acting, ClientEvent};
+use crate::actions::perform::session::{Beginning, ClientEvent, SessionActions};
 use crate::backend;
 use crate::dialect::key::KeyedRequest;
 use crate::dialect::{self, Decoded, Dialect};
@@ -22,10 +22,10 @@ use renewal::Expiry;
 
 /// A session being served.
 struct Serving {
-    shared: SocketState,
+    state: SocketState,
     session: Arc<Session>,
     /// Performs its actions.
-    acting: Acting,
+    actions: SessionActions,
     /// Whether the next event that only one dialect understands decides what the session speaks.
     learns: bool,
     /// Attaches the session to its user's conversations.
@@ -37,7 +37,7 @@ pub(super) async fn begin(socket: SocketRef) {
     let Some(Prepared {
         session,
         queue,
-        shared,
+        state,
         learns,
         expected,
         since,
@@ -53,21 +53,16 @@ pub(super) async fn begin(socket: SocketRef) {
     };
     drop(socket);
     tracing::debug!(user = %session.user, session = ?session.id, "connected");
-    if let Some(oldest) = shared.core.sessions.insert(Arc::clone(&session), returns) {
-        oldest.displace(shared.core.sessions.per_user());
-    }
-    shared.core.presence.arrived(&session);
-    let arrival = shared.core.users.arrived(Arc::clone(&session), since, &emitted);
+    let beginning = Beginning {
+        returns,
+        since,
+        emitted: &emitted,
+    };
+    let (actions, arrival) = SessionActions::begin(state.core.clone(), Arc::clone(&session), beginning);
     drop(expected);
-    // Revoked between its check and now, when nobody could find it among the sessions.
-    if session.is_revoked(shared.core.auth.revocations()) {
-        session.dismiss();
-    } else if let Some(for_good) = shared.core.sessions.sent_away(&session) {
-        session.send_away(for_good);
-    }
     let mut serving = Serving {
-        acting: Acting::new(shared.core.clone(), Arc::clone(&session)),
-        shared,
+        actions,
+        state,
         session,
         learns,
         arrival,
@@ -79,7 +74,7 @@ pub(super) async fn begin(socket: SocketRef) {
 impl Serving {
     async fn serve(&mut self, mut queue: Queue) {
         let session = Arc::clone(&self.session);
-        let mut expiry = Expiry::new(&session, self.shared.expiry_notice);
+        let mut expiry = Expiry::new(&session, self.state.expiry_notice);
         loop {
             let inbound = tokio::select! {
                 biased;
@@ -114,7 +109,7 @@ impl Serving {
         let admitted = match &event {
             Ok(event) => {
                 let bytes = event.name.len() + event.payload.get().len();
-                self.shared.core.limits.admit(&self.session.user, bytes)
+                self.state.core.limits.admit(&self.session.user, bytes)
             }
             Err(_) => Ok(()),
         };
@@ -147,7 +142,7 @@ impl Serving {
                     keyed,
                     claimed_sender,
                 };
-                let performed = self.acting.perform(received, decoded);
+                let performed = self.actions.perform(received, decoded);
                 backend::together(performed).instrument(span).await;
             }
             Err(error) => {
@@ -174,7 +169,7 @@ impl Serving {
         event: &Event<'_>,
         admitted: Result<(), ClientError>,
     ) -> Result<(&'static str, Decoded, Option<KeyedRequest>), ClientError> {
-        let (session, limits) = (&self.session, &self.shared.core.limits);
+        let (session, limits) = (&self.session, &self.state.core.limits);
         let dialect = session.dialect();
         let mut known = dialect.inbound_events().iter().copied();
         let name = known.find(|known| *known == event.name).unwrap_or("other");
@@ -193,12 +188,12 @@ impl Serving {
 
     /// Takes over the dialect that an event shows.
     async fn listen(&mut self, event: &Event<'_>) {
-        let (session, limits) = (&self.session, &self.shared.core.limits);
+        let (session, limits) = (&self.session, &self.state.core.limits);
         let assumed = session.dialect();
         if let Some(dialect) =
             dialect::shown_by(assumed, session.speaker(), event.name, event.payload, limits)
         {
-            self.learn(dialect.showing(self.shared.gate.dialects.streams))
+            self.learn(dialect.showing(self.state.gate.dialects.streams))
                 .await;
         }
     }
@@ -207,7 +202,7 @@ impl Serving {
     async fn learn(&mut self, dialect: &'static dyn Dialect) {
         self.learns = false;
         let arrival = self.arrival.take();
-        let Self { shared, session, .. } = self;
+        let session = &self.session;
         if session.dialect().name() == dialect.name() {
             session.learn(dialect);
             return;
@@ -217,40 +212,12 @@ impl Serving {
             drop(arrival.await);
         }
         tracing::debug!(user = %session.user, session = ?session.id, dialect = dialect.name(), "learned a dialect");
-        session.learn(dialect);
-        for conversation in session.conversations() {
-            // What the client joined by name it goes on to follow.
-            if !self.acting.has_joined(conversation) {
-                session.detached(conversation);
-                shared.core.rooms.detach(conversation, session.id);
-            }
-        }
-        // Before the event: a conversation that it joins begins with what the client missed.
-        shared.core.users.arrives_again(Arc::clone(session)).await;
+        self.actions.learn(dialect).await;
     }
 
-    async fn end(mut self) {
+    async fn end(self) {
         // A token that expired ends it before its connection does: nothing is attached any more.
         self.session.closed.cancel();
-        self.acting.end().await;
-        let Self {
-            shared,
-            session,
-            acting,
-            ..
-        } = self;
-        session.leave();
-        shared.core.sessions.ends(&session);
-        shared.core.users.gone(&session);
-        shared.core.presence.gone(&session);
-        tokio::time::sleep(session.last_poll()).await;
-        for conversation in session.conversations() {
-            shared.core.rooms.detach(conversation, session.id);
-        }
-        session.close_tracking();
-        acting.forget_journals();
-        tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
-        session.forgotten().await;
-        shared.core.sessions.ended(&session);
+        self.actions.end().await;
     }
 }

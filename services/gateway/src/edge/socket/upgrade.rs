@@ -22,11 +22,11 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tower::Service as _;
 
+use super::engine::Engine;
 use super::packets::MessageLimit;
 use super::polling::{self, Upgrading};
 use super::websocket::{self, Screened};
 use crate::edge::socket::state::SocketState;
-use crate::session::transports::Engine;
 use crate::session::wire::Wire;
 
 /// How long a client may take to confirm: as the reference server.
@@ -46,7 +46,7 @@ pub struct Upgrade {
     /// The engine.
     pub engine: Engine,
     /// To find the session's connection by.
-    pub shared: SocketState,
+    pub state: SocketState,
     /// The WebSocket's connection.
     pub wire: Option<Arc<Wire>>,
     /// See `defaults.toml`.
@@ -92,15 +92,15 @@ impl Upgrade {
             return;
         };
         if let Some(wire) = &self.wire {
-            self.shared.transports.upgraded(&self.engine_id, wire);
+            self.state.transports.upgraded(&self.engine_id, wire);
         }
         let said = [PROBE, CONFIRMATION].map(websocket::client_frame).concat();
         let hidden = websocket::server_frame(PROBED).len();
         let screened = Screened::new(io, self.upgrading.connection(), self.limit);
-        let shared = self.shared.clone();
+        let state = self.state.clone();
         let screened = screened
             .resumed(input, &said, hidden)
-            .on_other_parser(move || polling::note_other_parser(&shared));
+            .on_other_parser(move || polling::note_other_parser(&state));
         let screened = if self.upgrading.is_refused() {
             screened.refused()
         } else {

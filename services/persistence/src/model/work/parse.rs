@@ -24,73 +24,83 @@ const TITLE_MAX_CHARS: usize = 200;
 /// Longest emoji in bytes: families and flags are sequences of many characters.
 const EMOJI_MAX_BYTES: usize = 64;
 
-pub(super) fn work(command: Command) -> Result<Work, v1::Error> {
-    let Command {
-        id,
-        reply_to,
-        actor,
-        conversation_id,
-        issued_at_ms: _,
-        service: _,
-        body,
-    } = command;
-    let id = id.parse().map_err(invalid)?;
-    let mut actor = Actor::parse(actor)?;
-    let conversation = conversation_id.parse().map_err(invalid)?;
-    let body = body.ok_or_else(|| refuse("the command has no body"))?;
-    // Made of a service's message before services had ids of their own: gateways wait for what their users did.
-    if reply_to.is_empty() && actor.kind == SenderKind::Agent && matches!(body, command::Body::SendMessage(_))
-    {
-        actor.id = UserId::of_service(actor.id.as_str()).map_err(invalid)?;
+impl Work {
+    /// Checks a command.
+    ///
+    /// # Errors
+    /// What the emitter may learn: always [`v1::ErrorCode::Invalid`].
+    pub fn parse(command: Command) -> Result<Self, v1::Error> {
+        let Command {
+            id,
+            reply_to,
+            actor,
+            conversation_id,
+            issued_at_ms: _,
+            service: _,
+            body,
+        } = command;
+        let id = id.parse().map_err(invalid)?;
+        let mut actor = Actor::parse(actor)?;
+        let conversation = conversation_id.parse().map_err(invalid)?;
+        let body = body.ok_or_else(|| refuse("the command has no body"))?;
+        // Made of a service's message before services had ids of their own: gateways wait for what their users did.
+        if reply_to.is_empty()
+            && actor.kind == SenderKind::Agent
+            && matches!(body, command::Body::SendMessage(_))
+        {
+            actor.id = UserId::of_service(actor.id.as_str()).map_err(invalid)?;
+        }
+        let action = match body {
+            command::Body::CreateConversation(create) => {
+                Action::Create(Create::parse(create, &actor, conversation)?)
+            }
+            command::Body::SendMessage(send) => Action::Send(Send::parse(send, &actor)?),
+            command::Body::EditMessage(v1::EditMessage { message_id, content }) => Action::Edit {
+                message: message_id.parse()?,
+                content: storable(content, "content")?,
+            },
+            command::Body::DeleteMessage(v1::DeleteMessage { message_id }) => {
+                Action::Delete(message_id.parse()?)
+            }
+            command::Body::HideMessage(v1::HideMessage { message_id }) => Action::Hide(message_id.parse()?),
+            command::Body::MarkRead(read) => Action::Receive(Receive::parse(read)?),
+            command::Body::React(react) => Action::React(React::parse(react)?),
+            command::Body::CreateThread(create) => Action::StartThread(StartThread::parse(create)?),
+            command::Body::UpdateConversation(update) => Action::Update(Update::parse(update)?),
+            command::Body::AddMembers(add) => Action::AddMembers(AddMembers::parse(add)?),
+            command::Body::RemoveMember(v1::RemoveMember { user_id }) => {
+                Action::RemoveMember(UserId::parse(user_id).map_err(invalid)?)
+            }
+            command::Body::ChangeRole(change) => {
+                let role = change.role();
+                if role == Role::Unspecified {
+                    return Err(refuse("the role is missing"));
+                }
+                Action::ChangeRole(UserId::parse(change.user_id).map_err(invalid)?, role)
+            }
+            command::Body::DeleteConversation(v1::DeleteConversation {}) => Action::DeleteConversation,
+            command::Body::EditJournal(edit) => Action::EditJournal(edit.update),
+            command::Body::AppendText(v1::AppendText {
+                message_id,
+                offset,
+                text,
+            }) => Action::Append(StreamText::parse(&actor, &message_id, offset, text)?),
+            command::Body::EndStream(end) => {
+                let state = end.state();
+                if matches!(state, StreamState::Unspecified | StreamState::Open) {
+                    return Err(refuse("the end of a stream is missing"));
+                }
+                let text = StreamText::parse(&actor, &end.message_id, end.offset, end.text)?;
+                Action::EndStream(text, state)
+            }
+        };
+        Ok(Work {
+            id,
+            actor,
+            conversation,
+            action,
+        })
     }
-    let action = match body {
-        command::Body::CreateConversation(create) => {
-            Action::Create(Create::parse(create, &actor, conversation)?)
-        }
-        command::Body::SendMessage(send) => Action::Send(Send::parse(send, &actor)?),
-        command::Body::EditMessage(v1::EditMessage { message_id, content }) => Action::Edit {
-            message: message_id.parse()?,
-            content: storable(content, "content")?,
-        },
-        command::Body::DeleteMessage(v1::DeleteMessage { message_id }) => Action::Delete(message_id.parse()?),
-        command::Body::HideMessage(v1::HideMessage { message_id }) => Action::Hide(message_id.parse()?),
-        command::Body::MarkRead(read) => Action::Receive(Receive::parse(read)?),
-        command::Body::React(react) => Action::React(React::parse(react)?),
-        command::Body::CreateThread(create) => Action::StartThread(StartThread::parse(create)?),
-        command::Body::UpdateConversation(update) => Action::Update(Update::parse(update)?),
-        command::Body::AddMembers(add) => Action::AddMembers(AddMembers::parse(add)?),
-        command::Body::RemoveMember(v1::RemoveMember { user_id }) => {
-            Action::RemoveMember(UserId::parse(user_id).map_err(invalid)?)
-        }
-        command::Body::ChangeRole(change) => {
-            let role = change.role();
-            if role == Role::Unspecified {
-                return Err(refuse("the role is missing"));
-            }
-            Action::ChangeRole(UserId::parse(change.user_id).map_err(invalid)?, role)
-        }
-        command::Body::DeleteConversation(v1::DeleteConversation {}) => Action::DeleteConversation,
-        command::Body::EditJournal(edit) => Action::EditJournal(edit.update),
-        command::Body::AppendText(v1::AppendText {
-            message_id,
-            offset,
-            text,
-        }) => Action::Append(StreamText::parse(&actor, &message_id, offset, text)?),
-        command::Body::EndStream(end) => {
-            let state = end.state();
-            if matches!(state, StreamState::Unspecified | StreamState::Open) {
-                return Err(refuse("the end of a stream is missing"));
-            }
-            let text = StreamText::parse(&actor, &end.message_id, end.offset, end.text)?;
-            Action::EndStream(text, state)
-        }
-    };
-    Ok(Work {
-        id,
-        actor,
-        conversation,
-        action,
-    })
 }
 
 impl Actor {

@@ -70,7 +70,7 @@ impl Relay {
                 anyhow::bail!("the connection to NATS is closed for good");
             };
             if let Some(relay::Body::Returned(returned)) = &incoming.relay.body {
-                let ended = end_before(polling.shared(), returned);
+                let ended = end_before(polling.state(), returned);
                 tasks::spawn("end a returned session", async move {
                     let receipt = RelayReceipt {
                         taken: ended.await,
@@ -234,15 +234,15 @@ impl Relay {
 }
 
 /// Whether what the page got here is stored.
-fn end_before(shared: &SocketState, returned: &RelayReturned) -> impl Future<Output = bool> + use<> {
-    let shared = shared.clone();
+fn end_before(state: &SocketState, returned: &RelayReturned) -> impl Future<Output = bool> + use<> {
+    let state = state.clone();
     let page = Page::parse(&returned.page);
     let user = UserId::parse(returned.user_id.clone()).ok();
     async move {
         let (Some(user), Some(page)) = (user, page) else {
             return false;
         };
-        returning::end_here(&shared, &user, page, None).await
+        returning::end_here(&state, &user, page, None).await
     }
 }
 

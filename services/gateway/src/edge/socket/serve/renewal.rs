@@ -4,14 +4,12 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Serving;
-use crate::backend::actor;
 use crate::clock::now;
 use crate::dialect::native::json::time;
 use crate::error::ClientError;
@@ -100,11 +98,11 @@ impl Serving {
     /// Lets the session stand on the token in the payload.
     pub(super) async fn renew(&self, payload: &RawValue) -> Result<i64, ClientError> {
         metrics::counter!("chat_gateway_events_total", "direction" => "in", "event" => EVENT).increment(1);
-        let Self { shared, session, .. } = self;
-        shared.core.limits.admit(&session.user, 0)?;
+        let Self { state, session, .. } = self;
+        state.core.limits.admit(&session.user, 0)?;
         let RefreshPayload { token } = serde_json::from_str(payload.get())
             .map_err(|_| ClientError::invalid("token is missing or no text"))?;
-        let identity = shared.core.auth.authenticate(&token).await.map_err(|error| {
+        let identity = state.core.auth.authenticate(&token).await.map_err(|error| {
             let code = if error.is_retryable() {
                 ErrorCode::Unavailable
             } else {
@@ -118,25 +116,11 @@ impl Serving {
                 "the token is another user's",
             ));
         }
-        let me = actor(
-            &identity.user_id,
-            identity.username.as_deref().unwrap_or_default(),
-        );
-        let known = shared
-            .core
-            .backend
-            .provision(Some(me), shared.core.provision)
-            .await;
-        known.map_err(|error| {
-            if error.code == ErrorCode::NotFound.name() {
-                ClientError::new(ErrorCode::Unauthenticated, "unknown user")
-            } else {
-                error
-            }
-        })?;
-        session.renew(identity.grant);
+        let grant = identity.grant.clone();
+        state.core.acting_user(identity).await?;
+        session.renew(grant);
         // Revoked between its check and now, when the session stood on another one.
-        if session.is_revoked(shared.core.auth.revocations()) {
+        if session.is_revoked(state.core.auth.revocations()) {
             session.dismiss();
         }
         Ok(session.expires_at())

@@ -1,0 +1,136 @@
+//! What a client supplies, in any dialect and over REST: checked against every limit before anything else
+//! happens. A refusal says what is wrong and repeats no content.
+
+use parlance_proto::ids;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::native::message_type;
+use super::{Action, ConversationRef, MessageRef, SendAction};
+use crate::error::ClientError;
+use crate::limits::Limits;
+
+/// The parts of a message a client supplies, by socket or REST, in any dialect.
+#[derive(Debug, Default)]
+pub struct MessageInput<'a> {
+    /// See [`ids::check_client_msg_id`].
+    pub client_msg_id: Option<String>,
+    /// Name of the type.
+    pub kind: Option<String>,
+    /// Byte-exact.
+    pub content: String,
+    /// The content is ciphertext.
+    pub encrypted: bool,
+    /// A JSON object.
+    pub metadata: Option<&'a RawValue>,
+    /// The message it answers.
+    pub reply_to: Option<MessageRef>,
+    /// The thread it belongs to.
+    pub thread: Option<Uuid>,
+}
+
+impl MessageInput<'_> {
+    /// Checks what a client wants to send against every limit.
+    ///
+    /// # Errors
+    /// The first limit that is broken.
+    pub fn check(self, conversation: ConversationRef, limits: &Limits) -> Result<SendAction, ClientError> {
+        if let Some(id) = &self.client_msg_id {
+            ids::check_client_msg_id(id)?;
+        }
+        limits.content(&self.content)?;
+        Ok(SendAction {
+            conversation,
+            client_msg_id: self.client_msg_id,
+            kind: message_type(self.kind.as_deref())?,
+            metadata: limits.metadata(self.metadata)?,
+            content: self.content,
+            encrypted: self.encrypted,
+            reply_to: self.reply_to,
+            thread: self.thread,
+        })
+    }
+}
+
+impl Action {
+    /// Changes the content of a message.
+    ///
+    /// # Errors
+    /// The content breaks a limit.
+    pub fn edit(
+        conversation: Option<ConversationRef>,
+        message: MessageRef,
+        content: String,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        limits.content(&content)?;
+        Ok(Self::Edit {
+            conversation,
+            message,
+            content,
+        })
+    }
+
+    /// Puts a mark on a message, or takes it back.
+    ///
+    /// # Errors
+    /// The mark breaks a limit.
+    pub fn react(
+        conversation: Option<ConversationRef>,
+        message: MessageRef,
+        emoji: String,
+        remove: bool,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        limits.emoji(&emoji)?;
+        Ok(Self::React {
+            conversation,
+            message,
+            emoji,
+            remove,
+        })
+    }
+
+    /// Marks messages as read or delivered.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn receipt(
+        conversation: Option<ConversationRef>,
+        up_to_seq: Option<u64>,
+        messages: Vec<MessageRef>,
+        delivered_only: bool,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        limits.receipts(messages.len())?;
+        Ok(Self::Receipt {
+            conversation,
+            up_to_seq,
+            messages,
+            delivered_only,
+            through: false,
+        })
+    }
+
+    /// Begins a thread.
+    ///
+    /// # Errors
+    /// It has a title that breaks a limit.
+    pub fn create_thread(
+        conversation: ConversationRef,
+        title: String,
+        root: Option<MessageRef>,
+        parent: Option<Uuid>,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        if !title.is_empty() {
+            limits.title(&title)?;
+        }
+        Ok(Self::CreateThread {
+            conversation,
+            title,
+            root,
+            parent,
+        })
+    }
+}
