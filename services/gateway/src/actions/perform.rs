@@ -73,9 +73,6 @@ pub struct ClientEvent {
     pub ack: Ack,
     /// Its idempotency key, where it has one.
     pub keyed: Option<KeyedRequest>,
-    /// Who sent it by its own account, where the flaw `trust_sender_id` is built in and on; `None` in what is shipped, where the
-    /// token alone says who speaks.
-    pub claimed_sender: Option<String>,
 }
 
 impl Acting {
@@ -120,7 +117,6 @@ impl Acting {
             at,
             ack,
             keyed,
-            claimed_sender,
         } = received;
         let Decoded { action, tag } = decoded;
         let claim = match keyed {
@@ -158,10 +154,7 @@ impl Acting {
         let outcome = match planned {
             Err(outcome) => outcome.map_err(|error| ids.failure(error)),
             Ok((conversation, body, change)) => {
-                let mut me = self.actor();
-                if let Some(claimed) = claimed_sender {
-                    me.user_id = claimed;
-                }
+                let me = self.actor();
                 self.note_sent(&body, tag.as_deref(), ack.is_wanted());
                 let waiter = Waiter::Socket {
                     attempt,
