@@ -58,7 +58,7 @@ test: $(PACKAGES) faulty ## Run all tests on throw-away servers and free ports
 
 # What is worth waiting for between two edits; all of it starts one stack.
 QUICK_SUITES := --workspace --lib --bins --test contract --test generated --test released
-QUICK_SYSTEM := boundaries:: layers:: conformance:: settings:: conversations::messages_cross
+QUICK_SYSTEM := boundaries:: layers:: flaws:: conformance:: settings:: conversations::messages_cross
 test-quick: $(PACKAGES) ## Run unit tests, dialects, contract and one crossing of two gateways, in two minutes
 	@cargo build --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(QUICK_SUITES) --test it \
@@ -85,10 +85,12 @@ bench: $(PEER_PACKAGES) ## Measure beside the stock stack: ONLY=connect,join QUI
 	kill $$ticker; exit $$code
 	@JSON="$(or $(JSON),$(RELEASE)/bench.json)" $(RELEASE)/parlance-load
 
-# The services once more, with the failpoints that the fault suite needs; other crates are built once.
+# The services once more, with failpoints and the flaws of services/harness/flaws, from a folder that has these; what they depend
+# on is built once, because the whole workspace decides its features.
 faulty:
-	@cargo build --workspace --bins --features parlance-gateway/faults,parlance-persistence/faults
-	@mkdir -p $(FAULTY)
+	@services/harness/flaw tree $(FAULTY)/tree
+	@CARGO_TARGET_DIR=$(abspath $(dir $(FAULTY))) cargo build --manifest-path $(FAULTY)/tree/Cargo.toml --workspace \
+	  --bin parlance-gateway --bin parlance-persistence --features parlance-gateway/faults,parlance-persistence/faults
 	@for service in gateway persistence; do cp -f $(BIN)/parlance-$$service $(FAULTY)/; done
 
 check: fmt-check lint-text lint-js lint-migrations lint-dependencies lint doc check-generated lint-contract lint-deploy test ## Everything that CI does
@@ -107,7 +109,7 @@ lint-js: $(JS_LINTER) $(PACKAGES) ## Check format, lints and types of the JavaSc
 	@k8s/lint/install
 	@cd $(LINT) && npm run --silent lint
 
-lint-text: ## Check spelling, terms and links
+lint-text: ## Check spelling, terms, links and that every deliberate flaw applies
 	@$(LINT)/text
 
 lint-migrations: ## Check new migrations for locks and rewrites
@@ -121,7 +123,7 @@ doc: ## Build the API documentation; warnings are errors
 
 generate: ## Rewrite the files that are generated from others
 	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test generated --test contract
-	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it -- conformance::the_readme settings::the_compose_file generated::
+	@PARLANCE_BLESS=1 cargo test --quiet --workspace --test it -- conformance::the_readme settings::the_compose_file flaws::the_readme generated::
 
 check-generated:
 	@sum() { { git diff; git status --porcelain --untracked-files=all; } | git hash-object --stdin; }; \

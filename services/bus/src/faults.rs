@@ -1,45 +1,38 @@
-//! Deliberate crashes and flaws at named points, so that the fault suite can show that it notices them.
+//! Failpoints: where the fault suite crashes a service, and what its patches ask whether their flaw shall happen.
 //!
-//! Here because both services and the bus itself have such points. Only a build with the feature `faults` has
-//! any: there `PARLANCE_FAILPOINTS` switches them on, as `point=actions;point=actions` in the words of the crate
-//! `fail` (`return`: always; `4*off->1*return`: the fifth time only). In every other build nothing is read and
-//! nothing happens.
+//! Here because both services and the bus itself have such points. Sources have points at which a process ends
+//! ([`crash_at`]) and nothing else; a wrong branch stands in a patch in `services/harness/flaws`, which `make faulty` applies to a
+//! copy. Only a build with the feature `faults` reads `PARLANCE_FAILPOINTS`, as `point=actions;point=actions` in the words of the
+//! crate `fail` (`return`: always; `4*off->1*return`: the fifth time only). In every other build there is no function
+//! that a flaw could call, and a crash point does nothing.
 
-/// Whether what is named shall happen now.
+/// Whether the flaw of this name shall happen now. For patches: other builds lack it, so that no source can call it.
 #[cfg(feature = "faults")]
 #[must_use]
-pub fn happens(point: &str) -> bool {
-    configured::once();
-    fail::fail_point!(point, |_| true);
-    false
-}
-
-/// Whether what is named shall happen now: never.
-#[cfg(not(feature = "faults"))]
-#[inline(always)]
-#[must_use]
-pub const fn happens(_point: &str) -> bool {
-    false
+pub fn happens(flaw: &str) -> bool {
+    is_on(flaw)
 }
 
 /// Ends the process on the spot where that is asked for: no destructor runs, nothing is flushed.
+#[cfg(feature = "faults")]
 #[inline]
 pub fn crash_at(point: &str) {
-    if happens(point) {
+    if is_on(point) {
         std::process::abort();
     }
 }
 
-/// Keeps the thread busy, as a long computation does.
-#[cfg(feature = "faults")]
-pub fn stall(time: std::time::Duration) {
-    std::thread::sleep(time);
-}
-
-/// Keeps the thread busy: never.
+/// Ends the process on the spot where that is asked for: never.
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
-pub const fn stall(_time: std::time::Duration) {}
+pub const fn crash_at(_point: &str) {}
+
+#[cfg(feature = "faults")]
+fn is_on(point: &str) -> bool {
+    configured::once();
+    fail::fail_point!(point, |_| true);
+    false
+}
 
 #[cfg(feature = "faults")]
 mod configured {

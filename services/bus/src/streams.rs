@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
-use crate::{faults, subject};
+use crate::subject;
 
 /// Accepted commands that wait for persistence.
 pub const COMMANDS: &str = "COMMANDS";
@@ -162,11 +162,7 @@ fn configs(settings: &StreamSettings) -> [Config; 4] {
         description: Some(description.to_owned()),
         retention: RetentionPolicy::WorkQueue,
         // The default `old` would drop accepted commands.
-        discard: if faults::happens("discard_old") {
-            DiscardPolicy::Old
-        } else {
-            DiscardPolicy::New
-        },
+        discard: DiscardPolicy::New,
         max_bytes: settings.commands_max_bytes,
         storage: StorageType::File,
         num_replicas: settings.replicas,

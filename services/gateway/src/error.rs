@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use parlance_bus::{ErrorKind, faults};
+use parlance_bus::ErrorKind;
 use parlance_journal::InvalidAwareness;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{Error, ErrorCode, KeptAnswer};
@@ -207,9 +207,6 @@ impl ClientError {
 
     /// The three-valued logic's third value.
     pub fn unknown() -> Self {
-        if faults::happens("unknown_as_rejected") {
-            return Self::new(ErrorCode::Unprocessable, "nothing was stored");
-        }
         Self::new(
             ErrorCode::Unknown,
             "the outcome is not known; repeat with the same id or idempotency key",

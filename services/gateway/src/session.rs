@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use parlance_bus::faults;
 use parlance_proto::v1::{Client, ErrorCode, KeptAnswer, Message, SenderKind};
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::tasks;
@@ -618,12 +617,6 @@ impl Session {
     }
 
     fn close_slow(&self, kind: &'static str) {
-        if faults::happens("ignore_full_buffers") {
-            return;
-        }
-        if faults::happens("disconnect_the_slow") && self.socket.clone().disconnect().is_ok() {
-            return;
-        }
         tracing::info!(user = %self.user, kind, "disconnected a client that reads too slowly");
         metrics::counter!("chat_gateway_slow_consumers_total", "kind" => kind).increment(1);
         self.close_transport();

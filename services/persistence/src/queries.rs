@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parlance_bus::request::query_name;
-use parlance_bus::{Bus, IncomingQuery, QueryServer, faults, trace};
+use parlance_bus::{Bus, IncomingQuery, QueryServer, trace};
 use parlance_proto::ids::SERVICE_PREFIX;
 use parlance_proto::v1::{self, ErrorCode, Query, Reply, StreamState, query, reply};
 use parlance_proto::{ConversationId, UserId};
@@ -53,10 +53,6 @@ use turns::{Refusal, Standstill, Turns};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// How long questions that already arrived are still answered after the stop.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How long every read is slowed down where the overload suite asks for it, so that what a replica can do is known.
-const SLOW: Duration = Duration::from_millis(40);
-/// The budget of a query whose deadline is ignored, as the overload suite may ask for.
-const FOR_EVER: Duration = Duration::from_secs(3_600);
 /// Postgres ends a statement that was cancelled, or took too long, with this code.
 const CANCELLED: &str = "57014";
 
@@ -350,9 +346,6 @@ impl Queries {
         body: &query::Body,
         deadline: Instant,
     ) -> Result<(reply::Body, Shown), QueryError> {
-        if faults::happens("slow_reads") {
-            tokio::time::sleep(SLOW).await;
-        }
         // The connection goes back before another one is awaited: it would be missing to those who only read.
         let mut reading = self.database.reading().await?;
         match self.database.read_only_for(deadline) {
@@ -545,11 +538,7 @@ fn is_of_key(incoming: &IncomingQuery) -> bool {
 
 /// When nobody waits for the reply any more. What arrives may have been on its way for `age`.
 fn deadline(incoming: &IncomingQuery, age: Duration) -> Instant {
-    let budget = match faults::happens("ignore_deadlines") {
-        true => FOR_EVER,
-        false => incoming.budget().saturating_sub(age),
-    };
-    Instant::from_std(incoming.arrived) + budget
+    Instant::from_std(incoming.arrived) + incoming.budget().saturating_sub(age)
 }
 
 async fn refuse_overload(incoming: IncomingQuery, again: Duration) {

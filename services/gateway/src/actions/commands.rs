@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parlance_bus::{Bus, faults};
 use parlance_proto::v1::{
-    Actor, Command, Confirmation, EditJournal, ErrorCode, Message, command, confirmation,
+    Actor, Command, Confirmation, EditJournal, ErrorCode, command, confirmation,
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use tokio::sync::oneshot;
@@ -131,15 +131,10 @@ impl Commands {
         faults::crash_at("before_publish");
         // A command that comes again must reach persistence to be answered.
         let fresh = change.is_keyed().then(|| new_id().to_string());
-        let dedup_id = fresh.as_deref().unwrap_or_else(|| dedup_id(&command));
+        // Never the client's own id: a second request with that id must reach persistence too.
+        let dedup_id = fresh.as_deref().unwrap_or(&command.id);
         let sent = self.send(&command, dedup_id, deadline).await;
         faults::crash_at("after_publish");
-        if sent.is_ok()
-            && faults::happens("ack_on_accept")
-            && let Some(early) = as_if_stored(&command)
-        {
-            self.resolve(early);
-        }
         if let Err(error) = sent {
             let waiting = self.lock().remove(&command.id, number);
             self.tell(waiting, &Err(error));
@@ -343,34 +338,5 @@ fn outcome(confirmation: Confirmation) -> Outcome {
     Ok(Confirmed {
         repeated: confirmation.repeated,
         answer,
-    })
-}
-
-/// Not the client's own id: a second request with that id must reach persistence to be answered.
-fn dedup_id(command: &Command) -> &str {
-    match &command.body {
-        Some(command::Body::SendMessage(send)) if faults::happens("dedup_by_stream") => &send.message_id,
-        Some(command::Body::SendMessage(send)) if faults::happens("dedup_by_client_id") => {
-            send.client_msg_id.as_deref().unwrap_or(&command.id)
-        }
-        _ => &command.id,
-    }
-}
-
-/// What a gateway would tell that took acceptance for storage.
-fn as_if_stored(command: &Command) -> Option<Confirmation> {
-    let Some(command::Body::SendMessage(send)) = &command.body else {
-        return None;
-    };
-    let message = Message {
-        id: send.message_id.clone(),
-        conversation_id: command.conversation_id.clone(),
-        content: send.content.clone(),
-        ..Message::default()
-    };
-    Some(Confirmation {
-        command_id: command.id.clone(),
-        repeated: false,
-        result: Some(confirmation::Result::Message(message)),
     })
 }

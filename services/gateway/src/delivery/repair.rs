@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use parlance_bus::{Bus, faults};
+use parlance_bus::Bus;
 use parlance_proto::v1::GetHeads;
 use parlance_runtime::backoff::Backoff;
 use tokio::time::Instant;
@@ -84,9 +84,6 @@ pub async fn run(repair: Repair, interval: Duration, stop: CancellationToken) ->
 impl Repair {
     /// False when a query got no reply.
     async fn compare(&self) -> bool {
-        if faults::happens("no_heads_check") {
-            return true;
-        }
         let mut answered = true;
         let conversations = self.rooms.followed();
         for chunk in conversations.chunks(CHUNK) {

@@ -188,7 +188,7 @@ const UNWATCHED: &[&str] = &[
 /// The one module that begins tasks, and the one that watches over their trackers.
 const BEGIN_TASKS: &[&str] = &["runtime/src/tasks.rs", "runtime/src/lifecycle.rs"];
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

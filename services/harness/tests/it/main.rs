@@ -21,6 +21,7 @@ mod director;
 mod edge;
 mod faults;
 mod feed;
+mod flaws;
 mod foreign_events;
 mod frontends;
 mod handover;

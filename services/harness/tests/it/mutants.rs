@@ -1,6 +1,7 @@
-//! The suite must be able to fail: each known flaw of such systems, switched on in services that were built with
-//! failpoints, breaks the test of the promise it breaks. Without a flaw all of these promises hold.
+//! The suite must be able to fail: each known flaw of such systems, switched on in services that were built with the patches in
+//! `services/harness/flaws`, breaks the test of the promise it breaks. Without a flaw all of these promises hold.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::director::{directed, directed_with};
 use crate::faults::overload;
+use crate::flaws::flaws;
 use crate::system_messages::Service;
 use crate::{feed, redelivery};
 
@@ -102,21 +104,43 @@ async fn without_a_flaw_every_promise_holds() {
     }
 }
 
-/// What reads failpoints is in the programs that were asked for it, and in no others.
+/// Which of these texts are in a program.
+fn texts_in(program: PathBuf, texts: &BTreeSet<String>) -> BTreeSet<String> {
+    let bytes = std::fs::read(program).unwrap();
+    // Once over a large file.
+    let mut by_first = vec![Vec::new(); 256];
+    for text in texts {
+        by_first[usize::from(text.as_bytes()[0])].push(text);
+    }
+    let mut found = BTreeSet::new();
+    for (at, first) in bytes.iter().enumerate() {
+        for text in &by_first[usize::from(*first)] {
+            if bytes[at..].starts_with(text.as_bytes()) {
+                found.insert((*text).clone());
+            }
+        }
+    }
+    found
+}
+
+/// What reads failpoints, and each flaw, is in the programs that were asked for it, and in no others.
 #[test]
-fn only_services_built_for_this_suite_have_failpoints() {
+fn only_services_built_for_this_suite_have_failpoints_and_flaws() {
+    let variable = "PARLANCE_FAILPOINTS".to_owned();
+    let flaws: BTreeSet<String> = flaws().into_iter().map(|flaw| flaw.name).collect();
+    let texts = &flaws | &BTreeSet::from([variable.clone()]);
+    let mut built = BTreeSet::new();
     for kind in [Kind::Gateway, Kind::Persistence] {
-        let reads_them = |binary: PathBuf| {
-            let bytes = std::fs::read(binary).unwrap();
-            let name = b"PARLANCE_FAILPOINTS";
-            bytes.windows(name.len()).any(|window| window == name)
-        };
-        assert!(!reads_them(kind.binary().unwrap()), "{kind:?} has failpoints");
+        let others = texts_in(kind.binary().unwrap(), &texts);
+        assert_eq!(others, BTreeSet::new(), "{kind:?} has failpoints or flaws");
+        let faulty = texts_in(kind.faulty_binary().unwrap(), &texts);
         assert!(
-            reads_them(kind.faulty_binary().unwrap()),
+            faulty.contains(&variable),
             "{kind:?} was built without failpoints"
         );
+        built.extend(faulty);
     }
+    assert_eq!(built, texts, "built without a flaw: run `make faulty`");
 }
 
 /// Publishes messages of a service while nobody stores them until one is refused; whether all that the stream

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use parlance_bus::{Bus, ErrorKind, StoredEvents, faults, subject};
+use parlance_bus::{Bus, ErrorKind, StoredEvents, subject};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     self, Confirmation, ConfirmationBatch, EventBatch, confirmation, event, user_notice,
@@ -83,9 +83,6 @@ impl Announcer {
                 notices: told_users,
                 then: follows,
             } = answer;
-            if repeated && faults::happens("skip_republish") {
-                told.clear();
-            }
             reports.extend(entry.report(&result, repeated));
             if !entry.reply_to.is_empty() {
                 let confirmation = Confirmation {

@@ -19,7 +19,6 @@ mod thread;
 
 use std::collections::{HashMap, HashSet};
 
-use parlance_bus::faults;
 use parlance_proto::v1::{self, ConversationKind, ErrorCode};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 
@@ -272,10 +271,6 @@ impl ConversationState {
     /// The next place in the sequence.
     fn next_seq(&mut self) -> u64 {
         self.head_seq += 1;
-        if faults::happens("seq_by_time") {
-            let tenths = u64::try_from(self.updated_at_ms / 100).unwrap_or_default();
-            self.head_seq = self.head_seq.max(tenths % 1_000_000);
-        }
         self.head_seq
     }
 

@@ -102,7 +102,6 @@ async fn transaction(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
         return Err(BatchError::LeaseLost(lost.into_iter().collect()));
     }
     let mut loaded = batch::load(&mut tx, check, works, bounds, kept_journals).await?;
-    trip(works);
     let mut effects = if works.iter().any(|work| work.changes_journal()) {
         beside_other_tasks(|| apply(&mut loaded, works.iter().copied()))
     } else {
@@ -130,17 +129,6 @@ async fn transaction(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
         behind,
         started,
     })
-}
-
-/// Of the fault suite: commands that compute for longer than a transaction may last, and commands that end the process.
-fn trip(works: &[&Work]) {
-    let has = |actor: &str| works.iter().any(|work| work.actor.id.as_str() == actor);
-    if faults::happens("costly_commands") && has("costly") {
-        faults::stall(Duration::from_secs(3));
-    }
-    if faults::happens("deadly_commands") && has("deadly") {
-        faults::crash_at("deadly_commands");
-    }
 }
 
 /// Computes for a while. The other tasks of this thread, such as the renewal of leases, go on in another one.

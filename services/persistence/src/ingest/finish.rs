@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use parlance_bus::{Bus, ErrorKind, faults};
+use parlance_bus::{Bus, ErrorKind};
 use parlance_proto::v1;
 use parlance_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
@@ -149,9 +149,6 @@ impl End {
     /// Notes what the feed lacks, for as long as it takes. False when none of the part's partitions is ours any more:
     /// then the next owner answers the commands again, and sends their events.
     async fn recorded(&self, missing: &[(u16, Backlog)], part: &[Entry]) -> bool {
-        if faults::happens("forget_gaps") {
-            return true;
-        }
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let recorded = async {

@@ -449,9 +449,7 @@ impl Core {
     /// Parks a command that can never be carried out, once however often it comes. The answer for its emitter.
     async fn park(&self, entry: &Entry, cause: &str) -> v1::Error {
         let letter = letter(entry, ErrorCode::Unprocessable, cause.to_owned());
-        if !faults::happens("no_parking") {
-            self.store(letter).await;
-        }
+        self.store(letter).await;
         v1::Error::with(
             ErrorCode::Unprocessable,
             "the command holds data that cannot be stored",

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parlance_bus::faults;
 use parlance_proto::v1;
 use parlance_proto::{ConversationId, MessageId, UserId};
 use sqlx::PgConnection;
@@ -37,7 +36,7 @@ pub async fn write(
     if !effects.new_changes.is_empty() {
         changes::insert(connection, effects).await?;
     }
-    if !effects.processed.is_empty() && !faults::happens("forget_outcomes") {
+    if !effects.processed.is_empty() {
         processed::remember(connection, &effects.processed).await?;
     }
     change_conversations(connection, loaded, effects).await?;

@@ -57,9 +57,6 @@ pub struct ClientEvent {
     pub ack: Ack,
     /// Its idempotency key, where it has one.
     pub keyed: Option<KeyedRequest>,
-    /// Who sent it by its own account, where the flaw `trust_sender_id` is built in and on; `None` in what is shipped, where the
-    /// token alone says who speaks.
-    pub claimed_sender: Option<String>,
 }
 
 /// What is known of a session when it begins.
@@ -164,7 +161,6 @@ impl SessionActions {
             at,
             ack,
             keyed,
-            claimed_sender,
         } = received;
         let Decoded { action, tag } = decoded;
         let claim = match keyed {
@@ -203,10 +199,7 @@ impl SessionActions {
             Ok(Planned::Done(confirmed)) => Ok(confirmed.answer),
             Err(error) => Err(ids.failure(error)),
             Ok(Planned::Command(conversation, body, whole_text)) => {
-                let mut me = user.actor();
-                if let Some(claimed) = claimed_sender {
-                    me.user_id = claimed;
-                }
+                let me = user.actor();
                 self.note_sent(&body, tag.as_deref(), ack.is_wanted());
                 let waiter = Waiter::Socket {
                     attempt,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parlance_bus::{Subscription, faults};
+use parlance_bus::Subscription;
 use parlance_proto::v1::{
     ConversationKind, Ephemeral, ErrorCode, Event, EventBatch, EventPage, Head, ephemeral, event as body,
 };
@@ -397,9 +397,6 @@ impl Room {
 
     /// Live events, ascending. What is known is dropped; a hole is fetched before going on.
     async fn deliver(&mut self, events: Vec<Event>) {
-        if faults::happens("lose_events") {
-            return;
-        }
         for event in events {
             // A service with rights of its own can have a stored event sent to any subject, without having written it.
             if event.conversation_id.parse() != Ok(self.conversation) {
@@ -428,9 +425,6 @@ impl Room {
             }
             if event.seq > self.head_seq + 1 {
                 metrics::counter!("chat_gateway_repairs_total", "cause" => "hole").increment(1);
-                if faults::happens("skip_holes") {
-                    self.move_to(event.seq - 1, self.receipts_version);
-                }
                 self.fetch_events(event.seq - 1).await;
             }
             let span = event::deliver_span(&event);

@@ -168,17 +168,6 @@ impl Drop for Queue {
 }
 
 impl Inbound {
-    /// Who sent it by its own account, which is worth nothing: only the token says who speaks.
-    pub fn claimed_sender(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Claim {
-            #[serde(rename = "senderId")]
-            sender: String,
-        }
-        let claim: Claim = serde_json::from_str(self.event().ok()?.payload.get()).ok()?;
-        Some(claim.sender)
-    }
-
     /// Takes the event apart.
     ///
     /// # Errors

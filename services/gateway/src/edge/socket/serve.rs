@@ -4,7 +4,6 @@ mod renewal;
 
 use std::sync::{Arc, PoisonError};
 
-use parlance_bus::faults;
 use socketioxide::extract::SocketRef;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -131,16 +130,11 @@ impl Serving {
                     event = name,
                     dialect = session.dialect().name(),
                 );
-                // Read by this flaw alone.
-                let claimed_sender = faults::happens("trust_sender_id")
-                    .then(|| inbound.claimed_sender())
-                    .flatten();
                 let received = ClientEvent {
                     event: name,
                     at: inbound.at,
                     ack: inbound.ack,
                     keyed,
-                    claimed_sender,
                 };
                 let performed = self.actions.perform(received, decoded);
                 backend::together(performed).instrument(span).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use parlance_bus::{faults, trace};
+use parlance_bus::trace;
 use parlance_proto::v1::{self, Event, Message, Participant, ReceiptUpdated, event};
 use tracing::Span;
 
@@ -54,9 +54,6 @@ impl Room {
     /// Takes the next event of the sequence; any other is known already.
     pub(super) async fn take(&mut self, event: &Event) {
         if event.seq != self.head_seq + 1 {
-            if faults::happens("unread_by_repeats") {
-                self.audience.count_unread("", event.seq);
-            }
             return;
         }
         // A poll may be answered with it before all are served.
@@ -167,10 +164,8 @@ impl Room {
     async fn removed(&mut self, seq: u64, member: &Participant) {
         self.audience
             .tell_joined(Outbound::MemberRemoved(&self.place, member));
-        if !faults::happens("members_at_join_only") {
-            self.audience.remove_user(&self.place, &member.user_id);
-            self.end_awareness();
-        }
+        self.audience.remove_user(&self.place, &member.user_id);
+        self.end_awareness();
         if self.place.is_whole() {
             self.place
                 .participants
