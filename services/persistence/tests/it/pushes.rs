@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use parlance_persistence::identity;
 use parlance_persistence::presence::{Limits, take_in};
 use parlance_persistence::store::pushes::{After, Sent, all_heard_at, recipients};
@@ -68,7 +68,7 @@ async fn a_push_is_for_participants_without_a_connection_who_have_not_read_it() 
         }
         assert_eq!(found, expected);
         let before = all_heard_at(&mut c).await.unwrap();
-        assert!(before > DateTime::UNIX_EPOCH && before <= Utc::now());
+        assert!(before > DateTime::UNIX_EPOCH);
         // One that is silent counts until it is given up.
         let silent =
             "INSERT INTO gateways (instance, number, renewed_at) VALUES (gen_random_uuid(), 1, 'epoch')";
