@@ -3,7 +3,7 @@
 //!
 //! Each message is looked at twice, together with all others of that moment: soon, for those who have no connection, and once
 //! every gateway was heard of after it, for those who have none then. A gateway that died just before the message has told its
-//! clients nothing, and while it is not given up they pass for connected; whoever else the message is for does not wait for
+//! clients nothing, and while it is not given up they pass for connected; the others it is for do not wait for
 //! that. What is kept of a message between its two looks is who was pushed to.
 //!
 //! A look costs what the members of its conversations cost, however many messages it is for, and there are a few in a second.
@@ -140,7 +140,7 @@ impl Pushing {
     async fn look(&self, waiting: &mut [Waiting]) -> Result<(), Interrupted> {
         let heard_at = {
             let mut connection = self.database.reads.acquire().await?;
-            // Before who is connected is read: what is heard of afterwards may have changed that.
+            // Before the connections are read: what is heard of afterwards may have changed them.
             store::all_heard_at(&mut connection).await?
         };
         let is_last = |open: &Open| open.sent.sent_at <= heard_at;

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_bus::{Bus, faults};
-use parlance_proto::v1::{
-    Actor, Command, Confirmation, EditJournal, ErrorCode, command, confirmation,
-};
+use parlance_proto::v1::{Actor, Command, Confirmation, EditJournal, ErrorCode, command, confirmation};
 use parlance_proto::{ConversationId, ErrorCodeExt as _};
 use tokio::sync::oneshot;
 use tokio::time::Instant;

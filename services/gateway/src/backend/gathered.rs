@@ -24,7 +24,7 @@ use crate::error::ClientError;
 const MEMBERSHIPS: u32 = 2_000;
 /// How often the pages of memberships may be read of a user whose conversations change meanwhile.
 const ATTEMPTS: u32 = 5;
-/// Events asked for where a question is asked by itself.
+/// Events of one session that is asked about alone.
 const EVENTS: u32 = 200;
 /// Questions asked one by one at a time.
 const SINGLES: usize = 32;
@@ -390,10 +390,10 @@ impl Backend {
     }
 
     async fn catch_up_all(self, sessions: Vec<CatchingUp>) -> Answers<MissedEvents> {
-        let question = query::Body::CatchUp(CatchUp {
+        let catch_up = query::Body::CatchUp(CatchUp {
             sessions: sessions.clone(),
         });
-        let answer = match self.ask(None, question).await {
+        let answer = match self.ask(None, catch_up).await {
             Ok(reply::Body::CaughtUp(answer)) => answer,
             Ok(_) => return Err(unexpected()),
             Err(error) if is_unknown(&error) => {

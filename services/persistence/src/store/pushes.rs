@@ -90,8 +90,7 @@ pub async fn recipients(
     Ok(Recipients { recipients, next })
 }
 
-/// After this moment every gateway was heard of that is not given up: who is connected to it was told what was committed
-/// before.
+/// After this moment every gateway was heard of that is not given up: its clients were emitted what was committed before.
 ///
 /// # Errors
 /// Of the database.

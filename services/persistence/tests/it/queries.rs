@@ -289,7 +289,8 @@ async fn sessions_that_come_back_together_share_what_they_missed() {
                 (other.to_string(), vec![1], true)
             ]
         );
-        assert_eq!(told(&caught_up.pages[0].events[0]).2, "two");
+        let first = caught_up.pages[0].events[0].message();
+        assert_eq!(first.map(|message| message.content.as_str()), Some("two"));
         let of = |session: &v1::CaughtUpSession| {
             let void = session.void.as_ref().map(|page| (page.resync, page.head_seq));
             let error = session.error.as_ref().map(v1::Error::code);

@@ -92,9 +92,9 @@ impl Replay {
                 return;
             }
             let reached = self.stretch.missed.after;
-            for (told_before, event) in missed.events().enumerate() {
-                if told_before % PACE == 0 {
-                    if told_before > 0 {
+            for (emitted, event) in missed.events().enumerate() {
+                if emitted % PACE == 0 {
+                    if emitted > 0 {
                         self.breathe().await;
                     }
                     if !self.is_wanted() {
