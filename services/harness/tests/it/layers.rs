@@ -17,7 +17,7 @@ type Order = &'static [&'static [&'static str]];
 const ORDERS: &[(&str, Order)] = &[
     (
         "parlance-proto",
-        &[&["error", "ids", "participants"], &["text", "v1"]],
+        &[&["error", "hidden", "ids", "participants"], &["text", "v1"]],
     ),
     (
         "parlance-bus",
