@@ -37,8 +37,8 @@ const WENT_WELL: Duration = Duration::from_secs(10);
 const LOOKS: Duration = Duration::from_millis(250);
 /// Messages of one look at most; more are looked at in parts.
 const TOGETHER: usize = 500;
-/// Recipients asked for at once.
-const ROWS: i64 = 10_000;
+/// Recipients asked for at once. Each time the members are looked up anew.
+const ROWS: i64 = 50_000;
 /// Recipients that are kept of all messages between their looks, about: with more, no further messages are taken.
 const MOST_PUSHED: usize = 200_000;
 /// Batches of events taken at once.
@@ -157,7 +157,7 @@ impl Pushing {
         Ok(())
     }
 
-    /// Pushes to whoever has no connection and was not pushed to before.
+    /// Pushes to users without a connection, once for each message.
     async fn push_to_absent(&self, messages: &mut [&mut Open]) -> Result<(), Interrupted> {
         let asked: Vec<Sent> = messages.iter().map(|open| open.sent.clone()).collect();
         let ids: Vec<Uuid> = asked.iter().map(|sent| sent.conversation).collect();

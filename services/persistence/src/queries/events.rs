@@ -1,6 +1,6 @@
 //! Catching up: the log of conversations after a position.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use parlance_proto::v1::{self, ConversationKind};
 use parlance_proto::{ConversationId, UserId};
@@ -26,6 +26,8 @@ const MAX_POSITIONS: usize = 1_000;
 /// Sessions that catch up together, and events that are read for all of them: about as many as fit an answer.
 const MAX_SESSIONS: usize = 500;
 const MOST_TOGETHER: u64 = 2_000;
+/// Hidden messages named in one answer; sessions for which more would be are left out of it.
+const MOST_HIDDEN: usize = 5_000;
 
 pub(super) async fn list(
     connection: &mut PgConnection,
@@ -89,12 +91,9 @@ pub(super) async fn catch_up(
         return Err(refuse(format!("more than {MAX_SESSIONS} sessions")).into());
     }
     let asking: Vec<Option<CatchingUp<'_>>> = members_among(connection, &query.sessions).await?;
-    let mut ids: Vec<ConversationId> = Vec::new();
-    for one in asking.iter().flatten() {
-        if !ids.contains(&one.conversation) {
-            ids.push(one.conversation);
-        }
-    }
+    let mut seen = HashSet::new();
+    let ids = asking.iter().flatten().map(|one| one.conversation);
+    let ids: Vec<ConversationId> = ids.filter(|id| seen.insert(*id)).collect();
     let heads = heads(connection, &ids, None).await?;
     let heads: HashMap<ConversationId, &Head> = heads.iter().map(|head| (head.id, head)).collect();
     let mut firsts: HashMap<ConversationId, u64> = HashMap::new();
@@ -179,24 +178,17 @@ async fn hide(
     pages: &[v1::EventPage],
     sessions: &mut [v1::CaughtUpSession],
 ) -> Result<(), QueryError> {
-    let mut bounds: Vec<Option<(u64, u64)>> = Vec::with_capacity(pages.len());
-    for page in pages {
-        let mut of_page: Option<(u64, u64)> = None;
-        for seq in page
-            .events
-            .iter()
-            .filter_map(|event| event.message().map(|message| message.seq))
-        {
-            let (first, last) = of_page.unwrap_or((seq, seq));
-            of_page = Some((first.min(seq), last.max(seq)));
-        }
-        bounds.push(of_page);
-    }
+    let shown_in = |page: &v1::EventPage| -> BTreeSet<u64> {
+        let messages = page.events.iter().filter_map(v1::Event::message);
+        messages.map(|message| message.seq).collect()
+    };
+    let seqs: Vec<BTreeSet<u64>> = pages.iter().map(shown_in).collect();
+    let of_session = |session: &v1::CaughtUpSession| seqs.get(usize::try_from(session.page?).ok()?);
     let (mut shown, mut whose) = (Vec::new(), Vec::new());
     for (place, (one, session)) in asking.iter().zip(&*sessions).enumerate() {
-        let page = session.page.and_then(|page| usize::try_from(page).ok());
         if let Some(one) = one
-            && let Some(between) = page.and_then(|page| bounds.get(page).copied().flatten())
+            && let Some(seqs) = of_session(session)
+            && let Some(between) = seqs.first().copied().zip(seqs.last().copied())
         {
             shown.push(Shown {
                 conversation: one.conversation.uuid(),
@@ -208,8 +200,18 @@ async fn hide(
     }
     for (place, seq) in hidden::of_each(connection, &shown).await? {
         let session = whose.get(place).and_then(|place| sessions.get_mut(*place));
-        if let Some(session) = session {
+        if let Some(session) = session
+            && of_session(session).is_some_and(|seqs| seqs.contains(&seq))
+        {
             session.hidden_seqs.push(seq);
+        }
+    }
+    // Beside pages that take all that one message may.
+    let mut left = MOST_HIDDEN;
+    for session in sessions {
+        match left.checked_sub(session.hidden_seqs.len()) {
+            Some(rest) => left = rest,
+            None => *session = v1::CaughtUpSession::default(),
         }
     }
     Ok(())

@@ -311,6 +311,21 @@ async fn sessions_that_come_back_together_share_what_they_missed() {
                 nothing,
             ]
         );
+        // What was hidden counts only where the page shows it, here beside an older message that was edited.
+        db.commit(&[
+            work(&edit("alice", id, "#1", "changed")),
+            work(&sending("alice", id, "m4", "four")),
+        ])
+        .await;
+        let sessions = vec![session("bob", id.to_string(), 3)];
+        let later = query::Body::CatchUp(v1::CatchUp { sessions });
+        let later = answered!(ask(&queries, "", later).await, CaughtUp);
+        let shown = later.pages[0].events.iter().filter_map(v1::Event::message);
+        assert_eq!(shown.map(|message| message.seq).collect::<Vec<_>>(), [1, 5]);
+        assert_eq!(
+            (later.sessions[0].page, later.sessions[0].hidden_seqs.len()),
+            (Some(0), 0)
+        );
         let sessions = vec![session("bob", id.to_string(), 0); 501];
         let too_many = query::Body::CatchUp(v1::CatchUp { sessions });
         assert_eq!(ask(&queries, "", too_many).await, Err(ErrorCode::Invalid));
