@@ -8,6 +8,7 @@ use parlance_persistence::error::QueryError;
 use parlance_persistence::liveness::Liveness;
 use parlance_persistence::presence::{Limits, Presence};
 use parlance_persistence::queries::Queries;
+use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, ErrorCode, command, query, reply};
 
 use crate::database::{TestDatabase, with_database};
@@ -233,6 +234,15 @@ async fn conversations_are_listed_latest_first_with_what_each_viewer_sees() {
     .await;
 }
 
+/// The session of a user who saw a conversation up to a position.
+fn catching_up(user: &str, conversation: ConversationId, after: u64) -> v1::CatchingUp {
+    v1::CatchingUp {
+        user_id: user.into(),
+        conversation_id: conversation.to_string(),
+        after,
+    }
+}
+
 #[tokio::test]
 async fn sessions_that_come_back_together_share_what_they_missed() {
     with_database(async |mut db| {
@@ -255,21 +265,19 @@ async fn sessions_that_come_back_together_share_what_they_missed() {
         ])
         .await;
         let queries = queries(&db).await;
-        let session = |user: &str, conversation_id: String, after: u64| v1::CatchingUp {
-            user_id: user.into(),
-            conversation_id,
-            after,
-        };
         let sessions = vec![
-            session("alice", id.to_string(), 2),
-            session("bob", id.to_string(), 1),
-            session("mallory", id.to_string(), 0),
-            session("carol", other.to_string(), 0),
-            session("alice", id.to_string(), 3),
-            session("bob", id.to_string(), 99),
-            session("bob", fresh(), 0),
-            session("bob", "nonsense".into(), 0),
-            session("", id.to_string(), 0),
+            catching_up("alice", id, 2),
+            catching_up("bob", id, 1),
+            catching_up("mallory", id, 0),
+            catching_up("carol", other, 0),
+            catching_up("alice", id, 3),
+            catching_up("bob", id, 99),
+            catching_up("bob", conversation(), 0),
+            v1::CatchingUp {
+                conversation_id: "nonsense".into(),
+                ..catching_up("bob", id, 0)
+            },
+            catching_up("", id, 0),
         ];
         let asked = query::Body::CatchUp(v1::CatchUp { sessions });
         let caught_up = answered!(ask(&queries, "", asked).await, CaughtUp);
@@ -311,24 +319,48 @@ async fn sessions_that_come_back_together_share_what_they_missed() {
                 nothing,
             ]
         );
-        // What was hidden counts only where the page shows it, here beside an older message that was edited.
+        let sessions = vec![catching_up("bob", id, 0); 501];
+        let too_many = query::Body::CatchUp(v1::CatchUp { sessions });
+        assert_eq!(ask(&queries, "", too_many).await, Err(ErrorCode::Invalid));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_hidden_counts_only_where_the_page_shows_it() {
+    with_database(async |mut db| {
+        let id = conversation();
+        let hide = command(
+            "bob",
+            id,
+            command::Body::HideMessage(v1::HideMessage {
+                message_id: "#2".into(),
+            }),
+        );
         db.commit(&[
+            work(&creation("alice", id, &["bob"])),
+            work(&sending("alice", id, "m1", "one")),
+            work(&sending("alice", id, "m2", "two")),
+            work(&sending("alice", id, "m3", "three")),
+            work(&hide),
             work(&edit("alice", id, "#1", "changed")),
             work(&sending("alice", id, "m4", "four")),
         ])
         .await;
-        let sessions = vec![session("bob", id.to_string(), 3)];
-        let later = query::Body::CatchUp(v1::CatchUp { sessions });
-        let later = answered!(ask(&queries, "", later).await, CaughtUp);
-        let shown = later.pages[0].events.iter().filter_map(v1::Event::message);
+        let queries = queries(&db).await;
+        let sessions = vec![catching_up("bob", id, 3)];
+        let asked = query::Body::CatchUp(v1::CatchUp { sessions });
+        let caught_up = answered!(ask(&queries, "", asked).await, CaughtUp);
+        // The hidden one lies between the edited and the new one, and is in neither.
+        let shown = caught_up.pages[0].events.iter().filter_map(v1::Event::message);
         assert_eq!(shown.map(|message| message.seq).collect::<Vec<_>>(), [1, 5]);
         assert_eq!(
-            (later.sessions[0].page, later.sessions[0].hidden_seqs.len()),
+            (
+                caught_up.sessions[0].page,
+                caught_up.sessions[0].hidden_seqs.len()
+            ),
             (Some(0), 0)
         );
-        let sessions = vec![session("bob", id.to_string(), 0); 501];
-        let too_many = query::Body::CatchUp(v1::CatchUp { sessions });
-        assert_eq!(ask(&queries, "", too_many).await, Err(ErrorCode::Invalid));
     })
     .await;
 }
