@@ -1,7 +1,7 @@
 //! Commands in, committed changes out: the loop every durable change of a conversation passes through.
 //!
 //! All partitions of this replica are merged into one stream of batches, because the cost of a commit is per
-//! transaction; beside it is another one for what is costly, see [`lane`]. While the lease of a partition holds, none of its deliveries is ever skipped; when it is lost,
+//! transaction; beside it are one for journals and one for what is costly, see [`lane`]. While the lease of a partition holds, none of its deliveries is ever skipped; when it is lost,
 //! all of them are dropped unacknowledged and the next owner gets them in their first order.
 
 pub mod announce;
@@ -19,12 +19,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use crate::thread;
 use batch::Limits;
 use entry::{Entry, Job};
-use lane::{Apartward, Core, Lane};
+use lane::{Core, Lane, Way, Ways};
 
 /// What the loop needs.
 pub struct Ingest {
@@ -40,17 +39,25 @@ impl Ingest {
     /// Works until the queue is closed and empty, or `hard` is cancelled.
     pub async fn run(self, queue: mpsc::Receiver<Job>, hard: CancellationToken) {
         let core = Arc::new(self.core);
-        let (apartward, end) = Apartward::new(core.apart.clone());
+        let (apart, apart_end) = Way::new();
+        let (journals, journals_end) = Way::new();
         let quick = Quick {
-            lane: Lane::quick(core.clone(), apartward.clone()),
-            apartward,
+            lane: Lane::new(core.clone(), Some(apart.clone())),
+            ways: Ways {
+                journals: Some(journals),
+                apart: apart.clone(),
+            },
             partitions: self.partitions,
             limits: self.limits,
         };
-        let (quick_hard, apart_hard) = (hard.clone(), hard);
+        // Each ends when those before it have, and no way leads to it any more.
         tokio::join!(
-            quick.run(queue, quick_hard),
-            thread::apart("apart", move || Lane::work_apart(core, end, apart_hard))
+            quick.run(queue, hard.clone()),
+            thread::apart("journals", {
+                let (core, hard) = (core.clone(), hard.clone());
+                move || Lane::work_on_journals(core, journals_end, apart, hard)
+            }),
+            thread::apart("apart", move || Lane::work_apart(core, apart_end, hard))
         );
     }
 }
@@ -58,7 +65,7 @@ impl Ingest {
 /// The lane of most commands.
 struct Quick {
     lane: Lane,
-    apartward: Apartward,
+    ways: Ways,
     partitions: u16,
     limits: Limits,
 }
@@ -81,14 +88,8 @@ impl Quick {
                 .into_iter()
                 .map(|job| Entry::read(job, self.partitions))
                 .collect();
-            let (entries, later) = self.apartward.sort_out(entries);
-            let span = trace::commit(&entries);
-            tokio::select! {
-                () = self.lane.process(entries).instrument(span) => {}
-                () = hard.cancelled() => return,
-            }
-            for entry in later {
-                self.apartward.send(entry);
+            if !self.lane.sort_and_process(&self.ways, entries, &hard).await {
+                return;
             }
         }
     }

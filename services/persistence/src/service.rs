@@ -26,7 +26,7 @@ use crate::ingest::Ingest;
 use crate::ingest::announce::Announcer;
 use crate::ingest::batch::Limits;
 use crate::ingest::finish::Finisher;
-use crate::ingest::lane::{Apart, Core};
+use crate::ingest::lane::Core;
 use crate::leases::Leases;
 use crate::liveness::Liveness;
 use crate::measures;
@@ -231,7 +231,6 @@ async fn work(
             database,
             owned,
             finisher,
-            apart: Apart::default(),
             runtime: Handle::current(),
         },
         partitions: config.ingest.partitions,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use parlance_bus::faults;
 use parlance_proto::{ConversationId, v1};
 use sqlx::{Acquire, PgConnection};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -102,11 +101,7 @@ async fn transaction(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
         return Err(BatchError::LeaseLost(lost.into_iter().collect()));
     }
     let mut loaded = batch::load(&mut tx, check, works, bounds, kept_journals).await?;
-    let mut effects = if works.iter().any(|work| work.changes_journal()) {
-        beside_other_tasks(|| apply(&mut loaded, works.iter().copied()))
-    } else {
-        apply(&mut loaded, works.iter().copied())
-    };
+    let mut effects = apply(&mut loaded, works.iter().copied());
     writes::write(&mut tx, &loaded, &effects).await?;
     let read_back = ReadBack::read(&mut tx, &loaded, works, &mut effects).await?;
     let outcomes = std::mem::take(&mut effects.outcomes);
@@ -129,13 +124,4 @@ async fn transaction(connection: &mut PgConnection, batch: &Batch<'_>) -> Result
         behind,
         started,
     })
-}
-
-/// Computes for a while. The other tasks of this thread, such as the renewal of leases, go on in another one.
-fn beside_other_tasks<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        // Of tests: there is no other thread.
-        _ => work(),
-    }
 }

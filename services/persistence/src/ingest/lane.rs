@@ -1,8 +1,9 @@
-//! Two lanes of transactions. What is costly, and what the other lane could not commit, is carried out apart: on a
-//! thread of its own, in small parts, counted before each attempt. So one command holds up no other conversation.
+//! Three lanes of transactions, so that no command holds up other conversations. Changes of journals, which compute, have
+//! a lane and a thread of their own. What is costly, and what one of the two could not commit, is carried out apart: on a
+//! thread of its own, in small parts, counted before each attempt. All else is quick.
 //!
-//! The commands of one conversation stay in order: while one is apart, those behind it go there too. A command that
-//! fails apart [`MOST_ATTEMPTS`] times, while the database is well, is quarantined: parked, and refused as too costly.
+//! The commands of one conversation stay in order: while one is in another lane, those behind it go there too. A command
+//! that fails apart [`MOST_ATTEMPTS`] times, while the database is well, is quarantined: parked, and refused as too costly.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,39 +71,37 @@ pub struct Core {
     pub owned: Owned,
     /// Takes over what is committed and announced.
     pub finisher: Finisher,
-    /// Which conversations have commands apart.
-    pub apart: Apart,
-    /// Of the service: the lane apart has one of its own, and connections of the pool belong to this one.
+    /// Of the service: the other lanes have one each, and connections of the pool belong to this one.
     pub runtime: Handle,
 }
 
-/// Conversations with commands in the lane apart. Clones share one table.
+/// Conversations with commands in a lane. Clones share one table.
 #[derive(Debug, Clone, Default)]
-pub struct Apart(Arc<Mutex<HashMap<ConversationId, HashSet<Message>>>>);
+struct Present(Arc<Mutex<HashMap<ConversationId, HashSet<Message>>>>);
 
 /// A message of the command stream: its partition, the epoch that it was taken under, and its place. What was taken under
 /// an earlier one is dropped, and must not keep its copy from being carried out.
 type Message = (u16, u64, u64);
 
-/// Keeps a conversation's commands apart while it lives.
+/// Keeps a conversation's commands in a lane while it lives.
 #[derive(Debug)]
 pub struct Hold {
-    apart: Apart,
+    present: Present,
     conversation: ConversationId,
     message: Message,
 }
 
-impl Apart {
-    /// Whether commands of the conversation are apart.
-    pub fn has(&self, conversation: ConversationId) -> bool {
+impl Present {
+    /// Whether commands of the conversation are there.
+    fn has(&self, conversation: ConversationId) -> bool {
         self.table().contains_key(&conversation)
     }
 
     /// One more; `None` if this one is there: what waits for long is delivered again.
-    pub fn hold(&self, conversation: ConversationId, message: Message) -> Option<Hold> {
+    fn hold(&self, conversation: ConversationId, message: Message) -> Option<Hold> {
         let is_new = self.table().entry(conversation).or_default().insert(message);
         is_new.then(|| Hold {
-            apart: self.clone(),
+            present: self.clone(),
             conversation,
             message,
         })
@@ -115,7 +114,7 @@ impl Apart {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut table = self.apart.table();
+        let mut table = self.present.table();
         if let Some(messages) = table.get_mut(&self.conversation) {
             messages.remove(&self.message);
             if messages.is_empty() {
@@ -125,64 +124,40 @@ impl Drop for Hold {
     }
 }
 
-/// The way to the lane apart.
+/// The way to a lane.
 #[derive(Clone)]
-pub(super) struct Apartward {
-    apart: Apart,
+pub(super) struct Way {
+    present: Present,
     queue: mpsc::UnboundedSender<Entry>,
 }
 
-impl Apartward {
+impl Way {
     /// The way, and its end. Unbounded, because what is on it is bounded by what the stream hands out unacknowledged,
     /// each message once.
-    pub(super) fn new(apart: Apart) -> (Self, mpsc::UnboundedReceiver<Entry>) {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Entry>) {
         let (queue, end) = mpsc::unbounded_channel();
-        (Self { apart, queue }, end)
-    }
-
-    /// Sends those on that are to be carried out apart; returns the others, and those that go apart once these are done,
-    /// because they come behind one of them in their conversation.
-    pub(super) fn sort_out(&self, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
-        let (mut quick, mut later) = (Vec::with_capacity(entries.len()), Vec::new());
-        let (mut goes_quick, mut goes_later) = (HashSet::new(), HashSet::new());
-        for entry in entries {
-            let Ok(work) = &entry.work else {
-                quick.push(entry);
-                continue;
-            };
-            let id = work.conversation;
-            let is_apart = entry.job.suspect || work.weight() > Work::LIGHT || self.apart.has(id);
-            if goes_later.contains(&id) || (is_apart && goes_quick.contains(&id)) {
-                goes_later.insert(id);
-                later.push(entry);
-            } else if is_apart {
-                self.send(entry);
-            } else {
-                goes_quick.insert(id);
-                quick.push(entry);
-            }
-        }
-        (quick, later)
+        let present = Present::default();
+        (Self { present, queue }, end)
     }
 
     /// Sends those on that come behind others there in their conversation; returns the rest.
     fn follow(&self, part: Vec<Entry>) -> Vec<Entry> {
-        let goes_apart = |entry: &Entry| {
+        let goes = |entry: &Entry| {
             let work = entry.work.as_ref();
-            work.is_ok_and(|work| self.apart.has(work.conversation))
+            work.is_ok_and(|work| self.present.has(work.conversation))
         };
-        let (apart, rest): (Vec<_>, Vec<_>) = part.into_iter().partition(goes_apart);
-        for entry in apart {
+        let (behind, rest): (Vec<_>, Vec<_>) = part.into_iter().partition(goes);
+        for entry in behind {
             self.send(entry);
         }
         rest
     }
 
-    pub(super) fn send(&self, mut entry: Entry) {
+    fn send(&self, mut entry: Entry) {
         if let Ok(work) = &entry.work {
             let job = &entry.job;
             let message = (job.partition, job.epoch, job.delivery.place);
-            let Some(hold) = self.apart.hold(work.conversation, message) else {
+            let Some(hold) = self.present.hold(work.conversation, message) else {
                 // It waits there already, and is acknowledged when it is done.
                 return;
             };
@@ -193,22 +168,127 @@ impl Apartward {
     }
 }
 
+/// The ways out of a lane, to those that come after it.
+#[derive(Clone)]
+pub(super) struct Ways {
+    /// To that of journals; `None` from there.
+    pub(super) journals: Option<Way>,
+    /// To the one apart.
+    pub(super) apart: Way,
+}
+
+impl Ways {
+    /// Sends those on that belong into another lane; returns the others, and those that leave once these are done, because
+    /// they come behind one of them in their conversation.
+    fn sort_out(&self, entries: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
+        let (mut stays, mut later) = (Vec::with_capacity(entries.len()), Vec::new());
+        let (mut is_here, mut leaves_later) = (HashSet::new(), HashSet::new());
+        for entry in entries {
+            let Ok(work) = &entry.work else {
+                stays.push(entry);
+                continue;
+            };
+            let id = work.conversation;
+            let way = self.way(&entry, work);
+            if leaves_later.contains(&id) || (way.is_some() && is_here.contains(&id)) {
+                leaves_later.insert(id);
+                later.push(entry);
+            } else if let Some(way) = way {
+                way.send(entry);
+            } else {
+                is_here.insert(id);
+                stays.push(entry);
+            }
+        }
+        (stays, later)
+    }
+
+    /// Sends on what waited for others of its conversation. Where those that it came behind are done with by now, it may
+    /// be carried out anywhere.
+    fn send(&self, entry: Entry) {
+        let way = entry.work.as_ref().ok().and_then(|work| self.way(&entry, work));
+        let anywhere = || self.journals.as_ref().unwrap_or(&self.apart);
+        way.unwrap_or_else(anywhere).send(entry);
+    }
+
+    /// Where a command belongs; `None` if it stays.
+    fn way(&self, entry: &Entry, work: &Work) -> Option<&Way> {
+        let id = work.conversation;
+        // What comes behind others of its conversation that are still on their way goes after them, wherever that leads.
+        if let Some(journals) = &self.journals
+            && (journals.present.has(id) || (work.changes_journal() && !self.goes_apart(entry, work)))
+        {
+            return Some(journals);
+        }
+        self.goes_apart(entry, work).then_some(&self.apart)
+    }
+
+    fn goes_apart(&self, entry: &Entry, work: &Work) -> bool {
+        entry.job.suspect || work.weight() > Work::LIGHT || self.apart.present.has(work.conversation)
+    }
+}
+
 /// One lane: a connection, and where its doubtful commands go.
 pub(super) struct Lane {
     core: Arc<Core>,
     connection: Held,
     /// `None` for the lane apart.
-    apartward: Option<Apartward>,
+    apart: Option<Way>,
 }
 
 impl Lane {
-    pub(super) fn quick(core: Arc<Core>, apartward: Apartward) -> Self {
+    pub(super) fn new(core: Arc<Core>, apart: Option<Way>) -> Self {
         let connection = core.database.held();
         Self {
             core,
             connection,
-            apartward: Some(apartward),
+            apart,
         }
+    }
+
+    /// Works on journals until the way there is closed and empty, or `hard` is cancelled.
+    pub(super) async fn work_on_journals(
+        core: Arc<Core>,
+        mut queue: mpsc::UnboundedReceiver<Entry>,
+        apart: Way,
+        hard: CancellationToken,
+    ) {
+        let mut lane = Self::new(core, Some(apart.clone()));
+        let ways = Ways {
+            journals: None,
+            apart,
+        };
+        loop {
+            let entries = tokio::select! {
+                entries = together(&mut queue) => entries,
+                () = hard.cancelled() => return,
+            };
+            if entries.is_empty() {
+                return;
+            }
+            if !lane.sort_and_process(&ways, entries, &hard).await {
+                return;
+            }
+        }
+    }
+
+    /// Carries out what belongs into this lane, and sends the rest on; false where `hard` was cancelled meanwhile.
+    pub(super) async fn sort_and_process(
+        &mut self,
+        ways: &Ways,
+        entries: Vec<Entry>,
+        hard: &CancellationToken,
+    ) -> bool {
+        let (entries, later) = ways.sort_out(entries);
+        let span = trace::commit(&entries);
+        tokio::select! {
+            () = self.process(entries).instrument(span) => {}
+            () = hard.cancelled() => return false,
+        }
+        for entry in later {
+            ways.send(entry);
+        }
+        true
     }
 
     /// Works apart until the way there is closed and empty, or `hard` is cancelled.
@@ -217,12 +297,7 @@ impl Lane {
         mut queue: mpsc::UnboundedReceiver<Entry>,
         hard: CancellationToken,
     ) {
-        let connection = core.database.held();
-        let mut lane = Self {
-            core,
-            connection,
-            apartward: None,
-        };
+        let mut lane = Self::new(core, None);
         loop {
             let work = async {
                 let entries = together(&mut queue).await;
@@ -239,7 +314,7 @@ impl Lane {
     }
 
     /// Carries out one batch, whole or in parts, and hands what is answered to the finisher.
-    pub(super) async fn process(&mut self, entries: Vec<Entry>) {
+    async fn process(&mut self, entries: Vec<Entry>) {
         // Parts in reverse order: what came first is worked first.
         let mut parts: Vec<Vec<Entry>> = vec![entries];
         while let Some(part) = parts.pop() {
@@ -269,14 +344,14 @@ impl Lane {
     /// Commits a part of a batch, or splits it around a culprit.
     async fn part(&mut self, mut part: Vec<Entry>, parts: &mut Vec<Vec<Entry>>) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut patience = match self.apartward {
+        let mut patience = match self.apart {
             Some(_) => QUICK.min(self.core.write_timeout),
             None => self.core.write_timeout,
         };
         loop {
             self.core.keep_owned(&mut part);
-            if let Some(apartward) = &self.apartward {
-                part = apartward.follow(part);
+            if let Some(apart) = &self.apart {
+                part = apart.follow(part);
             }
             if part.is_empty() {
                 return;
@@ -288,7 +363,7 @@ impl Lane {
                 self.core.answer(part, commit::rejected(refusal)).await;
                 return;
             }
-            if self.apartward.is_none() && !self.note(&part).await {
+            if self.apart.is_none() && !self.note(&part).await {
                 backoff.pause().await;
                 continue;
             }
@@ -320,10 +395,10 @@ impl Lane {
                     metrics::counter!("chat_persistence_batch_retries_total").increment(1);
                     tracing::warn!(%error, commands = part.len(), "batch not committed; trying again");
                     if self.is_database_well(&part).await {
-                        if let Some(apartward) = &self.apartward {
+                        if let Some(apart) = &self.apart {
                             for mut entry in part {
                                 entry.doubtful = true;
-                                apartward.send(entry);
+                                apart.send(entry);
                             }
                             return;
                         }
@@ -353,7 +428,7 @@ impl Lane {
                 works: &works,
                 bounds: self.core.bounds,
                 kept_journals: &self.core.kept_journals,
-                is_apart: self.apartward.is_none(),
+                is_apart: self.apart.is_none(),
             };
             committed = commit::commit(&mut self.connection, &batch, patience).await?;
             metrics::histogram!("chat_persistence_commit_seconds").record(started.elapsed().as_secs_f64());
