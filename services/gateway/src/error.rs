@@ -224,6 +224,11 @@ impl ClientError {
         }
     }
 
+    /// Whether persistence has too much to do, and said when it is worth asking again.
+    pub fn is_of_load(&self) -> bool {
+        self.code == ErrorCode::Unavailable.name() && self.retry_after > 0
+    }
+
     /// The failure that was kept; `None` where there was none.
     pub fn of_kept(kept: &KeptAnswer) -> Option<Self> {
         let is_failure = kept.status >= 300;

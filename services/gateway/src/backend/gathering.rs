@@ -1,12 +1,16 @@
 //! Questions of one kind travel together: what is asked while earlier ones are under way shares the next query. A
 //! single question waits for nothing. The more share a query, the less each costs, so there is one at a time, and a
 //! second one only where the first takes long.
+//!
+//! Where persistence has too much to do, a query is asked again after a pause, on behalf of all that share it: hundreds of
+//! clients that were refused together would come back together, and cost more than their answers.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use parlance_proto::v1::ErrorCode;
+use parlance_runtime::backoff::Backoff;
 use parlance_runtime::tasks;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -26,6 +30,10 @@ const LEFT_OUT: u32 = 8;
 const MOST_WAITING: usize = 50_000;
 /// How long one question may wait for its answer, behind others or under way.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How old a question may be that is asked once more because persistence has too much to do.
+const REFUSED_AGAIN: Duration = Duration::from_secs(5);
+/// The first and the longest pause before that.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The answers to the questions of one query, in their order. `None` and what is missing at the end was left out.
 pub(super) type Answers<A> = Result<Vec<Option<Result<A, ClientError>>>, ClientError>;
@@ -134,6 +142,7 @@ where
         Fut: Future<Output = Answers<A>> + Send + 'static,
     {
         let working = Working(&self);
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let batch = self.take();
             if batch.is_empty() {
@@ -142,7 +151,16 @@ where
                 return;
             }
             let questions = batch.iter().map(|one| one.question.clone()).collect();
-            self.answer(batch, send(questions).await);
+            match send(questions).await {
+                Err(refusal) if refusal.is_of_load() => {
+                    self.put_back(batch, &refusal);
+                    backoff.pause().await;
+                }
+                answers => {
+                    self.answer(batch, answers);
+                    backoff.reset();
+                }
+            }
         }
     }
 
@@ -184,6 +202,21 @@ where
                 None => drop(one.reply.send(Err(ClientError::internal()))),
             }
         }
+        self.first_again(again);
+    }
+
+    /// Lets those wait for the next query that are not too old.
+    fn put_back(&self, batch: Vec<Waiting<Q, A>>, refusal: &ClientError) {
+        let is_young = |one: &Waiting<Q, A>| one.since.elapsed() < REFUSED_AGAIN;
+        let (again, old): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_young);
+        for one in old {
+            // The asker may have gone.
+            drop(one.reply.send(Err(refusal.clone())));
+        }
+        self.first_again(again);
+    }
+
+    fn first_again(&self, again: Vec<Waiting<Q, A>>) {
         let mut state = self.lock();
         for one in again.into_iter().rev() {
             state.waiting.push_front(one);
@@ -201,9 +234,18 @@ mod tests {
     use std::time::Duration;
 
     use futures::future::join_all;
-    use parlance_proto::v1::ErrorCode;
+    use parlance_proto::v1::{Error, ErrorCode};
 
     use super::*;
+
+    /// What persistence answers that has too much to do.
+    fn busy() -> ClientError {
+        Error {
+            retry_after_ms: 500,
+            ..Error::with(ErrorCode::Unavailable, "too many queries wait")
+        }
+        .into()
+    }
 
     /// Asks for twice each number; how many were in each query.
     async fn ask(gathering: &Gathering<u32, u32>, numbers: std::ops::Range<u32>) -> Vec<usize> {
@@ -293,6 +335,31 @@ mod tests {
         let hung = gathering.ask(3, hangs).await;
         assert_eq!(hung.unwrap_err().code, "unavailable");
         assert_eq!(gathering.ask(4, doubles).await, Ok(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_for_load_is_asked_again_in_its_order_but_not_for_ever() {
+        let gathering = Gathering::<u32, u32>::default();
+        let calls = Arc::<AtomicUsize>::default();
+        let refuses = |times: usize| {
+            let calls = Arc::clone(&calls);
+            move |numbers: Vec<u32>| {
+                let is_refused = calls.fetch_add(1, Ordering::Relaxed) < times;
+                async move {
+                    match is_refused {
+                        true => Err(busy()),
+                        false => Ok(numbers.into_iter().map(|number| Some(Ok(number))).collect()),
+                    }
+                }
+            }
+        };
+        let all = join_all((0..700).map(|number| gathering.ask(number, refuses(3)))).await;
+        assert!(all.iter().zip(0..).all(|(answer, number)| *answer == Ok(number)));
+        assert_eq!(calls.swap(0, Ordering::Relaxed), 5);
+        let begun = Instant::now();
+        assert_eq!(gathering.ask(1, refuses(1_000)).await, Err(busy()));
+        assert!((REFUSED_AGAIN..PATIENCE).contains(&begun.elapsed()));
+        assert!((6..=20).contains(&calls.load(Ordering::Relaxed)), "{calls:?}");
     }
 
     #[tokio::test(start_paused = true)]
