@@ -2,6 +2,7 @@
 //!
 //! Must not judge what they see: that is the checker's.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -271,6 +272,35 @@ impl Player {
         let milliseconds = time.as_secs_f64() * 1_000.0;
         self.until("time to pass", |progress| {
             progress.at >= *end.get_or_insert(progress.at + milliseconds)
+        })
+        .await
+    }
+
+    /// Lets the load go on until so many messages a second are answered over `sample`, or `most` has passed: on a busy machine
+    /// the load itself takes its time.
+    ///
+    /// # Errors
+    /// As [`Player::until`].
+    pub async fn goes_on_until_answered(
+        &mut self,
+        rate: f64,
+        sample: Duration,
+        most: Duration,
+    ) -> anyhow::Result<Progress> {
+        let (sample, most) = (sample.as_secs_f64() * 1_000.0, most.as_secs_f64() * 1_000.0);
+        let mut seen = VecDeque::<(f64, u64)>::new();
+        let mut end = None;
+        self.until("the answers to come back", |progress| {
+            seen.push_back((progress.at, progress.acked));
+            // The latest that is old enough stays.
+            while seen.get(1).is_some_and(|(at, _)| *at <= progress.at - sample) {
+                seen.pop_front();
+            }
+            let (at, acked) = seen[0];
+            let seconds = (progress.at - at) / 1_000.0;
+            let answered = u32::try_from(progress.acked - acked).map_or(f64::MAX, f64::from);
+            let is_back = progress.at - at >= sample && answered >= rate * seconds;
+            is_back || progress.at >= *end.get_or_insert(progress.at + most)
         })
         .await
     }

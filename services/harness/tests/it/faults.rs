@@ -19,7 +19,7 @@ use std::time::Duration;
 use parlance_harness::checker::{ConversationRows, Database, Report, check};
 use parlance_harness::devstack::process::Process;
 use parlance_harness::eventually::{equal, eventually};
-use parlance_harness::load::{Load, Player};
+use parlance_harness::load::{Load, Player, Progress};
 use parlance_harness::stack::StackBuilder;
 use parlance_harness::{Stack, environment};
 
@@ -41,6 +41,10 @@ pub(crate) const REPAIRED: Duration = Duration::from_secs(15);
 /// Share of the load before the fault that must be answered in the end: of what was offered, or of what a busy machine
 /// answered. The rest is for the stranger's messages.
 const RECOVERED: f64 = 0.5;
+/// How long it may take until they are, where other work keeps the machine busy.
+const COMES_BACK: Duration = Duration::from_secs(30);
+/// Over how long they are counted, as the checker does.
+const SAMPLE: Duration = Duration::from_millis(2_500);
 /// How long a gateway may keep the rooms of clients that are gone.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Most memory of a service after such a load.
@@ -52,6 +56,8 @@ pub(crate) struct Scene {
     pub(crate) player: Player,
     /// Messages a second.
     offered: u32,
+    /// Answered of them in a second before the fault.
+    before: f64,
 }
 
 impl Scene {
@@ -66,8 +72,11 @@ impl Scene {
             stack,
             player,
             offered: load.rate,
+            before: 0.0,
         };
-        scene.goes_on_for(BEFORE).await;
+        let first = scene.player.goes_on_for(Duration::ZERO).await.unwrap();
+        let last = scene.player.goes_on_for(BEFORE).await.unwrap();
+        scene.before = rate(&first, &last).min(load.rate.into());
         scene.player.mark("fault").await.unwrap();
         scene
     }
@@ -85,8 +94,21 @@ impl Scene {
     pub(crate) async fn close(mut self, fault: &str) -> Report {
         self.goes_on_for(AFTER).await;
         self.player.all_connected().await.unwrap();
+        // What must be back counts what was answered before by another window: a little more, so that it is there in both.
+        let back = self.before * (RECOVERED + 0.1);
+        let player = &mut self.player;
+        player
+            .goes_on_until_answered(back, SAMPLE, COMES_BACK)
+            .await
+            .unwrap();
         judge(&self.stack, self.player, self.offered, fault).await
     }
+}
+
+/// Positive answers a second between two reports.
+fn rate(first: &Progress, last: &Progress) -> f64 {
+    let answered = u32::try_from(last.acked - first.acked).unwrap_or(u32::MAX);
+    f64::from(answered) * 1_000.0 / (last.at - first.at)
 }
 
 async fn judge(stack: &Stack, player: Player, offered: u32, fault: &str) -> Report {
