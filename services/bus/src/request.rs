@@ -275,6 +275,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListParticipants(_) => "list_participants",
         query::Body::FindMembers(_) => "find_members",
         query::Body::CatchUp(_) => "catch_up",
+        query::Body::FindRemovals(_) => "find_removals",
         query::Body::ClaimChange(_) => "claim_change",
         query::Body::SettleChange(_) => "settle_change",
         query::Body::StopStream(_) => "stop_stream",

@@ -435,6 +435,7 @@ impl Queries {
             query::Body::ListRemovals(q) => {
                 reply::Body::Removals(users::removals(c, required(viewer)?, q).await?)
             }
+            query::Body::FindRemovals(q) => reply::Body::FoundRemovals(users::find_removals(c, q).await?),
             query::Body::ListServed(q) => {
                 reply::Body::ServedPositions(served::of_page(c, required(viewer)?, q).await?)
             }

@@ -10,9 +10,9 @@ use futures::StreamExt as _;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{
     self, Actor, Arrive, ArrivedUser, CatchUp, CatchingUp, CaughtUpSession, Client, Conversation,
-    ConversationView, ErrorCode, Event, EventPage, FindMembers, GetConversation, GetRoom, GetRooms,
-    ListMemberships, MemberName, Membership, Participant, ProvisionUser, Room, User, ViewConversations,
-    Viewing, query, reply,
+    ConversationView, ErrorCode, Event, EventPage, FindMembers, FindRemovals, GetConversation, GetRoom,
+    GetRooms, ListMemberships, MemberName, Membership, Participant, ProvisionUser, Removal, Room, User,
+    UserSince, ViewConversations, Viewing, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 
@@ -38,6 +38,7 @@ pub(super) struct Gathered {
     views: Gathering<Viewing, Conversation>,
     members: Gathering<MemberName, Option<Participant>>,
     missed: Gathering<CatchingUp, MissedEvents>,
+    removals: Gathering<UserSince, Vec<Removal>>,
 }
 
 /// A user whose client connects.
@@ -222,6 +223,20 @@ impl Backend {
         let backend = self.clone();
         let send = move |sessions| backend.clone().catch_up_all(sessions);
         self.gathered.missed.ask(catching_up, send).await
+    }
+
+    /// The conversations that a user belongs to no more since then, in Unix milliseconds: the latest 100.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn removals_since(&self, user: &UserId, since_ms: i64) -> Result<Vec<Removal>, ClientError> {
+        let asked = UserSince {
+            user_id: user.to_string(),
+            since_ms,
+        };
+        let backend = self.clone();
+        let send = move |users| backend.clone().find_removals(users);
+        self.gathered.removals.ask(asked, send).await
     }
 
     /// All pages of a user's memberships, of one version.
@@ -414,6 +429,28 @@ impl Backend {
         let me = actor_named(&session.user_id, "");
         let page = self.events(Some(me), id, session.after, EVENTS).await?;
         Ok(MissedEvents::of_one(page, session.after))
+    }
+
+    async fn find_removals(self, users: Vec<UserSince>) -> Answers<Vec<Removal>> {
+        let question = query::Body::FindRemovals(FindRemovals { users: users.clone() });
+        match self.ask(None, question).await {
+            Ok(reply::Body::FoundRemovals(found)) => {
+                let each = found.users.into_iter();
+                Ok(each.map(|user| Some(Ok(user.removals))).collect())
+            }
+            Ok(_) => Err(unexpected()),
+            Err(error) if is_unknown(&error) => {
+                let single = |user: UserSince| self.removals_alone(user);
+                Ok(one_by_one(users, single).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn removals_alone(&self, user: UserSince) -> Result<Vec<Removal>, ClientError> {
+        let me = actor_named(&user.user_id, "");
+        let removals = self.removals(Some(me), user.since_ms, Vec::new()).await?;
+        Ok(removals.removals)
     }
 
     async fn view_alone(&self, viewing: Viewing) -> Result<Conversation, ClientError> {

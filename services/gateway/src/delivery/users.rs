@@ -315,9 +315,17 @@ impl Users {
         if named.is_empty() && session.seen_at_ms == 0 {
             return;
         }
-        let me = actor(&session.user, &session.username);
-        let removals = match self.backend.removals(Some(me), session.seen_at_ms, named).await {
-            Ok(removals) => removals.removals,
+        let found = if named.is_empty() {
+            self.backend
+                .removals_since(&session.user, session.seen_at_ms)
+                .await
+        } else {
+            let me = actor(&session.user, &session.username);
+            let removals = self.backend.removals(Some(me), session.seen_at_ms, named).await;
+            removals.map(|found| found.removals)
+        };
+        let removals = match found {
+            Ok(removals) => removals,
             Err(error) => {
                 // A list that is read again, or a sync, shows it too.
                 tracing::debug!(code = error.code, "removals are not emitted");

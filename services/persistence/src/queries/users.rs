@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Viewer;
 use super::arrivals::unknown;
+use super::page::{MAX_BYTES, fitting};
 use crate::database::Database;
 use crate::error::{QueryError, by};
 use crate::model::refusals::refuse;
@@ -16,6 +17,8 @@ use crate::store::users as store;
 
 /// Longest name in characters.
 const NAME_MAX_CHARS: usize = 128;
+/// Users in one question.
+const MAX_USERS: usize = 500;
 /// Conversations named in one question.
 const MAX_CONVERSATIONS: usize = 1_000;
 /// Ended memberships in one answer.
@@ -74,4 +77,22 @@ pub(super) async fn removals(
     Ok(v1::Removals {
         removals: store::removals(connection, viewer, since_ms, &named, MAX_REMOVALS).await?,
     })
+}
+
+/// The conversations that each of these users belongs to no more since they were seen.
+pub(super) async fn find_removals(
+    connection: &mut PgConnection,
+    query: &v1::FindRemovals,
+) -> Result<v1::FoundRemovals, QueryError> {
+    if query.users.len() > MAX_USERS {
+        return Err(refuse(format!("more than {MAX_USERS} users")).into());
+    }
+    let asked = query.users.iter().map(|one| (one.user_id.as_str(), one.since_ms));
+    let asked: Vec<(&str, i64)> = asked.collect();
+    let removals = store::removals_since(connection, &asked, MAX_REMOVALS).await?;
+    let users = removals.into_iter().map(|removals| v1::Removals { removals });
+    let mut users: Vec<v1::Removals> = users.collect();
+    // Those at the end are asked about again.
+    users.truncate(fitting(&users, MAX_BYTES));
+    Ok(v1::FoundRemovals { users })
 }

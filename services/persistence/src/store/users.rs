@@ -203,9 +203,47 @@ pub async fn removals(
     .bind(max)
     .fetch_all(connection)
     .await?;
-    let removal = |(id, number): (Uuid, i64)| v1::Removal {
+    Ok(rows.into_iter().map(|(id, number)| removal(id, number)).collect())
+}
+
+/// Memberships of users that ended since, each user beside a time in Unix milliseconds: the latest, at most `max` of each, in
+/// the order of the users.
+///
+/// # Errors
+/// [`sqlx::Error`] if the query fails.
+pub async fn removals_since(
+    connection: &mut PgConnection,
+    users: &[(&str, i64)],
+    max: i64,
+) -> Result<Vec<Vec<v1::Removal>>, sqlx::Error> {
+    let rows: Vec<(i64, Uuid, i64)> = sqlx::query_as(
+        "SELECT asked.place, ended.conversation_id, ended.number
+         FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS asked (user_id, since, place)
+         CROSS JOIN LATERAL
+              (SELECT p.conversation_id, p.left_at, c.number
+               FROM participants p JOIN conversations c USING (conversation_id)
+               WHERE p.user_id = asked.user_id AND p.left_seq IS NOT NULL AND c.kind <> 3 AND p.left_at >= asked.since
+               ORDER BY p.left_at DESC LIMIT $3) AS ended
+         ORDER BY asked.place, ended.left_at DESC",
+    )
+    .bind(users.iter().map(|(user, _)| *user).collect::<Vec<_>>())
+    .bind(users.iter().map(|(_, since_ms)| from_millis(*since_ms)).collect::<Vec<_>>())
+    .bind(max)
+    .fetch_all(connection)
+    .await?;
+    let mut removals: Vec<Vec<v1::Removal>> = users.iter().map(|_| Vec::new()).collect();
+    for (place, id, number) in rows {
+        let place = usize::try_from(place - 1).unwrap_or(usize::MAX);
+        if let Some(of_user) = removals.get_mut(place) {
+            of_user.push(removal(id, number));
+        }
+    }
+    Ok(removals)
+}
+
+fn removal(id: Uuid, number: i64) -> v1::Removal {
+    v1::Removal {
         conversation_id: id.to_string(),
         number,
-    };
-    Ok(rows.into_iter().map(removal).collect())
+    }
 }

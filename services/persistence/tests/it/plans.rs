@@ -293,6 +293,16 @@ async fn check_others(db: &TestDatabase) -> Vec<String> {
         "100 unread counts over 20,000 messages",
         |c| receipts::unread(c, ConversationId::from_uuid(group), 20_000, &hundred_users)
     );
+    let names: Vec<String> = (0..500).map(user).collect();
+    let seen: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    let removals = reads_at_most!(
+        excesses,
+        db,
+        30_000,
+        "what 500 users belong to no more, who are in 20 to 26 conversations each",
+        |c| users::removals_since(c, &seen, 100)
+    );
+    assert!(removals.iter().all(Vec::is_empty));
     let first = After::default();
     let sent: Vec<Sent> = (19_901..=20_000)
         .map(|seq| Sent {

@@ -1,8 +1,9 @@
 //! What questions are answered, and to whom.
 
-use parlance_bus::{Bus, ConnectSettings, Tls};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use parlance_bus::{Bus, ConnectSettings, Tls};
 use parlance_persistence::database::Database;
 use parlance_persistence::error::QueryError;
 use parlance_persistence::liveness::Liveness;
@@ -361,6 +362,55 @@ async fn what_was_hidden_counts_only_where_the_page_shows_it() {
             ),
             (Some(0), 0)
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn users_who_come_back_together_learn_what_they_were_removed_from() {
+    with_database(async |mut db| {
+        let ids = [conversation(), conversation(), conversation()];
+        let remove = |id, user: &str| {
+            let user_id = user.into();
+            let body = command::Body::RemoveMember(v1::RemoveMember { user_id });
+            work(&command("alice", id, body))
+        };
+        let works: Vec<_> = ids
+            .iter()
+            .map(|id| work(&creation("alice", *id, &["bob", "carol"])))
+            .chain([
+                remove(ids[0], "bob"),
+                remove(ids[1], "bob"),
+                remove(ids[2], "carol"),
+            ])
+            .collect();
+        db.commit(&works).await;
+        let since = |user_id: &str, since_ms| v1::UserSince {
+            user_id: user_id.into(),
+            since_ms,
+        };
+        let future = 8_000_000_000_000;
+        let queries = queries(&db).await;
+        let users = vec![
+            since("bob", 1),
+            since("alice", 1),
+            since("carol", 1),
+            since("bob", future),
+        ];
+        let asked = query::Body::FindRemovals(v1::FindRemovals { users });
+        let found = answered!(ask(&queries, "", asked).await, FoundRemovals).users;
+        let found: Vec<BTreeSet<String>> = found
+            .into_iter()
+            .map(|user| user.removals.into_iter().map(|one| one.conversation_id).collect())
+            .collect();
+        let named = |ids: &[ConversationId]| ids.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [named(&ids[..2]), named(&[]), named(&ids[2..]), named(&[])]
+        );
+        let users = vec![since("bob", 1); 501];
+        let too_many = query::Body::FindRemovals(v1::FindRemovals { users });
+        assert_eq!(ask(&queries, "", too_many).await, Err(ErrorCode::Invalid));
     })
     .await;
 }
