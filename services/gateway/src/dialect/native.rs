@@ -19,7 +19,6 @@ use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::contract::Contract;
-use super::input::MessageInput;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
@@ -523,16 +522,19 @@ fn acknowledged(body: &impl Serialize) -> Box<RawValue> {
 }
 
 fn decode_send(payload: SendPayload<'_>, limits: &Limits) -> Result<SendAction, ClientError> {
-    MessageInput {
-        client_msg_id: payload.client_msg_id,
-        kind: payload.kind,
-        content: payload.content,
+    Ok(SendAction {
         encrypted: payload.encrypted,
-        metadata: payload.metadata,
         reply_to: payload.reply_to,
         thread: payload.thread_id,
-    }
-    .check(payload.conversation_id, limits)
+        ..SendAction::checked(
+            payload.conversation_id,
+            payload.client_msg_id,
+            payload.kind.as_deref(),
+            payload.content,
+            payload.metadata,
+            limits,
+        )?
+    })
 }
 
 fn decode_delete(payload: DeletePayload) -> Result<Action, ClientError> {
