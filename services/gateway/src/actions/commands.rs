@@ -131,26 +131,22 @@ impl Commands {
         let fresh = change.is_keyed().then(|| new_id().to_string());
         // Never the client's own id: a second request with that id must reach persistence too.
         let dedup_id = fresh.as_deref().unwrap_or(&command.id);
-        let sent = self.send(&command, dedup_id, deadline).await;
+        let sent = if self.backend.misfiles() {
+            let message = "the service is misconfigured at the moment; nothing was stored";
+            Err(ClientError::new(ErrorCode::Unavailable, message))
+        } else {
+            let bus = &self.bus;
+            let sent = bus.send_command(&command, self.partitions, dedup_id, deadline);
+            sent.await.map_err(|error| {
+                tracing::warn!(command = %command.id, %error, "a command was not accepted");
+                ClientError::from_send(&error)
+            })
+        };
         faults::crash_at("after_publish");
         if let Err(error) = sent {
             let waiting = self.lock().remove(&command.id, number);
             self.tell(waiting, &Err(error));
         }
-    }
-
-    async fn send(&self, command: &Command, dedup_id: &str, deadline: Instant) -> Result<(), ClientError> {
-        if self.backend.misfiles() {
-            let message = "the service is misconfigured at the moment; nothing was stored";
-            return Err(ClientError::new(ErrorCode::Unavailable, message));
-        }
-        let sent = self
-            .bus
-            .send_command(command, self.partitions, dedup_id, deadline);
-        sent.await.map_err(|error| {
-            tracing::warn!(command = %command.id, %error, "a command was not accepted");
-            ClientError::from_send(&error)
-        })
     }
 
     /// Sends a command and waits for its outcome.
