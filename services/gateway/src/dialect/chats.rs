@@ -65,13 +65,6 @@ struct FailedJson<'a> {
 }
 
 impl Dialect for Chats {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "chats"
     }
@@ -89,9 +82,9 @@ impl Dialect for Chats {
 
     fn contract(&self) -> Contract {
         use payload::contract as shapes;
-        let (done, message) = (|| camel::ack(&[]), || Shape::of::<union::MessageJson<'_>>());
+        let done = || camel::ack(&[]);
         let typing = || Shape::of::<TypingJson<'_>>();
-        Contract::new("Chats that are followed without joining them; ids as UUIDs.")
+        let contract = Contract::new("Chats that are followed without joining them; ids as UUIDs.")
             .takes(
                 "chat:join",
                 "Follow a chat.",
@@ -112,24 +105,8 @@ impl Dialect for Chats {
                 camel::ack(&["unread"]),
             )
             .takes("typing:start", "Begin to type.", shapes::conversation(), done())
-            .takes("typing:stop", "End to type.", shapes::conversation(), done())
-            .tells("message:new", "A message was sent.", message())
-            .tells("message:edited", "A message was changed.", message())
-            .tells(
-                "message:deleted",
-                "A message is gone, for all or for this user.",
-                Shape::of::<union::DeletedJson<'_>>(),
-            )
-            .tells(
-                "message:reaction",
-                "A mark was put on a message or taken back.",
-                Shape::of::<union::ReactionChangedJson<'_>>(),
-            )
-            .tells(
-                "message:read",
-                "Somebody read a message.",
-                Shape::of::<union::ReadJson<'_>>(),
-            )
+            .takes("typing:stop", "End to type.", shapes::conversation(), done());
+        union::message_events(contract)
             .tells(
                 "user:status",
                 "A user one shares a chat with came or went.",

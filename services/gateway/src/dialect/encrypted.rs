@@ -56,13 +56,6 @@ struct SendPayload<'a> {
 }
 
 impl Dialect for Encrypted {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "encrypted"
     }

@@ -59,13 +59,6 @@ struct ErrorJson<'a> {
 }
 
 impl Dialect for Inbox {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "inbox"
     }

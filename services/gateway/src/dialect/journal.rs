@@ -177,13 +177,6 @@ struct AnswerJson<'a> {
 }
 
 impl Dialect for Journal {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "journal"
     }

@@ -23,7 +23,7 @@ use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
     Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, SendAction,
-    Speaker, Streams, UserRef, encode, schema,
+    Speaker, UserRef, encode, schema,
 };
 use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
@@ -273,10 +273,6 @@ impl<T: Serialize> Numbered<T> {
 }
 
 impl Dialect for Native {
-    fn showing(&self, _: Streams) -> &'static dyn Dialect {
-        &Self
-    }
-
     fn name(&self) -> &'static str {
         "native"
     }

@@ -116,13 +116,6 @@ struct MessageErrorJson<'a> {
 }
 
 impl Dialect for Threads {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "threads"
     }
@@ -343,25 +336,7 @@ fn taken(contract: Contract) -> Contract {
 }
 
 fn told(contract: Contract) -> Contract {
-    let message = || Shape::of::<union::MessageJson<'_>>();
-    contract
-        .tells("message:new", "A message was sent.", message())
-        .tells("message:edited", "A message was changed.", message())
-        .tells(
-            "message:deleted",
-            "A message is gone, for all or for this user.",
-            Shape::of::<union::DeletedJson<'_>>(),
-        )
-        .tells(
-            "message:reaction",
-            "A mark was put on a message or taken back.",
-            Shape::of::<union::ReactionChangedJson<'_>>(),
-        )
-        .tells(
-            "message:read",
-            "Somebody read a message.",
-            Shape::of::<union::ReadJson<'_>>(),
-        )
+    union::message_events(contract)
         .tells(
             "message:error",
             "A message with a tempId could not be sent.",

@@ -163,7 +163,8 @@ impl Serving {
         if let Some(dialect) =
             dialect::shown_by(assumed, session.speaker(), event.name, event.payload, limits)
         {
-            self.learn(dialect.showing(self.state.gate.dialects.streams))
+            let streams = self.state.gate.dialects.streams;
+            self.learn(dialect::by_name(dialect.name(), streams).unwrap_or(dialect))
                 .await;
         }
     }
