@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::contract::Contract;
-use super::native::message_type;
+use super::input::message_type;
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, Place, SendAction,
     Speaker, Streams, camel, payload, shape,

@@ -2,10 +2,10 @@
 //! happens. A refusal says what is wrong and repeats no content.
 
 use parlance_proto::ids;
+use parlance_proto::v1::MessageType;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::native::message_type;
 use super::{Action, ConversationRef, MessageRef, SendAction};
 use crate::error::ClientError;
 use crate::limits::Limits;
@@ -120,5 +120,19 @@ impl Action {
             root,
             parent,
         })
+    }
+}
+
+/// The message types a client may send; `system` is for services.
+pub(crate) fn message_type(name: Option<&str>) -> Result<MessageType, ClientError> {
+    match name {
+        None | Some("text") => Ok(MessageType::Text),
+        Some("image") => Ok(MessageType::Image),
+        Some("file") => Ok(MessageType::File),
+        Some("voice") => Ok(MessageType::Voice),
+        Some("journal_share") => Ok(MessageType::JournalShare),
+        Some(_) => Err(ClientError::invalid(
+            "type is none of text, image, file, voice, journal_share",
+        )),
     }
 }

@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
-use super::native::json::{time, type_name};
 use super::place::{Place, message_number, user_number};
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, JournalChange, Outbound, Speaker, Streams,
@@ -441,14 +440,14 @@ pub fn message<'a>(message: &'a Message, place: Option<&Place>) -> MessageJson<'
         sender_id: user_number(sender, sender_number),
         receiver_id: receiver.map(participant_number),
         content,
-        timestamp: time(message.created_at_ms),
+        timestamp: shape::time(message.created_at_ms),
         read_status: recipients.peek().is_some()
             && recipients.all(|recipient| shape::delivery(recipient, message.seq) == "read"),
-        message_type: type_name(message.r#type()),
+        message_type: shape::type_name(message.r#type()),
         metadata,
         sender_name,
         client_msg_id: message.client_msg_id.as_deref(),
-        edited_at: message.edited_at_ms.map(time),
+        edited_at: message.edited_at_ms.map(shape::time),
         deleted: message.deleted_at_ms.is_some(),
     }
 }

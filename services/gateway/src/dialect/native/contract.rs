@@ -35,7 +35,7 @@ fn presences() -> Shape {
 }
 
 fn joined() -> Shape {
-    Shape::of::<presence::Joined<'_>>()
+    Shape::of::<json::Joined<'_>>()
         .answering("ok", true, &["conversation"])
         .or(refused())
 }
