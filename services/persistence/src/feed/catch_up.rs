@@ -16,8 +16,9 @@ use crate::error::without_content;
 use crate::fit;
 use crate::model::position::Position;
 use crate::ownership::Owned;
-use crate::store::events::{self, Stretch};
+use crate::store::events;
 use crate::store::feed::{self, Backlog, Lag};
+use crate::store::stretch::Stretch;
 use crate::store::{epoch, receipts};
 
 /// How often a gap is looked for.

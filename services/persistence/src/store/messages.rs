@@ -174,9 +174,9 @@ pub(super) async fn whole(
     Ok(messages)
 }
 
-/// A stretch of a conversation as one viewer sees it.
+/// A part of the history of a conversation, as one viewer reads it.
 #[derive(Debug, Clone, Copy)]
-pub struct Stretch<'a> {
+pub struct HistoryQuery<'a> {
     /// Where.
     pub conversation: ConversationId,
     /// Who: what they hid is left out.
@@ -216,13 +216,13 @@ macro_rules! window_sql {
     };
 }
 
-/// At most `limit` messages of a stretch, ascending.
+/// At most `limit` messages of a history, ascending.
 ///
 /// # Errors
 /// Of the database.
 pub async fn window(
     connection: &mut PgConnection,
-    stretch: Stretch<'_>,
+    query: HistoryQuery<'_>,
     limit: i64,
 ) -> Result<Vec<v1::Message>, sqlx::Error> {
     const BEFORE: &str = window_sql!(
@@ -239,26 +239,26 @@ pub async fn window(
         window_sql!("m.seq < $3", "DESC", " AND m.thread_id = $7 AND $8 IS NOT NULL");
     const AFTER_IN_THREAD: &str =
         window_sql!("m.seq > $3", "ASC", " AND m.thread_id = $7 AND $8 IS NOT NULL");
-    let (sql, bound) = match (stretch.window, stretch.thread) {
+    let (sql, bound) = match (query.window, query.thread) {
         (Window::Before(seq), None) => (BEFORE, seq),
         (Window::After(seq), None) => (AFTER, seq),
         (Window::Before(seq), Some(_)) => (BEFORE_IN_THREAD, seq),
         (Window::After(seq), Some(_)) => (AFTER_IN_THREAD, seq),
     };
     let rows: Vec<MessageRow> = sqlx::query_as(sql)
-        .bind(stretch.conversation.uuid())
-        .bind(seq_to(stretch.history_from))
+        .bind(query.conversation.uuid())
+        .bind(seq_to(query.history_from))
         .bind(seq_to(bound))
-        .bind(stretch.viewer)
+        .bind(query.viewer)
         .bind(limit)
-        .bind(i64::from(stretch.offset))
-        .bind(stretch.thread)
-        .bind(stretch.main_line)
-        .bind(stretch.without_deleted)
+        .bind(i64::from(query.offset))
+        .bind(query.thread)
+        .bind(query.main_line)
+        .bind(query.without_deleted)
         .fetch_all(&mut *connection)
         .await?;
     let mut messages = whole(connection, rows).await?;
-    if matches!(stretch.window, Window::Before(_)) {
+    if matches!(query.window, Window::Before(_)) {
         messages.reverse();
     }
     Ok(messages)

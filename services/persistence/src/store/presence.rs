@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use parlance_proto::v1::{self, PresenceStatus};
 use sqlx::PgConnection;
 
-use super::sessions::interval;
+use super::sessions::{interval, status_from};
 use super::{millis, seq_from, small};
 use crate::model::presence::Seen;
 pub use crate::store::sessions::Closed;
@@ -290,13 +290,4 @@ pub async fn clock(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8")
         .fetch_one(connection)
         .await
-}
-
-/// The status of a stored number.
-pub(super) fn status_from(stored: i16) -> PresenceStatus {
-    match stored {
-        1 => PresenceStatus::Online,
-        2 => PresenceStatus::Away,
-        _ => PresenceStatus::Offline,
-    }
 }
