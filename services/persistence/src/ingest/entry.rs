@@ -96,6 +96,12 @@ impl Entry {
     }
 }
 
+impl AsRef<Span> for Entry {
+    fn as_ref(&self) -> &Span {
+        &self.span
+    }
+}
+
 /// The leases a part of a batch depends on.
 pub fn leases(part: &[Entry]) -> Vec<(u16, u64)> {
     let leases: BTreeSet<(u16, u64)> = part

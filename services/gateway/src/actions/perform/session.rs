@@ -12,7 +12,6 @@ use parlance_runtime::tasks;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::journal;
 use crate::actions::core::Core;
 use crate::actions::user::ActingUser;
 use crate::backend::Opening;
@@ -24,7 +23,7 @@ use crate::dialect::key::KeyedRequest;
 use crate::dialect::{Answer, Backlog, ConversationRef, Dialect};
 use crate::error::ClientError;
 use crate::session::following::{Following, Missed, Unread};
-use crate::session::{Ack, Sent, Session};
+use crate::session::{Ack, Sent, Session, SessionId};
 
 /// How long ago a change was made that other sessions may just have got.
 const RECENT_MS: i64 = 1_000;
@@ -145,7 +144,7 @@ impl SessionActions {
         }
         session.close_tracking();
         for journal in journals.into_values() {
-            journal::forget(journal, session.id);
+            forget(journal, session.id);
         }
         tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
         session.forgotten().await;
@@ -361,4 +360,9 @@ impl SessionActions {
             tracing::debug!(%error, "an ephemeral event was lost");
         }
     }
+}
+
+/// What is known of the client is dropped, once nothing of the journal is compared.
+pub(super) fn forget(journal: Arc<OpenJournal>, session: SessionId) {
+    tasks::blocking("leave a journal", move || journal.leave(session));
 }
