@@ -52,7 +52,7 @@ pub(crate) struct Intake {
 }
 
 /// A message that is refused, to be acknowledged once the report is settled.
-type Refused = (Delivery, Report);
+type RefusedMessage = (Delivery, Report);
 
 impl Intake {
     /// Works until `stop`.
@@ -132,7 +132,7 @@ impl Intake {
 
     /// Turns one message into commands, for as long as it takes: the next one must not overtake it. What is refused, with
     /// the report of that; anything else is acknowledged, or kept by the stream it belongs to.
-    async fn take_in(&self, delivery: Delivery, streaming: &mut Streaming<'_>) -> Vec<Refused> {
+    async fn take_in(&self, delivery: Delivery, streaming: &mut Streaming<'_>) -> Vec<RefusedMessage> {
         let refusal = match taken(&delivery, &self.limits) {
             Ok(Taken::Step(step)) => return streaming.take(*step, delivery).await,
             Ok(Taken::Commands(commands)) => match self.hand_in_all(&commands, delivery.place).await {
@@ -153,7 +153,7 @@ impl Intake {
     }
 
     /// Settles what was refused together, and acknowledges it after that.
-    async fn settle(&self, refused: &mut Vec<Refused>) {
+    async fn settle(&self, refused: &mut Vec<RefusedMessage>) {
         let (deliveries, reports): (Vec<_>, Vec<_>) = std::mem::take(refused).into_iter().unzip();
         // A lease that is lost ends the task, and this with it.
         if report::settle(&reports, &self.database, &self.bus, || true).await {

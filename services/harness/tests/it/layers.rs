@@ -85,7 +85,14 @@ const ORDERS: &[(&str, Order)] = &[
             &["database", "error", "store"],
             // Neutral: the store loads and writes it, everybody else decides on it.
             &["model"],
-            &["fit", "identity", "measures", "ownership", "signals", "thread"],
+            &[
+                "identity",
+                "measures",
+                "ownership",
+                "payload_limit",
+                "signals",
+                "thread",
+            ],
         ],
     ),
     (

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::hearing::Hearing;
 use super::published::{Step, origin};
 use super::stream::{Phase, Placed, Stream};
-use super::{Intake, PAUSES, Refused, acknowledge, command};
+use super::{Intake, PAUSES, RefusedMessage, acknowledge, command};
 use crate::error::without_content;
 use crate::report::Report;
 use crate::store::streams::Key;
@@ -105,7 +105,7 @@ impl<'a> Streaming<'a> {
     }
 
     /// Carries out a step. Returns what is refused: it, or others that waited before it.
-    pub(super) async fn take(&mut self, step: Step, delivery: Delivery) -> Vec<Refused> {
+    pub(super) async fn take(&mut self, step: Step, delivery: Delivery) -> Vec<RefusedMessage> {
         let mut refused = Vec::new();
         if self
             .streams
@@ -121,7 +121,7 @@ impl<'a> Streaming<'a> {
         refused
     }
 
-    async fn carry_out(&mut self, steps: VecDeque<(Step, Delivery)>) -> Vec<Refused> {
+    async fn carry_out(&mut self, steps: VecDeque<(Step, Delivery)>) -> Vec<RefusedMessage> {
         let mut refused = Vec::new();
         for (step, delivery) in steps {
             refused.extend(self.one(step, delivery).await);
@@ -129,7 +129,7 @@ impl<'a> Streaming<'a> {
         refused
     }
 
-    async fn one(&mut self, step: Step, delivery: Delivery) -> Option<Refused> {
+    async fn one(&mut self, step: Step, delivery: Delivery) -> Option<RefusedMessage> {
         let now = Instant::now();
         if !self.streams.contains_key(&step.key)
             && let Some(outcome) = self.unknown(&step).await
@@ -215,7 +215,7 @@ impl<'a> Streaming<'a> {
     }
 
     /// Hands in the message; the reply comes from there.
-    async fn start(&mut self, step: Step, delivery: Delivery) -> Option<Refused> {
+    async fn start(&mut self, step: Step, delivery: Delivery) -> Option<RefusedMessage> {
         let Step {
             key,
             sender,
@@ -240,7 +240,7 @@ impl<'a> Streaming<'a> {
     }
 
     /// Hands in the end with the rest of the text; the reply comes from there.
-    async fn end(&mut self, step: Step, delivery: Delivery) -> Option<Refused> {
+    async fn end(&mut self, step: Step, delivery: Delivery) -> Option<RefusedMessage> {
         let state = match step.kind {
             StreamStep::Finish => StreamState::Finished,
             _ => StreamState::Cancelled,
@@ -256,7 +256,12 @@ impl<'a> Streaming<'a> {
     }
 
     /// Replies, and acknowledges what is done.
-    async fn reply(&mut self, step: Step, delivery: Delivery, outcome: StepOutcome) -> Option<Refused> {
+    async fn reply(
+        &mut self,
+        step: Step,
+        delivery: Delivery,
+        outcome: StepOutcome,
+    ) -> Option<RefusedMessage> {
         let Step {
             key, origin, text, ..
         } = step;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::messages::{MessageRow, message_columns};
 use super::stretch::{self, MOST, Stretch};
 use super::{changes, conversations, corrupt, hidden, journals, messages, seq_to, threads, users};
-use crate::model::events::{self, Parts};
+use crate::model::events::{self, EventParts};
 use crate::model::state::{Change, ChangeKind};
 
 /// What the events of stretches are joined from; messages and versions by their conversation.
@@ -65,7 +65,7 @@ pub async fn of(
         events.push(event.ok_or_else(|| corrupt("a change without what it changed"))?);
     }
     events.sort_unstable_by_key(|event| event.seq);
-    users::name(connection, events.iter_mut().flat_map(events::people).collect()).await?;
+    users::name(connection, events.iter_mut().flat_map(events::unnamed).collect()).await?;
     if let Some(viewer) = viewer {
         hide(connection, viewer, &mut events).await?;
     }
@@ -134,11 +134,11 @@ impl Joined {
         Ok(joined)
     }
 
-    fn parts(&self, id: ConversationId, change: &Change) -> Parts {
+    fn parts(&self, id: ConversationId, change: &Change) -> EventParts {
         let thread = Uuid::from_slice(&change.payload)
             .ok()
             .and_then(|id| self.threads.get(&id));
-        Parts {
+        EventParts {
             message: self.messages.get(&(id, change.target_seq)).cloned(),
             thread: thread.cloned(),
             conversation: self.conversations.get(&id).cloned(),

@@ -23,7 +23,7 @@ pub struct Row {
 }
 
 /// Who is told to be what, and when they were last seen.
-pub type Change = (String, PresenceStatus, DateTime<Utc>);
+pub type StatusChange = (String, PresenceStatus, DateTime<Utc>);
 
 #[derive(sqlx::FromRow)]
 struct LoadedRow {
@@ -176,7 +176,7 @@ pub async fn wait(
 /// Of the database.
 pub async fn change(
     connection: &mut PgConnection,
-    told: &[Change],
+    told: &[StatusChange],
 ) -> Result<Vec<v1::Presence>, sqlx::Error> {
     if told.is_empty() {
         return Ok(Vec::new());
