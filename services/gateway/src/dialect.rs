@@ -337,8 +337,8 @@ pub trait Dialect: Representation {
         false
     }
 
-    /// Whether the others are told when a client opens or closes a conversation.
-    fn shows_who_looks(&self) -> bool {
+    /// Whether the other participants are notified when a client opens or closes a conversation.
+    fn announces_room_presence(&self) -> bool {
         false
     }
 

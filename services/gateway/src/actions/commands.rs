@@ -75,14 +75,14 @@ pub enum Waiter {
 #[derive(Default)]
 struct Pending {
     /// By the command's id. Two attempts at one change send the same.
-    waiters: HashMap<String, Vec<Waiting>>,
+    waiters: HashMap<String, Vec<PendingCommand>>,
     /// In the order in which commands were sent, which is nearly that of their deadlines.
     deadlines: VecDeque<(Instant, String, u64)>,
     /// The number of the latest that waits.
     latest: u64,
 }
 
-struct Waiting {
+struct PendingCommand {
     number: u64,
     waiter: Waiter,
     change: Change,
@@ -207,7 +207,7 @@ impl Commands {
         let mut pending = self.lock();
         pending.latest += 1;
         let number = pending.latest;
-        let waiting = Waiting {
+        let waiting = PendingCommand {
             number,
             waiter,
             change,
@@ -231,8 +231,8 @@ impl Commands {
     }
 
     /// Without a waiter it came after the deadline, and the client was told that the outcome is unknown.
-    fn tell(&self, waiting: Option<Waiting>, outcome: &Outcome) {
-        if let Some(Waiting {
+    fn tell(&self, waiting: Option<PendingCommand>, outcome: &Outcome) {
+        if let Some(PendingCommand {
             waiter, change, span, ..
         }) = waiting
         {
@@ -269,7 +269,7 @@ impl Commands {
 
 impl Pending {
     /// The one of this number that waits for this command.
-    fn remove(&mut self, id: &str, number: u64) -> Option<Waiting> {
+    fn remove(&mut self, id: &str, number: u64) -> Option<PendingCommand> {
         let waiting = self.waiters.get_mut(id)?;
         let place = waiting.iter().position(|waiting| waiting.number == number)?;
         let removed = waiting.swap_remove(place);

@@ -11,13 +11,13 @@ const CHANNEL: &str = "#/channels/socket";
 
 /// The parts of a document that grow event by event.
 #[derive(Default)]
-struct Parts {
+struct DocumentParts {
     messages: Map<String, Value>,
     operations: Map<String, Value>,
     schemas: BTreeMap<String, Value>,
 }
 
-impl Parts {
+impl DocumentParts {
     /// Adds a message and returns the reference to it.
     fn message(&mut self, key: String, name: &str, summary: &str, shape: Shape) -> Value {
         for (name, schema) in shape.parts {
@@ -44,7 +44,7 @@ impl Parts {
 pub(super) fn document(dialect: &dyn Dialect) -> Value {
     let contract = renewal(dialect.contract());
     let name = dialect.name();
-    let mut parts = Parts::default();
+    let mut parts = DocumentParts::default();
     let channel = json!({ "$ref": CHANNEL });
     for taken in contract.taken {
         let key = taken.event.replace(':', ".");

@@ -141,7 +141,7 @@ impl Dialect for Threads {
         )))
     }
 
-    fn shows_who_looks(&self) -> bool {
+    fn announces_room_presence(&self) -> bool {
         true
     }
 

@@ -211,7 +211,7 @@ impl SessionActions {
         // What follows live begins after this seq, whatever the database has reached meanwhile.
         joined.head_seq = attached.head_seq;
         joined.epoch = attached.epoch;
-        if self.session.dialect().shows_who_looks() && self.shown_in.insert(id) {
+        if self.session.dialect().announces_room_presence() && self.shown_in.insert(id) {
             self.show(id, true).await;
         }
         self.show_presence(&mut joined).await;

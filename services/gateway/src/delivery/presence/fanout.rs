@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Board, News};
+use super::cache::{PresenceCache, PresenceUpdate};
 use super::watches::{Doubt, MOST_WATCHED, Watches};
 use crate::backend::Backend;
 use crate::backend::actor;
@@ -43,13 +43,13 @@ const CHUNK: usize = 1_000;
 const WINDOW: Duration = Duration::from_millis(200);
 
 /// The task; see the module.
-pub struct Teller {
+pub struct PresenceFanout {
     rooms: Rooms,
     backend: Backend,
     /// Membership in a conversation of more participants than this alone tells nothing.
     large_group: usize,
     check: Duration,
-    board: Board,
+    cache: PresenceCache,
     local: HashMap<UserId, Vec<Arc<Session>>>,
     watches: Watches<Arc<Session>>,
     /// Sessions to be told how others are seen.
@@ -94,7 +94,7 @@ struct Greeting {
     users: BTreeSet<String>,
 }
 
-impl Teller {
+impl PresenceFanout {
     /// `large_group` and the pause between two looks for changes: see `defaults.toml`.
     pub fn new(rooms: Rooms, backend: Backend, large_group: usize, check: Duration) -> Self {
         Self {
@@ -102,7 +102,7 @@ impl Teller {
             backend,
             large_group,
             check,
-            board: Board::default(),
+            cache: PresenceCache::default(),
             local: HashMap::new(),
             watches: Watches::default(),
             greetings: HashMap::new(),
@@ -203,7 +203,7 @@ impl Teller {
             Happened::Joined(conversation, users) => self.joined(conversation, &users),
             Happened::Left(user) => self.watches.left(&user),
             Happened::Asked(users, reply) => {
-                if users.iter().all(|user| self.board.knows(user)) {
+                if users.iter().all(|user| self.cache.knows(user)) {
                     // What is answered needs no event afterwards, and no change back may be left out.
                     self.deliver();
                     drop(reply.send(self.known(&users)));
@@ -252,7 +252,7 @@ impl Teller {
     ) -> Result<Vec<Presence>, ClientError> {
         for presence in users {
             self.changed(presence);
-            self.board.put(presence);
+            self.cache.put(presence);
         }
         // What is answered is emitted to those only who watched before.
         self.deliver();
@@ -304,7 +304,7 @@ impl Teller {
         for presence in allowed {
             if restored.contains(&presence.user_id) {
                 self.changed(&presence);
-                self.board.put(&presence);
+                self.cache.put(&presence);
                 self.greeting(session).users.insert(presence.user_id);
             }
         }
@@ -341,11 +341,11 @@ impl Teller {
     fn changed(&mut self, presence: &Presence) {
         let user = &presence.user_id;
         let is_of_interest =
-            self.board.knows(user) || self.rooms.members().is_known(user) || self.watches.is_watched(user);
+            self.cache.knows(user) || self.rooms.members().is_known(user) || self.watches.is_watched(user);
         if !is_of_interest {
             return;
         }
-        if let News::Told(before) = self.board.put(presence) {
+        if let PresenceUpdate::Newer(before) = self.cache.put(presence) {
             self.changes.entry(presence.user_id.clone()).or_insert(before);
             self.deliver_at = self.deliver_at.or_else(|| Some(Instant::now() + WINDOW));
         }
@@ -355,7 +355,7 @@ impl Teller {
     fn deliver(&mut self) {
         self.deliver_at = None;
         for (user, before) in std::mem::take(&mut self.changes) {
-            let Some(seen) = self.board.get(&user).cloned() else {
+            let Some(seen) = self.cache.get(&user).cloned() else {
                 continue;
             };
             if before != Some(seen.status()) {
@@ -367,7 +367,7 @@ impl Teller {
     fn tell(&mut self, seen: &Presence, before: Option<PresenceStatus>) {
         let before = before.unwrap_or(PresenceStatus::Unspecified);
         let mut frames = Frames::new(Outbound::Presence { seen, before });
-        for session in self.concerned(&seen.user_id) {
+        for session in self.watchers(&seen.user_id) {
             for frame in frames.of(session.dialect()) {
                 session.emit_ephemeral(frame);
             }
@@ -379,7 +379,7 @@ impl Teller {
     }
 
     /// Local sessions of others that share a conversation with a user, each once.
-    fn concerned(&self, user: &str) -> Vec<Arc<Session>> {
+    fn watchers(&self, user: &str) -> Vec<Arc<Session>> {
         let conversations = self.rooms.members().conversations_of(user);
         let mut users: HashSet<&UserId> = HashSet::new();
         let mut sessions = Vec::new();
@@ -411,7 +411,7 @@ impl Teller {
             let (_, greeted) = self.greeted.entry(session.id).or_insert_with(since);
             others.retain(|user| greeted.insert(user.clone()) || greeting.users.contains(user));
             for user in others {
-                if let Some(seen) = self.board.get(&user) {
+                if let Some(seen) = self.cache.get(&user) {
                     let before = PresenceStatus::Unspecified;
                     for frame in session.dialect().encode(Outbound::Presence { seen, before }) {
                         session.emit_ephemeral(&frame);
@@ -454,7 +454,7 @@ impl Teller {
         let greeted = self.greeting.values().flat_map(|greeting| self.others(greeting));
         let unknown: BTreeSet<String> = asked
             .chain(greeted)
-            .filter(|user| !self.board.knows(user))
+            .filter(|user| !self.cache.knows(user))
             .collect();
         let unknown: Vec<String> = unknown.into_iter().collect();
         let backend = self.backend.clone();
@@ -497,10 +497,10 @@ impl Teller {
                 presence.since_ms = now().timestamp_millis();
             }
             // A change that came meanwhile is emitted: so is what is newer than it.
-            if self.board.knows(&presence.user_id) {
+            if self.cache.knows(&presence.user_id) {
                 self.changed(&presence);
             } else {
-                self.board.put(&presence);
+                self.cache.put(&presence);
             }
         }
     }
@@ -508,7 +508,7 @@ impl Teller {
     fn known(&self, users: &[String]) -> Vec<Presence> {
         users
             .iter()
-            .filter_map(|user| self.board.get(user))
+            .filter_map(|user| self.cache.get(user))
             .cloned()
             .collect()
     }
@@ -533,7 +533,7 @@ impl Teller {
         }
         self.greeted.retain(|_, (since, _)| since.elapsed() < ARRIVING);
         let (members, watches) = (self.rooms.members(), &self.watches);
-        self.board
+        self.cache
             .keep(|user| members.is_known(user) || watches.is_watched(user));
         self.check
     }

@@ -45,7 +45,7 @@ pub struct Event<'a> {
 
 /// How much of one client may wait.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting {
+pub struct QueueLimit {
     /// Events.
     pub events: usize,
     /// Bytes.
@@ -60,7 +60,7 @@ pub struct Queue {
 
 /// What waits. The channel itself is unbounded; this bounds it by no longer reading from the client.
 struct Load {
-    limit: Waiting,
+    limit: QueueLimit,
     events: AtomicUsize,
     bytes: AtomicUsize,
     /// The connection that is not read from because too much waits here.
@@ -78,7 +78,7 @@ pub struct Handler {
 pub enum Ordered {}
 
 /// A queue and the handler that fills it. `transports` knows the connection to stop reading from.
-pub fn queue(limit: Waiting, transports: Transports) -> (Handler, Queue) {
+pub fn queue(limit: QueueLimit, transports: Transports) -> (Handler, Queue) {
     let (tx, rx) = mpsc::unbounded_channel();
     let load = Arc::new(Load {
         limit,
