@@ -321,62 +321,62 @@ fn contract() -> Contract {
     let read = none().or(Shape::of::<ReadJson>());
     let failed = Shape::of::<FailedEventJson<'_>>();
     Contract::new("Direct chats and shared journals; camelCase events, ids as numbers.")
-        .takes(
+        .accepts(
             "joinRoom",
             "Follow a conversation.",
             shapes::conversation(),
             ack(&["conversation"], none()),
         )
-        .takes(
+        .accepts(
             "leaveRoom",
             "Follow it no more.",
             shapes::conversation(),
             ack(&[], none()),
         )
-        .takes(
+        .accepts(
             "sendMessage",
             "Send a message; a senderId must be the connected user.",
             send,
             ack(&["message"], none()),
         )
-        .takes(
+        .accepts(
             "markAsRead",
             "Mark messages as read.",
             shapes::reading(),
             ack(&[], read),
         )
-        .takes(
+        .accepts(
             "joinJournal",
             "Follow a journal.",
             journal_named(),
             ack(&[], journal()),
         )
-        .takes(
+        .accepts(
             "leaveJournal",
             "Follow it no more.",
             journal_named(),
             ack(&[], none()),
         )
-        .takes(
+        .accepts(
             "journalEdit",
             "The whole text as this client now shows it.",
             edit,
             ack(&[], journal()),
         )
-        .tells("receiveMessage", "A message was sent.", message())
-        .tells("messageEdited", "A message was changed.", message())
-        .tells(
+        .emits("receiveMessage", "A message was sent.", message())
+        .emits("messageEdited", "A message was changed.", message())
+        .emits(
             "messageDeleted",
             "Messages are gone, for all or for this user.",
             gone,
         )
-        .tells(
+        .emits(
             "messageUpdated",
             "Somebody read messages.",
             Shape::of::<ReadJson>(),
         )
-        .tells("journalUpdate", "A journal has another text.", journal())
-        .tells("messageError", "An event failed.", failed)
+        .emits("journalUpdate", "A journal has another text.", journal())
+        .emits("messageError", "An event failed.", failed)
 }
 
 /// The ack: with these fields and all of `body`, or what failed.

@@ -387,19 +387,19 @@ pub fn participants(participants: &[Participant]) -> Vec<ParticipantJson<'_>> {
 pub fn message_events(contract: Contract) -> Contract {
     let message = || Shape::of::<MessageJson<'_>>();
     contract
-        .tells("message:new", "A message was sent.", message())
-        .tells("message:edited", "A message was changed.", message())
-        .tells(
+        .emits("message:new", "A message was sent.", message())
+        .emits("message:edited", "A message was changed.", message())
+        .emits(
             "message:deleted",
             "A message is gone, for all or for this user.",
             Shape::of::<DeletedJson<'_>>(),
         )
-        .tells(
+        .emits(
             "message:reaction",
             "A mark was put on a message or taken back.",
             Shape::of::<ReactionChangedJson<'_>>(),
         )
-        .tells(
+        .emits(
             "message:read",
             "Somebody read a message.",
             Shape::of::<ReadJson<'_>>(),
