@@ -6,7 +6,8 @@
 //! | `ledger` | which sessions persistence knows of, and what it must still be told |
 //! | `report` | the lease of this replica: renewing it, and what follows when it is lost |
 //! | `cache` | the presence of users as it was last emitted |
-//! | `fanout` | which sessions receive a change, and the changes the bus lost |
+//! | `state` | which sessions receive whose presence; pure |
+//! | `fanout` | the task around it: the bus, queries, emission |
 //! | `watches` | whom sessions watch, as long as they may |
 //!
 //! What is told may be dropped for a slow client; what is known here always becomes what persistence says. Sessions and
@@ -16,6 +17,7 @@ mod cache;
 mod fanout;
 mod ledger;
 mod report;
+mod state;
 mod watches;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
