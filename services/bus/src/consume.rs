@@ -13,8 +13,6 @@ use async_nats::jetstream::{self, Message};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use opentelemetry::Context;
-use parlance_proto::v1::Command;
-use prost::Message as _;
 use tokio::sync::watch;
 
 use crate::connection::{Bus, Link};
@@ -58,14 +56,6 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// The payload as a command.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn command(&self) -> Result<Command, prost::DecodeError> {
-        Command::decode(self.payload.clone())
-    }
-
     /// Removes the message from the queue. A lost acknowledgement costs a redelivery.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use parlance_proto::v1::{Control, ControlPage, StoredControl};
 use prost::Message as _;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
@@ -163,7 +164,8 @@ impl Bus {
             return Err(Error::new(ErrorKind::Refused, "an order that says nothing"));
         };
         let payload = control.encode_to_vec().into();
-        self.hand_in(subject::control(body), HeaderMap::new(), payload, deadline)
+        let subject = subject::control(body);
+        self.hand_in(Span::current(), subject, HeaderMap::new(), payload, deadline)
             .await
     }
 }

@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use async_nats::client::PublishErrorKind as ClientErrorKind;
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use parlance_proto::v1::{
@@ -12,8 +12,8 @@ use parlance_proto::v1::{
 };
 use parlance_proto::{ConversationId, UserId};
 use prost::Message as _;
-use tokio::time::Instant;
-use tracing::Instrument as _;
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span};
 
 use crate::connection::Bus;
 use crate::error::{Error, ErrorKind};
@@ -57,7 +57,7 @@ impl StoredEvents {
         for ack in self.acks {
             // The client counts its own patience from here on only: after an outage every answer that was lost
             // would be waited for in turn.
-            tokio::time::timeout_at(self.deadline, ack.into_future())
+            timeout_at(self.deadline, ack.into_future())
                 .await
                 .map_err(|_| Error::new(ErrorKind::Unknown, "no answer from the feed"))?
                 .map_err(|e| Error::with(ErrorKind::Unknown, "events not stored in the feed", e))?;
@@ -89,8 +89,7 @@ impl Bus {
         let payload = Bytes::from(command.encode_to_vec());
         let subject = subject::command(conversation, partitions);
         let span = trace::sending("chat.cmd", "chat.cmd.{partition}.{conversation}", payload.len());
-        self.hand_in(subject, identified(dedup_id), payload, deadline)
-            .instrument(span)
+        self.hand_in(span, subject, identified(dedup_id), payload, deadline)
             .await
     }
 
@@ -115,8 +114,7 @@ impl Bus {
         if let Ok(caller_id) = caller_id.parse::<HeaderValue>() {
             headers.insert(CALLER_ID, caller_id);
         }
-        self.hand_in(subject::system(target), headers, payload, deadline)
-            .instrument(span)
+        self.hand_in(span, subject::system(target), headers, payload, deadline)
             .await
     }
 
@@ -155,80 +153,52 @@ impl Bus {
             .map_err(not_published)
     }
 
-    /// Publishes into a stream until it answers, again and again with the same headers.
+    /// Publishes into a stream until it answers, again and again with the same headers. `span` is that of the sending.
     pub(crate) async fn hand_in(
         &self,
-        subject: String,
-        headers: HeaderMap,
-        payload: Bytes,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let result = self.hand_in_until(subject, headers, payload, deadline).await;
-        if result.is_err() {
-            trace::failed(&tracing::Span::current());
-        }
-        result
-    }
-
-    async fn hand_in_until(
-        &self,
+        span: Span,
         subject: String,
         mut headers: HeaderMap,
         payload: Bytes,
         deadline: Instant,
     ) -> Result<(), Error> {
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Error::new(ErrorKind::TooLarge, "message too large for the bus"));
-        }
-        trace::inject(&mut headers);
+        let handed_in = async {
+            if payload.len() > MAX_PAYLOAD {
+                return Err(Error::new(ErrorKind::TooLarge, "message too large for the bus"));
+            }
+            trace::inject(&mut headers);
 
-        // Until the first attempt has left us, nothing can have been accepted.
-        let mut worst = ErrorKind::Refused;
-        loop {
-            if tokio::time::timeout_at(deadline, self.connected()).await.is_err() {
-                return Err(Error::new(worst, "NATS is away"));
+            // Until the first attempt has left us, nothing can have been accepted.
+            let mut worst = ErrorKind::Refused;
+            loop {
+                if timeout_at(deadline, self.connected()).await.is_err() {
+                    return Err(Error::new(worst, "NATS is away"));
+                }
+                let (subject, headers, payload) = (subject.clone(), headers.clone(), payload.clone());
+                let sent = self.jetstream.publish_with_headers(subject, headers, payload);
+                let accepted = async { sent.await?.into_future().await };
+                let failure = match timeout_at(deadline, accepted).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(failure)) => not_accepted(failure),
+                    Err(_) => return Err(Error::new(ErrorKind::Unknown, "no answer from the stream")),
+                };
+                if failure.kind() == ErrorKind::TooLarge {
+                    return Err(failure);
+                }
+                if failure.kind() == ErrorKind::Unknown {
+                    worst = ErrorKind::Unknown;
+                }
+                if Instant::now() + RETRY_PAUSE >= deadline {
+                    return Err(failure.with_kind(worst));
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
-            let attempt = self.attempt(subject.clone(), headers.clone(), payload.clone());
-            let failure = match tokio::time::timeout_at(deadline, attempt).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(failure)) => failure,
-                Err(_) => return Err(Error::new(ErrorKind::Unknown, "no answer from the stream")),
-            };
-            if failure.kind() == ErrorKind::TooLarge {
-                return Err(failure);
-            }
-            if failure.kind() == ErrorKind::Unknown {
-                worst = ErrorKind::Unknown;
-            }
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(failure.with_kind(worst));
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    }
-
-    async fn attempt(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), Error> {
-        let sent = self
-            .jetstream
-            .publish_with_headers(subject, headers, payload)
-            .await;
-        let result = match sent {
-            Ok(ack) => ack.into_future().await,
-            Err(error) => Err(error),
         };
-        result.map(drop).map_err(|error| {
-            let kind = match error.kind() {
-                // The stream or the server said no.
-                PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
-                PublishErrorKind::StreamNotFound
-                | PublishErrorKind::MaxAckPending
-                | PublishErrorKind::WrongLastMessageId
-                | PublishErrorKind::WrongLastSequence => ErrorKind::Refused,
-                PublishErrorKind::Other => refusal_or_unknown(&error),
-                PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => ErrorKind::Unknown,
-            };
-            Error::with(kind, "not accepted by the stream", error)
-        })
+        let result = handed_in.instrument(span.clone()).await;
+        if result.is_err() {
+            trace::failed(&span);
+        }
+        result
     }
 
     /// Sends events to live subscribers at once and into the feed; all of one conversation, ascending.
@@ -352,6 +322,20 @@ fn subject_of(batch: &EventBatch) -> Result<Option<String>, Error> {
     Ok(Some(subject::events(conversation)))
 }
 
+fn not_accepted(error: PublishError) -> Error {
+    let kind = match error.kind() {
+        // The stream or the server said no.
+        PublishErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
+        PublishErrorKind::StreamNotFound
+        | PublishErrorKind::MaxAckPending
+        | PublishErrorKind::WrongLastMessageId
+        | PublishErrorKind::WrongLastSequence => ErrorKind::Refused,
+        PublishErrorKind::Other => refusal_or_unknown(&error),
+        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => ErrorKind::Unknown,
+    };
+    Error::with(kind, "not accepted by the stream", error)
+}
+
 fn not_published(error: async_nats::PublishError) -> Error {
     let kind = match error.kind() {
         ClientErrorKind::MaxPayloadExceeded => ErrorKind::TooLarge,
@@ -372,7 +356,7 @@ fn identified(id: &str) -> HeaderMap {
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A server that answered has not stored the message; anything else under `Other` may have.
-fn refusal_or_unknown(error: &async_nats::jetstream::context::PublishError) -> ErrorKind {
+fn refusal_or_unknown(error: &PublishError) -> ErrorKind {
     let source = std::error::Error::source(error);
     match source.and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>()) {
         Some(_) => ErrorKind::Refused,

@@ -24,7 +24,7 @@ use crate::actions::core::{Areas, Core, Rules};
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::config::{RELAY_AUTO, Settings, Shutdown};
-use crate::delivery::presence::{Presences, Reporter, Teller};
+use crate::delivery::presence::{PresenceFanout, Presences, Reporter};
 use crate::delivery::presence_input::{self, Inbox, PresenceReports};
 use crate::delivery::repair::{self, Repair};
 use crate::delivery::rooms::{Begun, Rooms};
@@ -271,7 +271,7 @@ fn assemble(
         },
         query_token: settings.auth.query_token.clone(),
     });
-    let sockets = SocketState::new(socket::state::Parts {
+    let sockets = SocketState::new(socket::state::SocketParts {
         core: core.clone(),
         gate: gate.clone(),
         transports: Transports::default(),
@@ -434,7 +434,7 @@ fn spawn_presence(
     lifecycle.spawn_background("presence watch", done(async move { watch.watch(stop).await }));
     lifecycle.spawn("presence", reporter.run(stopped.clone()));
     lifecycle.spawn("served", served.run(stopped.clone()));
-    let teller = Teller::new(
+    let fanout = PresenceFanout::new(
         rooms,
         backend,
         large_group(settings.presence.large_group),
@@ -442,8 +442,8 @@ fn spawn_presence(
     );
     let stop = lifecycle.hard();
     lifecycle.spawn_background(
-        "presence teller",
-        async move { teller.run(bus, inbox, stop).await },
+        "presence fanout",
+        async move { fanout.run(bus, inbox, stop).await },
     );
 }
 

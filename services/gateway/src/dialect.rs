@@ -337,8 +337,8 @@ pub trait Dialect: Representation {
         false
     }
 
-    /// Whether the others are told when a client opens or closes a conversation.
-    fn shows_who_looks(&self) -> bool {
+    /// Whether the other participants are notified when a client opens or closes a conversation.
+    fn announces_room_presence(&self) -> bool {
         false
     }
 
@@ -399,9 +399,6 @@ pub trait Dialect: Representation {
         }
     }
 
-    /// The same dialect with messages that stream shown like that; itself where it has an event for their chunks.
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect;
-
     /// Writes what the server tells, as [`Dialect::frames`] passes it on; nothing where the vocabulary has no word for it.
     fn encode(&self, outbound: Outbound<'_>) -> Vec<Frame>;
 
@@ -423,15 +420,24 @@ pub trait Dialect: Representation {
 /// The dialect of a connection that asks for none and has no other reason for one.
 pub static DEFAULT: &dyn Dialect = &native::Native;
 
-/// All dialects. A further one is a file beside these, a line here, and its fixtures.
-pub static DIALECTS: &[&dyn Dialect] = &[
-    &native::Native,
-    &journal::Journal(Streams::Finished),
-    &encrypted::Encrypted(Streams::Finished),
-    &chats::Chats(Streams::Finished),
-    &threads::Threads(Streams::Finished),
-    &inbox::Inbox(Streams::Finished),
-];
+/// All dialects, with messages that stream shown like that. A further one is a file beside these, a line here, and its
+/// fixtures.
+macro_rules! dialects {
+    ($streams:path) => {
+        &[
+            &native::Native,
+            &journal::Journal($streams),
+            &encrypted::Encrypted($streams),
+            &chats::Chats($streams),
+            &threads::Threads($streams),
+            &inbox::Inbox($streams),
+        ]
+    };
+}
+
+/// All dialects.
+pub static DIALECTS: &[&dyn Dialect] = dialects!(Streams::Finished);
+static WITH_EDITS: &[&dyn Dialect] = dialects!(Streams::Edits);
 
 /// The names of all dialects, for people.
 pub fn names() -> String {
@@ -474,8 +480,11 @@ pub fn shown_by(
 
 /// The dialect of that name, with messages that stream shown like that.
 pub fn by_name(name: &str, streams: Streams) -> Option<&'static dyn Dialect> {
-    let dialect = DIALECTS.iter().find(|dialect| dialect.name() == name)?;
-    Some(dialect.showing(streams))
+    let dialects = match streams {
+        Streams::Edits => WITH_EDITS,
+        Streams::Finished => DIALECTS,
+    };
+    dialects.iter().copied().find(|dialect| dialect.name() == name)
 }
 
 /// Encodes a value that cannot fail: our own structs of strings, numbers and raw JSON.

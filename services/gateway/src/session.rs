@@ -5,14 +5,14 @@
 //! | [`sessions`] | all of them |
 //! | [`page`] | what a client is as long as it is open |
 //! | [`following`] | how a session takes part in a conversation |
-//! | [`outbox`] | what waits for the client of one connection |
+//! | [`send_queue`] | what waits for the client of one connection |
 //! | [`wire`], [`transports`] | the connection under a session, and how to find and close it |
 //!
 //! With `edge/socket` the only place that names socketioxide. Must not know the bus or decide who may see what.
 
 pub mod following;
-pub mod outbox;
 pub mod page;
+pub mod send_queue;
 pub mod sessions;
 pub mod transports;
 pub mod wire;
@@ -39,8 +39,8 @@ use crate::auth::{Grant, Revocations};
 use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker, encode};
 use crate::error::ClientError;
 use following::Following;
-use outbox::{Occupancy, Outbox};
 use page::Page;
+use send_queue::{Occupancy, SendQueue};
 use transports::Transports;
 use wire::Wire;
 
@@ -94,7 +94,7 @@ pub struct Session {
     grant: Mutex<Grant>,
     socket: SocketRef,
     transports: Transports,
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     occupancy: Mutex<Option<Occupancy>>,
     conversations: Mutex<HashSet<ConversationId>>,
     /// See [`Session::begin`].
@@ -177,7 +177,7 @@ pub struct Opening {
     /// Set where the connection ends otherwise than by the client's will.
     pub doubtful: Arc<AtomicBool>,
     /// Of its connection.
-    pub outbox: Arc<Outbox>,
+    pub send_queue: Arc<SendQueue>,
 }
 
 /// In this time a dead connection is noticed.
@@ -211,7 +211,7 @@ impl Session {
             since,
             closed,
             doubtful,
-            outbox,
+            send_queue,
         } = opening;
         Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -231,8 +231,8 @@ impl Session {
             grant: Mutex::new(grant),
             socket,
             transports,
-            occupancy: Mutex::new(Some(outbox.occupy())),
-            outbox,
+            occupancy: Mutex::new(Some(send_queue.occupy())),
+            send_queue,
             conversations: Mutex::default(),
             openings: Mutex::default(),
             shown_at_ms: AtomicI64::default(),
@@ -574,7 +574,7 @@ impl Session {
         let session = Arc::clone(self);
         tasks::spawn("dismiss a session", async move {
             tokio::time::sleep(FAREWELL).await;
-            if !session.outbox.is_occupied() {
+            if !session.send_queue.is_occupied() {
                 session.close_transport();
             }
         });
@@ -606,7 +606,7 @@ impl Session {
 
     /// The WebSocket's connection; `None` while polling.
     pub fn wire(&self) -> Option<Arc<Wire>> {
-        self.outbox.wire(|| self.find_wire())
+        self.send_queue.wire(|| self.find_wire())
     }
 
     fn find_wire(&self) -> Option<Arc<Wire>> {
@@ -634,7 +634,7 @@ impl Session {
 
     /// Adds a packet and returns the bytes that wait for the client, whatever namespace they are for.
     fn meter(&self, bytes: usize) -> u64 {
-        self.outbox.meter(bytes, || self.find_wire())
+        self.send_queue.meter(bytes, || self.find_wire())
     }
 }
 

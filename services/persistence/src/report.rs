@@ -72,7 +72,7 @@ impl Report {
         if origin.stream {
             return Some(Self::step(origin, system_reply::Outcome::Refused(refusal), None));
         }
-        let command = delivery.command().ok()?;
+        let command = v1::Command::decode(delivery.payload.clone()).ok()?;
         let refusal = if refusal.code() == ErrorCode::NotFound
             && origin.subject.starts_with("chat.system.user.")
         {

@@ -31,6 +31,7 @@ pub mod resolve;
 pub mod served;
 pub mod sessions;
 pub mod streams;
+pub mod stretch;
 pub mod threads;
 pub mod users;
 pub mod writes;

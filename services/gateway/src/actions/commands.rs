@@ -75,14 +75,14 @@ pub enum Waiter {
 #[derive(Default)]
 struct Pending {
     /// By the command's id. Two attempts at one change send the same.
-    waiters: HashMap<String, Vec<Waiting>>,
+    waiters: HashMap<String, Vec<PendingCommand>>,
     /// In the order in which commands were sent, which is nearly that of their deadlines.
     deadlines: VecDeque<(Instant, String, u64)>,
     /// The number of the latest that waits.
     latest: u64,
 }
 
-struct Waiting {
+struct PendingCommand {
     number: u64,
     waiter: Waiter,
     change: Change,
@@ -131,26 +131,22 @@ impl Commands {
         let fresh = change.is_keyed().then(|| new_id().to_string());
         // Never the client's own id: a second request with that id must reach persistence too.
         let dedup_id = fresh.as_deref().unwrap_or(&command.id);
-        let sent = self.send(&command, dedup_id, deadline).await;
+        let sent = if self.backend.misfiles() {
+            let message = "the service is misconfigured at the moment; nothing was stored";
+            Err(ClientError::new(ErrorCode::Unavailable, message))
+        } else {
+            let bus = &self.bus;
+            let sent = bus.send_command(&command, self.partitions, dedup_id, deadline);
+            sent.await.map_err(|error| {
+                tracing::warn!(command = %command.id, %error, "a command was not accepted");
+                ClientError::from_send(&error)
+            })
+        };
         faults::crash_at("after_publish");
         if let Err(error) = sent {
             let waiting = self.lock().remove(&command.id, number);
             self.tell(waiting, &Err(error));
         }
-    }
-
-    async fn send(&self, command: &Command, dedup_id: &str, deadline: Instant) -> Result<(), ClientError> {
-        if self.backend.misfiles() {
-            let message = "the service is misconfigured at the moment; nothing was stored";
-            return Err(ClientError::new(ErrorCode::Unavailable, message));
-        }
-        let sent = self
-            .bus
-            .send_command(command, self.partitions, dedup_id, deadline);
-        sent.await.map_err(|error| {
-            tracing::warn!(command = %command.id, %error, "a command was not accepted");
-            ClientError::from_send(&error)
-        })
     }
 
     /// Sends a command and waits for its outcome.
@@ -211,7 +207,7 @@ impl Commands {
         let mut pending = self.lock();
         pending.latest += 1;
         let number = pending.latest;
-        let waiting = Waiting {
+        let waiting = PendingCommand {
             number,
             waiter,
             change,
@@ -235,8 +231,8 @@ impl Commands {
     }
 
     /// Without a waiter it came after the deadline, and the client was told that the outcome is unknown.
-    fn tell(&self, waiting: Option<Waiting>, outcome: &Outcome) {
-        if let Some(Waiting {
+    fn tell(&self, waiting: Option<PendingCommand>, outcome: &Outcome) {
+        if let Some(PendingCommand {
             waiter, change, span, ..
         }) = waiting
         {
@@ -273,7 +269,7 @@ impl Commands {
 
 impl Pending {
     /// The one of this number that waits for this command.
-    fn remove(&mut self, id: &str, number: u64) -> Option<Waiting> {
+    fn remove(&mut self, id: &str, number: u64) -> Option<PendingCommand> {
         let waiting = self.waiters.get_mut(id)?;
         let place = waiting.iter().position(|waiting| waiting.number == number)?;
         let removed = waiting.swap_remove(place);

@@ -30,7 +30,7 @@ use crate::session::sessions::Sessions;
 
 /// All that is below the edge. Cheap to clone.
 #[derive(Clone)]
-pub struct Core(Arc<Parts>);
+pub struct Core(Arc<CoreParts>);
 
 /// The areas that actions stand on.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ pub struct Rules {
 }
 
 /// The parts of [`Core`].
-pub struct Parts {
+pub struct CoreParts {
     /// Tokens.
     pub auth: Authenticator,
     /// Sizes and rates.
@@ -114,7 +114,7 @@ impl Core {
             presence,
         } = areas;
         let (partitions, send_timeout) = (rules.partitions, rules.send_timeout);
-        Self(Arc::new(Parts {
+        Self(Arc::new(CoreParts {
             turns: Turns::default(),
             commands: Commands::new(
                 bus.clone(),
@@ -226,9 +226,9 @@ impl Core {
 }
 
 impl Deref for Core {
-    type Target = Parts;
+    type Target = CoreParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &CoreParts {
         &self.0
     }
 }

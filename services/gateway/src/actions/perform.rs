@@ -3,7 +3,7 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`session`] | the actions of one session, and what only a session can ask for |
+//! | [`session`] | a session that acts, and what only a session can ask for |
 //! | `journal` | journals that a session follows or edits |
 //! | `conversations` | conversations and their participants |
 //! | `documents` | journals as a whole |
@@ -16,21 +16,24 @@ mod documents;
 mod journal;
 pub mod session;
 
+use std::sync::Arc;
+
 use parlance_proto::v1::{
     CreateThread, DeleteMessage, EditMessage, ErrorCode, HideMessage, MarkRead, React, SendMessage, command,
 };
 use parlance_proto::{ConversationId, MessageId};
 use uuid::Uuid;
 
-use super::commands::{Confirmed, Outcome};
+use super::commands::{Confirmed, Outcome, Then, Waiter};
 use super::core::Core;
-use super::idempotency::Change;
+use super::idempotency::{Change, Claim};
 use super::user::ActingUser;
 use crate::backend::SYNC_EVENTS;
-use crate::dialect::{Action, Answer, ConversationRef, MessageRef, SendAction};
+use crate::dialect::{Action, Answer, ConversationRef, Decoded, MessageRef, SendAction};
 use crate::error::ClientError;
+use crate::session::Request;
 use journal::WholeTextChange;
-use session::SessionActions;
+use session::{ClientEvent, SessionActions};
 
 /// What an action comes to.
 #[expect(
@@ -74,6 +77,80 @@ impl Core {
             Err(error) if is_alone => Err(error.of_message_alone()),
             outcome => outcome,
         }
+    }
+}
+
+impl SessionActions {
+    /// Performs the action of an event, and answers the event; a change is answered once it is confirmed.
+    pub async fn perform(&mut self, received: ClientEvent, decoded: Decoded) {
+        let ClientEvent {
+            event,
+            at,
+            ack,
+            keyed,
+        } = received;
+        let Decoded { action, tag } = decoded;
+        let claim = match keyed {
+            Some(keyed) => self
+                .core
+                .idempotency
+                .claim_in_turn(self.user.actor(), keyed)
+                .await
+                .map(Some),
+            None => Ok(None),
+        };
+        let request = |ack| Request {
+            ack,
+            event,
+            tag: tag.as_deref(),
+        };
+        let attempt = match claim {
+            Ok(Some(Claim::Claimed(attempt))) => Some(attempt),
+            Ok(Some(Claim::Answered(kept))) => {
+                return self.session.answer_again(request(ack), &kept);
+            }
+            Ok(None) => None,
+            Err(error) => return self.session.answer(request(ack), Err(&error), None),
+        };
+        let ids = attempt
+            .as_ref()
+            .map_or_else(Change::fresh, |attempt| attempt.change.clone());
+        let alone = action.names_messages_alone();
+        let (core, user) = (self.core.clone(), self.user.clone());
+        let performing = Performing {
+            core: &core,
+            user: &user,
+            change: &ids,
+        };
+        let outcome = match performing.plan(Some(self), action).await {
+            Ok(Planned::Done(confirmed)) => Ok(confirmed.answer),
+            Err(error) => Err(ids.failure(error)),
+            Ok(Planned::Command(conversation, body, whole_text)) => {
+                let me = user.actor();
+                self.note_sent(&body, tag.as_deref(), ack.is_wanted());
+                let waiter = Waiter::Socket {
+                    attempt,
+                    session: Arc::clone(&self.session),
+                    ack,
+                    event,
+                    tag,
+                    alone,
+                    then: whole_text.map(|change| -> Then { Box::new(move |outcome| change.ends(outcome)) }),
+                };
+                let commands = &core.commands;
+                return commands.submit(me, &ids, conversation, body, at, waiter).await;
+            }
+        };
+        let place = outcome
+            .as_ref()
+            .ok()
+            .and_then(|answer| core.rooms.place_of(answer));
+        if let Some(attempt) = attempt {
+            let dialect = self.session.dialect();
+            attempt.settle_event(dialect, outcome.as_ref(), place.as_deref());
+        }
+        let request = request(ack);
+        self.session.answer(request, outcome.as_ref(), place.as_deref());
     }
 }
 

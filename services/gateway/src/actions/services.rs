@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::control::Checked;
 use super::core::Core;
 use crate::auth::Identity;
-use crate::dialect::native::message_type;
+use crate::dialect::input::message_type;
 use crate::error::ClientError;
 
 /// Longest id of a service's message.

@@ -11,13 +11,13 @@ const CHANNEL: &str = "#/channels/socket";
 
 /// The parts of a document that grow event by event.
 #[derive(Default)]
-struct Parts {
+struct DocumentParts {
     messages: Map<String, Value>,
     operations: Map<String, Value>,
     schemas: BTreeMap<String, Value>,
 }
 
-impl Parts {
+impl DocumentParts {
     /// Adds a message and returns the reference to it.
     fn message(&mut self, key: String, name: &str, summary: &str, shape: Shape) -> Value {
         for (name, schema) in shape.parts {
@@ -44,29 +44,42 @@ impl Parts {
 pub(super) fn document(dialect: &dyn Dialect) -> Value {
     let contract = renewal(dialect.contract());
     let name = dialect.name();
-    let mut parts = Parts::default();
+    let mut parts = DocumentParts::default();
     let channel = json!({ "$ref": CHANNEL });
-    for taken in contract.taken {
-        let key = taken.event.replace(':', ".");
-        let request = parts.message(format!("client.{key}"), taken.event, taken.summary, taken.payload);
-        let told = format!("What the ack callback of {} gets, if there is one.", taken.event);
-        let ack = parts.message(format!("ack.{key}"), taken.event, &told, taken.ack);
+    for accepted in contract.accepted {
+        let key = accepted.event.replace(':', ".");
+        let request = parts.message(
+            format!("client.{key}"),
+            accepted.event,
+            accepted.summary,
+            accepted.payload,
+        );
+        let about = format!(
+            "What the ack callback of {} gets, if there is one.",
+            accepted.event
+        );
+        let ack = parts.message(format!("ack.{key}"), accepted.event, &about, accepted.ack);
         let operation = json!({
             "action": "receive",
             "channel": channel,
-            "summary": taken.summary,
+            "summary": accepted.summary,
             "messages": [request],
             "reply": { "channel": channel, "messages": [ack] },
         });
         parts.operations.insert(format!("receive.{key}"), operation);
     }
-    for told in contract.told {
-        let key = told.event.replace(':', ".");
-        let message = parts.message(format!("server.{key}"), told.event, told.summary, told.payload);
+    for emitted in contract.emitted {
+        let key = emitted.event.replace(':', ".");
+        let message = parts.message(
+            format!("server.{key}"),
+            emitted.event,
+            emitted.summary,
+            emitted.payload,
+        );
         let operation = json!({
             "action": "send",
             "channel": channel,
-            "summary": told.summary,
+            "summary": emitted.summary,
             "messages": [message],
         });
         parts.operations.insert(format!("send.{key}"), operation);
@@ -126,7 +139,7 @@ fn renewal(contract: Contract) -> Contract {
         },
     });
     let refused = json!({ "type": "object", "description": "A failure in the dialect's own form." });
-    contract.takes(
+    contract.accepts(
         "auth:refresh",
         "Stay connected beyond the end of the present token.",
         Shape::raw(token),

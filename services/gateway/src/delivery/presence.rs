@@ -5,17 +5,19 @@
 //! | --- | --- |
 //! | `ledger` | which sessions persistence knows of, and what it must still be told |
 //! | `report` | the lease of this replica: renewing it, and what follows when it is lost |
-//! | `board` | what was told of whom |
-//! | `teller` | whom to tell, and the changes the bus lost |
+//! | `cache` | the presence of users as it was last emitted |
+//! | `state` | which sessions receive whose presence; pure |
+//! | `fanout` | the task around it: the bus, queries, emission |
 //! | `watches` | whom sessions watch, as long as they may |
 //!
 //! What is told may be dropped for a slow client; what is known here always becomes what persistence says. Sessions and
 //! rooms report by [`presence_input`](super::presence_input).
 
-mod board;
+mod cache;
+mod fanout;
 mod ledger;
 mod report;
-mod teller;
+mod state;
 mod watches;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +32,8 @@ use crate::ids::new_id;
 use crate::session::{Session, SessionId};
 use ledger::Ledger;
 
+pub use fanout::PresenceFanout;
 pub use report::Reporter;
-pub use teller::Teller;
 
 /// The sessions of this replica as presence sees them. Cheap to clone.
 #[derive(Clone)]

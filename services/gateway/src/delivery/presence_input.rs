@@ -31,16 +31,16 @@ pub struct Inbox {
 /// Reports that wait; beyond them those are refused whose session can come again, or that are answered.
 const MOST_WAITING: usize = 50_000;
 
-/// What presence must know of.
-pub enum Happened {
+/// What presence must know of. `S` is a session.
+pub enum Happened<S = Arc<Session>> {
     /// A session began.
-    Arrived(Arc<Session>),
+    Arrived(S),
     /// A session ended.
     Gone(UserId, SessionId),
     /// A session receives a conversation's events from now on.
-    Attached(Arc<Session>, ConversationId),
+    Attached(S, ConversationId),
     /// A session asks for the presence of a conversation's participants.
-    Looked(Arc<Session>, ConversationId),
+    Looked(S, ConversationId),
     /// Users came into a conversation that is followed here.
     Joined(ConversationId, Vec<String>),
     /// A user belongs no more to a conversation that is followed here.
@@ -50,7 +50,7 @@ pub enum Happened {
     /// A session subscribes to users; persistence has said that it may, when it was asked after so many removals.
     Watched {
         /// Which.
-        session: Arc<Session>,
+        session: S,
         /// Their presence.
         users: Vec<Presence>,
         /// [`PresenceReports::removals`] before persistence was asked.

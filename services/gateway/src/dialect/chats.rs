@@ -65,13 +65,6 @@ struct FailedJson<'a> {
 }
 
 impl Dialect for Chats {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "chats"
     }
@@ -89,70 +82,54 @@ impl Dialect for Chats {
 
     fn contract(&self) -> Contract {
         use payload::contract as shapes;
-        let (done, message) = (|| camel::ack(&[]), || Shape::of::<union::MessageJson<'_>>());
+        let done = || camel::ack(&[]);
         let typing = || Shape::of::<TypingJson<'_>>();
-        Contract::new("Chats that are followed without joining them; ids as UUIDs.")
-            .takes(
+        let contract = Contract::new("Chats that are followed without joining them; ids as UUIDs.")
+            .accepts(
                 "chat:join",
                 "Follow a chat.",
                 shapes::conversation(),
                 camel::ack(&["conversation"]),
             )
-            .takes("chat:leave", "Follow it no more.", shapes::conversation(), done())
-            .takes(
+            .accepts("chat:leave", "Follow it no more.", shapes::conversation(), done())
+            .accepts(
                 "message:send",
                 "Send a message.",
                 shapes::send(),
                 camel::ack(&["message"]),
             )
-            .takes(
+            .accepts(
                 "message:read",
                 "Mark messages as read.",
                 shapes::reading(),
                 camel::ack(&["unread"]),
             )
-            .takes("typing:start", "Begin to type.", shapes::conversation(), done())
-            .takes("typing:stop", "End to type.", shapes::conversation(), done())
-            .tells("message:new", "A message was sent.", message())
-            .tells("message:edited", "A message was changed.", message())
-            .tells(
-                "message:deleted",
-                "A message is gone, for all or for this user.",
-                Shape::of::<union::DeletedJson<'_>>(),
-            )
-            .tells(
-                "message:reaction",
-                "A mark was put on a message or taken back.",
-                Shape::of::<union::ReactionChangedJson<'_>>(),
-            )
-            .tells(
-                "message:read",
-                "Somebody read a message.",
-                Shape::of::<union::ReadJson<'_>>(),
-            )
-            .tells(
+            .accepts("typing:start", "Begin to type.", shapes::conversation(), done())
+            .accepts("typing:stop", "End to type.", shapes::conversation(), done());
+        union::message_events(contract)
+            .emits(
                 "user:status",
                 "A user one shares a chat with came or went.",
                 Shape::of::<UserStatusJson<'_>>(),
             )
-            .tells("typing:start", "Somebody begins to type.", typing())
-            .tells("typing:stop", "Somebody ends to type.", typing())
-            .tells(
+            .emits("typing:start", "Somebody begins to type.", typing())
+            .emits("typing:stop", "Somebody ends to type.", typing())
+            .emits(
                 "chat:new",
                 "The user is in a further chat.",
                 Shape::of::<ChatJson<'_>>(),
             )
-            .tells(
+            .emits(
                 "chat:updated",
                 "What changed of a chat, or who is in it now.",
                 camel::conversation_changed_shape().or(Shape::of::<ChatJson<'_>>()),
             )
-            .tells(
+            .emits(
                 "chat:removed",
                 "The user is in the chat no more.",
                 Shape::of::<ChatJson<'_>>(),
             )
-            .tells("error", "An event failed.", Shape::of::<FailedJson<'_>>())
+            .emits("error", "An event failed.", Shape::of::<FailedJson<'_>>())
     }
 
     fn joins_by_itself(&self) -> bool {

@@ -1,4 +1,4 @@
-//! What a dialect takes and tells, for machines: every event with the schema of its payload and of its ack. The
+//! What a dialect accepts and emits, for machines: every event with the schema of its payload and of its ack. The
 //! schemas are derived from the types that read and write the payloads; `crate::contract` makes documents of
 //! them. Pure.
 
@@ -22,7 +22,7 @@ pub struct Shape {
 
 /// An event a client emits.
 #[derive(Debug, Clone)]
-pub struct Taken {
+pub struct AcceptedEvent {
     /// Its name.
     pub event: &'static str,
     /// What it is for.
@@ -35,7 +35,7 @@ pub struct Taken {
 
 /// An event the server emits.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct EmittedEvent {
     /// Its name.
     pub event: &'static str,
     /// What it tells.
@@ -50,9 +50,9 @@ pub struct Contract {
     /// What kind of front end speaks it.
     pub description: &'static str,
     /// From the client.
-    pub taken: Vec<Taken>,
+    pub accepted: Vec<AcceptedEvent>,
     /// To the client.
-    pub told: Vec<Told>,
+    pub emitted: Vec<EmittedEvent>,
 }
 
 impl Shape {
@@ -140,15 +140,15 @@ impl Contract {
     pub fn new(description: &'static str) -> Self {
         Self {
             description,
-            taken: Vec::new(),
-            told: Vec::new(),
+            accepted: Vec::new(),
+            emitted: Vec::new(),
         }
     }
 
     /// Adds an event of clients.
     #[must_use]
-    pub fn takes(mut self, event: &'static str, summary: &'static str, payload: Shape, ack: Shape) -> Self {
-        self.taken.push(Taken {
+    pub fn accepts(mut self, event: &'static str, summary: &'static str, payload: Shape, ack: Shape) -> Self {
+        self.accepted.push(AcceptedEvent {
             event,
             summary,
             payload,
@@ -159,8 +159,8 @@ impl Contract {
 
     /// Adds an event of the server.
     #[must_use]
-    pub fn tells(mut self, event: &'static str, summary: &'static str, payload: Shape) -> Self {
-        self.told.push(Told {
+    pub fn emits(mut self, event: &'static str, summary: &'static str, payload: Shape) -> Self {
+        self.emitted.push(EmittedEvent {
             event,
             summary,
             payload,

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::contract::Contract;
-use super::native::message_type;
+use super::input::message_type;
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, Place, SendAction,
     Speaker, Streams, camel, payload, shape,
@@ -56,13 +56,6 @@ struct SendPayload<'a> {
 }
 
 impl Dialect for Encrypted {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "encrypted"
     }

@@ -59,13 +59,6 @@ struct ErrorJson<'a> {
 }
 
 impl Dialect for Inbox {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "inbox"
     }
@@ -86,72 +79,72 @@ impl Dialect for Inbox {
         let (done, message) = (|| camel::ack(&[]), || Shape::of::<union::MessageJson<'_>>());
         let read = shapes::whole_conversation().or(shapes::reading());
         Contract::new("A list of conversations, joined one by one; snake_case events, ids as UUIDs.")
-            .takes(
+            .accepts(
                 "join_conversation",
                 "Follow a conversation.",
                 shapes::conversation(),
                 camel::ack(&["conversation"]),
             )
-            .takes(
+            .accepts(
                 "leave_conversation",
                 "Follow it no more.",
                 shapes::conversation(),
                 done(),
             )
-            .takes(
+            .accepts(
                 "send_message",
                 "Send a message.",
                 shapes::send(),
                 camel::ack(&["message"]),
             )
-            .takes(
+            .accepts(
                 "mark_as_read",
                 "Mark messages, or all of a conversation, as read.",
                 read,
                 camel::ack(&["unread"]),
             )
-            .takes("typing_start", "Begin to type.", shapes::conversation(), done())
-            .takes("typing_stop", "End to type.", shapes::conversation(), done())
-            .tells("new_message", "A message was sent.", message())
-            .tells("message_edited", "A message was changed.", message())
-            .tells(
+            .accepts("typing_start", "Begin to type.", shapes::conversation(), done())
+            .accepts("typing_stop", "End to type.", shapes::conversation(), done())
+            .emits("new_message", "A message was sent.", message())
+            .emits("message_edited", "A message was changed.", message())
+            .emits(
                 "message_deleted",
                 "A message is gone, for all or for this user.",
                 Shape::of::<union::DeletedJson<'_>>(),
             )
-            .tells(
+            .emits(
                 "message_reaction",
                 "A mark was put on a message or taken back.",
                 Shape::of::<union::ReactionChangedJson<'_>>(),
             )
-            .tells(
+            .emits(
                 "messages_read",
                 "Somebody read messages.",
                 Shape::of::<MessagesReadJson<'_>>(),
             )
-            .tells("typing_start", "Somebody begins to type.", camel::typing_shape())
-            .tells("typing_stop", "Somebody ends to type.", camel::typing_shape())
-            .tells(
+            .emits("typing_start", "Somebody begins to type.", camel::typing_shape())
+            .emits("typing_stop", "Somebody ends to type.", camel::typing_shape())
+            .emits(
                 "conversation_updated",
                 "A conversation has a new latest message.",
                 Shape::of::<ConversationUpdatedJson<'_>>(),
             )
-            .tells(
+            .emits(
                 "conversation_created",
                 "The user is in a further conversation.",
                 camel::conversation_shape(),
             )
-            .tells(
+            .emits(
                 "conversation_changed",
                 "Title, channel, status or metadata changed.",
                 camel::conversation_changed_shape(),
             )
-            .tells(
+            .emits(
                 "conversation_removed",
                 "The user is in the conversation no more.",
                 camel::named_shape(),
             )
-            .tells("error", "An event failed.", Shape::of::<ErrorJson<'_>>())
+            .emits("error", "An event failed.", Shape::of::<ErrorJson<'_>>())
     }
 
     fn decode(

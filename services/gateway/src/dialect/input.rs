@@ -2,52 +2,40 @@
 //! happens. A refusal says what is wrong and repeats no content.
 
 use parlance_proto::ids;
+use parlance_proto::v1::MessageType;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::native::message_type;
 use super::{Action, ConversationRef, MessageRef, SendAction};
 use crate::error::ClientError;
 use crate::limits::Limits;
 
-/// The parts of a message a client supplies, by socket or REST, in any dialect.
-#[derive(Debug, Default)]
-pub struct MessageInput<'a> {
-    /// See [`ids::check_client_msg_id`].
-    pub client_msg_id: Option<String>,
-    /// Name of the type.
-    pub kind: Option<String>,
-    /// Byte-exact.
-    pub content: String,
-    /// The content is ciphertext.
-    pub encrypted: bool,
-    /// A JSON object.
-    pub metadata: Option<&'a RawValue>,
-    /// The message it answers.
-    pub reply_to: Option<MessageRef>,
-    /// The thread it belongs to.
-    pub thread: Option<Uuid>,
-}
-
-impl MessageInput<'_> {
-    /// Checks what a client wants to send against every limit.
+impl SendAction {
+    /// A readable message that answers none and belongs to no thread: what has limits of what a client wants to send.
     ///
     /// # Errors
     /// The first limit that is broken.
-    pub fn check(self, conversation: ConversationRef, limits: &Limits) -> Result<SendAction, ClientError> {
-        if let Some(id) = &self.client_msg_id {
+    pub fn checked(
+        conversation: ConversationRef,
+        client_msg_id: Option<String>,
+        kind: Option<&str>,
+        content: String,
+        metadata: Option<&RawValue>,
+        limits: &Limits,
+    ) -> Result<Self, ClientError> {
+        if let Some(id) = &client_msg_id {
             ids::check_client_msg_id(id)?;
         }
-        limits.content(&self.content)?;
-        Ok(SendAction {
+        limits.content(&content)?;
+        Ok(Self {
             conversation,
-            client_msg_id: self.client_msg_id,
-            kind: message_type(self.kind.as_deref())?,
-            metadata: limits.metadata(self.metadata)?,
-            content: self.content,
-            encrypted: self.encrypted,
-            reply_to: self.reply_to,
-            thread: self.thread,
+            client_msg_id,
+            kind: message_type(kind)?,
+            metadata: limits.metadata(metadata)?,
+            content,
+            encrypted: false,
+            reply_to: None,
+            thread: None,
         })
     }
 }
@@ -132,5 +120,19 @@ impl Action {
             root,
             parent,
         })
+    }
+}
+
+/// The message types a client may send; `system` is for services.
+pub(crate) fn message_type(name: Option<&str>) -> Result<MessageType, ClientError> {
+    match name {
+        None | Some("text") => Ok(MessageType::Text),
+        Some("image") => Ok(MessageType::Image),
+        Some("file") => Ok(MessageType::File),
+        Some("voice") => Ok(MessageType::Voice),
+        Some("journal_share") => Ok(MessageType::JournalShare),
+        Some(_) => Err(ClientError::invalid(
+            "type is none of text, image, file, voice, journal_share",
+        )),
     }
 }

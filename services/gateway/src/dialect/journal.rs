@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::contract::{Contract, Shape};
-use super::native::json::{time, type_name};
 use super::place::{Place, message_number, user_number};
 use super::{
     Action, Answer, ConversationRef, Decoded, Dialect, Frame, JournalChange, Outbound, Speaker, Streams,
@@ -177,13 +176,6 @@ struct AnswerJson<'a> {
 }
 
 impl Dialect for Journal {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "journal"
     }
@@ -329,62 +321,62 @@ fn contract() -> Contract {
     let read = none().or(Shape::of::<ReadJson>());
     let failed = Shape::of::<FailedEventJson<'_>>();
     Contract::new("Direct chats and shared journals; camelCase events, ids as numbers.")
-        .takes(
+        .accepts(
             "joinRoom",
             "Follow a conversation.",
             shapes::conversation(),
             ack(&["conversation"], none()),
         )
-        .takes(
+        .accepts(
             "leaveRoom",
             "Follow it no more.",
             shapes::conversation(),
             ack(&[], none()),
         )
-        .takes(
+        .accepts(
             "sendMessage",
             "Send a message; a senderId must be the connected user.",
             send,
             ack(&["message"], none()),
         )
-        .takes(
+        .accepts(
             "markAsRead",
             "Mark messages as read.",
             shapes::reading(),
             ack(&[], read),
         )
-        .takes(
+        .accepts(
             "joinJournal",
             "Follow a journal.",
             journal_named(),
             ack(&[], journal()),
         )
-        .takes(
+        .accepts(
             "leaveJournal",
             "Follow it no more.",
             journal_named(),
             ack(&[], none()),
         )
-        .takes(
+        .accepts(
             "journalEdit",
             "The whole text as this client now shows it.",
             edit,
             ack(&[], journal()),
         )
-        .tells("receiveMessage", "A message was sent.", message())
-        .tells("messageEdited", "A message was changed.", message())
-        .tells(
+        .emits("receiveMessage", "A message was sent.", message())
+        .emits("messageEdited", "A message was changed.", message())
+        .emits(
             "messageDeleted",
             "Messages are gone, for all or for this user.",
             gone,
         )
-        .tells(
+        .emits(
             "messageUpdated",
             "Somebody read messages.",
             Shape::of::<ReadJson>(),
         )
-        .tells("journalUpdate", "A journal has another text.", journal())
-        .tells("messageError", "An event failed.", failed)
+        .emits("journalUpdate", "A journal has another text.", journal())
+        .emits("messageError", "An event failed.", failed)
 }
 
 /// The ack: with these fields and all of `body`, or what failed.
@@ -448,14 +440,14 @@ pub fn message<'a>(message: &'a Message, place: Option<&Place>) -> MessageJson<'
         sender_id: user_number(sender, sender_number),
         receiver_id: receiver.map(participant_number),
         content,
-        timestamp: time(message.created_at_ms),
+        timestamp: shape::time(message.created_at_ms),
         read_status: recipients.peek().is_some()
             && recipients.all(|recipient| shape::delivery(recipient, message.seq) == "read"),
-        message_type: type_name(message.r#type()),
+        message_type: shape::type_name(message.r#type()),
         metadata,
         sender_name,
         client_msg_id: message.client_msg_id.as_deref(),
-        edited_at: message.edited_at_ms.map(time),
+        edited_at: message.edited_at_ms.map(shape::time),
         deleted: message.deleted_at_ms.is_some(),
     }
 }

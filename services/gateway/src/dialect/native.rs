@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use parlance_proto::ConversationId;
-use parlance_proto::v1::{MessageType, Position, PresenceStatus};
+use parlance_proto::v1::{Position, PresenceStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::openapi::{RefOr, Schema};
@@ -19,12 +19,11 @@ use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::contract::Contract;
-use super::input::MessageInput;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
     Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, SendAction,
-    Speaker, Streams, UserRef, encode, schema,
+    Speaker, UserRef, encode, schema, shape,
 };
 use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
@@ -274,10 +273,6 @@ impl<T: Serialize> Numbered<T> {
 }
 
 impl Dialect for Native {
-    fn showing(&self, _: Streams) -> &'static dyn Dialect {
-        &Self
-    }
-
     fn name(&self) -> &'static str {
         "native"
     }
@@ -495,7 +490,7 @@ impl Dialect for Native {
         match body {
             Answer::Done => acknowledged(&Nothing {}),
             Answer::Message(message) => acknowledged(&json::Holding::message(message)),
-            Answer::Conversation(conversation) => acknowledged(&presence::Joined::new(conversation)),
+            Answer::Conversation(conversation) => acknowledged(&json::Joined::new(conversation)),
             Answer::Receipt(receipt) => acknowledged(&json::Holding::receipt(receipt)),
             Answer::Thread(thread) => acknowledged(&json::Holding::thread(thread)),
             Answer::Journal(journal, content) => {
@@ -513,7 +508,7 @@ impl Dialect for Native {
     }
 
     fn expiring(&self, expires_at_ms: i64) -> Option<Frame> {
-        let expires_at = json::time(expires_at_ms);
+        let expires_at = shape::time(expires_at_ms);
         Some(Frame::new("auth:expiring", &Expiring { expires_at }))
     }
 }
@@ -523,16 +518,19 @@ fn acknowledged(body: &impl Serialize) -> Box<RawValue> {
 }
 
 fn decode_send(payload: SendPayload<'_>, limits: &Limits) -> Result<SendAction, ClientError> {
-    MessageInput {
-        client_msg_id: payload.client_msg_id,
-        kind: payload.kind,
-        content: payload.content,
+    Ok(SendAction {
         encrypted: payload.encrypted,
-        metadata: payload.metadata,
         reply_to: payload.reply_to,
         thread: payload.thread_id,
-    }
-    .check(payload.conversation_id, limits)
+        ..SendAction::checked(
+            payload.conversation_id,
+            payload.client_msg_id,
+            payload.kind.as_deref(),
+            payload.content,
+            payload.metadata,
+            limits,
+        )?
+    })
 }
 
 fn decode_delete(payload: DeletePayload) -> Result<Action, ClientError> {
@@ -599,18 +597,4 @@ fn decode_users(payload: UsersPayload, limits: &Limits) -> Result<Vec<String>, C
         .into_iter()
         .map(|UserRef(id)| id.to_string())
         .collect())
-}
-
-/// The message types a client may send; `system` is for services.
-pub(crate) fn message_type(name: Option<&str>) -> Result<MessageType, ClientError> {
-    match name {
-        None | Some("text") => Ok(MessageType::Text),
-        Some("image") => Ok(MessageType::Image),
-        Some("file") => Ok(MessageType::File),
-        Some("voice") => Ok(MessageType::Voice),
-        Some("journal_share") => Ok(MessageType::JournalShare),
-        Some(_) => Err(ClientError::invalid(
-            "type is none of text, image, file, voice, journal_share",
-        )),
-    }
 }

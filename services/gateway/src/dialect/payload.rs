@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::input::MessageInput;
 use super::place::thread_id;
 use super::{Action, ConversationRef, MessageRef, SendAction, fields};
 use crate::error::ClientError;
@@ -141,16 +140,18 @@ pub fn conversation_if_named(payload: &RawValue) -> Result<Option<ConversationRe
 pub fn send(payload: &RawValue, limits: &Limits) -> Result<SendAction, ClientError> {
     let conversation = conversation(payload)?;
     let parts: MessageParts<'_> = object(payload)?;
-    MessageInput {
-        client_msg_id: parts.client_msg_id,
-        kind: parts.message_type,
-        content: parts.content,
-        encrypted: false,
-        metadata: parts.metadata,
+    Ok(SendAction {
         reply_to: parts.reply_to,
         thread: parts.thread_id,
-    }
-    .check(conversation, limits)
+        ..SendAction::checked(
+            conversation,
+            parts.client_msg_id,
+            parts.message_type.as_deref(),
+            parts.content,
+            parts.metadata,
+            limits,
+        )?
+    })
 }
 
 /// Whether somebody begins or ends to type, where one event tells both.

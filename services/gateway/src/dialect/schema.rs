@@ -13,7 +13,7 @@ use utoipa::openapi::{KnownFormat, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::place::SAFE_INTEGER;
-use super::{ConversationRef, MessageRef, UserRef, native, shape};
+use super::{ConversationRef, MessageRef, UserRef, input, shape};
 
 /// A text that is one of these.
 pub fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Object {
@@ -42,7 +42,7 @@ pub fn message_type() -> Object {
 
 /// The message types a client may send.
 pub fn sendable_type() -> Object {
-    let sendable = |name: &&str| native::message_type(Some(name)).is_ok();
+    let sendable = |name: &&str| input::message_type(Some(name)).is_ok();
     nullable(one_of(
         names::<MessageType>(shape::type_name)
             .into_iter()
@@ -114,7 +114,7 @@ pub fn stream() -> Object {
 
 /// How a user is seen.
 pub fn presence() -> Object {
-    one_of(names::<PresenceStatus>(native::presence::status_name))
+    one_of(names::<PresenceStatus>(shape::presence_name))
 }
 
 /// For whom a message is deleted.

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use parlance_proto::v1::{ConversationKind, Message, Participant, Presence, PresenceStatus, SenderKind};
+use chrono::{DateTime, SecondsFormat};
+use parlance_proto::v1::{
+    Channel, ConversationKind, ConversationStatus, Message, MessageType, Participant, Presence,
+    PresenceStatus, Role, SenderKind,
+};
 use serde_json::value::RawValue;
 
-pub use super::native::json::{channel_name, metadata, role_name, status_name, time, type_name};
 use super::{Place, encode};
 
 /// Content and metadata for a vocabulary without a word for ciphertext: nothing to show, and why.
@@ -18,6 +21,72 @@ pub fn readable(message: &Message) -> (&str, Box<RawValue>) {
         serde_json::from_str(&message.metadata_json).unwrap_or_default();
     fields.insert("encrypted".to_owned(), RawValue::TRUE);
     ("", encode(&fields))
+}
+
+/// Writes a metadata text as the object it is.
+pub fn metadata(text: &str) -> Box<RawValue> {
+    if text.is_empty() {
+        return encode(&serde_json::Map::new());
+    }
+    RawValue::from_string(text.to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// Writes a time: ISO 8601 in UTC with milliseconds.
+pub fn time(ms: i64) -> String {
+    DateTime::from_timestamp_millis(ms)
+        .unwrap_or_default()
+        .to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// The name of a message type.
+pub fn type_name(kind: MessageType) -> &'static str {
+    match kind {
+        MessageType::Text | MessageType::Unspecified => "text",
+        MessageType::Image => "image",
+        MessageType::File => "file",
+        MessageType::Voice => "voice",
+        MessageType::System => "system",
+        MessageType::JournalShare => "journal_share",
+    }
+}
+
+/// The name of a role.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+        Role::Moderator => "moderator",
+        Role::Member | Role::Unspecified => "member",
+        Role::Viewer => "viewer",
+        Role::Editor => "editor",
+        Role::Owner => "owner",
+    }
+}
+
+/// The name of a channel.
+pub fn channel_name(channel: Channel) -> &'static str {
+    match channel {
+        Channel::Chat | Channel::Unspecified => "chat",
+        Channel::Voice => "voice",
+        Channel::Email => "email",
+    }
+}
+
+/// The name of a status.
+pub fn status_name(status: ConversationStatus) -> &'static str {
+    match status {
+        ConversationStatus::Active | ConversationStatus::Unspecified => "active",
+        ConversationStatus::Archived => "archived",
+        ConversationStatus::Completed => "completed",
+    }
+}
+
+/// The name of a status of presence.
+pub fn presence_name(status: PresenceStatus) -> &'static str {
+    match status {
+        PresenceStatus::Online => "online",
+        PresenceStatus::Away => "away",
+        PresenceStatus::Offline | PresenceStatus::Unspecified => "offline",
+    }
 }
 
 /// The name of a kind of sender.

@@ -244,10 +244,8 @@ fn a_message_that_streams_is_shown_by_edits_where_the_settings_say_so() {
     };
     let finished = Outbound::MessageFinished(place, ended);
     for dialect in DIALECTS.iter().filter(|dialect| dialect.streams().is_some()) {
-        let (hiding, editing) = (
-            dialect.showing(Streams::Finished),
-            dialect.showing(Streams::Edits),
-        );
+        let showing = |streams| super::by_name(dialect.name(), streams).unwrap();
+        let (hiding, editing) = (showing(Streams::Finished), showing(Streams::Edits));
         for outbound in [created, grown, listed] {
             assert_eq!(frames(hiding, outbound), [""; 0], "{}", dialect.name());
         }

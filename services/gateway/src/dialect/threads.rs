@@ -116,13 +116,6 @@ struct MessageErrorJson<'a> {
 }
 
 impl Dialect for Threads {
-    fn showing(&self, streams: Streams) -> &'static dyn Dialect {
-        match streams {
-            Streams::Edits => &Self(Streams::Edits),
-            Streams::Finished => &Self(Streams::Finished),
-        }
-    }
-
     fn name(&self) -> &'static str {
         "threads"
     }
@@ -143,12 +136,12 @@ impl Dialect for Threads {
     }
 
     fn contract(&self) -> Contract {
-        told(taken(Contract::new(
+        emitted(accepted(Contract::new(
             "Conversations joined one by one, with threads; camelCase fields, ids as UUIDs.",
         )))
     }
 
-    fn shows_who_looks(&self) -> bool {
+    fn announces_room_presence(&self) -> bool {
         true
     }
 
@@ -280,61 +273,61 @@ fn list_updated<'a>(place: &Place, last: &'a Message, unread: u64) -> ListUpdate
     }
 }
 
-fn taken(contract: Contract) -> Contract {
+fn accepted(contract: Contract) -> Contract {
     use payload::contract as shapes;
     let (done, message) = (|| camel::ack(&[]), || camel::ack(&["message"]));
     let (here, maybe_here) = (shapes::conversation_in_object, shapes::conversation_if_named);
     contract
-        .takes(
+        .accepts(
             "conversation:join",
             "Follow a conversation.",
             shapes::conversation(),
             camel::ack(&["conversation"]),
         )
-        .takes(
+        .accepts(
             "conversation:leave",
             "Follow it no more.",
             shapes::conversation(),
             done(),
         )
-        .takes("message:send", "Send a message.", shapes::send(), message())
-        .takes(
+        .accepts("message:send", "Send a message.", shapes::send(), message())
+        .accepts(
             "message:edit",
             "Change the content of a message.",
             maybe_here().and(Shape::of::<EditPayload>()),
             message(),
         )
-        .takes(
+        .accepts(
             "message:delete",
             "Delete a message for all, or hide it from oneself.",
             maybe_here().and(Shape::of::<DeletePayload>()),
             message(),
         )
-        .takes(
+        .accepts(
             "message:read",
             "Mark messages as read.",
             shapes::reading(),
             camel::ack(&["unread"]),
         )
-        .takes(
+        .accepts(
             "message:react",
             "Put a mark on a message or take it back.",
             maybe_here().and(Shape::of::<ReactPayload>()),
             message(),
         )
-        .takes(
+        .accepts(
             "typing",
             "Tell the others that one types, or ends to.",
             shapes::typing(),
             done(),
         )
-        .takes(
+        .accepts(
             "thread:create",
             "Begin a thread.",
             here().and(Shape::of::<CreateThreadPayload>()),
             camel::ack(&["thread"]),
         )
-        .takes(
+        .accepts(
             "thread:switch",
             "Look at a thread, or at the main line again; nobody else is told.",
             here().and(Shape::of::<SwitchThreadPayload>()),
@@ -342,68 +335,50 @@ fn taken(contract: Contract) -> Contract {
         )
 }
 
-fn told(contract: Contract) -> Contract {
-    let message = || Shape::of::<union::MessageJson<'_>>();
-    contract
-        .tells("message:new", "A message was sent.", message())
-        .tells("message:edited", "A message was changed.", message())
-        .tells(
-            "message:deleted",
-            "A message is gone, for all or for this user.",
-            Shape::of::<union::DeletedJson<'_>>(),
-        )
-        .tells(
-            "message:reaction",
-            "A mark was put on a message or taken back.",
-            Shape::of::<union::ReactionChangedJson<'_>>(),
-        )
-        .tells(
-            "message:read",
-            "Somebody read a message.",
-            Shape::of::<union::ReadJson<'_>>(),
-        )
-        .tells(
+fn emitted(contract: Contract) -> Contract {
+    union::message_events(contract)
+        .emits(
             "message:error",
             "A message with a tempId could not be sent.",
             Shape::of::<MessageErrorJson<'_>>(),
         )
-        .tells(
+        .emits(
             "user:typing",
             "Somebody types, or ends to.",
             camel::typing_shape(),
         )
-        .tells(
+        .emits(
             "user:joined",
             "Somebody became a participant, or opened the conversation.",
             camel::came_or_went_shape(),
         )
-        .tells(
+        .emits(
             "user:left",
             "Somebody is a participant no more, or closed the conversation.",
             camel::came_or_went_shape(),
         )
-        .tells("user:role", "Somebody has another role.", camel::role_shape())
-        .tells(
+        .emits("user:role", "Somebody has another role.", camel::role_shape())
+        .emits(
             "thread:created",
             "A thread was begun.",
             camel::thread_created_shape(),
         )
-        .tells(
+        .emits(
             "conversation:created",
             "The user is in a further conversation.",
             camel::conversation_shape(),
         )
-        .tells(
+        .emits(
             "conversation:updated",
             "Title, channel, status or metadata changed; or, where it is not joined, its latest message or what is unread.",
             camel::conversation_changed_shape().or(Shape::of::<ListUpdatedJson<'_>>()),
         )
-        .tells(
+        .emits(
             "conversation:removed",
             "The user is in the conversation no more.",
             camel::named_shape(),
         )
-        .tells("error", "An event failed.", Shape::of::<ErrorJson<'_>>())
+        .emits("error", "An event failed.", Shape::of::<ErrorJson<'_>>())
 }
 
 fn one(event: &'static str, payload: &impl Serialize) -> Vec<Frame> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::contract::{Contract, Shape};
 use super::shape::{self, time};
 use super::{Place, payload};
 
@@ -380,6 +381,29 @@ pub fn participants(participants: &[Participant]) -> Vec<ParticipantJson<'_>> {
             role: shape::role_name(participant.role()),
         })
         .collect()
+}
+
+/// Adds what is emitted of messages by dialects that call those events alike.
+pub fn message_events(contract: Contract) -> Contract {
+    let message = || Shape::of::<MessageJson<'_>>();
+    contract
+        .emits("message:new", "A message was sent.", message())
+        .emits("message:edited", "A message was changed.", message())
+        .emits(
+            "message:deleted",
+            "A message is gone, for all or for this user.",
+            Shape::of::<DeletedJson<'_>>(),
+        )
+        .emits(
+            "message:reaction",
+            "A mark was put on a message or taken back.",
+            Shape::of::<ReactionChangedJson<'_>>(),
+        )
+        .emits(
+            "message:read",
+            "Somebody read a message.",
+            Shape::of::<ReadJson<'_>>(),
+        )
 }
 
 fn reactions(reactions: &[Reaction]) -> Vec<ReactionJson<'_>> {

@@ -10,7 +10,7 @@ use parlance_proto::v1::ErrorCode;
 
 use super::gate::Gate;
 use super::headers::AllowedHeaders;
-use super::origins::Verdict;
+use super::origins::OriginVerdict;
 use super::refusals::Refused;
 use crate::error::ClientError;
 
@@ -33,15 +33,15 @@ pub async fn apply(State(gate): State<Gate>, request: Request, next: Next) -> Re
     let origin = request.headers().get(header::ORIGIN).cloned();
     let asked = preflight(&request);
     let mut response = match (verdict, asked) {
-        (Verdict::Refused, _) => refuse(&gate, &request),
-        (Verdict::Listed | Verdict::Any, Some(asked)) => allow(&gate.allowed_headers, asked),
+        (OriginVerdict::Refused, _) => refuse(&gate, &request),
+        (OriginVerdict::Listed | OriginVerdict::Any, Some(asked)) => allow(&gate.allowed_headers, asked),
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
-    if let (Verdict::Listed | Verdict::Any, Some(origin)) = (verdict, origin) {
+    if let (OriginVerdict::Listed | OriginVerdict::Any, Some(origin)) = (verdict, origin) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        if verdict == Verdict::Listed {
+        if verdict == OriginVerdict::Listed {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
         }
     }

@@ -53,7 +53,7 @@ pub struct Origins {
 
 /// What the Origin of a request means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OriginVerdict {
     /// No page of another origin asks.
     Own,
     /// A page of a listed origin asks; its credentials count too.
@@ -192,7 +192,7 @@ impl Origins {
     }
 
     /// Judges the page that a request comes from.
-    pub fn judge(&self, headers: &HeaderMap) -> Verdict {
+    pub fn judge(&self, headers: &HeaderMap) -> OriginVerdict {
         let text = |name| {
             headers
                 .get(name)
@@ -200,9 +200,9 @@ impl Origins {
         };
         let Some(origin) = text(header::ORIGIN) else {
             return if headers.contains_key(header::ORIGIN) {
-                Verdict::Refused
+                OriginVerdict::Refused
             } else {
-                Verdict::Own
+                OriginVerdict::Own
             };
         };
         let host = origin.split_once("://").map(|(_, host)| host);
@@ -212,13 +212,13 @@ impl Origins {
                 || host == text(FORWARDED_HOST)
                 || text(FETCH_SITE) == Some("same-origin"));
         if self.listed.get(origin).is_some() {
-            Verdict::Listed
+            OriginVerdict::Listed
         } else if is_own {
-            Verdict::Own
+            OriginVerdict::Own
         } else if self.any {
-            Verdict::Any
+            OriginVerdict::Any
         } else {
-            Verdict::Refused
+            OriginVerdict::Refused
         }
     }
 }
@@ -232,7 +232,7 @@ mod tests {
         Origins::new(&allowed).unwrap()
     }
 
-    fn judged(origins: &Origins, origin: &str, host: &str) -> Verdict {
+    fn judged(origins: &Origins, origin: &str, host: &str) -> OriginVerdict {
         let mut headers = HeaderMap::new();
         headers.insert(header::ORIGIN, origin.parse().unwrap());
         headers.insert(header::HOST, host.parse().unwrap());
@@ -257,7 +257,7 @@ mod tests {
         ] {
             assert_eq!(
                 judged(&origins(&[spelled]), sent, "chat"),
-                Verdict::Listed,
+                OriginVerdict::Listed,
                 "{spelled}"
             );
         }
@@ -296,17 +296,17 @@ mod tests {
     fn a_star_stands_for_labels_before_a_name_and_for_nothing_else() {
         let origins = origins(&["https://*.a.example", "http://*.b.example:*"]);
         for (origin, verdict) in [
-            ("https://x.a.example", Verdict::Listed),
-            ("https://x.y-1.a.example", Verdict::Listed),
-            ("https://a.example", Verdict::Refused),
-            ("https://.a.example", Verdict::Refused),
-            ("https://evil-a.example", Verdict::Refused),
-            ("https://eviL.example/.a.example", Verdict::Refused),
-            ("https://x.a.example.evil.example", Verdict::Refused),
-            ("http://x.a.example", Verdict::Refused),
-            ("https://x.a.example:8443", Verdict::Refused),
-            ("http://x.b.example:8443", Verdict::Listed),
-            ("http://x.b.example:evil", Verdict::Refused),
+            ("https://x.a.example", OriginVerdict::Listed),
+            ("https://x.y-1.a.example", OriginVerdict::Listed),
+            ("https://a.example", OriginVerdict::Refused),
+            ("https://.a.example", OriginVerdict::Refused),
+            ("https://evil-a.example", OriginVerdict::Refused),
+            ("https://eviL.example/.a.example", OriginVerdict::Refused),
+            ("https://x.a.example.evil.example", OriginVerdict::Refused),
+            ("http://x.a.example", OriginVerdict::Refused),
+            ("https://x.a.example:8443", OriginVerdict::Refused),
+            ("http://x.b.example:8443", OriginVerdict::Listed),
+            ("http://x.b.example:evil", OriginVerdict::Refused),
         ] {
             assert_eq!(judged(&origins, origin, "chat"), verdict, "{origin}");
         }
@@ -316,15 +316,15 @@ mod tests {
     fn pages_of_this_machine_have_any_port() {
         let origins = origins(&["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"]);
         for (origin, verdict) in [
-            ("http://localhost", Verdict::Listed),
-            ("http://localhost:5173", Verdict::Listed),
-            ("http://127.0.0.1:3000", Verdict::Listed),
-            ("http://[::1]:3000", Verdict::Listed),
-            ("http://[::1]", Verdict::Listed),
-            ("https://localhost:5173", Verdict::Refused),
-            ("http://localhost.evil.example", Verdict::Refused),
-            ("http://localhost:3000.evil.example", Verdict::Refused),
-            ("http://[::2]:3000", Verdict::Refused),
+            ("http://localhost", OriginVerdict::Listed),
+            ("http://localhost:5173", OriginVerdict::Listed),
+            ("http://127.0.0.1:3000", OriginVerdict::Listed),
+            ("http://[::1]:3000", OriginVerdict::Listed),
+            ("http://[::1]", OriginVerdict::Listed),
+            ("https://localhost:5173", OriginVerdict::Refused),
+            ("http://localhost.evil.example", OriginVerdict::Refused),
+            ("http://localhost:3000.evil.example", OriginVerdict::Refused),
+            ("http://[::2]:3000", OriginVerdict::Refused),
         ] {
             assert_eq!(judged(&origins, origin, "chat"), verdict, "{origin}");
         }
@@ -333,11 +333,11 @@ mod tests {
     #[test]
     fn credentials_are_for_listed_origins_only() {
         let both = origins(&["*", "https://a.example"]);
-        assert_eq!(judged(&both, "https://a.example", "chat"), Verdict::Listed);
-        assert_eq!(judged(&both, "https://b.example", "chat"), Verdict::Any);
-        assert_eq!(judged(&both, "https://chat", "chat"), Verdict::Own);
-        assert_eq!(judged(&origins(&[]), "null", "chat"), Verdict::Refused);
-        assert_eq!(both.judge(&HeaderMap::new()), Verdict::Own);
+        assert_eq!(judged(&both, "https://a.example", "chat"), OriginVerdict::Listed);
+        assert_eq!(judged(&both, "https://b.example", "chat"), OriginVerdict::Any);
+        assert_eq!(judged(&both, "https://chat", "chat"), OriginVerdict::Own);
+        assert_eq!(judged(&origins(&[]), "null", "chat"), OriginVerdict::Refused);
+        assert_eq!(both.judge(&HeaderMap::new()), OriginVerdict::Own);
     }
 
     #[test]
@@ -350,13 +350,13 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
             origins.judge(&headers)
         };
-        assert_eq!(judged(header::HOST, "chat.example"), Verdict::Own);
-        assert_eq!(judged(FORWARDED_HOST, "chat.example"), Verdict::Own);
-        assert_eq!(judged(FETCH_SITE, "same-origin"), Verdict::Own);
+        assert_eq!(judged(header::HOST, "chat.example"), OriginVerdict::Own);
+        assert_eq!(judged(FORWARDED_HOST, "chat.example"), OriginVerdict::Own);
+        assert_eq!(judged(FETCH_SITE, "same-origin"), OriginVerdict::Own);
         for site in ["same-site", "cross-site", "none"] {
-            assert_eq!(judged(FETCH_SITE, site), Verdict::Refused, "{site}");
+            assert_eq!(judged(FETCH_SITE, site), OriginVerdict::Refused, "{site}");
         }
-        assert_eq!(judged(FORWARDED_HOST, "evil.example"), Verdict::Refused);
+        assert_eq!(judged(FORWARDED_HOST, "evil.example"), OriginVerdict::Refused);
     }
 
     #[test]

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::Feed;
 use crate::database::Database;
 use crate::error::without_content;
-use crate::fit;
 use crate::model::position::Position;
 use crate::ownership::Owned;
-use crate::store::events::{self, Stretch};
+use crate::payload_limit;
+use crate::store::events;
 use crate::store::feed::{self, Backlog, Lag};
+use crate::store::stretch::Stretch;
 use crate::store::{epoch, receipts};
 
 /// How often a gap is looked for.
@@ -188,7 +189,7 @@ impl CatchUp {
     }
 
     async fn publish(&self, events: Vec<v1::Event>, patience: Duration) -> Result<(), Failure> {
-        let events = events.into_iter().map(fit::event).collect();
+        let events = events.into_iter().map(payload_limit::cut_event).collect();
         let stored = async {
             self.bus
                 .publish_events(EventBatch { events })

@@ -16,8 +16,8 @@ use super::commit::Committed;
 use super::entry::Entry;
 use super::trace;
 use crate::feed::{Feed, GRACE, Settlement};
-use crate::fit;
 use crate::model::position::Position;
+use crate::payload_limit;
 use crate::report::Report;
 use crate::store::feed::Backlog;
 
@@ -129,7 +129,10 @@ impl Announcer {
         notify(bus, &regains(&gains, &others)).await;
         let mut confirmed = true;
         for (gateway, confirmations) in confirmations {
-            let confirmations = confirmations.into_iter().map(fit::confirmation).collect();
+            let confirmations = confirmations
+                .into_iter()
+                .map(payload_limit::cut_confirmation)
+                .collect();
             confirmed &= self.confirm(gateway, ConfirmationBatch { confirmations }).await;
         }
         Announced {
@@ -149,7 +152,7 @@ impl Announcer {
         behind: &HashMap<ConversationId, Position>,
         started: Instant,
     ) -> (Vec<Announcement>, Settlement) {
-        let batches = by_conversation(events.into_iter().map(fit::event).collect());
+        let batches = by_conversation(events.into_iter().map(payload_limit::cut_event).collect());
         let batches: Vec<(ConversationId, EventBatch)> = batches
             .into_iter()
             .filter_map(|batch| Some((batch.events.first()?.conversation_id.parse().ok()?, batch)))
@@ -268,7 +271,7 @@ fn before(batch: &EventBatch) -> Position {
 }
 
 async fn notify(bus: &Bus, notices: &[v1::UserNotice]) {
-    for notice in notices.iter().filter(|notice| fit::notice(notice)) {
+    for notice in notices.iter().filter(|notice| payload_limit::is_sendable(notice)) {
         let _ = within(bus.notify(notice)).await;
     }
 }

@@ -68,7 +68,7 @@ impl ReadBack {
         effects: &mut Effects,
     ) -> Result<Self, sqlx::Error> {
         let receipts = receipts::settle(connection, loaded, effects).await?;
-        name_people(connection, effects).await?;
+        fill_in_names(connection, effects).await?;
         let asked = asked(works, effects);
         let views = conversations::views(connection, &asked, loaded.bounds.inline_participants).await?;
         // Last, because users are shared between replicas: their rows are locked for as short as possible.
@@ -252,19 +252,21 @@ fn by_bytes(users: impl Iterator<Item = v1::NoticedUser>, most: usize) -> Vec<Ve
 }
 
 /// Fills in the names of those that events and messages speak of.
-async fn name_people(connection: &mut PgConnection, effects: &mut Effects) -> Result<(), sqlx::Error> {
-    let mut people = Vec::new();
+async fn fill_in_names(connection: &mut PgConnection, effects: &mut Effects) -> Result<(), sqlx::Error> {
+    let mut unnamed = Vec::new();
     for outcome in &mut effects.outcomes {
         match outcome {
-            Outcome::Conversation { events, .. } => people.extend(events.iter_mut().flat_map(events::people)),
+            Outcome::Conversation { events, .. } => {
+                unnamed.extend(events.iter_mut().flat_map(events::unnamed))
+            }
             Outcome::Message { message, event, .. } => {
-                people.extend(events::sender(message));
-                people.extend(event.iter_mut().flat_map(events::people));
+                unnamed.extend(events::sender(message));
+                unnamed.extend(event.iter_mut().flat_map(events::unnamed));
             }
             _ => {}
         }
     }
-    users::name(connection, people).await
+    users::name(connection, unnamed).await
 }
 
 /// Which conversations are to be read for whom: for the emitters of commands that change them.

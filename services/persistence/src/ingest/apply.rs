@@ -22,7 +22,7 @@ use std::collections::{HashMap, HashSet};
 use parlance_proto::v1::{self, ConversationKind, ErrorCode};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 
-use crate::model::events::{self, Parts};
+use crate::model::events::{self, EventParts};
 use crate::model::permissions::{Form, Right, Verdict, verdict};
 use crate::model::processed::Processed;
 use crate::model::refusals::no_conversation;
@@ -32,7 +32,7 @@ use crate::model::state::{
 use crate::model::work::{Action, Work};
 
 /// One command at its conversation.
-struct Scene<'a> {
+struct CommandContext<'a> {
     work: &'a Work,
     conversation: &'a mut ConversationState,
     effects: &'a mut Effects,
@@ -125,35 +125,35 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
     if let Action::Create(create) = &work.action {
         return create::create(loaded, effects, work, create);
     }
-    let mut scene = Scene::of(loaded, effects, work).ok_or_else(no_conversation)?;
-    if let Some(done) = scene.conversation.changes.get(&work.id).cloned() {
-        return repeat::repeat(&scene, &done);
+    let mut context = CommandContext::of(loaded, effects, work).ok_or_else(no_conversation)?;
+    if let Some(done) = context.conversation.changes.get(&work.id).cloned() {
+        return repeat::repeat(&context, &done);
     }
-    if scene.conversation.deleted {
+    if context.conversation.deleted {
         return Err(no_conversation());
     }
-    let scene = &mut scene;
+    let context = &mut context;
     match &work.action {
         Action::Create(_) => Err(no_conversation()),
-        Action::Send(send) => message::send(scene, send),
-        Action::Edit { message, content } => message::change(scene, *message, Some(content)),
-        Action::Delete(message) => message::change(scene, *message, None),
-        Action::Hide(message) => message::hide(scene, *message),
-        Action::Receive(receive) => receipt::receive(scene, receive),
-        Action::React(react) => reaction::react(scene, react),
-        Action::StartThread(start) => thread::start(scene, start),
-        Action::Update(update) => details::update(scene, update),
-        Action::AddMembers(add) => members::add(scene, add),
-        Action::RemoveMember(user) => members::remove(scene, user),
-        Action::ChangeRole(user, role) => members::change_role(scene, user, *role),
-        Action::DeleteConversation => details::delete(scene),
-        Action::EditJournal(edit) => journal::edit(scene, edit),
-        Action::Append(text) => stream::append(scene, text),
-        Action::EndStream(text, state) => stream::end(scene, text, *state),
+        Action::Send(send) => message::send(context, send),
+        Action::Edit { message, content } => message::change(context, *message, Some(content)),
+        Action::Delete(message) => message::change(context, *message, None),
+        Action::Hide(message) => message::hide(context, *message),
+        Action::Receive(receive) => receipt::receive(context, receive),
+        Action::React(react) => reaction::react(context, react),
+        Action::StartThread(start) => thread::start(context, start),
+        Action::Update(update) => details::update(context, update),
+        Action::AddMembers(add) => members::add(context, add),
+        Action::RemoveMember(user) => members::remove(context, user),
+        Action::ChangeRole(user, role) => members::change_role(context, user, *role),
+        Action::DeleteConversation => details::delete(context),
+        Action::EditJournal(edit) => journal::edit(context, edit),
+        Action::Append(text) => stream::append(context, text),
+        Action::EndStream(text, state) => stream::end(context, text, *state),
     }
 }
 
-impl<'a> Scene<'a> {
+impl<'a> CommandContext<'a> {
     /// The command at its conversation, if there is one.
     fn of(loaded: &'a mut Loaded, effects: &'a mut Effects, work: &'a Work) -> Option<Self> {
         let Loaded {
@@ -187,7 +187,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-impl Scene<'_> {
+impl CommandContext<'_> {
     fn id(&self) -> ConversationId {
         self.work.conversation
     }
@@ -212,7 +212,7 @@ impl Scene<'_> {
                 ErrorCode::Forbidden,
                 "your role does not allow this here",
             )),
-            Verdict::Senseless => Err(v1::Error::with(
+            Verdict::NotApplicable => Err(v1::Error::with(
                 ErrorCode::Invalid,
                 "a conversation of this kind does not know this",
             )),
@@ -248,7 +248,7 @@ impl Scene<'_> {
         }
     }
 
-    fn event(&self, change: &Change, parts: Parts) -> Option<v1::Event> {
+    fn event(&self, change: &Change, parts: EventParts) -> Option<v1::Event> {
         events::changed(self.id(), self.epoch, change, parts)
     }
 

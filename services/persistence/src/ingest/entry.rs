@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use parlance_bus::{Delivery, subject};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{self, Command, ErrorCode, confirmation};
+use prost::Message as _;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
 
@@ -53,37 +54,34 @@ impl Entry {
     /// Reads a delivery.
     pub fn read(job: Job, partitions: u16) -> Self {
         let span = trace::process(&job.delivery);
-        match job.delivery.command() {
+        let unprocessable = |message| Err(v1::Error::with(ErrorCode::Unprocessable, message));
+        let (mut command_id, mut reply_to, mut service) = Default::default();
+        let work = match Command::decode(job.delivery.payload.clone()) {
             Ok(mut command) => {
-                let (command_id, reply_to) = (command.id.clone(), command.reply_to.clone());
-                let service = command.service.take();
-                let work = placed(command, job.partition, partitions);
-                Self {
-                    job,
-                    reply_to,
-                    command_id,
-                    service,
-                    work,
-                    span,
-                    attempts: 0,
-                    doubtful: false,
-                    hold: None,
+                command_id = command.id.clone();
+                reply_to = command.reply_to.clone();
+                service = command.service.take();
+                // On another partition than its conversation's, two replicas could work on one conversation.
+                let id = command.conversation_id.parse::<ConversationId>();
+                match id.map(|id| subject::partition_of(id, partitions)) {
+                    Ok(home) if home != job.partition => {
+                        unprocessable("the command came on a partition that is not its conversation's")
+                    }
+                    _ => Work::parse(command),
                 }
             }
-            Err(_) => {
-                let refusal = v1::Error::with(ErrorCode::Unprocessable, "not a readable command");
-                Self {
-                    job,
-                    reply_to: String::new(),
-                    command_id: String::new(),
-                    service: None,
-                    work: Err(refusal),
-                    span,
-                    attempts: 0,
-                    doubtful: false,
-                    hold: None,
-                }
-            }
+            Err(_) => unprocessable("not a readable command"),
+        };
+        Self {
+            job,
+            reply_to,
+            command_id,
+            service,
+            work,
+            span,
+            attempts: 0,
+            doubtful: false,
+            hold: None,
         }
     }
 
@@ -98,6 +96,12 @@ impl Entry {
     }
 }
 
+impl AsRef<Span> for Entry {
+    fn as_ref(&self) -> &Span {
+        &self.span
+    }
+}
+
 /// The leases a part of a batch depends on.
 pub fn leases(part: &[Entry]) -> Vec<(u16, u64)> {
     let leases: BTreeSet<(u16, u64)> = part
@@ -105,18 +109,4 @@ pub fn leases(part: &[Entry]) -> Vec<(u16, u64)> {
         .map(|entry| (entry.job.partition, entry.job.epoch))
         .collect();
     leases.into_iter().collect()
-}
-
-/// A command must come on its own conversation's partition: on another one, two replicas could work on one
-/// conversation.
-fn placed(command: Command, partition: u16, partitions: u16) -> Result<Work, v1::Error> {
-    let home = command
-        .conversation_id
-        .parse::<ConversationId>()
-        .map(|id| subject::partition_of(id, partitions));
-    if home.is_ok_and(|home| home != partition) {
-        let message = "the command came on a partition that is not its conversation's";
-        return Err(v1::Error::with(ErrorCode::Unprocessable, message));
-    }
-    Work::parse(command)
 }

@@ -7,8 +7,6 @@ use parlance_bus::{Delivery, trace};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::entry::Entry;
-
 /// The span of a command from its batch until it is acknowledged; none where its sender's trace is not recorded.
 pub fn process(delivery: &Delivery) -> Span {
     if !trace::is_sampled(&delivery.context) {
@@ -31,10 +29,10 @@ pub fn process(delivery: &Delivery) -> Span {
 
 /// The span of a batch: in the trace of the first command that is recorded, linked with each of them, as each is
 /// with it.
-pub fn commit(entries: &[Entry]) -> Span {
+pub fn commit(entries: &[impl AsRef<Span>]) -> Span {
     let recorded: Vec<&Span> = entries
         .iter()
-        .map(|entry| &entry.span)
+        .map(AsRef::as_ref)
         .filter(|span| !span.is_none())
         .collect();
     let Some(first) = recorded.first() else {

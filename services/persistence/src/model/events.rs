@@ -8,7 +8,7 @@ use super::state::{Change, ChangeKind, ConversationState};
 
 /// What a change's event is joined from; only what its kind needs.
 #[derive(Debug, Default)]
-pub struct Parts {
+pub struct EventParts {
     /// The changed message as it is now.
     pub message: Option<v1::Message>,
     /// The thread as it is now.
@@ -35,8 +35,8 @@ pub fn created(message: v1::Message, epoch: &str) -> v1::Event {
 
 /// The event of any other change. `None` where something it needs is missing. Names of participants are
 /// not filled in.
-pub fn changed(id: ConversationId, epoch: &str, change: &Change, parts: Parts) -> Option<v1::Event> {
-    let Parts {
+pub fn changed(id: ConversationId, epoch: &str, change: &Change, parts: EventParts) -> Option<v1::Event> {
+    let EventParts {
         message,
         thread,
         conversation,
@@ -98,7 +98,7 @@ pub struct Unnamed<'a> {
 }
 
 /// Those an event names without their names: participants, and senders this very batch made known.
-pub fn people(event: &mut v1::Event) -> Vec<Unnamed<'_>> {
+pub fn unnamed(event: &mut v1::Event) -> Vec<Unnamed<'_>> {
     let participants: Vec<&mut v1::Participant> = match &mut event.body {
         Some(event::Body::MembersAdded(v1::MembersAdded { members, .. })) => members.iter_mut().collect(),
         Some(event::Body::MemberRemoved(v1::MemberRemoved { member, .. })) => member.iter_mut().collect(),

@@ -49,10 +49,10 @@ pub enum Verdict {
     /// Others may, this role may not.
     Forbidden,
     /// Nobody can do this in a conversation of this kind.
-    Senseless,
+    NotApplicable,
 }
 
-use Verdict::{Forbidden, Granted, Senseless};
+use Verdict::{Forbidden, Granted, NotApplicable};
 
 /// What rights depend on besides the role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,9 @@ fn direct(right: Right) -> Verdict {
         | Right::SetDetails
         | Right::DeleteConversation => Granted,
         Right::EditForeign | Right::DeleteForeign => Forbidden,
-        Right::Add(_) | Right::Remove(_) | Right::Leave | Right::GiveRole(_) | Right::EditText => Senseless,
+        Right::Add(_) | Right::Remove(_) | Right::Leave | Right::GiveRole(_) | Right::EditText => {
+            NotApplicable
+        }
     }
 }
 
@@ -148,7 +150,7 @@ fn group(role: Role, right: Right) -> Verdict {
         | Right::Remove(_)
         | Right::Add(Role::Moderator | Role::Admin)
         | Right::GiveRole(Role::Member | Role::Moderator | Role::Admin) => admin,
-        Right::Add(_) | Right::GiveRole(_) | Right::EditText => Senseless,
+        Right::Add(_) | Right::GiveRole(_) | Right::EditText => NotApplicable,
     }
 }
 
@@ -162,7 +164,7 @@ fn journal(role: Role, right: Right) -> Verdict {
         | Right::GiveRole(Role::Viewer | Role::Editor)
         | Right::SetDetails
         | Right::DeleteConversation => owner,
-        Right::Leave if role == Role::Owner => Senseless,
+        Right::Leave if role == Role::Owner => NotApplicable,
         Right::Leave => Granted,
         Right::Send
         | Right::EditOwn
@@ -174,7 +176,7 @@ fn journal(role: Role, right: Right) -> Verdict {
         | Right::StartThread
         | Right::Receipts
         | Right::Add(_)
-        | Right::GiveRole(_) => Senseless,
+        | Right::GiveRole(_) => NotApplicable,
     }
 }
 
@@ -237,7 +239,7 @@ mod tests {
                 let expected = match cell {
                     'y' => Granted,
                     'n' => Forbidden,
-                    _ => Senseless,
+                    _ => NotApplicable,
                 };
                 assert_eq!(
                     verdict(form, role, right),

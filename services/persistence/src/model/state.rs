@@ -41,6 +41,13 @@ pub struct Loaded {
     pub bounds: Bounds,
 }
 
+impl Loaded {
+    /// A message of a loaded conversation.
+    pub fn message(&self, (conversation, message): &(ConversationId, MessageId)) -> Option<&v1::Message> {
+        self.conversations.get(conversation)?.messages.get(message)
+    }
+}
+
 /// How large what users make may become.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {

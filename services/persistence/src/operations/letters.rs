@@ -81,7 +81,7 @@ impl Operations {
         let subjects = match kind(&parked.subject) {
             "push" => vec![self.push_again(&parked, payload, &dedup_id).await?],
             "system" => {
-                let commands = intake::again(
+                let commands = intake::replayed(
                     &parked.subject,
                     parked.command_id.as_deref(),
                     &payload,

@@ -12,8 +12,9 @@ use super::{Viewer, head};
 use crate::error::QueryError;
 use crate::model::refusals::{no_conversation, refuse};
 use crate::store::conversations::{Head, heads};
-use crate::store::events::{self as store, Stretch};
+use crate::store::events as store;
 use crate::store::hidden::{self, Shown};
+use crate::store::stretch::Stretch;
 use crate::store::{participants, receipts, users};
 
 /// Events of one page when the asker says nothing, and at most.

@@ -10,7 +10,7 @@ use crate::error::QueryError;
 use crate::model::refusals::{no_message, refuse};
 use crate::model::work::MessageName;
 use crate::store::conversations::Head;
-use crate::store::messages::{self as store, Stretch, Window};
+use crate::store::messages::{self as store, HistoryQuery, Window};
 use crate::store::{edits as earlier, hidden};
 
 /// Pages by offset end here: each reads all that it skips.
@@ -34,7 +34,7 @@ pub(super) async fn list(
         (None, before) => Window::Before(before.unwrap_or(u64::MAX)),
         (Some(after), _) => Window::After(after),
     };
-    let stretch = Stretch {
+    let history = HistoryQuery {
         conversation: head.id,
         viewer,
         history_from: head.history_from,
@@ -44,7 +44,7 @@ pub(super) async fn list(
         offset: query.offset,
         without_deleted: query.without_deleted,
     };
-    let mut messages = store::window(connection, stretch, i64::from(limit) + 1).await?;
+    let mut messages = store::window(connection, history, i64::from(limit) + 1).await?;
     if let (Window::After(_), Some(before)) = (window, query.before) {
         messages.retain(|message| message.seq < before);
     }

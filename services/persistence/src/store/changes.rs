@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow as _, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::events::{MOST, Stretch};
+use super::stretch::{self, MOST, Stretch};
 use super::{corrupt, from_millis, millis, seq_from, seq_to};
 use crate::model::state::{Change, ChangeKind, Effects};
 
@@ -79,6 +79,7 @@ pub(super) async fn of(
     connection: &mut PgConnection,
     stretches: &[Stretch],
 ) -> Result<Vec<(ConversationId, Change)>, sqlx::Error> {
+    let (conversations, after, through) = stretch::columns(stretches);
     let rows: Vec<(Uuid, ChangeRow)> = sqlx::query(concat!(
         "SELECT x.conversation_id, ",
         change_columns!(),
@@ -88,14 +89,9 @@ pub(super) async fn of(
                 WHERE y.conversation_id = s.conversation_id AND y.seq > s.after AND y.seq <= s.through
                 ORDER BY y.seq LIMIT $4) AS x"
     ))
-    .bind(
-        stretches
-            .iter()
-            .map(|s| s.conversation.uuid())
-            .collect::<Vec<_>>(),
-    )
-    .bind(stretches.iter().map(|s| seq_to(s.after)).collect::<Vec<_>>())
-    .bind(stretches.iter().map(|s| seq_to(s.through)).collect::<Vec<_>>())
+    .bind(conversations)
+    .bind(after)
+    .bind(through)
     .bind(MOST)
     .try_map(|row: PgRow| Ok((row.try_get("conversation_id")?, ChangeRow::from_row(&row)?)))
     .fetch_all(connection)

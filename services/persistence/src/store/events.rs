@@ -8,23 +8,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::messages::{MessageRow, message_columns};
+use super::stretch::{self, MOST, Stretch};
 use super::{changes, conversations, corrupt, hidden, journals, messages, seq_to, threads, users};
-use crate::model::events::{self, Parts};
+use crate::model::events::{self, EventParts};
 use crate::model::state::{Change, ChangeKind};
-
-/// Events one stretch yields at most.
-pub(super) const MOST: i64 = 1_000;
-
-/// A part of a conversation's log: `after` < seq <= `through`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
-    /// Whose log.
-    pub conversation: ConversationId,
-    /// Excluded.
-    pub after: u64,
-    /// Included.
-    pub through: u64,
-}
 
 /// What the events of stretches are joined from; messages and versions by their conversation.
 struct Joined {
@@ -48,6 +35,7 @@ pub async fn of(
     if stretches.is_empty() {
         return Ok(HashMap::new());
     }
+    let (conversations, after, through) = stretch::columns(stretches);
     let created: Vec<MessageRow> = sqlx::query_as(concat!(
         "SELECT ",
         message_columns!(),
@@ -59,14 +47,9 @@ pub async fn of(
           JOIN conversations c ON c.conversation_id = m.conversation_id
           LEFT JOIN users u ON u.user_id = m.sender_id"
     ))
-    .bind(
-        stretches
-            .iter()
-            .map(|s| s.conversation.uuid())
-            .collect::<Vec<_>>(),
-    )
-    .bind(stretches.iter().map(|s| seq_to(s.after)).collect::<Vec<_>>())
-    .bind(stretches.iter().map(|s| seq_to(s.through)).collect::<Vec<_>>())
+    .bind(conversations)
+    .bind(after)
+    .bind(through)
     .bind(MOST)
     .fetch_all(&mut *connection)
     .await?;
@@ -82,7 +65,7 @@ pub async fn of(
         events.push(event.ok_or_else(|| corrupt("a change without what it changed"))?);
     }
     events.sort_unstable_by_key(|event| event.seq);
-    users::name(connection, events.iter_mut().flat_map(events::people).collect()).await?;
+    users::name(connection, events.iter_mut().flat_map(events::unnamed).collect()).await?;
     if let Some(viewer) = viewer {
         hide(connection, viewer, &mut events).await?;
     }
@@ -151,11 +134,11 @@ impl Joined {
         Ok(joined)
     }
 
-    fn parts(&self, id: ConversationId, change: &Change) -> Parts {
+    fn parts(&self, id: ConversationId, change: &Change) -> EventParts {
         let thread = Uuid::from_slice(&change.payload)
             .ok()
             .and_then(|id| self.threads.get(&id));
-        Parts {
+        EventParts {
             message: self.messages.get(&(id, change.target_seq)).cloned(),
             thread: thread.cloned(),
             conversation: self.conversations.get(&id).cloned(),

@@ -10,7 +10,7 @@ use parlance_runtime::tasks;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::events::{MOST, Stretch};
+use super::stretch::{self, MOST, Stretch};
 use super::{corrupt, from_millis, millis, seq_from, seq_to};
 use crate::model::journal::Journal;
 use crate::model::state::{Effects, JournalState, Loaded};
@@ -277,6 +277,7 @@ pub(super) async fn of(
     connection: &mut PgConnection,
     stretches: &[Stretch],
 ) -> Result<HashMap<(ConversationId, u64), v1::JournalEdited>, sqlx::Error> {
+    let (conversations, after, through) = stretch::columns(stretches);
     let rows: Vec<EditedRow> = sqlx::query_as(
         "SELECT v.conversation_id, c.number, v.version, v.update, v.actor, v.at
          FROM unnest($1::uuid[], $2::int8[], $3::int8[]) AS s (conversation_id, after, through)
@@ -286,14 +287,9 @@ pub(super) async fn of(
                ORDER BY x.version LIMIT $4) AS v
          JOIN conversations c ON c.conversation_id = v.conversation_id",
     )
-    .bind(
-        stretches
-            .iter()
-            .map(|s| s.conversation.uuid())
-            .collect::<Vec<_>>(),
-    )
-    .bind(stretches.iter().map(|s| seq_to(s.after)).collect::<Vec<_>>())
-    .bind(stretches.iter().map(|s| seq_to(s.through)).collect::<Vec<_>>())
+    .bind(conversations)
+    .bind(after)
+    .bind(through)
     .bind(MOST)
     .fetch_all(connection)
     .await?;

@@ -1,6 +1,6 @@
-//! Reading messages. Their stored form becomes the wire form here and nowhere else.
+//! Messages, read and written. Their stored form becomes the wire form here and nowhere else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use parlance_proto::v1;
@@ -8,7 +8,8 @@ use parlance_proto::{CommandId, ConversationId, MessageId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{from_millis, metadata_from, metadata_to, millis, reactions, seq_from, seq_to, small};
+use super::{from_millis, metadata_from, metadata_to, millis, reactions, seq_from, seq_to, small, streams};
+use crate::model::state::{Effects, Loaded};
 
 /// The columns of [`MessageRow`] out of `messages m`, `conversations c` and `users u`.
 macro_rules! message_columns {
@@ -173,9 +174,9 @@ pub(super) async fn whole(
     Ok(messages)
 }
 
-/// A stretch of a conversation as one viewer sees it.
+/// A part of the history of a conversation, as one viewer reads it.
 #[derive(Debug, Clone, Copy)]
-pub struct Stretch<'a> {
+pub struct HistoryQuery<'a> {
     /// Where.
     pub conversation: ConversationId,
     /// Who: what they hid is left out.
@@ -215,13 +216,13 @@ macro_rules! window_sql {
     };
 }
 
-/// At most `limit` messages of a stretch, ascending.
+/// At most `limit` messages of a history, ascending.
 ///
 /// # Errors
 /// Of the database.
 pub async fn window(
     connection: &mut PgConnection,
-    stretch: Stretch<'_>,
+    query: HistoryQuery<'_>,
     limit: i64,
 ) -> Result<Vec<v1::Message>, sqlx::Error> {
     const BEFORE: &str = window_sql!(
@@ -238,26 +239,26 @@ pub async fn window(
         window_sql!("m.seq < $3", "DESC", " AND m.thread_id = $7 AND $8 IS NOT NULL");
     const AFTER_IN_THREAD: &str =
         window_sql!("m.seq > $3", "ASC", " AND m.thread_id = $7 AND $8 IS NOT NULL");
-    let (sql, bound) = match (stretch.window, stretch.thread) {
+    let (sql, bound) = match (query.window, query.thread) {
         (Window::Before(seq), None) => (BEFORE, seq),
         (Window::After(seq), None) => (AFTER, seq),
         (Window::Before(seq), Some(_)) => (BEFORE_IN_THREAD, seq),
         (Window::After(seq), Some(_)) => (AFTER_IN_THREAD, seq),
     };
     let rows: Vec<MessageRow> = sqlx::query_as(sql)
-        .bind(stretch.conversation.uuid())
-        .bind(seq_to(stretch.history_from))
+        .bind(query.conversation.uuid())
+        .bind(seq_to(query.history_from))
         .bind(seq_to(bound))
-        .bind(stretch.viewer)
+        .bind(query.viewer)
         .bind(limit)
-        .bind(i64::from(stretch.offset))
-        .bind(stretch.thread)
-        .bind(stretch.main_line)
-        .bind(stretch.without_deleted)
+        .bind(i64::from(query.offset))
+        .bind(query.thread)
+        .bind(query.main_line)
+        .bind(query.without_deleted)
         .fetch_all(&mut *connection)
         .await?;
     let mut messages = whole(connection, rows).await?;
-    if matches!(stretch.window, Window::Before(_)) {
+    if matches!(query.window, Window::Before(_)) {
         messages.reverse();
     }
     Ok(messages)
@@ -266,12 +267,18 @@ pub async fn window(
 /// Inserts new messages; their conversation's row is locked and their ids are known to be free.
 ///
 /// # Errors
-/// Of the database.
-pub async fn insert(
+/// [`sqlx::Error`] if a statement fails.
+pub(super) async fn insert(
     connection: &mut PgConnection,
-    messages: &[&v1::Message],
-    sent_by: &[Option<CommandId>],
+    loaded: &Loaded,
+    effects: &Effects,
 ) -> Result<(), sqlx::Error> {
+    let with_command = |key| Some((loaded.message(key)?, loaded.sent_by.get(key).map(|id| id.uuid())));
+    let new = effects.new_messages.iter().filter_map(with_command);
+    let (messages, commands): (Vec<&v1::Message>, Vec<Option<Uuid>>) = new.unzip();
+    if messages.is_empty() {
+        return Ok(());
+    }
     let sender = |m: &v1::Message| m.sender.clone().unwrap_or_default();
     let is_user = |m: &v1::Message| sender(m).kind() == v1::SenderKind::User;
     sqlx::query(
@@ -288,9 +295,9 @@ pub async fn insert(
                       metadata, client_msg_id, reply_to, created_at, edited_at, deleted_at, encrypted, thread_id,
                       command_id, stream)",
     )
-    .bind(uuids(messages, |m| &m.conversation_id)?)
+    .bind(uuids(&messages, |m| &m.conversation_id)?)
     .bind(messages.iter().map(|m| seq_to(m.seq)).collect::<Vec<_>>())
-    .bind(uuids(messages, |m| &m.id)?)
+    .bind(uuids(&messages, |m| &m.id)?)
     .bind(messages.iter().map(|m| sender(m).id).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| small(sender(m).kind)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| (!is_user(m)).then(|| sender(m).username)).collect::<Vec<_>>())
@@ -304,11 +311,11 @@ pub async fn insert(
     .bind(messages.iter().map(|m| m.deleted_at_ms.map(from_millis)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.encrypted).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| optional_uuid(m.thread_id.as_ref())).collect::<Vec<_>>())
-    .bind(sent_by.iter().map(|id| id.map(|id| id.uuid())).collect::<Vec<_>>())
+    .bind(commands)
     .bind(messages.iter().map(|m| stream_to(m.stream)).collect::<Vec<_>>())
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    streams::opened(connection, &messages).await
 }
 
 /// Which commands sent these messages, where that is known.
@@ -340,11 +347,21 @@ pub async fn sent_by(
     Ok(known.collect())
 }
 
-/// Stores the present content of edited and deleted messages.
+/// Stores the present content of edited and deleted messages, except of those that are inserted with it.
 ///
 /// # Errors
-/// Of the database.
-pub async fn update(connection: &mut PgConnection, messages: &[&v1::Message]) -> Result<(), sqlx::Error> {
+/// [`sqlx::Error`] if a statement fails.
+pub(super) async fn update(
+    connection: &mut PgConnection,
+    loaded: &Loaded,
+    effects: &Effects,
+) -> Result<(), sqlx::Error> {
+    let inserted: BTreeSet<_> = effects.new_messages.iter().copied().collect();
+    let changed = effects.changed_messages.difference(&inserted);
+    let messages: Vec<&v1::Message> = changed.filter_map(|key| loaded.message(key)).collect();
+    if messages.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
         "UPDATE messages m
          SET content = new.content, edited_at = new.edited_at, deleted_at = new.deleted_at,
@@ -353,7 +370,7 @@ pub async fn update(connection: &mut PgConnection, messages: &[&v1::Message]) ->
               AS new (conversation_id, seq, content, edited_at, deleted_at, stream)
          WHERE m.conversation_id = new.conversation_id AND m.seq = new.seq",
     )
-    .bind(uuids(messages, |m| &m.conversation_id)?)
+    .bind(uuids(&messages, |m| &m.conversation_id)?)
     .bind(messages.iter().map(|m| seq_to(m.seq)).collect::<Vec<_>>())
     .bind(messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>())
     .bind(
@@ -369,9 +386,9 @@ pub async fn update(connection: &mut PgConnection, messages: &[&v1::Message]) ->
             .collect::<Vec<_>>(),
     )
     .bind(messages.iter().map(|m| stream_to(m.stream)).collect::<Vec<_>>())
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    streams::ended(connection, &messages).await
 }
 
 /// Null for messages that were sent whole.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use parlance_proto::v1::{self, PresenceStatus};
 use sqlx::PgConnection;
 
-use super::sessions::interval;
+use super::sessions::{interval, status_from};
 use super::{millis, seq_from, small};
 use crate::model::presence::Seen;
 pub use crate::store::sessions::Closed;
@@ -23,7 +23,7 @@ pub struct Row {
 }
 
 /// Who is told to be what, and when they were last seen.
-pub type Change = (String, PresenceStatus, DateTime<Utc>);
+pub type StatusChange = (String, PresenceStatus, DateTime<Utc>);
 
 #[derive(sqlx::FromRow)]
 struct LoadedRow {
@@ -176,7 +176,7 @@ pub async fn wait(
 /// Of the database.
 pub async fn change(
     connection: &mut PgConnection,
-    told: &[Change],
+    told: &[StatusChange],
 ) -> Result<Vec<v1::Presence>, sqlx::Error> {
     if told.is_empty() {
         return Ok(Vec::new());
@@ -290,13 +290,4 @@ pub async fn clock(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8")
         .fetch_one(connection)
         .await
-}
-
-/// The status of a stored number.
-pub(super) fn status_from(stored: i16) -> PresenceStatus {
-    match stored {
-        1 => PresenceStatus::Online,
-        2 => PresenceStatus::Away,
-        _ => PresenceStatus::Offline,
-    }
 }

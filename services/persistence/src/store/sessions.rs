@@ -9,7 +9,6 @@ use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 use super::{seq_to, small};
-use crate::store::presence::status_from;
 
 /// What a report meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,6 +252,15 @@ impl From<ClosedRow> for Closed {
             at,
             told_until,
         }
+    }
+}
+
+/// The status of a stored number.
+pub(super) fn status_from(stored: i16) -> PresenceStatus {
+    match stored {
+        1 => PresenceStatus::Online,
+        2 => PresenceStatus::Away,
+        _ => PresenceStatus::Offline,
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parlance_proto::v1;
-use parlance_proto::{ConversationId, MessageId, UserId};
+use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::users::conversation_count;
 use super::{
     changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, participants, processed,
-    reactions, seq_to, small, streams, threads,
+    reactions, seq_to, small, threads,
 };
 use crate::model::state::{ConversationState, Effects, Loaded};
 
@@ -27,7 +26,8 @@ pub async fn write(
     insert_users(connection, &effects.new_users).await?;
     insert_conversations(connection, loaded, effects).await?;
     participants::write(connection, effects).await?;
-    write_messages(connection, loaded, effects).await?;
+    messages::insert(connection, loaded, effects).await?;
+    messages::update(connection, loaded, effects).await?;
     reactions::write(connection, effects).await?;
     edits::write(connection, effects).await?;
     hidden::write(connection, effects).await?;
@@ -41,36 +41,6 @@ pub async fn write(
     }
     change_conversations(connection, loaded, effects).await?;
     move_conversations(connection, loaded, effects).await
-}
-
-async fn write_messages(
-    connection: &mut PgConnection,
-    loaded: &Loaded,
-    effects: &Effects,
-) -> Result<(), sqlx::Error> {
-    let find = |(c, m): &(ConversationId, MessageId)| loaded.conversations.get(c)?.messages.get(m);
-    let new: Vec<&v1::Message> = effects.new_messages.iter().filter_map(find).collect();
-    if !new.is_empty() {
-        let sent_by: Vec<_> = effects
-            .new_messages
-            .iter()
-            .filter(|key| find(key).is_some())
-            .map(|key| loaded.sent_by.get(key).copied())
-            .collect();
-        messages::insert(connection, &new, &sent_by).await?;
-        streams::opened(connection, &new).await?;
-    }
-    let inserted: BTreeSet<_> = effects.new_messages.iter().copied().collect();
-    let changed: Vec<&v1::Message> = effects
-        .changed_messages
-        .difference(&inserted)
-        .filter_map(find)
-        .collect();
-    if !changed.is_empty() {
-        messages::update(connection, &changed).await?;
-        streams::ended(connection, &changed).await?;
-    }
-    Ok(())
 }
 
 /// Gives the sets of conversations of these users, which grew by so many, their next versions. After the participants

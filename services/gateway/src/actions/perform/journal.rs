@@ -12,7 +12,7 @@ use parlance_runtime::backoff::Backoff;
 use parlance_runtime::tasks;
 
 use super::Planned;
-use super::session::SessionActions;
+use super::session::{self, SessionActions};
 use crate::actions::commands;
 use crate::actions::core::Core;
 use crate::actions::idempotency::Change;
@@ -21,8 +21,8 @@ use crate::delivery::awareness::identify;
 use crate::delivery::journal::{Current, OpenJournal, Synced, Unedited, blocking, may_edit};
 use crate::dialect::{Answer, ConversationRef, JournalChange, Outbound};
 use crate::error::ClientError;
+use crate::session::Session;
 use crate::session::following::Following;
-use crate::session::{Session, SessionId};
 
 /// Times a change of which nobody knows whether it was stored is published again.
 const REPUBLISHED: u32 = 12;
@@ -113,7 +113,7 @@ impl SessionActions {
         if let Some(id) = self.left(journal).await? {
             self.core.rooms.leave(id, self.session.id);
             if let Some(journal) = self.journals.remove(&id) {
-                forget(journal, self.session.id);
+                session::forget(journal, self.session.id);
             }
         }
         Ok(Answer::Done)
@@ -400,11 +400,6 @@ async fn show(
             Err(_) => return,
         }
     }
-}
-
-/// What is known of the client is dropped, once nothing of the journal is compared.
-pub(super) fn forget(journal: Arc<OpenJournal>, session: SessionId) {
-    tasks::blocking("leave a journal", move || journal.leave(session));
 }
 
 fn unedited(id: ConversationId, error: Unedited) -> ClientError {

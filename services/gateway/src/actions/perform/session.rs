@@ -1,5 +1,5 @@
-//! The actions of a session: performed one after the other, answered over its socket. Here is also what only a session can
-//! ask for: to follow a conversation, to type, to be present.
+//! A session whose actions are performed: what it has begun, its beginning and end, and what only a session can ask for: to
+//! follow a conversation, to type, to be present.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,10 +12,7 @@ use parlance_runtime::tasks;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Performing, Planned, journal};
-use crate::actions::commands::{Then, Waiter};
 use crate::actions::core::Core;
-use crate::actions::idempotency::{Change, Claim};
 use crate::actions::user::ActingUser;
 use crate::backend::Opening;
 use crate::clock::now;
@@ -23,10 +20,10 @@ use crate::delivery::journal::OpenJournal;
 use crate::delivery::served::SETTLES;
 use crate::delivery::users::{Emitted, Since};
 use crate::dialect::key::KeyedRequest;
-use crate::dialect::{Answer, Backlog, ConversationRef, Decoded, Dialect};
+use crate::dialect::{Answer, Backlog, ConversationRef, Dialect};
 use crate::error::ClientError;
 use crate::session::following::{Following, Missed, Unread};
-use crate::session::{Ack, Request, Sent, Session};
+use crate::session::{Ack, Sent, Session, SessionId};
 
 /// How long ago a change was made that other sessions may just have got.
 const RECENT_MS: i64 = 1_000;
@@ -147,87 +144,15 @@ impl SessionActions {
         }
         session.close_tracking();
         for journal in journals.into_values() {
-            journal::forget(journal, session.id);
+            forget(journal, session.id);
         }
         tracing::debug!(user = %session.user, session = ?session.id, "disconnected");
         session.forgotten().await;
         core.sessions.ended(&session);
     }
 
-    /// Performs the action of an event, and answers the event; a change is answered once it is confirmed.
-    pub async fn perform(&mut self, received: ClientEvent, decoded: Decoded) {
-        let ClientEvent {
-            event,
-            at,
-            ack,
-            keyed,
-        } = received;
-        let Decoded { action, tag } = decoded;
-        let claim = match keyed {
-            Some(keyed) => self
-                .core
-                .idempotency
-                .claim_in_turn(self.user.actor(), keyed)
-                .await
-                .map(Some),
-            None => Ok(None),
-        };
-        let request = |ack| Request {
-            ack,
-            event,
-            tag: tag.as_deref(),
-        };
-        let attempt = match claim {
-            Ok(Some(Claim::Claimed(attempt))) => Some(attempt),
-            Ok(Some(Claim::Answered(kept))) => {
-                return self.session.answer_again(request(ack), &kept);
-            }
-            Ok(None) => None,
-            Err(error) => return self.session.answer(request(ack), Err(&error), None),
-        };
-        let ids = attempt
-            .as_ref()
-            .map_or_else(Change::fresh, |attempt| attempt.change.clone());
-        let alone = action.names_messages_alone();
-        let (core, user) = (self.core.clone(), self.user.clone());
-        let performing = Performing {
-            core: &core,
-            user: &user,
-            change: &ids,
-        };
-        let outcome = match performing.plan(Some(self), action).await {
-            Ok(Planned::Done(confirmed)) => Ok(confirmed.answer),
-            Err(error) => Err(ids.failure(error)),
-            Ok(Planned::Command(conversation, body, whole_text)) => {
-                let me = user.actor();
-                self.note_sent(&body, tag.as_deref(), ack.is_wanted());
-                let waiter = Waiter::Socket {
-                    attempt,
-                    session: Arc::clone(&self.session),
-                    ack,
-                    event,
-                    tag,
-                    alone,
-                    then: whole_text.map(|change| -> Then { Box::new(move |outcome| change.ends(outcome)) }),
-                };
-                let commands = &core.commands;
-                return commands.submit(me, &ids, conversation, body, at, waiter).await;
-            }
-        };
-        let place = outcome
-            .as_ref()
-            .ok()
-            .and_then(|answer| core.rooms.place_of(answer));
-        if let Some(attempt) = attempt {
-            let dialect = self.session.dialect();
-            attempt.settle_event(dialect, outcome.as_ref(), place.as_deref());
-        }
-        let request = request(ack);
-        self.session.answer(request, outcome.as_ref(), place.as_deref());
-    }
-
     /// Remembers a message whose event this session receives in another form than others.
-    fn note_sent(&self, body: &command::Body, tag: Option<&str>, is_acked: bool) {
+    pub(super) fn note_sent(&self, body: &command::Body, tag: Option<&str>, is_acked: bool) {
         let differs = tag.is_some() || (is_acked && !self.session.dialect().echoes());
         if let command::Body::SendMessage(message) = body
             && differs
@@ -286,7 +211,7 @@ impl SessionActions {
         // What follows live begins after this seq, whatever the database has reached meanwhile.
         joined.head_seq = attached.head_seq;
         joined.epoch = attached.epoch;
-        if self.session.dialect().shows_who_looks() && self.shown_in.insert(id) {
+        if self.session.dialect().announces_room_presence() && self.shown_in.insert(id) {
             self.show(id, true).await;
         }
         self.show_presence(&mut joined).await;
@@ -435,4 +360,9 @@ impl SessionActions {
             tracing::debug!(%error, "an ephemeral event was lost");
         }
     }
+}
+
+/// What is known of the client is dropped, once nothing of the journal is compared.
+pub(super) fn forget(journal: Arc<OpenJournal>, session: SessionId) {
+    tasks::blocking("leave a journal", move || journal.leave(session));
 }

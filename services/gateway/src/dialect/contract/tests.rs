@@ -95,7 +95,11 @@ fn what_is_understood_fits_and_what_is_refused_does_not() {
         let contract = dialect.contract();
         for (case, fixture) in samples::fixtures(*dialect) {
             let case = format!("{}/{case}", dialect.name());
-            let Some(taken) = contract.taken.iter().find(|taken| taken.event == fixture.event) else {
+            let Some(taken) = contract
+                .accepted
+                .iter()
+                .find(|taken| taken.event == fixture.event)
+            else {
                 let code = decode(*dialect, &fixture.event, fixture.payload())
                     .unwrap_err()
                     .code;
@@ -135,7 +139,7 @@ fn what_is_understood_fits_and_what_is_refused_does_not() {
 fn the_events_listed_are_the_events_taken() {
     for dialect in DIALECTS {
         let contract = dialect.contract();
-        let listed: Vec<_> = contract.taken.iter().map(|taken| taken.event).collect();
+        let listed: Vec<_> = contract.accepted.iter().map(|taken| taken.event).collect();
         assert_eq!(listed, dialect.inbound_events(), "{}", dialect.name());
     }
 }
@@ -144,10 +148,10 @@ fn the_events_listed_are_the_events_taken() {
 fn everything_told_is_listed_and_fits() {
     for dialect in DIALECTS {
         let contract = dialect.contract();
-        let mut unseen: BTreeSet<_> = contract.told.iter().map(|told| told.event).collect();
+        let mut unseen: BTreeSet<_> = contract.emitted.iter().map(|told| told.event).collect();
         assert_eq!(
             unseen.len(),
-            contract.told.len(),
+            contract.emitted.len(),
             "{} lists one twice",
             dialect.name()
         );
@@ -157,7 +161,7 @@ fn everything_told_is_listed_and_fits() {
         for (name, frames) in told.chain([("expiring", expiring)]) {
             for frame in frames {
                 let case = format!("{}/{name}: {}", dialect.name(), frame.event);
-                let told = contract.told.iter().find(|told| told.event == frame.event);
+                let told = contract.emitted.iter().find(|told| told.event == frame.event);
                 let told = told.unwrap_or_else(|| panic!("{case} is not listed"));
                 let payload = serde_json::from_str(frame.payload.get()).unwrap();
                 let flaws = flaws(&validator(&told.payload, true), &payload);
@@ -178,7 +182,7 @@ fn every_ack_fits_the_event_it_answers() {
                 continue;
             };
             let taken = contract
-                .taken
+                .accepted
                 .iter()
                 .find(|taken| taken.event == fixture.event)
                 .unwrap();
@@ -207,13 +211,13 @@ fn every_native_event_that_changes_something_takes_an_idempotency_key_and_no_oth
         let Ok(decoded) = decode(DEFAULT, &fixture.event, fixture.payload()) else {
             continue;
         };
-        let mut events = contract.taken.iter();
+        let mut events = contract.accepted.iter();
         let taken = events.find(|taken| taken.event == fixture.event).unwrap();
         let takes_key = taken.payload.parts.contains_key("KeyedPayload");
         assert_eq!(takes_key, decoded.action.is_change(), "{case}");
         seen.insert(taken.event);
     }
-    let all: BTreeSet<_> = contract.taken.iter().map(|taken| taken.event).collect();
+    let all: BTreeSet<_> = contract.accepted.iter().map(|taken| taken.event).collect();
     assert_eq!(seen, all);
 }
 
@@ -222,7 +226,7 @@ fn every_native_event_that_changes_something_takes_an_idempotency_key_and_no_oth
 fn every_further_name_of_a_field_is_read() {
     let mut read = BTreeSet::new();
     for dialect in DIALECTS {
-        let Contract { taken, .. } = dialect.contract();
+        let Contract { accepted: taken, .. } = dialect.contract();
         for (case, fixture) in samples::fixtures(*dialect) {
             let Ok(Value::Object(payload)) = serde_json::from_str(fixture.payload().get()) else {
                 continue;
@@ -257,7 +261,7 @@ fn every_further_name_of_a_field_is_read() {
 fn a_field_that_is_null_is_as_if_it_were_absent() {
     let mut nulls = 0;
     for dialect in DIALECTS {
-        let Contract { taken, .. } = dialect.contract();
+        let Contract { accepted: taken, .. } = dialect.contract();
         for (case, fixture) in samples::fixtures(*dialect) {
             let Ok(Value::Object(payload)) = serde_json::from_str(fixture.payload().get()) else {
                 continue;

@@ -228,32 +228,32 @@ pub(super) fn contract() -> Contract {
     })));
     let contract =
         Contract::new("Ciphertext with delivery statuses, followed without joining; ids as UUIDs.")
-            .takes(
+            .accepts(
                 "presence:online",
                 "Be seen as online.",
                 Shape::anything(),
                 ack(&[]),
             )
-            .takes(
+            .accepts(
                 "presence:offline",
                 "Be seen as offline.",
                 Shape::anything(),
                 ack(&[]),
             )
-            .takes("chat:message_send", "Send ciphertext.", send, ack(&["message"]))
-            .takes(
+            .accepts("chat:message_send", "Send ciphertext.", send, ack(&["message"]))
+            .accepts(
                 "chat:message_delivered",
                 "Mark messages as delivered.",
                 shapes::reading(),
                 ack(&[]),
             )
-            .takes(
+            .accepts(
                 "chat:message_read",
                 "Mark messages as read.",
                 shapes::reading(),
                 ack(&[]),
             )
-            .takes(
+            .accepts(
                 "chat:typing",
                 "Tell the others that one types, or ends to.",
                 shapes::typing(),
@@ -267,49 +267,49 @@ fn told(contract: Contract) -> Contract {
     let conversation = || Shape::of::<ConversationEventJson<'_>>();
     let changed = camel::conversation_changed_shape().or(conversation());
     contract
-        .tells(
+        .emits(
             "user:status_changed",
             "A user one shares a conversation with came or went.",
             Shape::of::<UserStatusJson<'_>>(),
         )
-        .tells("chat:message_received", "A message was sent.", message())
-        .tells("chat:message_edited", "A message was changed.", message())
-        .tells(
+        .emits("chat:message_received", "A message was sent.", message())
+        .emits("chat:message_edited", "A message was changed.", message())
+        .emits(
             "chat:message_deleted",
             "A message is gone, for all or for this user.",
             Shape::of::<GoneJson<'_>>(),
         )
-        .tells(
+        .emits(
             "chat:reaction_updated",
             "A mark was put on a message or taken back.",
             Shape::of::<ReactionUpdatedJson<'_>>(),
         )
-        .tells(
+        .emits(
             "chat:message_status_updated",
             "A message has come further.",
             Shape::of::<StatusUpdatedJson<'_>>(),
         )
-        .tells(
+        .emits(
             "chat:user_typing",
             "Somebody types, or ends to.",
             Shape::of::<TypingJson<'_>>(),
         )
-        .tells(
+        .emits(
             "chat:conversation_created",
             "The user is in a further conversation.",
             conversation(),
         )
-        .tells(
+        .emits(
             "chat:conversation_updated",
             "What changed of a conversation, or who is in it now.",
             changed,
         )
-        .tells(
+        .emits(
             "chat:conversation_removed",
             "The user is in the conversation no more.",
             conversation(),
         )
-        .tells(
+        .emits(
             "chat:error",
             "An event without an ack failed.",
             Shape::of::<FailedEventJson<'_>>(),

@@ -35,7 +35,7 @@ fn presences() -> Shape {
 }
 
 fn joined() -> Shape {
-    Shape::of::<presence::Joined<'_>>()
+    Shape::of::<json::Joined<'_>>()
         .answering("ok", true, &["conversation"])
         .or(refused())
 }
@@ -92,7 +92,7 @@ fn journal_edit() -> Shape {
 /// All events.
 pub(super) fn contract() -> Contract {
     let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
-    told(presence_and_sync(journals(typing_and_threads(messages(
+    emitted(presence_and_sync(journals(typing_and_threads(messages(
         contract,
     )))))
 }
@@ -101,68 +101,68 @@ pub(super) fn contract() -> Contract {
 fn messages(contract: Contract) -> Contract {
     let (message, receipts) = (|| holding("message"), || holding("receipt"));
     contract
-        .takes(
+        .accepts(
             "conversation:join",
             "Follow a conversation.",
             Shape::of::<ConversationPayload>(),
             joined(),
         )
-        .takes(
+        .accepts(
             "conversation:leave",
             "Follow it no more.",
             Shape::of::<ConversationPayload>(),
             done(),
         )
-        .takes(
+        .accepts(
             "conversation:participants",
             "Read a page of the participants of a conversation, by ascending id.",
             Shape::of::<ParticipantsPayload>(),
             participants(),
         )
-        .takes(
+        .accepts(
             "message:send",
             "Send a message; client_msg_id makes a repeat harmless.",
             keyed(Shape::of::<SendPayload<'_>>()),
             message(),
         )
-        .takes(
+        .accepts(
             "message:edit",
             "Change the content of a message.",
             keyed(Shape::of::<EditPayload>()),
             message(),
         )
-        .takes(
+        .accepts(
             "message:delete",
             "Delete a message for all, or hide it from oneself.",
             keyed(Shape::of::<DeletePayload>()),
             message(),
         )
-        .takes(
+        .accepts(
             "message:stop",
             "Ask the service of a message that streams to end it. Any participant may; whether and how it ends is up to the \
              service, and shows in message:finished.",
             Shape::of::<StopPayload>(),
             done(),
         )
-        .takes(
+        .accepts(
             "message:react",
             "Put a mark on a message.",
             keyed(Shape::of::<ReactPayload>()),
             message(),
         )
-        .takes(
+        .accepts(
             "message:unreact",
             "Take a mark back.",
             keyed(Shape::of::<ReactPayload>()),
             message(),
         )
-        .takes(
+        .accepts(
             "receipt:read",
             "Mark messages as read.",
             keyed(receipt()),
             receipts(),
         )
-        .takes(
+        .accepts(
             "receipt:delivered",
             "Mark messages as delivered.",
             keyed(receipt()),
@@ -174,19 +174,19 @@ fn messages(contract: Contract) -> Contract {
 fn typing_and_threads(contract: Contract) -> Contract {
     let thread = || holding("thread");
     contract
-        .takes(
+        .accepts(
             "typing",
             "Tell the others that one types, or ends to.",
             Shape::of::<TypingPayload>(),
             done(),
         )
-        .takes(
+        .accepts(
             "thread:create",
             "Begin a thread.",
             keyed(Shape::of::<ThreadPayload>()),
             thread(),
         )
-        .takes(
+        .accepts(
             "thread:switch",
             "Look at a thread, or at the main line again; nobody else is told.",
             Shape::of::<SwitchPayload>(),
@@ -198,7 +198,7 @@ fn typing_and_threads(contract: Contract) -> Contract {
 fn journals(contract: Contract) -> Contract {
     let journal = || holding("journal");
     contract
-        .takes(
+        .accepts(
             "journal:join",
             "Follow a journal. A client that keeps the Yjs document itself says what it knows of it: the answer holds what it \
              lacks, and what the server knows instead of the text, so that it can send with journal:edit what the server \
@@ -208,19 +208,19 @@ fn journals(contract: Contract) -> Contract {
                 .answering("ok", true, &["journal"])
                 .or(journal()),
         )
-        .takes(
+        .accepts(
             "journal:leave",
             "Follow it no more.",
             Shape::of::<JournalPayload>(),
             done(),
         )
-        .takes(
+        .accepts(
             "journal:edit",
             "Change a journal: its whole text, or a Yjs update in base64.",
             keyed(journal_edit()),
             journal(),
         )
-        .takes(
+        .accepts(
             "journal:awareness",
             "Show the others in a journal one's name and cursor: a y-protocols awareness update in base64, with the states \
              of this page. The journal must be joined; reading it is enough. user.id and user.name in a state become \
@@ -236,31 +236,31 @@ fn journals(contract: Contract) -> Contract {
 /// About presence and catching up.
 fn presence_and_sync(contract: Contract) -> Contract {
     contract
-        .takes(
+        .accepts(
             "presence",
             "Be seen as online, or not.",
             Shape::of::<PresencePayload>(),
             done(),
         )
-        .takes(
+        .accepts(
             "presence:set",
             "Be seen as online, away or offline.",
             Shape::of::<StatusPayload>(),
             done(),
         )
-        .takes(
+        .accepts(
             "presence:subscribe",
             "Be told how these users are seen, also where one shares only large groups with them.",
             Shape::of::<UsersPayload>(),
             presences(),
         )
-        .takes(
+        .accepts(
             "presence:unsubscribe",
             "Be told no more.",
             Shape::of::<UsersPayload>(),
             done(),
         )
-        .takes(
+        .accepts(
             "sync",
             "What happened in conversations since these positions.",
             Shape::of::<SyncPayload>(),
@@ -268,53 +268,53 @@ fn presence_and_sync(contract: Contract) -> Contract {
         )
 }
 
-fn told(contract: Contract) -> Contract {
+fn emitted(contract: Contract) -> Contract {
     let message = || Shape::of::<json::MessageJson<'_>>();
     contract
-        .tells("message:new", "A message was sent.", message())
-        .tells(
+        .emits("message:new", "A message was sent.", message())
+        .emits(
             "message:chunk",
             "Text of a message that streams, from byte `offset` of its text (UTF-8) on. What the client has of it already is \
              left out; a chunk that begins behind what it has is dropped: one that begins earlier comes within a second, and \
              after a longer absence the message is read anew. At most 10 a second for each message; one may be lost.",
             Shape::of::<json::ChunkJson<'_>>(),
         )
-        .tells(
+        .emits(
             "message:finished",
             "A message that streamed has all of its text; `stream` says how it ended.",
             numbered(message()),
         )
-        .tells("message:edited", "A message was changed.", numbered(message()))
-        .tells("message:deleted", "A message was deleted; its content is gone.", numbered(message()))
-        .tells("message:hidden", "This user hid a message from themselves.", Shape::of::<json::HiddenJson<'_>>())
-        .tells("message:reaction", "A mark was put on a message or taken back.", numbered(Shape::of::<json::ReactionChangedJson<'_>>()))
-        .tells("receipt:updated", "How far a participant has read and got messages.", Shape::of::<json::ReceiptJson<'_>>())
-        .tells("typing", "Somebody types, or ends to.", Shape::of::<json::TypingJson<'_>>())
-        .tells("presence:changed", "A user is seen otherwise.", Shape::of::<presence::PresenceJson<'_>>())
-        .tells("thread:created", "A thread was begun.", numbered(Shape::of::<json::ThreadJson<'_>>()))
-        .tells("member:added", "Users were added.", numbered(Shape::of::<json::MembersJson<'_>>()))
-        .tells("member:removed", "A user left or was removed.", numbered(Shape::of::<json::MemberJson<'_>>()))
-        .tells("member:role", "A user has another role.", numbered(Shape::of::<json::MemberJson<'_>>()))
-        .tells("conversation:new", "The user is in a further conversation.", Shape::of::<json::ConversationJson<'_>>())
-        .tells(
+        .emits("message:edited", "A message was changed.", numbered(message()))
+        .emits("message:deleted", "A message was deleted; its content is gone.", numbered(message()))
+        .emits("message:hidden", "This user hid a message from themselves.", Shape::of::<json::HiddenJson<'_>>())
+        .emits("message:reaction", "A mark was put on a message or taken back.", numbered(Shape::of::<json::ReactionChangedJson<'_>>()))
+        .emits("receipt:updated", "How far a participant has read and got messages.", Shape::of::<json::ReceiptJson<'_>>())
+        .emits("typing", "Somebody types, or ends to.", Shape::of::<json::TypingJson<'_>>())
+        .emits("presence:changed", "A user is seen otherwise.", Shape::of::<presence::PresenceJson<'_>>())
+        .emits("thread:created", "A thread was begun.", numbered(Shape::of::<json::ThreadJson<'_>>()))
+        .emits("member:added", "Users were added.", numbered(Shape::of::<json::MembersJson<'_>>()))
+        .emits("member:removed", "A user left or was removed.", numbered(Shape::of::<json::MemberJson<'_>>()))
+        .emits("member:role", "A user has another role.", numbered(Shape::of::<json::MemberJson<'_>>()))
+        .emits("conversation:new", "The user is in a further conversation.", Shape::of::<json::ConversationJson<'_>>())
+        .emits(
             "conversation:updated",
             "A conversation itself changed; or, where the client does not follow it, it has a new latest message.",
             Shape::of::<json::ConversationChangedJson<'_>>().or(Shape::of::<json::ListUpdatedJson<'_>>()),
         )
-        .tells("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
-        .tells("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>().or(Shape::of::<json::JournalUpdateJson<'_>>()))
-        .tells(
+        .emits("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
+        .emits("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>().or(Shape::of::<json::JournalUpdateJson<'_>>()))
+        .emits(
             "journal:awareness",
             "Names and cursors in a joined journal: a y-protocols awareness update, merged, at most 10 a second. What is \
              shown already is sent when the journal is joined. An update that removes this page's own state means that it \
              was taken for gone: set it again.",
             Shape::of::<json::AwarenessJson>(),
         )
-        .tells(
+        .emits(
             "auth:expiring",
             "The token ends soon: `auth:refresh` puts that off.",
             Shape::of::<Expiring>(),
         )
-        .tells("resync", "Seqs of this conversation are void: read it anew.", Shape::of::<json::ResyncJson<'_>>())
-        .tells("error", "An event without an ack failed.", Shape::of::<FailedEvent<'_>>())
+        .emits("resync", "Seqs of this conversation are void: read it anew.", Shape::of::<json::ResyncJson<'_>>())
+        .emits("error", "An event without an ack failed.", Shape::of::<FailedEvent<'_>>())
 }

@@ -5,19 +5,20 @@ mod log;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chrono::{DateTime, SecondsFormat};
 use parlance_proto::v1::{
-    Channel, Conversation, ConversationKind, ConversationStatus, JournalEdited, Message, MessageChunk,
-    MessageType, Participant, ParticipantPage, ReactionChanged, ReceiptUpdated, Role, Sender, SenderKind,
-    SeqRange, StreamState, Thread, Typing, User,
+    Conversation, JournalEdited, Message, MessageChunk, Participant, ParticipantPage, ReactionChanged,
+    ReceiptUpdated, Sender, SenderKind, SeqRange, StreamState, Thread, Typing, User,
 };
 use parlance_proto::{ConversationId, MessageId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::presence;
+use super::presence::{self, PresenceJson};
 use crate::dialect::Place;
+use crate::dialect::shape::{
+    channel_name, kind_name, metadata, role_name, sender_name, status_name, time, type_name,
+};
 pub(super) use journal::{AwarenessJson, JournalUpdateJson, Synced, awareness, journal_update};
 pub use log::{EventJson, EventPageJson, SyncJson, event_page, sync};
 
@@ -176,6 +177,16 @@ pub(super) struct ReactionChangedJson<'a> {
     emoji: &'a str,
     removed: bool,
     reactions: Vec<ReactionJson<'a>>,
+}
+
+/// A conversation as joined, and how those in it are seen.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JoinedConversation)]
+pub struct Joined<'a> {
+    conversation: ConversationJson<'a>,
+    /// Not of large groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<Vec<PresenceJson<'a>>>,
 }
 
 /// A thread as clients see it.
@@ -337,11 +348,7 @@ pub fn message(message: &Message) -> MessageJson<'_> {
             id: sender.map_or("", |sender| &sender.id),
             username: sender.map_or("", |sender| &sender.username),
         },
-        sender_kind: match sender.map_or(SenderKind::User, Sender::kind) {
-            SenderKind::User | SenderKind::Unspecified => "user",
-            SenderKind::Agent => "agent",
-            SenderKind::System => "system",
-        },
+        sender_kind: sender_name(sender.map_or(SenderKind::User, Sender::kind)),
         kind: type_name(message.r#type()),
         content: &message.content,
         metadata: metadata(&message.metadata_json),
@@ -382,16 +389,27 @@ pub(super) fn chunk(conversation: ConversationId, chunk: &MessageChunk) -> Chunk
     }
 }
 
+impl<'a> Joined<'a> {
+    /// Writes a conversation as joined.
+    pub fn new(conversation: &'a Conversation) -> Self {
+        let seen = conversation
+            .participants
+            .iter()
+            .filter_map(|one| one.presence.as_ref());
+        let presence: Vec<_> = seen.map(presence::json).collect();
+        Self {
+            conversation: self::conversation(conversation),
+            presence: (!presence.is_empty()).then_some(presence),
+        }
+    }
+}
+
 /// Writes a conversation.
 pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
     ConversationJson {
         id: &conversation.id,
         number: conversation.number,
-        kind: match conversation.kind() {
-            ConversationKind::Group => "group",
-            ConversationKind::Journal => "journal",
-            ConversationKind::Direct | ConversationKind::Unspecified => "direct",
-        },
+        kind: kind_name(conversation.kind()),
         title: Some(conversation.title.as_str()).filter(|title| !title.is_empty()),
         participants: participants(&conversation.participants),
         participant_count: conversation.participant_count,
@@ -430,36 +448,6 @@ fn participant(participant: &Participant) -> ParticipantJson<'_> {
         role: role_name(participant.role()),
         online: participant.presence.as_ref().map(presence::is_online),
         last_seen_at: participant.presence.as_ref().and_then(presence::last_seen),
-    }
-}
-
-/// The name of a role.
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Admin => "admin",
-        Role::Moderator => "moderator",
-        Role::Member | Role::Unspecified => "member",
-        Role::Viewer => "viewer",
-        Role::Editor => "editor",
-        Role::Owner => "owner",
-    }
-}
-
-/// The name of a channel.
-pub fn channel_name(channel: Channel) -> &'static str {
-    match channel {
-        Channel::Chat | Channel::Unspecified => "chat",
-        Channel::Voice => "voice",
-        Channel::Email => "email",
-    }
-}
-
-/// The name of a status.
-pub fn status_name(status: ConversationStatus) -> &'static str {
-    match status {
-        ConversationStatus::Active | ConversationStatus::Unspecified => "active",
-        ConversationStatus::Archived => "archived",
-        ConversationStatus::Completed => "completed",
     }
 }
 
@@ -658,32 +646,5 @@ fn read_state(receipt: &ReceiptUpdated) -> ReadStateJson<'_> {
             .collect(),
         delivered_seq: receipt.delivered_seq,
         version: receipt.version,
-    }
-}
-
-/// Writes a metadata text as the object it is.
-pub fn metadata(text: &str) -> Box<RawValue> {
-    if text.is_empty() {
-        return super::encode(&serde_json::Map::new());
-    }
-    RawValue::from_string(text.to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
-/// Writes a time: ISO 8601 in UTC with milliseconds.
-pub fn time(ms: i64) -> String {
-    DateTime::from_timestamp_millis(ms)
-        .unwrap_or_default()
-        .to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// The name of a message type.
-pub fn type_name(kind: MessageType) -> &'static str {
-    match kind {
-        MessageType::Text | MessageType::Unspecified => "text",
-        MessageType::Image => "image",
-        MessageType::File => "file",
-        MessageType::Voice => "voice",
-        MessageType::System => "system",
-        MessageType::JournalShare => "journal_share",
     }
 }

@@ -1,6 +1,6 @@
 //! Reading and writing in the native dialect.
 
-use parlance_proto::v1::{Message, ReceiptUpdated, Sender, SeqRange};
+use parlance_proto::v1::{Message, MessageType, ReceiptUpdated, Sender, SeqRange};
 use serde_json::{Value, json};
 
 use super::*;

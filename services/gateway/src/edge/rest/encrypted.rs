@@ -18,10 +18,9 @@ use super::marks::{DeleteQuery, EmojiBody, EmojiQuery, StatusBody, emoji, markin
 use super::messages::{ListQuery, MessageList, written};
 use super::{Asked, Body, Caller, Named, Names, asked, made, named, parse};
 use crate::actions::core::Core;
-use crate::dialect::input::MessageInput;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::AnyMessage;
-use crate::dialect::{Action, ConversationRef, MessageRef};
+use crate::dialect::{Action, ConversationRef, MessageRef, SendAction};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -100,17 +99,21 @@ async fn send(State(core): State<Core>, caller: Caller, body: Body) -> Result<Re
     }
     let encrypted = body.content_encrypted.is_some();
     let content = body.content_encrypted.or(body.content);
-    let input = MessageInput {
-        client_msg_id: body.client_msg_id,
-        kind: body.message_type,
-        content: content.ok_or_else(|| ClientError::invalid("content_encrypted is missing"))?,
+    let content = content.ok_or_else(|| ClientError::invalid("content_encrypted is missing"))?;
+    let id = core.conversation(body.conversation_id).await?;
+    let send = SendAction {
         encrypted,
-        metadata: body.metadata,
         reply_to: body.reply_to,
         thread: body.thread_id,
+        ..SendAction::checked(
+            id.into(),
+            body.client_msg_id,
+            body.message_type.as_deref(),
+            content,
+            body.metadata,
+            &core.limits,
+        )?
     };
-    let id = core.conversation(body.conversation_id).await?;
-    let send = input.check(id.into(), &core.limits)?;
     let sent = caller.perform(&core, Action::Send(send)).await?;
     let status = made(&caller, sent.repeated);
     Ok(answer(&core, &caller, status, &sent.answer.into_message()?).await)

@@ -16,13 +16,13 @@ use super::{AfterQuery, Asked, Body, Caller, Named, NamedMessage, asked, made, p
 use crate::actions::commands::Confirmed;
 use crate::actions::core::Core;
 use crate::actions::reads::History;
-use crate::dialect::input::MessageInput;
 use crate::dialect::place::thread_id;
 use crate::dialect::representation::AnyMessage;
 use crate::dialect::shape::time;
-use crate::dialect::{Action, ConversationRef, MessageRef, Streams};
+use crate::dialect::{Action, ConversationRef, MessageRef, SendAction, Streams};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
+use crate::limits::Limits;
 
 /// Earlier contents in one answer where the caller does not say how many: some MB where each is as large as may be.
 const MOST_EDITS: u32 = 100;
@@ -107,18 +107,27 @@ struct EditJson<'a> {
     at: String,
 }
 
-impl<'a> SendBody<'a> {
-    /// The message, in that thread where the path names one.
-    pub(super) fn input(self, thread: Option<Uuid>) -> MessageInput<'a> {
-        MessageInput {
-            client_msg_id: self.client_msg_id,
-            kind: self.kind,
-            content: self.content,
+impl SendBody<'_> {
+    /// The message to this conversation, in that thread where the path names one.
+    pub(super) fn check(
+        self,
+        conversation: ConversationId,
+        thread: Option<Uuid>,
+        limits: &Limits,
+    ) -> Result<SendAction, ClientError> {
+        Ok(SendAction {
             encrypted: self.encrypted,
-            metadata: self.metadata,
             reply_to: self.reply_to,
             thread: thread.or(self.thread_id),
-        }
+            ..SendAction::checked(
+                conversation.into(),
+                self.client_msg_id,
+                self.kind.as_deref(),
+                self.content,
+                self.metadata,
+                limits,
+            )?
+        })
     }
 }
 
@@ -209,7 +218,7 @@ async fn send(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: SendBody = parse(&body)?;
-    let send = body.input(None).check(id.into(), &core.limits)?;
+    let send = body.check(id, None, &core.limits)?;
     sent(&core, &caller, caller.perform(&core, Action::Send(send)).await?).await
 }
 

@@ -168,6 +168,6 @@ async fn send(
 ) -> Result<Response, ClientError> {
     let thread = names.thread()?;
     let body: SendBody = parse(&body)?;
-    let send = body.input(Some(thread)).check(id.into(), &core.limits)?;
+    let send = body.check(id, Some(thread), &core.limits)?;
     sent(&core, &caller, caller.perform(&core, Action::Send(send)).await?).await
 }

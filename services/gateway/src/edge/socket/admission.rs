@@ -47,12 +47,12 @@ struct State {
     by_address: HashMap<ClientAddress, usize>,
     /// Clients that are neither admitted nor refused yet, at most as many as the bound; of one address no more than its
     /// share.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingHandshake>,
     lowered_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingHandshake {
     address: Option<ClientAddress>,
     /// Answered once the client counts as under way.
     admitted: oneshot::Sender<()>,
@@ -171,7 +171,7 @@ impl State {
             return None;
         }
         let (sender, admitted) = oneshot::channel();
-        self.waiting.push_back(Waiting {
+        self.waiting.push_back(WaitingHandshake {
             address,
             admitted: sender,
         });
@@ -182,7 +182,7 @@ impl State {
     fn admit_waiting(&mut self) {
         while self.under_way < self.bound
             && let Some(first) = self.waiting.iter().position(|one| self.admits(one.address))
-            && let Some(Waiting { address, admitted }) = self.waiting.remove(first)
+            && let Some(WaitingHandshake { address, admitted }) = self.waiting.remove(first)
         {
             if admitted.send(()).is_ok() {
                 self.count(address);

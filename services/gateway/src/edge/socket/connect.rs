@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Ticket;
 use super::connection::Connection;
-use super::inbound::{self, Queue, Waiting};
+use super::inbound::{self, Queue, QueueLimit};
 use super::pid::{Returning, pid};
 use super::returning;
 use crate::actions::user::sender_kind;
@@ -339,7 +339,7 @@ async fn identify(state: &SocketState, socket: &SocketRef, token: Option<&str>) 
     let mut outcome = state.core.auth.authenticate(token).await;
     // Closing the transport would take the sessions of other namespaces along.
     if let Err(AuthError::Early(seconds)) = outcome
-        && (seconds <= LONGEST_WAIT.as_secs() || Connection::of(socket).outbox.is_occupied())
+        && (seconds <= LONGEST_WAIT.as_secs() || Connection::of(socket).send_queue.is_occupied())
     {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         outcome = state.core.auth.authenticate(token).await;
@@ -363,7 +363,7 @@ fn prepare(
 ) {
     let closed = CancellationToken::new();
     let doubtful = Arc::<AtomicBool>::default();
-    let limit = Waiting {
+    let limit = QueueLimit {
         events: state.max_waiting_events,
         bytes: state.max_waiting_bytes,
     };
@@ -384,7 +384,7 @@ fn prepare(
         since: SystemTime::from(now()),
         closed: closed.clone(),
         doubtful: Arc::clone(&doubtful),
-        outbox: Arc::clone(&connection.outbox),
+        send_queue: Arc::clone(&connection.send_queue),
     };
     let session = Session::new(
         opening,

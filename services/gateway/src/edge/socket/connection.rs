@@ -8,7 +8,7 @@ use socketioxide::extract::SocketRef;
 use super::admission::{Ticket, TicketHolder};
 use super::packets::Packets;
 use super::pid::Introductions;
-use crate::session::outbox::Outbox;
+use crate::session::send_queue::SendQueue;
 
 /// What is known of one connection. Put into the extensions of the request that opens it, which the
 /// engine keeps for the life of the connection.
@@ -21,7 +21,7 @@ pub struct Connection {
     /// Held until its first session has begun.
     pub ticket: TicketHolder,
     /// What its sessions share.
-    pub outbox: Arc<Outbox>,
+    pub send_queue: Arc<SendQueue>,
 }
 
 impl Connection {

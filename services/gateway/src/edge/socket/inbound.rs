@@ -28,8 +28,12 @@ pub struct Inbound {
     pub at: Instant,
     /// Where the answer goes.
     pub ack: Ack,
-    packet: Value,
+    /// Not taken apart yet.
+    pub packet: Packet,
 }
+
+/// The packet of an event.
+pub struct Packet(Value);
 
 /// An event taken apart.
 pub struct Event<'a> {
@@ -41,7 +45,7 @@ pub struct Event<'a> {
 
 /// How much of one client may wait.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting {
+pub struct QueueLimit {
     /// Events.
     pub events: usize,
     /// Bytes.
@@ -56,7 +60,7 @@ pub struct Queue {
 
 /// What waits. The channel itself is unbounded; this bounds it by no longer reading from the client.
 struct Load {
-    limit: Waiting,
+    limit: QueueLimit,
     events: AtomicUsize,
     bytes: AtomicUsize,
     /// The connection that is not read from because too much waits here.
@@ -74,7 +78,7 @@ pub struct Handler {
 pub enum Ordered {}
 
 /// A queue and the handler that fills it. `transports` knows the connection to stop reading from.
-pub fn queue(limit: Waiting, transports: Transports) -> (Handler, Queue) {
+pub fn queue(limit: QueueLimit, transports: Transports) -> (Handler, Queue) {
     let (tx, rx) = mpsc::unbounded_channel();
     let load = Arc::new(Load {
         limit,
@@ -103,7 +107,7 @@ impl MessageHandler<LocalAdapter, Ordered> for Handler {
         let inbound = Inbound {
             at: Instant::now(),
             ack: Ack::new(sender),
-            packet,
+            packet: Packet(packet),
         };
         // The session may be gone; so is whoever could be answered.
         drop(self.events.send(inbound));
@@ -123,7 +127,7 @@ impl Queue {
     /// An event is taken; the client may be read from again once enough are.
     pub fn taken(&self, inbound: &Inbound) {
         let events = self.load.events.fetch_sub(1, Ordering::AcqRel) - 1;
-        let size = inbound.packet.len();
+        let size = inbound.packet.0.len();
         let bytes = self.load.bytes.fetch_sub(size, Ordering::AcqRel) - size;
         let limit = self.load.limit;
         if events <= limit.events / 2 && bytes <= limit.bytes / 2 {
@@ -167,13 +171,13 @@ impl Drop for Queue {
     }
 }
 
-impl Inbound {
+impl Packet {
     /// Takes the event apart.
     ///
     /// # Errors
     /// It is not `["name", payload?, …]`, or binary.
     pub fn event(&self) -> Result<Event<'_>, ClientError> {
-        let Value::Str(text, binary) = &self.packet else {
+        let Value::Str(text, binary) = &self.0 else {
             return Err(ClientError::invalid("binary events are not supported"));
         };
         if binary.as_ref().is_some_and(|parts| !parts.is_empty()) {

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 
-use super::tls::{Certificate, Handshakes, Stream};
+use super::tls::{Arrived, Certificate, Handshakes, Stream};
 use crate::edge::addresses::{AddressQuota, AddressSlot, ClientAddress, Proxies};
 use crate::session::wire::{Peer, Wire};
 
@@ -38,16 +38,6 @@ pub struct Accepted {
     pub peer: Peer,
     /// Whether a trusted proxy made it, for whatever clients.
     pub is_proxied: bool,
-}
-
-/// A connection before it is encrypted.
-pub struct Arrived<S> {
-    /// The stream.
-    pub stream: S,
-    /// Where it comes from.
-    pub addr: SocketAddr,
-    /// What it counts as; none for a trusted proxy's.
-    pub slot: Option<AddressSlot>,
 }
 
 /// The stream hyper and the WebSocket layer read and write.

@@ -44,7 +44,7 @@ pub struct MessageLimit {
 
 /// What is to be done with a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PacketVerdict {
     /// The engine takes it.
     Pass,
     /// The engine takes it once this part, an event's name, is in quotes.
@@ -89,31 +89,31 @@ impl Packets {
     }
 
     /// Judges a text packet by its beginning. `whole`: there is no more of it.
-    pub fn judge_text(&self, packet: &[u8], whole: bool) -> Verdict {
+    pub fn judge_text(&self, packet: &[u8], whole: bool) -> PacketVerdict {
         let verdict = match packet {
             // As polling carries binary messages.
             [b'b', ..] => return self.judge_binary(),
             [b'4', kind @ b'0'..=b'6', ..] => self.judge_packet(*kind, packet, whole),
-            _ => Verdict::Pass,
+            _ => PacketVerdict::Pass,
         };
-        if matches!(verdict, Verdict::Close(_)) {
+        if matches!(verdict, PacketVerdict::Close(_)) {
             self.cut();
         }
         verdict
     }
 
     /// Judges a binary message.
-    pub fn judge_binary(&self) -> Verdict {
+    pub fn judge_binary(&self) -> PacketVerdict {
         let mut state = self.lock();
         if state.attachments == 0 {
             self.cut();
-            return Verdict::OtherParser;
+            return PacketVerdict::OtherParser;
         }
         state.attachments -= 1;
-        Verdict::Pass
+        PacketVerdict::Pass
     }
 
-    fn judge_packet(&self, kind: u8, packet: &[u8], whole: bool) -> Verdict {
+    fn judge_packet(&self, kind: u8, packet: &[u8], whole: bool) -> PacketVerdict {
         let mut at = 2;
         let mut attachments = 0;
         if matches!(kind, b'5' | b'6') {
@@ -125,7 +125,7 @@ impl Packets {
         let namespace = if rest.first() == Some(&b'/') {
             let end = rest.iter().position(|byte| *byte == b',');
             if end.is_none() && !whole {
-                return Verdict::Close("the namespace is too long");
+                return PacketVerdict::Close("the namespace is too long");
             }
             let end = end.unwrap_or(rest.len());
             at += end + 1;
@@ -135,20 +135,20 @@ impl Packets {
         };
         let mut state = self.lock();
         match kind {
-            b'0' if state.is_in(namespace) => Verdict::Close("this namespace is connected already"),
-            b'0' | b'4' => Verdict::Pass,
-            _ if !state.is_in(namespace) => Verdict::Close("this namespace is not connected"),
+            b'0' if state.is_in(namespace) => PacketVerdict::Close("this namespace is connected already"),
+            b'0' | b'4' => PacketVerdict::Pass,
+            _ if !state.is_in(namespace) => PacketVerdict::Close("this namespace is not connected"),
             b'1' => {
                 state.leave(namespace);
-                Verdict::Pass
+                PacketVerdict::Pass
             }
             b'2' | b'5' => {
                 state.attachments = attachments;
-                quoted(packet, at).map_or(Verdict::Pass, Verdict::Quote)
+                quoted(packet, at).map_or(PacketVerdict::Pass, PacketVerdict::Quote)
             }
             _ => {
                 state.attachments = attachments;
-                Verdict::Pass
+                PacketVerdict::Pass
             }
         }
     }
@@ -221,7 +221,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const FOREIGN: Verdict = Verdict::Close("this namespace is not connected");
+    const FOREIGN: PacketVerdict = PacketVerdict::Close("this namespace is not connected");
 
     fn connected() -> Packets {
         let connection = Packets::default();
@@ -229,7 +229,7 @@ mod tests {
         connection
     }
 
-    fn judge(connection: &Packets, packet: &str) -> Verdict {
+    fn judge(connection: &Packets, packet: &str) -> PacketVerdict {
         connection.judge_text(packet.as_bytes(), true)
     }
 
@@ -265,7 +265,7 @@ mod tests {
             "",
             "\u{e9}",
         ] {
-            assert_eq!(judge(&connection, packet), Verdict::Pass, "{packet}");
+            assert_eq!(judge(&connection, packet), PacketVerdict::Pass, "{packet}");
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
             assert_eq!(judge(&connection, packet), FOREIGN, "{packet}");
         }
         connection.join("/other");
-        assert_eq!(judge(&connection, "42/other,1[\"event\"]"), Verdict::Pass);
+        assert_eq!(judge(&connection, "42/other,1[\"event\"]"), PacketVerdict::Pass);
         assert_eq!(judge(&connection, "42[\"event\"]"), FOREIGN);
     }
 
@@ -292,13 +292,13 @@ mod tests {
         let connection = connected();
         assert_eq!(
             judge(&connection, "40{}"),
-            Verdict::Close("this namespace is connected already")
+            PacketVerdict::Close("this namespace is connected already")
         );
-        assert_eq!(judge(&connection, "41"), Verdict::Pass);
-        assert_eq!(judge(&connection, "40{}"), Verdict::Pass);
+        assert_eq!(judge(&connection, "41"), PacketVerdict::Pass);
+        assert_eq!(judge(&connection, "40{}"), PacketVerdict::Pass);
         connection.join("/");
         connection.leave("/");
-        assert_eq!(judge(&connection, "40"), Verdict::Pass);
+        assert_eq!(judge(&connection, "40"), PacketVerdict::Pass);
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
             ("42/other,3[ -1.5e3 ,1]", "-1.5e3"),
             ("451-[7,{}]", "7"),
         ] {
-            let Verdict::Quote(range) = judge(&connection, packet) else {
+            let PacketVerdict::Quote(range) = judge(&connection, packet) else {
                 panic!("{packet} passes as it is");
             };
             assert_eq!(&packet[range], name);
@@ -326,29 +326,29 @@ mod tests {
             "42[[5]]",
             "42[]",
         ] {
-            assert_eq!(judge(&connection, packet), Verdict::Pass, "{packet}");
+            assert_eq!(judge(&connection, packet), PacketVerdict::Pass, "{packet}");
         }
     }
 
     #[test]
     fn binary_messages_that_no_event_announced_are_of_another_parser() {
         let connection = connected();
-        assert_eq!(connection.judge_binary(), Verdict::OtherParser);
-        assert_eq!(judge(&connection, "bgaR0eXBl"), Verdict::OtherParser);
-        assert_eq!(judge(&connection, "452-[\"event\"]"), Verdict::Pass);
-        assert_eq!(judge(&connection, "bAAAA"), Verdict::Pass);
-        assert_eq!(connection.judge_binary(), Verdict::Pass);
-        assert_eq!(connection.judge_binary(), Verdict::OtherParser);
+        assert_eq!(connection.judge_binary(), PacketVerdict::OtherParser);
+        assert_eq!(judge(&connection, "bgaR0eXBl"), PacketVerdict::OtherParser);
+        assert_eq!(judge(&connection, "452-[\"event\"]"), PacketVerdict::Pass);
+        assert_eq!(judge(&connection, "bAAAA"), PacketVerdict::Pass);
+        assert_eq!(connection.judge_binary(), PacketVerdict::Pass);
+        assert_eq!(connection.judge_binary(), PacketVerdict::OtherParser);
     }
 
     #[test]
     fn the_beginning_of_a_packet_is_enough() {
         let connection = connected();
         let beginning = "42[\"event\",\"xxxx".as_bytes();
-        assert_eq!(connection.judge_text(beginning, false), Verdict::Pass);
+        assert_eq!(connection.judge_text(beginning, false), PacketVerdict::Pass);
         let endless = format!("40/{}", "x".repeat(PREFIX));
         let verdict = connection.judge_text(endless.as_bytes(), false);
-        assert_eq!(verdict, Verdict::Close("the namespace is too long"));
+        assert_eq!(verdict, PacketVerdict::Close("the namespace is too long"));
     }
 
     #[test]

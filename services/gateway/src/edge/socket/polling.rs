@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 use super::connection::Connection;
 use super::engine::{Engine, post};
 use super::engineio::Refusal;
-use super::packets::{self, MessageLimit, Packets, Verdict};
+use super::packets::{self, MessageLimit, PacketVerdict, Packets};
 use crate::edge::refusals::Refused;
 use crate::edge::socket::state::SocketState;
 use crate::error::ClientError;
@@ -242,15 +242,15 @@ impl Polling {
         let response = self.ask(Request::from_parts(head, Body::from(body))).await;
         match verdict {
             _ if response.status() != StatusCode::OK => {}
-            Verdict::Close(reason) => {
+            PacketVerdict::Close(reason) => {
                 tracing::debug!(reason, "closed a polling session");
                 self.close(engine_id);
             }
-            Verdict::OtherParser => {
+            PacketVerdict::OtherParser => {
                 note_other_parser(&self.inner.state);
                 session.interrupt.send_replace(Interrupt::OtherParser);
             }
-            Verdict::Pass | Verdict::Quote(_) => {}
+            PacketVerdict::Pass | PacketVerdict::Quote(_) => {}
         }
         response
     }
@@ -400,17 +400,17 @@ fn mark_of(uri: &Uri) -> Option<&str> {
 }
 
 /// The packets that the engine takes, and the verdict on the first that it does not, or on the last.
-fn screen(sent: &Packets, body: &[u8]) -> (Vec<u8>, Verdict) {
+fn screen(sent: &Packets, body: &[u8]) -> (Vec<u8>, PacketVerdict) {
     let mut passed = Vec::with_capacity(body.len());
     for packet in body.split(|byte| *byte == SEPARATOR) {
         let verdict = sent.judge_text(packet, true);
-        if matches!(verdict, Verdict::Close(_) | Verdict::OtherParser) {
+        if matches!(verdict, PacketVerdict::Close(_) | PacketVerdict::OtherParser) {
             return (passed, verdict);
         }
         if !passed.is_empty() {
             passed.push(SEPARATOR);
         }
-        if let Verdict::Quote(name) = verdict {
+        if let PacketVerdict::Quote(name) = verdict {
             passed.extend_from_slice(&packet[..name.start]);
             passed.push(b'"');
             passed.extend_from_slice(&packet[name.clone()]);
@@ -420,7 +420,7 @@ fn screen(sent: &Packets, body: &[u8]) -> (Vec<u8>, Verdict) {
             passed.extend_from_slice(packet);
         }
     }
-    (passed, Verdict::Pass)
+    (passed, PacketVerdict::Pass)
 }
 
 /// The engine's open packet and the id in it.
@@ -509,13 +509,16 @@ mod tests {
             (String::from_utf8(passed).unwrap(), verdict)
         };
         let all = "3\u{1e}42[\"event\",{}]\u{1e}430[]";
-        assert_eq!(screened(all), (all.to_owned(), Verdict::Pass));
+        assert_eq!(screened(all), (all.to_owned(), PacketVerdict::Pass));
         let (passed, verdict) = screened("42[5,1]\u{1e}3");
-        assert_eq!((passed.as_str(), verdict), ("42[\"5\",1]\u{1e}3", Verdict::Pass));
+        assert_eq!(
+            (passed.as_str(), verdict),
+            ("42[\"5\",1]\u{1e}3", PacketVerdict::Pass)
+        );
         let (passed, verdict) = screened("3\u{1e}42/other,[\"event\"]\u{1e}42[\"event\"]");
         assert_eq!(passed, "3");
-        assert!(matches!(verdict, Verdict::Close(_)));
-        assert_eq!(screened("bgaR0eXBl").1, Verdict::OtherParser);
+        assert!(matches!(verdict, PacketVerdict::Close(_)));
+        assert_eq!(screened("bgaR0eXBl").1, PacketVerdict::OtherParser);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ mod renewal;
 
 use std::sync::{Arc, PoisonError};
 
+use serde_json::value::RawValue;
 use socketioxide::extract::SocketRef;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -13,7 +14,7 @@ use super::inbound::{Event, Inbound, Queue};
 use crate::actions::perform::session::{Beginning, ClientEvent, SessionActions};
 use crate::backend;
 use crate::dialect::key::KeyedRequest;
-use crate::dialect::{self, Decoded, Dialect};
+use crate::dialect::{self, Action, Dialect};
 use crate::edge::socket::state::SocketState;
 use crate::error::ClientError;
 use crate::session::{Request, Session};
@@ -97,87 +98,62 @@ impl Serving {
         }
     }
 
-    async fn handle(&mut self, inbound: Inbound) {
-        let event = inbound.event();
-        if let Ok(event) = &event
-            && event.name == renewal::EVENT
-        {
-            let outcome = self.renew(event.payload).await;
-            return self.renewed(outcome, inbound.ack);
-        }
-        let admitted = match &event {
-            Ok(event) => {
-                let bytes = event.name.len() + event.payload.get().len();
-                self.state.core.limits.admit(&self.session.user, bytes)
+    async fn handle(&mut self, Inbound { at, ack, packet }: Inbound) {
+        let event = match packet.event() {
+            Ok(event) => event,
+            Err(error) => {
+                let (event, tag) = ("", None);
+                return self
+                    .session
+                    .answer(Request { ack, event, tag }, Err(&error), None);
             }
-            Err(_) => Ok(()),
         };
-        if self.learns
-            && admitted.is_ok()
-            && let Ok(event) = &event
-        {
-            self.listen(event).await;
+        if event.name == renewal::EVENT {
+            let outcome = self.renew(event.payload).await;
+            return self.renewed(outcome, ack);
         }
-        let decoded = event.and_then(|event| self.decode(&event, admitted));
-        let session = &self.session;
+        let bytes = event.name.len() + event.payload.get().len();
+        let admitted = self.state.core.limits.admit(&self.session.user, bytes);
+        if self.learns && admitted.is_ok() {
+            self.listen(&event).await;
+        }
+        let (session, limits) = (&self.session, &self.state.core.limits);
+        let dialect = session.dialect();
+        let mut known = dialect.inbound_events().iter().copied();
+        let name = known.find(|known| *known == event.name).unwrap_or("other");
+        metrics::counter!("chat_gateway_events_total", "direction" => "in", "event" => name).increment(1);
+        let decoded = admitted
+            .and_then(|()| dialect.decode(session.speaker(), event.name, event.payload, limits))
+            .and_then(|decoded| Ok((keyed(dialect, name, &decoded.action, event.payload)?, decoded)));
         match decoded {
-            Ok((name, decoded, keyed)) => {
+            Ok((keyed, decoded)) => {
                 let span = tracing::info_span!(
                     "receive",
                     otel.name = %format_args!("receive {name}"),
                     otel.kind = "server",
                     otel.status_code = tracing::field::Empty,
                     event = name,
-                    dialect = session.dialect().name(),
+                    dialect = dialect.name(),
                 );
                 let received = ClientEvent {
                     event: name,
-                    at: inbound.at,
-                    ack: inbound.ack,
+                    at,
+                    ack,
                     keyed,
                 };
                 let performed = self.actions.perform(received, decoded);
                 backend::together(performed).instrument(span).await;
             }
             Err(error) => {
-                let (name, tag) = match inbound.event() {
-                    Ok(event) => (
-                        event.name.to_owned(),
-                        session.dialect().tag(event.name, event.payload),
-                    ),
-                    Err(_) => (String::new(), None),
-                };
+                let tag = dialect.tag(event.name, event.payload);
                 let request = Request {
-                    ack: inbound.ack,
-                    event: &name,
+                    ack,
+                    event: event.name,
                     tag: tag.as_deref(),
                 };
                 session.answer(request, Err(&error), None);
             }
         }
-    }
-
-    /// The event's name, what it asks for, and its idempotency key; `admitted` is whether its user may send so much.
-    fn decode(
-        &self,
-        event: &Event<'_>,
-        admitted: Result<(), ClientError>,
-    ) -> Result<(&'static str, Decoded, Option<KeyedRequest>), ClientError> {
-        let (session, limits) = (&self.session, &self.state.core.limits);
-        let dialect = session.dialect();
-        let mut known = dialect.inbound_events().iter().copied();
-        let name = known.find(|known| *known == event.name).unwrap_or("other");
-        metrics::counter!("chat_gateway_events_total", "direction" => "in", "event" => name).increment(1);
-        admitted?;
-        let decoded = dialect.decode(session.speaker(), event.name, event.payload, limits)?;
-        let key = match decoded.action.is_change() {
-            true => dialect.idempotency_key(event.payload)?,
-            false => None,
-        };
-        let json = event.payload.get().as_bytes();
-        let parts: [&[u8]; 3] = [b"event", dialect.name().as_bytes(), name.as_bytes()];
-        let keyed = key.map(|key| KeyedRequest::new(key, &parts, json));
-        Ok((name, decoded, keyed))
     }
 
     /// Takes over the dialect that an event shows.
@@ -187,7 +163,8 @@ impl Serving {
         if let Some(dialect) =
             dialect::shown_by(assumed, session.speaker(), event.name, event.payload, limits)
         {
-            self.learn(dialect.showing(self.state.gate.dialects.streams))
+            let streams = self.state.gate.dialects.streams;
+            self.learn(dialect::by_name(dialect.name(), streams).unwrap_or(dialect))
                 .await;
         }
     }
@@ -214,4 +191,19 @@ impl Serving {
         self.session.closed.cancel();
         self.actions.end().await;
     }
+}
+
+/// The idempotency key of an event that changes something, where it has one.
+fn keyed(
+    dialect: &dyn Dialect,
+    name: &str,
+    action: &Action,
+    payload: &RawValue,
+) -> Result<Option<KeyedRequest>, ClientError> {
+    if !action.is_change() {
+        return Ok(None);
+    }
+    let key = dialect.idempotency_key(payload)?;
+    let parts: [&[u8]; 3] = [b"event", dialect.name().as_bytes(), name.as_bytes()];
+    Ok(key.map(|key| KeyedRequest::new(key, &parts, payload.get().as_bytes())))
 }

@@ -15,10 +15,10 @@ use crate::session::transports::Transports;
 
 /// The state of all connections. Cheap to clone.
 #[derive(Clone)]
-pub struct SocketState(Arc<Parts>);
+pub struct SocketState(Arc<SocketParts>);
 
 /// The parts of [`SocketState`].
-pub struct Parts {
+pub struct SocketParts {
     /// All that is below the edge.
     pub core: Core,
     /// What clients are judged by before they have shown a token.
@@ -49,15 +49,15 @@ pub struct Parts {
 
 impl SocketState {
     /// Made of these.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: SocketParts) -> Self {
         Self(Arc::new(parts))
     }
 }
 
 impl Deref for SocketState {
-    type Target = Parts;
+    type Target = SocketParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &SocketParts {
         &self.0
     }
 }

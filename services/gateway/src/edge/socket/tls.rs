@@ -4,6 +4,7 @@
 
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +32,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
-use super::listener::Arrived;
-use crate::edge::addresses::{AddressQuota, ClientAddress};
+use crate::edge::addresses::{AddressQuota, AddressSlot, ClientAddress};
 
 /// Between two looks at the files. Contents are compared, because mounted secrets change by a symbolic link.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -69,6 +69,16 @@ struct Same {
 struct Pem {
     certificate: Vec<u8>,
     key: Vec<u8>,
+}
+
+/// A connection before it is encrypted.
+pub struct Arrived<S> {
+    /// The stream.
+    pub stream: S,
+    /// Where it comes from.
+    pub addr: SocketAddr,
+    /// What it counts as; none for a trusted proxy's.
+    pub slot: Option<AddressSlot>,
 }
 
 /// Connections that are not encrypted yet.

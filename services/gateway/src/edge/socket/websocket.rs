@@ -21,7 +21,7 @@ use parlance_runtime::tasks;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::connection::Connection;
-use super::packets::{self, MessageLimit, Verdict};
+use super::packets::{self, MessageLimit, PacketVerdict};
 
 /// Appended to a client's key, by RFC 6455.
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -321,10 +321,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Screened<S> {
             self.connection.packets.judge_text(&beginning, whole)
         };
         match verdict {
-            Verdict::Pass => self.pass(&header),
-            Verdict::Quote(name) => self.quote(&header, mask, beginning, name),
-            Verdict::Close(reason) => self.end(CloseCode::Policy, reason),
-            Verdict::OtherParser => {
+            PacketVerdict::Pass => self.pass(&header),
+            PacketVerdict::Quote(name) => self.quote(&header, mask, beginning, name),
+            PacketVerdict::Close(reason) => self.end(CloseCode::Policy, reason),
+            PacketVerdict::OtherParser => {
                 if let Some(note) = self.on_other_parser.take() {
                     note();
                 }

@@ -1,4 +1,5 @@
-//! The graph of a crate's top-level modules, or of those within one of them: every `crate::…`, `super::…` and `self::…` path of the code that ships.
+//! The graphs of a crate's modules, of the top level and within each of them: every `crate::…`, `super::…` and `self::…`
+//! path of the code that ships.
 //!
 //! Reads tokens, not lines: a path counts wherever it stands, in a nested group of a `use`, in an expression, in the
 //! arguments of a macro; comments and strings are no paths. Follows `mod` from the root file on and leaves out what only
@@ -30,20 +31,16 @@ pub struct Modules {
     pub dependencies: Vec<Dependency>,
 }
 
-impl Modules {
-    /// Reads the crate of a root file (`lib.rs`, `main.rs`): its top-level modules, or those within the module of this path.
-    /// `read` returns the text of a file, `None` if there is none.
-    pub fn of(root: &Path, within: &[&str], read: &dyn Fn(&Path) -> Option<String>) -> Self {
+impl Crate {
+    /// Reads the crate of a root file (`lib.rs`, `main.rs`). `read` returns the text of a file, `None` if there is none.
+    pub fn read(root: &Path, read: &dyn Fn(&Path) -> Option<String>) -> Self {
         let mut reader = Reader {
             read,
-            within: within.iter().map(|&name| name.to_owned()).collect(),
-            names: BTreeSet::new(),
-            imports: Vec::new(),
-            found: Vec::new(),
+            found: Self::default(),
         };
         let folder = root.parent().unwrap_or(Path::new("")).to_owned();
         reader.file(root.to_owned(), folder, Vec::new());
-        reader.resolve()
+        reader.found
     }
 }
 
@@ -63,15 +60,23 @@ struct Leaf {
     line: usize,
 }
 
+/// The path of a module; empty for the root.
+type Module = Vec<String>;
+
+/// What stands in a crate.
+#[derive(Default)]
+pub struct Crate {
+    /// The modules that each declares.
+    names: BTreeMap<Module, BTreeSet<String>>,
+    /// What the file of each brings in: `crate::Name` may mean one of these.
+    imports: BTreeMap<Module, Vec<Leaf>>,
+    /// Paths with the module and the file they stand in.
+    paths: Vec<(Module, PathBuf, Leaf)>,
+}
+
 struct Reader<'a> {
     read: &'a dyn Fn(&Path) -> Option<String>,
-    /// The module whose children are looked at; empty for the root.
-    within: Vec<String>,
-    names: BTreeSet<String>,
-    /// What the file that declares them brings in: `crate::Name` may mean one of these.
-    imports: Vec<Leaf>,
-    /// Paths with the module and the file they stand in.
-    found: Vec<(Vec<String>, PathBuf, Leaf)>,
+    found: Crate,
 }
 
 impl Reader<'_> {
@@ -101,8 +106,10 @@ impl Reader<'_> {
                         at += 1;
                     }
                 }
-                TokenTree::Ident(word) if word == "use" && scope.module == self.within => {
-                    at = leaves(&tokens, at, &[], &mut self.imports);
+                // Paths that lead into the crate are found behind it once more, as anywhere.
+                TokenTree::Ident(word) if word == "use" => {
+                    let imports = self.found.imports.entry(scope.module.clone()).or_default();
+                    leaves(&tokens, at, &[], imports);
                 }
                 TokenTree::Ident(word)
                     if ["crate", "self", "super"].iter().any(|start| word == start)
@@ -113,7 +120,7 @@ impl Reader<'_> {
                     let placed = paths
                         .into_iter()
                         .map(|leaf| (scope.module.clone(), scope.file.clone(), leaf));
-                    self.found.extend(placed);
+                    self.found.paths.extend(placed);
                 }
                 TokenTree::Group(group) => self.walk(group.stream(), scope),
                 _ => {}
@@ -123,11 +130,10 @@ impl Reader<'_> {
 
     /// Enters a module: its file after `;`, or its braces.
     fn module(&mut self, name: &str, next: Option<&TokenTree>, scope: &Scope) {
+        let beside = self.found.names.entry(scope.module.clone()).or_default();
+        beside.insert(name.to_owned());
         let mut module = scope.module.clone();
         module.push(name.to_owned());
-        if scope.module == self.within {
-            self.names.insert(name.to_owned());
-        }
         let folder = scope.folder.join(name);
         match next {
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
@@ -147,24 +153,28 @@ impl Reader<'_> {
             }
         }
     }
+}
 
-    /// Turns each path into the module it leads to.
-    fn resolve(self) -> Modules {
+impl Crate {
+    /// The modules within the one of this path, of the top level for none: each path turned into the module it leads to.
+    pub fn within(&self, within: &[&str]) -> Modules {
+        let within: Module = within.iter().map(|&name| name.to_owned()).collect();
+        let names = self.names.get(&within).cloned().unwrap_or_default();
         let mut imported = BTreeMap::new();
-        for leaf in &self.imports {
+        for leaf in self.imports.get(&within).into_iter().flatten() {
             let inner = leaf
                 .segments
                 .iter()
                 .find(|name| !["crate", "self"].contains(&name.as_str()));
             let last = leaf.segments.iter().rfind(|name| *name != "self");
-            let home = inner.filter(|name| self.names.contains(*name));
+            let home = inner.filter(|name| names.contains(*name));
             if let Some(name) = leaf.alias.as_ref().or(last) {
                 imported.insert(name.clone(), home.cloned());
             }
         }
         let mut dependencies = Vec::new();
-        for (module, file, leaf) in self.found {
-            let Some([from, ..]) = module.strip_prefix(self.within.as_slice()) else {
+        for (module, file, leaf) in &self.paths {
+            let Some([from, ..]) = module.strip_prefix(within.as_slice()) else {
                 continue;
             };
             let mut path = module.clone();
@@ -176,11 +186,11 @@ impl Reader<'_> {
                     _ => path.push(step.clone()),
                 }
             }
-            let Some(path) = path.strip_prefix(self.within.as_slice()) else {
+            let Some(path) = path.strip_prefix(within.as_slice()) else {
                 continue;
             };
             let to = match path.first() {
-                Some(name) if self.names.contains(name) => name.clone(),
+                Some(name) if names.contains(name) => name.clone(),
                 Some(name) => match imported.get(name) {
                     Some(Some(home)) => home.clone(),
                     // The file brings it in from elsewhere.
@@ -193,17 +203,14 @@ impl Reader<'_> {
                 dependencies.push(Dependency {
                     from: from.clone(),
                     to,
-                    file,
+                    file: file.clone(),
                     line: leaf.line,
                     path: leaf.segments.join("::"),
                 });
             }
         }
         dependencies.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-        Modules {
-            names: self.names,
-            dependencies,
-        }
+        Modules { names, dependencies }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use parlance_proto::v1::{self, confirmation};
 
-use super::{Scene, create, journal, message};
+use super::{CommandContext, create, journal, message};
 use crate::model::events;
 use crate::model::refusals::{no_conversation, no_message};
 use crate::model::state::{Effects, Loaded, Outcome, Reader};
@@ -25,23 +25,23 @@ pub(super) fn again(loaded: &mut Loaded, effects: &mut Effects, work: &Work, seq
             return again.unwrap_or_else(Outcome::Rejected);
         }
     }
-    match Scene::of(loaded, effects, work) {
-        Some(mut scene) => in_conversation(&mut scene, seq),
+    match CommandContext::of(loaded, effects, work) {
+        Some(mut context) => in_conversation(&mut context, seq),
         None => Outcome::Rejected(no_conversation()),
     }
 }
 
-fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
-    match &scene.work.action {
+fn in_conversation(context: &mut CommandContext<'_>, seq: u64) -> Outcome {
+    match &context.work.action {
         Action::Send(_)
         | Action::Edit { .. }
         | Action::Delete(_)
         | Action::React(_)
         | Action::Append(_)
-        | Action::EndStream(..) => of_message(scene, seq, false),
-        Action::Hide(_) => of_message(scene, seq, true),
-        Action::Receive(_) => of_receipt(scene),
-        Action::StartThread(start) => match scene.conversation.threads.get(&start.thread) {
+        | Action::EndStream(..) => of_message(context, seq, false),
+        Action::Hide(_) => of_message(context, seq, true),
+        Action::Receive(_) => of_receipt(context),
+        Action::StartThread(start) => match context.conversation.threads.get(&start.thread) {
             Some((_, thread)) => Outcome::Thread {
                 thread: thread.clone(),
                 repeated: true,
@@ -49,7 +49,7 @@ fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
             },
             None => Outcome::Rejected(no_conversation()),
         },
-        Action::EditJournal(_) => match journal::unchanged(scene) {
+        Action::EditJournal(_) => match journal::unchanged(context) {
             Ok(edited) => Outcome::Journal {
                 edited: Box::new(edited),
                 repeated: true,
@@ -63,8 +63,8 @@ fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
         | Action::RemoveMember(_)
         | Action::ChangeRole(..)
         | Action::DeleteConversation => {
-            let mut bare = events::bare(scene.id(), scene.conversation, scene.epoch);
-            if !is_member(scene) {
+            let mut bare = events::bare(context.id(), context.conversation, context.epoch);
+            if !is_member(context) {
                 bare.title.clear();
                 bare.metadata_json.clear();
             }
@@ -80,18 +80,18 @@ fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
     }
 }
 
-fn is_member(scene: &Scene<'_>) -> bool {
-    !scene.work.actor.is_user() || scene.conversation.members.contains_key(scene.actor())
+fn is_member(context: &CommandContext<'_>) -> bool {
+    !context.work.actor.is_user() || context.conversation.members.contains_key(context.actor())
 }
 
 /// The message as it is, whichever life it is of; for those who left, only where it is.
-fn of_message(scene: &Scene<'_>, seq: u64, hidden: bool) -> Outcome {
-    let conversation = &*scene.conversation;
+fn of_message(context: &CommandContext<'_>, seq: u64, hidden: bool) -> Outcome {
+    let conversation = &*context.conversation;
     let id = conversation.places.get(&seq);
     let Some(found) = id.and_then(|id| conversation.messages.get(id)) else {
         return Outcome::Rejected(no_message());
     };
-    let is_shown = is_member(scene) && found.seq > conversation.history_from;
+    let is_shown = is_member(context) && found.seq > conversation.history_from;
     if is_shown && !hidden {
         return message::quiet(found.clone());
     }
@@ -117,18 +117,18 @@ fn of_message(scene: &Scene<'_>, seq: u64, hidden: bool) -> Outcome {
 }
 
 /// The actor's receipts as they are.
-fn of_receipt(scene: &mut Scene<'_>) -> Outcome {
-    let key = (scene.id(), scene.actor().clone());
-    let Some(member) = scene.conversation.members.get(&key.1) else {
+fn of_receipt(context: &mut CommandContext<'_>) -> Outcome {
+    let key = (context.id(), context.actor().clone());
+    let Some(member) = context.conversation.members.get(&key.1) else {
         let receipt = v1::ReceiptUpdated {
             user_id: key.1.to_string(),
-            version: scene.conversation.receipts_version,
-            head_seq: scene.conversation.head_seq,
+            version: context.conversation.receipts_version,
+            head_seq: context.conversation.head_seq,
             ..Default::default()
         };
         return Outcome::Bare(Box::new(confirmation::Result::Receipt(receipt)));
     };
-    scene.effects.readers.entry(key).or_insert_with(|| Reader {
+    context.effects.readers.entry(key).or_insert_with(|| Reader {
         read: member.read.clone(),
         delivered_seq: member.delivered_seq,
         news: false,

@@ -6,7 +6,7 @@ use parlance_proto::UserId;
 use parlance_proto::v1::{self, ConversationKind, ConversationStatus, ErrorCode, Role};
 
 use super::members::{admits, know, may_join, newcomer, unnamed};
-use super::{Scene, journal};
+use super::{CommandContext, journal};
 use crate::model::events;
 use crate::model::refusals::no_conversation;
 use crate::model::state::{ConversationState, Effects, Loaded, Outcome};
@@ -64,7 +64,7 @@ pub(super) fn create(
             ..
         } = &mut *loaded;
         let conversation = &mut conversation;
-        let mut scene = Scene {
+        let mut context = CommandContext {
             work,
             conversation,
             effects,
@@ -78,7 +78,7 @@ pub(super) fn create(
             bounds,
             changes_made: 0,
         };
-        if let Outcome::Journal { event, .. } = journal::first(&mut scene, first, &create.journal) {
+        if let Outcome::Journal { event, .. } = journal::first(&mut context, first, &create.journal) {
             told.extend(event);
         }
     }

@@ -3,28 +3,28 @@
 use parlance_proto::UserId;
 use parlance_proto::v1;
 
-use super::Scene;
-use crate::model::events::Parts;
+use super::CommandContext;
+use crate::model::events::EventParts;
 use crate::model::permissions::Right;
 use crate::model::state::{ChangeKind, Outcome};
 use crate::model::work::{Update, needs_title};
 
-pub(super) fn update(scene: &mut Scene<'_>, update: &Update) -> Result<Outcome, v1::Error> {
+pub(super) fn update(context: &mut CommandContext<'_>, update: &Update) -> Result<Outcome, v1::Error> {
     let Update {
         title,
         status,
         channel,
         metadata_json,
     } = update;
-    scene.member()?;
+    context.member()?;
     if let Some(title) = title {
-        scene.check(Right::SetTitle)?;
-        needs_title(scene.conversation.kind, scene.conversation.open, title)?;
+        context.check(Right::SetTitle)?;
+        needs_title(context.conversation.kind, context.conversation.open, title)?;
     }
     if status.is_some() || channel.is_some() || metadata_json.is_some() {
-        scene.check(Right::SetDetails)?;
+        context.check(Right::SetDetails)?;
     }
-    let state = &mut *scene.conversation;
+    let state = &mut *context.conversation;
     let mut changed = false;
     changed |= title
         .as_ref()
@@ -36,18 +36,18 @@ pub(super) fn update(scene: &mut Scene<'_>, update: &Update) -> Result<Outcome, 
         .is_some_and(|metadata| replace(&mut state.metadata_json, metadata));
     let mut events = Vec::new();
     if changed {
-        let change = scene.log(ChangeKind::Updated, 0, Vec::new());
-        scene.effects.changed.insert(scene.id());
-        events.extend(scene.event(
+        let change = context.log(ChangeKind::Updated, 0, Vec::new());
+        context.effects.changed.insert(context.id());
+        events.extend(context.event(
             &change,
-            Parts {
-                conversation: Some(scene.bare()),
-                ..Parts::default()
+            EventParts {
+                conversation: Some(context.bare()),
+                ..EventParts::default()
             },
         ));
     }
     Ok(Outcome::Conversation {
-        bare: Box::new(scene.bare()),
+        bare: Box::new(context.bare()),
         repeated: !changed,
         events,
         added: Vec::new(),
@@ -65,25 +65,33 @@ fn replace<T: Clone + PartialEq>(place: &mut T, value: &T) -> bool {
     new
 }
 
-pub(super) fn delete(scene: &mut Scene<'_>) -> Result<Outcome, v1::Error> {
-    scene.check(Right::DeleteConversation)?;
-    let change = scene.log(ChangeKind::ConversationDeleted, 0, Vec::new());
-    let id = scene.id();
-    let mut removed: Vec<UserId> = scene.conversation.members.drain().map(|(user, _)| user).collect();
+pub(super) fn delete(context: &mut CommandContext<'_>) -> Result<Outcome, v1::Error> {
+    context.check(Right::DeleteConversation)?;
+    let change = context.log(ChangeKind::ConversationDeleted, 0, Vec::new());
+    let id = context.id();
+    let mut removed: Vec<UserId> = context
+        .conversation
+        .members
+        .drain()
+        .map(|(user, _)| user)
+        .collect();
     removed.sort_unstable();
     for user in &removed {
-        scene.effects.left.insert((id, user.clone()), change.seq);
+        context.effects.left.insert((id, user.clone()), change.seq);
     }
-    scene.count_members(removed.iter(), -1);
-    scene.conversation.deleted = true;
-    scene.effects.changed.insert(id);
-    if scene.conversation.kind == v1::ConversationKind::Journal {
+    context.count_members(removed.iter(), -1);
+    context.conversation.deleted = true;
+    context.effects.changed.insert(id);
+    if context.conversation.kind == v1::ConversationKind::Journal {
         // Nobody's set of conversations has it.
         removed.clear();
     }
-    let events = scene.event(&change, Parts::default()).into_iter().collect();
+    let events = context
+        .event(&change, EventParts::default())
+        .into_iter()
+        .collect();
     Ok(Outcome::Conversation {
-        bare: Box::new(scene.bare()),
+        bare: Box::new(context.bare()),
         repeated: false,
         events,
         added: Vec::new(),

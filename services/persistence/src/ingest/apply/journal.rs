@@ -3,8 +3,8 @@
 use parlance_journal::{EMPTY_UPDATE, Error};
 use parlance_proto::v1::{self, ErrorCode};
 
-use super::Scene;
-use crate::model::events::Parts;
+use super::CommandContext;
+use crate::model::events::EventParts;
 use crate::model::journal::{Journal, Limits, Refusal};
 use crate::model::permissions::Right;
 use crate::model::state::{ChangeKind, Effects, JournalState, Loaded, Outcome, Version};
@@ -18,22 +18,22 @@ const SMALL_TEXT: usize = 8 * 1024;
 
 /// Merges an update. An empty one only asks how the edit with its command id was answered, and comes here where there was
 /// none.
-pub(super) fn edit(scene: &mut Scene<'_>, update: &[u8]) -> Result<Outcome, v1::Error> {
-    scene.check(Right::EditText)?;
+pub(super) fn edit(context: &mut CommandContext<'_>, update: &[u8]) -> Result<Outcome, v1::Error> {
+    context.check(Right::EditText)?;
     if update.is_empty() {
         let message = "no such change was processed";
         return Err(v1::Error::with(ErrorCode::Conflict, message));
     }
-    let limits = &scene.bounds.journals;
-    let is_new = present(scene)?.journal.merge(update, limits).map_err(refused)?;
+    let limits = &context.bounds.journals;
+    let is_new = present(context)?.journal.merge(update, limits).map_err(refused)?;
     if !is_new {
         return Ok(Outcome::Journal {
-            edited: Box::new(unchanged(scene)?),
+            edited: Box::new(unchanged(context)?),
             repeated: true,
             event: None,
         });
     }
-    Ok(log(scene, update))
+    Ok(log(context, update))
 }
 
 /// A new document, with a first text if there is an update.
@@ -46,23 +46,23 @@ pub(super) fn begin(update: &[u8], limits: &Limits) -> Result<Journal, v1::Error
 }
 
 /// Stores the first version of a new document.
-pub(super) fn first(scene: &mut Scene<'_>, journal: Journal, update: &[u8]) -> Outcome {
-    scene.conversation.journal = Some(JournalState::new(journal));
-    log(scene, if update.is_empty() { EMPTY_UPDATE } else { update })
+pub(super) fn first(context: &mut CommandContext<'_>, journal: Journal, update: &[u8]) -> Outcome {
+    context.conversation.journal = Some(JournalState::new(journal));
+    log(context, if update.is_empty() { EMPTY_UPDATE } else { update })
 }
 
 /// Takes the next seq for a version that is merged, with its event.
-fn log(scene: &mut Scene<'_>, update: &[u8]) -> Outcome {
-    let change = scene.log(ChangeKind::JournalEdited, 0, Vec::new());
-    let id = scene.id();
-    if let Some(state) = &mut scene.conversation.journal {
+fn log(context: &mut CommandContext<'_>, update: &[u8]) -> Outcome {
+    let change = context.log(ChangeKind::JournalEdited, 0, Vec::new());
+    let id = context.id();
+    if let Some(state) = &mut context.conversation.journal {
         state.version = change.seq;
         state.bytes_since += update.len();
     }
-    scene.conversation.updated_at_ms = change.at_ms;
+    context.conversation.updated_at_ms = change.at_ms;
     let told = v1::JournalEdited {
         journal_id: id.to_string(),
-        journal_number: scene.conversation.number,
+        journal_number: context.conversation.number,
         version: change.seq,
         update: update.to_vec(),
         actor_id: change.actor.clone(),
@@ -75,12 +75,12 @@ fn log(scene: &mut Scene<'_>, update: &[u8]) -> Outcome {
         actor: change.actor.clone(),
         at_ms: change.at_ms,
     };
-    scene.effects.versions.push((id, version));
-    let event = scene.event(
+    context.effects.versions.push((id, version));
+    let event = context.event(
         &change,
-        Parts {
+        EventParts {
             journal: Some(told.clone()),
-            ..Parts::default()
+            ..EventParts::default()
         },
     );
     Outcome::Journal {
@@ -119,21 +119,21 @@ pub(super) fn settle(loaded: &mut Loaded, effects: &mut Effects) {
 }
 
 /// The journal as it is, where a command changed nothing.
-pub(super) fn unchanged(scene: &mut Scene<'_>) -> Result<v1::JournalEdited, v1::Error> {
-    let version = present(scene)?.version;
+pub(super) fn unchanged(context: &mut CommandContext<'_>) -> Result<v1::JournalEdited, v1::Error> {
+    let version = present(context)?.version;
     Ok(v1::JournalEdited {
-        journal_id: scene.id().to_string(),
-        journal_number: scene.conversation.number,
+        journal_id: context.id().to_string(),
+        journal_number: context.conversation.number,
         version,
         update: Vec::new(),
-        actor_id: scene.actor().to_string(),
-        at_ms: scene.conversation.updated_at_ms,
+        actor_id: context.actor().to_string(),
+        at_ms: context.conversation.updated_at_ms,
     })
 }
 
-fn present<'a>(scene: &'a mut Scene<'_>) -> Result<&'a mut JournalState, v1::Error> {
+fn present<'a>(context: &'a mut CommandContext<'_>) -> Result<&'a mut JournalState, v1::Error> {
     let missing = || v1::Error::with(ErrorCode::Internal, "the journal has no document");
-    scene.conversation.journal.as_mut().ok_or_else(missing)
+    context.conversation.journal.as_mut().ok_or_else(missing)
 }
 
 fn refused(refusal: Refusal) -> v1::Error {

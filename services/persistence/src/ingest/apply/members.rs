@@ -7,16 +7,16 @@ use parlance_proto::UserId;
 use parlance_proto::v1::{self, ConversationKind, ErrorCode, Role};
 use prost::Message as _;
 
-use super::Scene;
-use crate::model::events::Parts;
+use super::CommandContext;
+use crate::model::events::EventParts;
 use crate::model::permissions::Right;
 use crate::model::read_set::ReadSet;
 use crate::model::refusals::refuse;
 use crate::model::state::{Bounds, ChangeKind, Effects, Member, Outcome, Person};
 use crate::model::work::{AddMembers, MEMBERS_PER_CHANGE};
 
-pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1::Error> {
-    let journal = scene.conversation.kind == ConversationKind::Journal;
+pub(super) fn add(context: &mut CommandContext<'_>, add: &AddMembers) -> Result<Outcome, v1::Error> {
+    let journal = context.conversation.kind == ConversationKind::Journal;
     let role = match add.role {
         Role::Unspecified if journal => Role::Viewer,
         Role::Unspecified => Role::Member,
@@ -25,103 +25,113 @@ pub(super) fn add(scene: &mut Scene<'_>, add: &AddMembers) -> Result<Outcome, v1
     let (present, new): (Vec<&UserId>, Vec<&UserId>) = add
         .users
         .iter()
-        .partition(|user| scene.conversation.members.contains_key(user));
+        .partition(|user| context.conversation.members.contains_key(user));
     let changing: Vec<&UserId> = present
         .into_iter()
-        .filter(|user| add.change_present && scene.conversation.members[*user].role != role)
+        .filter(|user| add.change_present && context.conversation.members[*user].role != role)
         .collect();
     if !new.is_empty() || changing.is_empty() {
-        scene.check(Right::Add(role))?;
+        context.check(Right::Add(role))?;
     }
-    may_change(scene, &changing, role)?;
+    may_change(context, &changing, role)?;
     if !new.is_empty() {
-        admits(scene.bounds, scene.conversation.member_count + new.len() as u64)?;
+        admits(
+            context.bounds,
+            context.conversation.member_count + new.len() as u64,
+        )?;
     }
     if !journal {
         may_join(
-            scene.bounds,
-            scene.memberships,
-            scene.effects,
+            context.bounds,
+            context.memberships,
+            context.effects,
             new.iter().copied(),
         )?;
     }
     let unknown = know(
-        scene.users,
-        scene.deleted_users,
+        context.users,
+        context.deleted_users,
         new.iter().copied(),
         add.provision,
     )?;
-    scene.effects.new_users.extend(unknown);
+    context.effects.new_users.extend(unknown);
     let mut events = Vec::new();
     for new in new.chunks(MEMBERS_PER_CHANGE) {
-        events.extend(admit(scene, new, role));
+        events.extend(admit(context, new, role));
     }
     for user in &changing {
-        events.extend(give_role(scene, user, role));
+        events.extend(give_role(context, user, role));
     }
     let added = match journal {
         true => Vec::new(),
         false => new.iter().copied().cloned().collect(),
     };
     let unchanged = new.is_empty() && changing.is_empty();
-    Ok(outcome(scene, unchanged, events, added, Vec::new()))
+    Ok(outcome(context, unchanged, events, added, Vec::new()))
 }
 
 /// Makes users members that are known and are none.
-fn admit(scene: &mut Scene<'_>, new: &[&UserId], role: Role) -> Option<v1::Event> {
+fn admit(context: &mut CommandContext<'_>, new: &[&UserId], role: Role) -> Option<v1::Event> {
     let payload = v1::MembersAdded {
         members: new.iter().map(|user| participant(user, role)).collect(),
-        actor_id: scene.actor().to_string(),
+        actor_id: context.actor().to_string(),
     };
-    let change = scene.log(ChangeKind::MembersAdded, 0, payload.encode_to_vec());
+    let change = context.log(ChangeKind::MembersAdded, 0, payload.encode_to_vec());
     for &user in new {
-        let person = scene.users.get(user).cloned().unwrap_or_else(|| unnamed(user));
-        scene
+        let person = context.users.get(user).cloned().unwrap_or_else(|| unnamed(user));
+        context
             .conversation
             .members
             .insert(user.clone(), newcomer(person, role, change.seq));
-        let key = (scene.id(), user.clone());
-        scene.effects.left.remove(&key);
-        scene.effects.roles.remove(&key);
-        scene.effects.joined.insert(key, (role, change.seq));
+        let key = (context.id(), user.clone());
+        context.effects.left.remove(&key);
+        context.effects.roles.remove(&key);
+        context.effects.joined.insert(key, (role, change.seq));
     }
-    scene.count_members(new.iter().copied(), 1);
-    scene.event(&change, Parts::default())
+    context.count_members(new.iter().copied(), 1);
+    context.event(&change, EventParts::default())
 }
 
-pub(super) fn remove(scene: &mut Scene<'_>, user: &UserId) -> Result<Outcome, v1::Error> {
-    let leaving = user == scene.actor();
-    scene.member()?;
-    if scene.conversation.kind == ConversationKind::Direct {
+pub(super) fn remove(context: &mut CommandContext<'_>, user: &UserId) -> Result<Outcome, v1::Error> {
+    let leaving = user == context.actor();
+    context.member()?;
+    if context.conversation.kind == ConversationKind::Direct {
         return Err(refuse("nobody leaves a direct conversation; it can be deleted"));
     }
-    let role = scene.conversation.members.get(user).ok_or_else(no_member)?.role;
-    scene.check(if leaving {
+    let role = context.conversation.members.get(user).ok_or_else(no_member)?.role;
+    context.check(if leaving {
         Right::Leave
     } else {
         Right::Remove(role)
     })?;
     let payload = v1::MemberRemoved {
         member: Some(participant(user, role)),
-        actor_id: scene.actor().to_string(),
+        actor_id: context.actor().to_string(),
     };
-    let change = scene.log(ChangeKind::MemberRemoved, 0, payload.encode_to_vec());
-    scene.conversation.members.remove(user);
-    scene.effects.left.insert((scene.id(), user.clone()), change.seq);
-    scene.count_members([user].into_iter(), -1);
-    let mut events: Vec<v1::Event> = scene.event(&change, Parts::default()).into_iter().collect();
-    if let Some(heir) = heir(scene) {
-        events.extend(give_role(scene, &heir, Role::Admin));
+    let change = context.log(ChangeKind::MemberRemoved, 0, payload.encode_to_vec());
+    context.conversation.members.remove(user);
+    context
+        .effects
+        .left
+        .insert((context.id(), user.clone()), change.seq);
+    context.count_members([user].into_iter(), -1);
+    let mut events: Vec<v1::Event> = context
+        .event(&change, EventParts::default())
+        .into_iter()
+        .collect();
+    if let Some(heir) = heir(context) {
+        events.extend(give_role(context, &heir, Role::Admin));
     }
-    let journal = scene.conversation.kind == ConversationKind::Journal;
+    let journal = context.conversation.kind == ConversationKind::Journal;
     let removed = if journal { Vec::new() } else { vec![user.clone()] };
-    Ok(outcome(scene, false, events, Vec::new(), removed))
+    Ok(outcome(context, false, events, Vec::new(), removed))
 }
 
 /// Who becomes admin of a group that has none: moderators first, then whoever is there longest.
-fn heir(scene: &Scene<'_>) -> Option<UserId> {
-    let members = &scene.conversation.members;
-    if scene.conversation.kind != ConversationKind::Group || members.values().any(|m| m.role == Role::Admin) {
+fn heir(context: &CommandContext<'_>) -> Option<UserId> {
+    let members = &context.conversation.members;
+    if context.conversation.kind != ConversationKind::Group || members.values().any(|m| m.role == Role::Admin)
+    {
         return None;
     }
     let rank = |user: &UserId, member: &Member| {
@@ -137,24 +147,28 @@ fn heir(scene: &Scene<'_>) -> Option<UserId> {
         .map(|(user, _)| user.clone())
 }
 
-pub(super) fn change_role(scene: &mut Scene<'_>, user: &UserId, role: Role) -> Result<Outcome, v1::Error> {
-    scene.check(Right::GiveRole(role))?;
-    let before = scene.conversation.members.get(user).ok_or_else(no_member)?.role;
+pub(super) fn change_role(
+    context: &mut CommandContext<'_>,
+    user: &UserId,
+    role: Role,
+) -> Result<Outcome, v1::Error> {
+    context.check(Right::GiveRole(role))?;
+    let before = context.conversation.members.get(user).ok_or_else(no_member)?.role;
     if before == role {
-        return Ok(outcome(scene, true, Vec::new(), Vec::new(), Vec::new()));
+        return Ok(outcome(context, true, Vec::new(), Vec::new(), Vec::new()));
     }
-    may_change(scene, &[user], role)?;
-    let events = give_role(scene, user, role).into_iter().collect();
-    Ok(outcome(scene, false, events, Vec::new(), Vec::new()))
+    may_change(context, &[user], role)?;
+    let events = give_role(context, user, role).into_iter().collect();
+    Ok(outcome(context, false, events, Vec::new(), Vec::new()))
 }
 
 /// Refuses to give these members another role where the actor may not, or where nobody would lead afterwards.
-fn may_change(scene: &Scene<'_>, users: &[&UserId], role: Role) -> Result<(), v1::Error> {
+fn may_change(context: &CommandContext<'_>, users: &[&UserId], role: Role) -> Result<(), v1::Error> {
     if users.is_empty() {
         return Ok(());
     }
-    scene.check(Right::GiveRole(role))?;
-    let members = &scene.conversation.members;
+    context.check(Right::GiveRole(role))?;
+    let members = &context.conversation.members;
     let has = |user: &UserId, role: Role| members.get(user).is_some_and(|member| member.role == role);
     if users.iter().any(|user| has(user, Role::Owner)) {
         return Err(refuse("a journal's owner stays its owner"));
@@ -170,32 +184,32 @@ fn may_change(scene: &Scene<'_>, users: &[&UserId], role: Role) -> Result<(), v1
     Ok(())
 }
 
-fn give_role(scene: &mut Scene<'_>, user: &UserId, role: Role) -> Option<v1::Event> {
+fn give_role(context: &mut CommandContext<'_>, user: &UserId, role: Role) -> Option<v1::Event> {
     let payload = v1::RoleChanged {
         member: Some(participant(user, role)),
-        actor_id: scene.actor().to_string(),
+        actor_id: context.actor().to_string(),
     };
-    let change = scene.log(ChangeKind::RoleChanged, 0, payload.encode_to_vec());
-    if let Some(member) = scene.conversation.members.get_mut(user) {
+    let change = context.log(ChangeKind::RoleChanged, 0, payload.encode_to_vec());
+    if let Some(member) = context.conversation.members.get_mut(user) {
         member.role = role;
     }
-    scene.effects.roles.insert((scene.id(), user.clone()), role);
-    scene.event(&change, Parts::default())
+    context.effects.roles.insert((context.id(), user.clone()), role);
+    context.event(&change, EventParts::default())
 }
 
 fn outcome(
-    scene: &Scene<'_>,
+    context: &CommandContext<'_>,
     repeated: bool,
     events: Vec<v1::Event>,
     added: Vec<UserId>,
     removed: Vec<UserId>,
 ) -> Outcome {
     Outcome::Conversation {
-        bare: Box::new(scene.bare()),
+        bare: Box::new(context.bare()),
         repeated,
         events,
         added,
-        joined_seq: scene.conversation.head_seq,
+        joined_seq: context.conversation.head_seq,
         removed,
     }
 }

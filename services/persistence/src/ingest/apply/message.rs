@@ -4,16 +4,16 @@ use parlance_proto::MessageId;
 use parlance_proto::v1::{self, ErrorCode, StreamState};
 use uuid::Uuid;
 
-use super::Scene;
-use crate::model::events::{self, Parts};
+use super::CommandContext;
+use crate::model::events::{self, EventParts};
 use crate::model::permissions::Right;
 use crate::model::refusals::{no_conversation, no_message, refuse};
 use crate::model::state::{Change, ChangeKind, Edit, Outcome};
 use crate::model::work::{JournalName, MAX_USERS, MessageName, Send};
 
-pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Error> {
-    let actor = &scene.work.actor;
-    let member = scene.conversation.members.get(&actor.id);
+pub(super) fn send(context: &mut CommandContext<'_>, send: &Send) -> Result<Outcome, v1::Error> {
+    let actor = &context.work.actor;
+    let member = context.conversation.members.get(&actor.id);
     let (username, number) = match member {
         Some(member) if actor.is_user() => (member.person.username.clone(), member.person.number),
         _ => (actor.username.clone(), 0),
@@ -25,37 +25,35 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         number,
     };
     let present = !actor.is_user() || member.is_some();
-    let id = match identity(scene, send) {
+    let id = match identity(context, send) {
         Ok(id) => id,
-        Err(original) => return repeat_of(scene, send, original, &sender, present),
+        Err(original) => return repeat_of(context, send, original, &sender, present),
     };
     if !present {
         return Err(no_conversation());
     }
     if actor.is_user() {
-        scene.check(Right::Send)?;
-    } else if scene.conversation.kind == v1::ConversationKind::Journal {
+        context.check(Right::Send)?;
+    } else if context.conversation.kind == v1::ConversationKind::Journal {
         return Err(refuse("a journal has no messages"));
     }
     let reply_to = match send.reply_to {
         Some(name) => {
-            let answered = scene.conversation.message_id(name);
+            let answered = context.conversation.message_id(name);
             Some(answered.ok_or_else(|| refuse("reply_to names no message of this conversation"))?)
         }
         None => None,
     };
-    if send
-        .thread
-        .is_some_and(|thread| scene.conversation.thread(thread).is_none())
-    {
+    let is_unknown = |thread| context.conversation.thread(thread).is_none();
+    if send.thread.is_some_and(is_unknown) {
         return Err(refuse("thread_id names no thread of this conversation"));
     }
-    let seq = scene.conversation.next_seq();
-    let at_ms = scene.conversation.time(scene.now_ms);
+    let seq = context.conversation.next_seq();
+    let at_ms = context.conversation.time(context.now_ms);
     let message = v1::Message {
         id: id.to_string(),
-        conversation_id: scene.id().to_string(),
-        conversation_number: scene.conversation.number,
+        conversation_id: context.id().to_string(),
+        conversation_number: context.conversation.number,
         seq,
         sender: Some(sender),
         r#type: send.kind.into(),
@@ -72,22 +70,23 @@ pub(super) fn send(scene: &mut Scene<'_>, send: &Send) -> Result<Outcome, v1::Er
         stream: first_state(send).into(),
     };
     if let Some(id) = send.thread
-        && let Some((_, thread)) = scene.conversation.threads.get_mut(&id)
+        && let Some((_, thread)) = context.conversation.threads.get_mut(&id)
     {
         thread.reply_count += 1;
         thread.last_reply_at_ms = Some(at_ms);
-        scene.effects.moved_threads.insert((scene.work.conversation, id));
+        let moved = &mut context.effects.moved_threads;
+        moved.insert((context.work.conversation, id));
     }
-    scene.conversation.last_message_seq = seq;
-    scene.conversation.updated_at_ms = at_ms;
-    scene.conversation.put_message(id, message.clone());
-    let key = (scene.id(), id);
-    scene.sent_by.insert(key, scene.work.id);
-    scene.effects.new_messages.push(key);
-    scene.effects.moved.insert(scene.id());
+    context.conversation.last_message_seq = seq;
+    context.conversation.updated_at_ms = at_ms;
+    context.conversation.put_message(id, message.clone());
+    let key = (context.id(), id);
+    context.sent_by.insert(key, context.work.id);
+    context.effects.new_messages.push(key);
+    context.effects.moved.insert(context.id());
     Ok(Outcome::Message {
-        event: Some(events::created(message.clone(), scene.epoch)),
-        then: open_journal(scene, send),
+        event: Some(events::created(message.clone(), context.epoch)),
+        then: open_journal(context, send),
         message: Box::new(message),
         repeated: false,
         hidden: false,
@@ -103,13 +102,14 @@ fn first_state(send: &Send) -> StreamState {
 
 /// The identity of a message that is sent for the first time in this life of the conversation, or the original: what an
 /// earlier life has under its id is only the same message if the same command sent it.
-fn identity<'a>(scene: &'a Scene<'_>, send: &Send) -> Result<MessageId, &'a v1::Message> {
-    let conversation = &scene.conversation;
+fn identity<'a>(context: &'a CommandContext<'_>, send: &Send) -> Result<MessageId, &'a v1::Message> {
+    let conversation = &context.conversation;
     let Some(original) = conversation.messages.get(&send.message) else {
         return Ok(send.message);
     };
     let is_of_this_life = original.seq > conversation.history_from;
-    if is_of_this_life || scene.sent_by.get(&(scene.work.conversation, send.message)) == Some(&scene.work.id)
+    if is_of_this_life
+        || context.sent_by.get(&(context.work.conversation, send.message)) == Some(&context.work.id)
     {
         return Err(original);
     }
@@ -122,7 +122,7 @@ fn identity<'a>(scene: &'a Scene<'_>, send: &Send) -> Result<MessageId, &'a v1::
 
 /// The original, told once more: the first telling may have been lost.
 fn repeat_of(
-    scene: &Scene<'_>,
+    context: &CommandContext<'_>,
     send: &Send,
     original: &v1::Message,
     sender: &v1::Sender,
@@ -134,12 +134,12 @@ fn repeat_of(
         let taken = v1::Error::with(ErrorCode::Conflict, "the message id is taken");
         return Err(if present { taken } else { no_conversation() });
     }
-    let is_of_this_life = original.seq > scene.conversation.history_from;
-    let event = is_of_this_life.then(|| events::created(original.clone(), scene.epoch));
+    let is_of_this_life = original.seq > context.conversation.history_from;
+    let event = is_of_this_life.then(|| events::created(original.clone(), context.epoch));
     let mut message = original.clone();
     let mut then = Vec::new();
     if present {
-        then = open_journal(scene, send);
+        then = open_journal(context, send);
     } else {
         // Who left still learns that their message is stored, but not what others did since.
         message.reactions.clear();
@@ -155,17 +155,17 @@ fn repeat_of(
 
 /// A shared journal is opened for those who are members now: commands of the sender to the journal, under
 /// ids that are the same for every repeat. Its own rules decide whether the sender may.
-fn open_journal(scene: &Scene<'_>, send: &Send) -> Vec<v1::Command> {
+fn open_journal(context: &CommandContext<'_>, send: &Send) -> Vec<v1::Command> {
     let journal = match send.journal {
         Some(JournalName::Id(id)) => id,
-        Some(JournalName::Number(number)) => match scene.journals_by_number.get(&number) {
+        Some(JournalName::Number(number)) => match context.journals_by_number.get(&number) {
             Some(&id) => id,
             None => return Vec::new(),
         },
         None => return Vec::new(),
     };
-    let actor = &scene.work.actor;
-    let mut users: Vec<String> = scene
+    let actor = &context.work.actor;
+    let mut users: Vec<String> = context
         .conversation
         .members
         .keys()
@@ -185,7 +185,7 @@ fn open_journal(scene: &Scene<'_>, send: &Send) -> Vec<v1::Command> {
                 kind: actor.kind.into(),
             }),
             conversation_id: journal.to_string(),
-            issued_at_ms: scene.now_ms,
+            issued_at_ms: context.now_ms,
             service: None,
             body: Some(v1::command::Body::AddMembers(v1::AddMembers {
                 user_ids: users.to_vec(),
@@ -200,18 +200,18 @@ fn open_journal(scene: &Scene<'_>, send: &Send) -> Vec<v1::Command> {
 
 /// Edits with `content`, deletes without.
 pub(super) fn change(
-    scene: &mut Scene<'_>,
+    context: &mut CommandContext<'_>,
     name: MessageName,
     content: Option<&String>,
 ) -> Result<Outcome, v1::Error> {
-    scene.member()?;
-    let id = scene.conversation.message_id(name).ok_or_else(no_message)?;
-    let message = scene.conversation.messages.get(&id).ok_or_else(no_message)?;
+    context.member()?;
+    let id = context.conversation.message_id(name).ok_or_else(no_message)?;
+    let message = context.conversation.messages.get(&id).ok_or_else(no_message)?;
     let own = message
         .sender
         .as_ref()
-        .is_some_and(|sender| sender.id == scene.actor().as_str());
-    scene.check(match (content.is_some(), own) {
+        .is_some_and(|sender| sender.id == context.actor().as_str());
+    context.check(match (content.is_some(), own) {
         (true, true) => Right::EditOwn,
         (true, false) => Right::EditForeign,
         (false, true) => Right::DeleteOwn,
@@ -228,12 +228,16 @@ pub(super) fn change(
         return Err(v1::Error::with(ErrorCode::Conflict, message));
     }
     let Some(content) = content else {
-        return delete(scene, id);
+        return delete(context, id);
     };
     let message_seq = message.seq;
-    let change = scene.log(ChangeKind::Edited, message_seq, Vec::new());
-    let conversation = scene.work.conversation;
-    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+    let change = context.log(ChangeKind::Edited, message_seq, Vec::new());
+    let conversation = context.work.conversation;
+    let message = context
+        .conversation
+        .messages
+        .get_mut(&id)
+        .ok_or_else(no_message)?;
     let at_ms = message.edited_at_ms.unwrap_or(message.created_at_ms);
     let earlier = std::mem::replace(&mut message.content, content.clone());
     let edit = Edit {
@@ -243,18 +247,22 @@ pub(super) fn change(
         content: earlier,
         at_ms,
     };
-    scene.effects.edits.push(edit);
+    context.effects.edits.push(edit);
     message.edited_at_ms = Some(change.at_ms);
     let message = message.clone();
-    Ok(changed(scene, &change, id, message))
+    Ok(changed(context, &change, id, message))
 }
 
 /// Empties a message for all.
-pub(super) fn delete(scene: &mut Scene<'_>, id: MessageId) -> Result<Outcome, v1::Error> {
-    let conversation = scene.work.conversation;
-    let message_seq = scene.conversation.messages.get(&id).ok_or_else(no_message)?.seq;
-    let change = scene.log(ChangeKind::Deleted, message_seq, Vec::new());
-    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+pub(super) fn delete(context: &mut CommandContext<'_>, id: MessageId) -> Result<Outcome, v1::Error> {
+    let conversation = context.work.conversation;
+    let message_seq = context.conversation.messages.get(&id).ok_or_else(no_message)?.seq;
+    let change = context.log(ChangeKind::Deleted, message_seq, Vec::new());
+    let message = context
+        .conversation
+        .messages
+        .get_mut(&id)
+        .ok_or_else(no_message)?;
     message.content.clear();
     message.metadata_json.clear();
     message.deleted_at_ms = Some(change.at_ms);
@@ -263,33 +271,33 @@ pub(super) fn delete(scene: &mut Scene<'_>, id: MessageId) -> Result<Outcome, v1
     }
     for v1::Reaction { user_id, emoji } in std::mem::take(&mut message.reactions) {
         if let Ok(user) = user_id.parse() {
-            scene
+            context
                 .effects
                 .reactions
                 .insert((conversation, message_seq, user, emoji), None);
         }
     }
-    scene.effects.scrubbed.insert((conversation, message_seq));
+    context.effects.scrubbed.insert((conversation, message_seq));
     let message = message.clone();
-    Ok(changed(scene, &change, id, message))
+    Ok(changed(context, &change, id, message))
 }
 
 /// A message is written as it is now, and its change is announced.
 pub(super) fn changed(
-    scene: &mut Scene<'_>,
+    context: &mut CommandContext<'_>,
     change: &Change,
     id: MessageId,
     message: v1::Message,
 ) -> Outcome {
-    scene
+    context
         .effects
         .changed_messages
-        .insert((scene.work.conversation, id));
-    let event = scene.event(
+        .insert((context.work.conversation, id));
+    let event = context.event(
         change,
-        Parts {
+        EventParts {
             message: Some(message.clone()),
-            ..Parts::default()
+            ..EventParts::default()
         },
     );
     Outcome::Message {
@@ -301,11 +309,11 @@ pub(super) fn changed(
     }
 }
 
-pub(super) fn hide(scene: &mut Scene<'_>, name: MessageName) -> Result<Outcome, v1::Error> {
-    scene.check(Right::Hide)?;
-    let message = scene.conversation.message(name).ok_or_else(no_message)?.clone();
-    let key = (scene.id(), scene.actor().clone(), message.seq);
-    scene.effects.hidden.insert(key);
+pub(super) fn hide(context: &mut CommandContext<'_>, name: MessageName) -> Result<Outcome, v1::Error> {
+    context.check(Right::Hide)?;
+    let message = context.conversation.message(name).ok_or_else(no_message)?.clone();
+    let key = (context.id(), context.actor().clone(), message.seq);
+    context.effects.hidden.insert(key);
     Ok(Outcome::Message {
         message: Box::new(message),
         repeated: false,

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use parlance_proto::v1;
 use prost::Message as _;
 
-use super::Scene;
+use super::CommandContext;
 use super::message::quiet;
 use crate::model::emoji::is_same;
-use crate::model::events::Parts;
+use crate::model::events::EventParts;
 use crate::model::permissions::Right;
 use crate::model::refusals::{no_message, refuse};
 use crate::model::state::{ChangeKind, Outcome};
@@ -19,13 +19,13 @@ const MAX_EMOJI: usize = 50;
 /// Marks on one message: it travels with all of them.
 const MAX_MARKS: usize = 1_000;
 
-pub(super) fn react(scene: &mut Scene<'_>, react: &React) -> Result<Outcome, v1::Error> {
-    scene.check(Right::React)?;
-    let id = scene
+pub(super) fn react(context: &mut CommandContext<'_>, react: &React) -> Result<Outcome, v1::Error> {
+    context.check(Right::React)?;
+    let id = context
         .conversation
         .message_id(react.message)
         .ok_or_else(no_message)?;
-    let message = scene.conversation.messages.get(&id).ok_or_else(no_message)?;
+    let message = context.conversation.messages.get(&id).ok_or_else(no_message)?;
     if message.deleted_at_ms.is_some() {
         return Err(no_message());
     }
@@ -33,7 +33,7 @@ pub(super) fn react(scene: &mut Scene<'_>, react: &React) -> Result<Outcome, v1:
     let same = |mark: &&v1::Reaction| is_same(&mark.emoji, &react.emoji);
     let form = message.reactions.iter().find(same).map(|mark| &mark.emoji);
     let mark = v1::Reaction {
-        user_id: scene.actor().to_string(),
+        user_id: context.actor().to_string(),
         emoji: form.unwrap_or(&react.emoji).clone(),
     };
     let place = message.reactions.iter().position(|other| *other == mark);
@@ -56,23 +56,32 @@ pub(super) fn react(scene: &mut Scene<'_>, react: &React) -> Result<Outcome, v1:
         emoji: mark.emoji.clone(),
         removed: react.remove,
     };
-    let change = scene.log(ChangeKind::Reaction, message_seq, payload.encode_to_vec());
-    let key = (scene.id(), message_seq, scene.actor().clone(), mark.emoji.clone());
-    scene
+    let change = context.log(ChangeKind::Reaction, message_seq, payload.encode_to_vec());
+    let key = (
+        context.id(),
+        message_seq,
+        context.actor().clone(),
+        mark.emoji.clone(),
+    );
+    context
         .effects
         .reactions
         .insert(key, (!react.remove).then_some((change.seq, change.at_ms)));
-    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+    let message = context
+        .conversation
+        .messages
+        .get_mut(&id)
+        .ok_or_else(no_message)?;
     match place {
         Some(place) => drop(message.reactions.remove(place)),
         None => message.reactions.push(mark),
     }
     let message = message.clone();
-    let event = scene.event(
+    let event = context.event(
         &change,
-        Parts {
+        EventParts {
             message: Some(message.clone()),
-            ..Parts::default()
+            ..EventParts::default()
         },
     );
     Ok(Outcome::Message {

@@ -2,19 +2,19 @@
 
 use parlance_proto::v1::{self, ErrorCode};
 
-use super::Scene;
+use super::CommandContext;
 use crate::model::permissions::Right;
 use crate::model::read_set::ReadSet;
 use crate::model::refusals::{no_conversation, refuse};
 use crate::model::state::{Outcome, Reader};
 use crate::model::work::Receive;
 
-pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcome, v1::Error> {
-    scene.check(Right::Receipts)?;
+pub(super) fn receive(context: &mut CommandContext<'_>, receive: &Receive) -> Result<Outcome, v1::Error> {
+    context.check(Right::Receipts)?;
     let seqs: Vec<u64> = receive
         .messages
         .iter()
-        .filter_map(|&name| scene.conversation.message(name))
+        .filter_map(|&name| context.conversation.message(name))
         .map(|m| m.seq)
         .collect();
     if receive.up_to == 0 && seqs.is_empty() {
@@ -24,9 +24,9 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
     let up_to = receive
         .up_to
         .max(latest.unwrap_or_default())
-        .min(scene.conversation.head_seq);
-    let key = (scene.work.conversation, scene.work.actor.id.clone());
-    let Some(member) = scene.conversation.members.get_mut(&key.1) else {
+        .min(context.conversation.head_seq);
+    let key = (context.work.conversation, context.work.actor.id.clone());
+    let Some(member) = context.conversation.members.get_mut(&key.1) else {
         return Err(no_conversation());
     };
     let mut all_read = member.read.clone();
@@ -41,7 +41,7 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
             return Err(too_scattered());
         }
     }
-    let reader = scene.effects.readers.entry(key).or_insert_with(|| Reader {
+    let reader = context.effects.readers.entry(key).or_insert_with(|| Reader {
         read: member.read.clone(),
         delivered_seq: member.delivered_seq,
         news: false,
@@ -56,9 +56,9 @@ pub(super) fn receive(scene: &mut Scene<'_>, receive: &Receive) -> Result<Outcom
     // All marks of one participant in one batch are one change.
     if grown && !reader.news {
         reader.news = true;
-        scene.conversation.receipts_version += 1;
-        member.receipts_version = scene.conversation.receipts_version;
-        scene.effects.moved.insert(scene.work.conversation);
+        context.conversation.receipts_version += 1;
+        member.receipts_version = context.conversation.receipts_version;
+        context.effects.moved.insert(context.work.conversation);
     }
     Ok(Outcome::Receipt)
 }

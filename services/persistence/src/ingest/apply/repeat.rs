@@ -4,30 +4,34 @@ use parlance_proto::UserId;
 use parlance_proto::v1::{self, ErrorCode};
 use prost::Message as _;
 
-use super::Scene;
-use crate::model::events::Parts;
+use super::CommandContext;
+use crate::model::events::EventParts;
 use crate::model::refusals::no_conversation;
 use crate::model::state::{Change, ChangeKind, Outcome};
 use crate::model::work::{Action, MessageName};
 
-pub(super) fn repeat(scene: &Scene<'_>, done: &Change) -> Result<Outcome, v1::Error> {
-    if done.actor != scene.actor().as_str() {
+pub(super) fn repeat(context: &CommandContext<'_>, done: &Change) -> Result<Outcome, v1::Error> {
+    if done.actor != context.actor().as_str() {
         return Err(taken());
     }
-    match (&scene.work.action, done.kind) {
+    match (&context.work.action, done.kind) {
         (Action::Edit { message, .. }, ChangeKind::Edited)
-        | (Action::Delete(message), ChangeKind::Deleted) => of_message(scene, done, *message),
+        | (Action::Delete(message), ChangeKind::Deleted) => of_message(context, done, *message),
         (Action::EndStream(text, _), ChangeKind::Finished | ChangeKind::Deleted) => {
-            of_message(scene, done, MessageName::Id(text.message))
+            of_message(context, done, MessageName::Id(text.message))
         }
-        (Action::React(react), ChangeKind::Reaction) => of_message(scene, done, react.message),
+        (Action::React(react), ChangeKind::Reaction) => of_message(context, done, react.message),
         (Action::StartThread(start), ChangeKind::ThreadCreated) => {
-            let (_, thread) = scene.conversation.threads.get(&start.thread).ok_or_else(taken)?;
-            let event = scene.event(
+            let (_, thread) = context
+                .conversation
+                .threads
+                .get(&start.thread)
+                .ok_or_else(taken)?;
+            let event = context.event(
                 done,
-                Parts {
+                EventParts {
                     thread: Some(thread.clone()),
-                    ..Parts::default()
+                    ..EventParts::default()
                 },
             );
             Ok(Outcome::Thread {
@@ -37,15 +41,15 @@ pub(super) fn repeat(scene: &Scene<'_>, done: &Change) -> Result<Outcome, v1::Er
             })
         }
         (Action::EditJournal(_), ChangeKind::JournalEdited) => {
-            let journal = scene.conversation.journal.as_ref();
+            let journal = context.conversation.journal.as_ref();
             let edited = journal
                 .and_then(|journal| journal.done.get(&done.seq))
                 .ok_or_else(no_conversation)?;
-            let event = scene.event(
+            let event = context.event(
                 done,
-                Parts {
+                EventParts {
                     journal: Some(edited.clone()),
-                    ..Parts::default()
+                    ..EventParts::default()
                 },
             );
             Ok(Outcome::Journal {
@@ -58,22 +62,22 @@ pub(super) fn repeat(scene: &Scene<'_>, done: &Change) -> Result<Outcome, v1::Er
         | (Action::AddMembers(_), ChangeKind::MembersAdded | ChangeKind::RoleChanged)
         | (Action::RemoveMember(_), ChangeKind::MemberRemoved)
         | (Action::ChangeRole(..), ChangeKind::RoleChanged)
-        | (Action::DeleteConversation, ChangeKind::ConversationDeleted) => Ok(of_conversation(scene, done)),
+        | (Action::DeleteConversation, ChangeKind::ConversationDeleted) => Ok(of_conversation(context, done)),
         _ => Err(taken()),
     }
 }
 
-fn of_message(scene: &Scene<'_>, done: &Change, name: MessageName) -> Result<Outcome, v1::Error> {
-    let message = scene
+fn of_message(context: &CommandContext<'_>, done: &Change, name: MessageName) -> Result<Outcome, v1::Error> {
+    let message = context
         .conversation
         .message(name)
         .filter(|message| message.seq == done.target_seq);
     let message = message.ok_or_else(taken)?.clone();
-    let event = scene.event(
+    let event = context.event(
         done,
-        Parts {
+        EventParts {
             message: Some(message.clone()),
-            ..Parts::default()
+            ..EventParts::default()
         },
     );
     Ok(Outcome::Message {
@@ -85,31 +89,31 @@ fn of_message(scene: &Scene<'_>, done: &Change, name: MessageName) -> Result<Out
     })
 }
 
-fn of_conversation(scene: &Scene<'_>, done: &Change) -> Outcome {
-    let bare = scene.bare();
+fn of_conversation(context: &CommandContext<'_>, done: &Change) -> Outcome {
+    let bare = context.bare();
     let event = |change: &Change| {
-        scene.event(
+        context.event(
             change,
-            Parts {
+            EventParts {
                 conversation: Some(bare.clone()),
-                ..Parts::default()
+                ..EventParts::default()
             },
         )
     };
     let made = || {
-        let ids = (0..scene.work.max_changes()).map(|index| scene.work.change_id(index));
-        ids.map_while(|id| scene.conversation.changes.get(&id))
+        let ids = (0..context.work.max_changes()).map(|index| context.work.change_id(index));
+        ids.map_while(|id| context.conversation.changes.get(&id))
     };
     let events = made().filter_map(event).collect();
-    let journal = scene.conversation.kind == v1::ConversationKind::Journal;
+    let journal = context.conversation.kind == v1::ConversationKind::Journal;
     let additions = made().filter(|change| change.kind == ChangeKind::MembersAdded && !journal);
     let added = additions
         .clone()
         .flat_map(|change| members_of(&change.payload))
         .collect();
     let joined_seq = additions.last().map_or(done.seq, |change| change.seq);
-    let removed = match &scene.work.action {
-        Action::RemoveMember(user) if !journal && !scene.conversation.members.contains_key(user) => {
+    let removed = match &context.work.action {
+        Action::RemoveMember(user) if !journal && !context.conversation.members.contains_key(user) => {
             vec![user.clone()]
         }
         _ => Vec::new(),

@@ -4,16 +4,20 @@
 use parlance_proto::MessageId;
 use parlance_proto::v1::{self, ErrorCode, StreamState};
 
-use super::Scene;
+use super::CommandContext;
 use super::message::{changed, delete, quiet};
 use crate::model::refusals::{no_message, refuse};
 use crate::model::state::{ChangeKind, Outcome};
 use crate::model::work::{MessageName, StreamText};
 
 /// More text. Of a message that has ended, nothing: it was appended before, or comes too late.
-pub(super) fn append(scene: &mut Scene<'_>, text: &StreamText) -> Result<Outcome, v1::Error> {
-    let id = own(scene, text)?;
-    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+pub(super) fn append(context: &mut CommandContext<'_>, text: &StreamText) -> Result<Outcome, v1::Error> {
+    let id = own(context, text)?;
+    let message = context
+        .conversation
+        .messages
+        .get_mut(&id)
+        .ok_or_else(no_message)?;
     if message.stream() != StreamState::Open {
         return Ok(quiet(message.clone()));
     }
@@ -23,10 +27,10 @@ pub(super) fn append(scene: &mut Scene<'_>, text: &StreamText) -> Result<Outcome
     }
     message.content.push_str(rest);
     let message = message.clone();
-    scene
+    context
         .effects
         .changed_messages
-        .insert((scene.work.conversation, id));
+        .insert((context.work.conversation, id));
     Ok(Outcome::Message {
         message: Box::new(message),
         repeated: false,
@@ -39,12 +43,16 @@ pub(super) fn append(scene: &mut Scene<'_>, text: &StreamText) -> Result<Outcome
 
 /// The last text, and how the message ended. Without any text it is deleted, unless it is finished.
 pub(super) fn end(
-    scene: &mut Scene<'_>,
+    context: &mut CommandContext<'_>,
     text: &StreamText,
     state: StreamState,
 ) -> Result<Outcome, v1::Error> {
-    let id = own(scene, text)?;
-    let message = scene.conversation.messages.get_mut(&id).ok_or_else(no_message)?;
+    let id = own(context, text)?;
+    let message = context
+        .conversation
+        .messages
+        .get_mut(&id)
+        .ok_or_else(no_message)?;
     if message.stream() == state {
         // By another command.
         return Ok(quiet(message.clone()));
@@ -63,20 +71,20 @@ pub(super) fn end(
     message.content.push_str(rest);
     message.set_stream(state);
     if is_empty {
-        return delete(scene, id);
+        return delete(context, id);
     }
     let seq = message.seq;
     let message = message.clone();
-    let change = scene.log(ChangeKind::Finished, seq, Vec::new());
-    Ok(changed(scene, &change, id, message))
+    let change = context.log(ChangeKind::Finished, seq, Vec::new());
+    Ok(changed(context, &change, id, message))
 }
 
 /// The message that the actor's text belongs to.
-fn own(scene: &Scene<'_>, text: &StreamText) -> Result<MessageId, v1::Error> {
-    let message = scene.conversation.message(MessageName::Id(text.message));
+fn own(context: &CommandContext<'_>, text: &StreamText) -> Result<MessageId, v1::Error> {
+    let message = context.conversation.message(MessageName::Id(text.message));
     let is_own = |message: &&v1::Message| {
         let sender = message.sender.as_ref();
-        sender.is_some_and(|sender| sender.id == scene.actor().as_str())
+        sender.is_some_and(|sender| sender.id == context.actor().as_str())
     };
     match message.filter(is_own) {
         Some(message) if message.stream() != StreamState::Unspecified => Ok(text.message),

@@ -7,7 +7,7 @@ use parlance_proto::v1::JournalEdited;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::time;
+use crate::dialect::shape::time;
 
 /// A journal's change as clients see it that keep the document themselves.
 #[derive(Debug, Serialize, ToSchema)]

@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 
 use super::{
     ConversationChangedJson, JournalJson, MessageJson, ParticipantJson, ReactionChangedJson, ReadStateJson,
-    ThreadJson, conversation_changed_json, journal, participant, reaction_json, read_state, thread, time,
+    ThreadJson, conversation_changed_json, journal, participant, reaction_json, read_state, thread,
 };
+use crate::dialect::shape::time;
 
 /// A durable change as clients see it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -88,7 +88,7 @@ struct Answered {
 }
 
 /// Forgets the request and tells the owner when the client does not wait any more.
-struct Waiting {
+struct HeldRequest {
     relay: Relay,
     owner: String,
     id: u64,
@@ -221,7 +221,7 @@ impl Relay {
 
     async fn outcome(
         &self,
-        waiting: &mut Waiting,
+        waiting: &mut HeldRequest,
         mut answer: oneshot::Receiver<Answered>,
         may_end: bool,
     ) -> Response<Body> {
@@ -262,7 +262,7 @@ impl Relay {
         response
     }
 
-    fn wait(&self, owner: String) -> (Waiting, oneshot::Receiver<Answered>) {
+    fn wait(&self, owner: String) -> (HeldRequest, oneshot::Receiver<Answered>) {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (done, answer) = oneshot::channel();
         let asked = Asked {
@@ -273,7 +273,7 @@ impl Relay {
             done,
         };
         lock(&self.inner.asked).insert(id, asked);
-        let waiting = Waiting {
+        let waiting = HeldRequest {
             relay: self.clone(),
             owner,
             id,
@@ -286,7 +286,7 @@ impl Relay {
     /// said so no more than a piece is kept here.
     async fn hand_over(
         &self,
-        waiting: &Waiting,
+        waiting: &HeldRequest,
         first: RelayRequest,
         mut body: Pieces,
     ) -> Result<(), NotHandedOver> {
@@ -439,7 +439,7 @@ impl Relay {
     }
 }
 
-impl Waiting {
+impl HeldRequest {
     /// True when the owner had not answered yet, and will not.
     async fn abandon(&mut self) -> bool {
         let taken = abandon(&self.relay, &self.owner, self.id).await;
@@ -451,7 +451,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for HeldRequest {
     fn drop(&mut self) {
         if self.over {
             return;

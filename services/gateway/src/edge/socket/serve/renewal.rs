@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::Serving;
 use crate::clock::now;
-use crate::dialect::native::json::time;
+use crate::dialect::shape::time;
 use crate::error::ClientError;
 use crate::session::{Ack, Request, Session};
 

@@ -10,7 +10,7 @@ use prost::Message;
 const AROUND: usize = 64;
 
 /// An event that fits: without its body it keeps its place in the sequence, and who needs more reads it.
-pub fn event(event: v1::Event) -> v1::Event {
+pub fn cut_event(event: v1::Event) -> v1::Event {
     if fits(&event) {
         return event;
     }
@@ -19,7 +19,7 @@ pub fn event(event: v1::Event) -> v1::Event {
 }
 
 /// A confirmation that fits: what was stored is named by its ids and place.
-pub fn confirmation(confirmation: Confirmation) -> Confirmation {
+pub fn cut_confirmation(confirmation: Confirmation) -> Confirmation {
     if fits(&confirmation) {
         return confirmation;
     }
@@ -36,7 +36,7 @@ pub fn confirmation(confirmation: Confirmation) -> Confirmation {
 
 /// Whether a notice can be sent. One that cannot is left out: it is repaired by `memberships_version` like any that
 /// is lost.
-pub fn notice(notice: &v1::UserNotice) -> bool {
+pub fn is_sendable(notice: &v1::UserNotice) -> bool {
     let fits = fits(notice);
     if !fits {
         cut("notice", &notice.user_id, notice.encoded_len());
@@ -104,7 +104,7 @@ mod tests {
         let body = v1::event::Body::MessageCreated(v1::MessageCreated {
             message: Some(message.clone()),
         });
-        let small = event(v1::Event {
+        let small = cut_event(v1::Event {
             conversation_id: "c".into(),
             seq: 7,
             body: Some(body),
@@ -114,7 +114,7 @@ mod tests {
             (small.conversation_id.as_str(), small.seq, small.body),
             ("c", 7, None)
         );
-        let answer = confirmation(Confirmation {
+        let answer = cut_confirmation(Confirmation {
             command_id: "k".into(),
             repeated: false,
             result: Some(confirmation::Result::Message(message)),
@@ -132,7 +132,7 @@ mod tests {
             body: Some(v1::user_notice::Body::ConversationRemoved(large)),
             ..Default::default()
         };
-        assert!(!notice(&hidden) && notice(&v1::UserNotice::default()));
+        assert!(!is_sendable(&hidden) && is_sendable(&v1::UserNotice::default()));
     }
 
     #[test]
@@ -141,6 +141,6 @@ mod tests {
             conversation_id: "x".repeat(MAX_PAYLOAD / 2),
             ..Default::default()
         };
-        assert_eq!(event(whole.clone()), whole);
+        assert_eq!(cut_event(whole.clone()), whole);
     }
 }

@@ -1,25 +1,25 @@
-//! What was told of whom. Versions keep an older change from overwriting a newer one, whatever way they take.
+//! The presence of users as it was last published here. Versions keep an older change from overwriting a newer one, whatever way they take.
 
 use std::collections::HashMap;
 
 use parlance_proto::v1::{Presence, PresenceStatus};
 
-/// The users whose presence somebody here may want to know.
+/// The presence of users that sessions here may want to know.
 #[derive(Debug, Default)]
-pub(super) struct Board {
+pub(super) struct PresenceCache {
     known: HashMap<String, Presence>,
 }
 
-/// What a piece of news comes to.
+/// What a change comes to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum PresenceUpdate {
     /// Nothing newer than what is known.
-    Old,
-    /// To be told; what was told before, if anything.
-    Told(Option<PresenceStatus>),
+    Stale,
+    /// To be emitted; what was emitted before, if anything.
+    Newer(Option<PresenceStatus>),
 }
 
-impl Board {
+impl PresenceCache {
     /// What is known of a user.
     pub(super) fn get(&self, user: &str) -> Option<&Presence> {
         self.known.get(user)
@@ -30,18 +30,18 @@ impl Board {
         self.known.contains_key(user)
     }
 
-    /// Takes in what is so.
-    pub(super) fn put(&mut self, presence: &Presence) -> News {
+    /// Takes in a change.
+    pub(super) fn put(&mut self, presence: &Presence) -> PresenceUpdate {
         match self.known.get_mut(&presence.user_id) {
-            Some(known) if known.version >= presence.version => News::Old,
+            Some(known) if known.version >= presence.version => PresenceUpdate::Stale,
             Some(known) => {
                 let before = known.status();
                 known.clone_from(presence);
-                News::Told(Some(before))
+                PresenceUpdate::Newer(Some(before))
             }
             None => {
                 self.known.insert(presence.user_id.clone(), presence.clone());
-                News::Told(None)
+                PresenceUpdate::Newer(None)
             }
         }
     }
@@ -68,15 +68,18 @@ mod tests {
     #[test]
     fn only_what_is_newer_is_told_and_once() {
         use PresenceStatus::{Offline, Online};
-        let mut board = Board::default();
-        assert_eq!(board.put(&presence(3, Online)), News::Told(None));
-        assert_eq!(board.put(&presence(3, Online)), News::Old);
-        assert_eq!(board.put(&presence(2, Offline)), News::Old);
-        assert_eq!(board.get("alice").unwrap().status(), Online);
-        assert_eq!(board.put(&presence(5, Offline)), News::Told(Some(Online)));
-        assert_eq!(board.put(&presence(4, Online)), News::Old);
-        assert_eq!(board.get("alice").unwrap().status(), Offline);
-        board.keep(|_| false);
-        assert!(!board.knows("alice"));
+        let mut cache = PresenceCache::default();
+        assert_eq!(cache.put(&presence(3, Online)), PresenceUpdate::Newer(None));
+        assert_eq!(cache.put(&presence(3, Online)), PresenceUpdate::Stale);
+        assert_eq!(cache.put(&presence(2, Offline)), PresenceUpdate::Stale);
+        assert_eq!(cache.get("alice").unwrap().status(), Online);
+        assert_eq!(
+            cache.put(&presence(5, Offline)),
+            PresenceUpdate::Newer(Some(Online))
+        );
+        assert_eq!(cache.put(&presence(4, Online)), PresenceUpdate::Stale);
+        assert_eq!(cache.get("alice").unwrap().status(), Offline);
+        cache.keep(|_| false);
+        assert!(!cache.knows("alice"));
     }
 }

@@ -7,13 +7,13 @@ use super::wire::Wire;
 
 /// What waits for the client of one connection, which the sessions of several namespaces may share.
 #[derive(Default)]
-pub struct Outbox {
+pub struct SendQueue {
     sessions: AtomicUsize,
     meter: Mutex<Meter>,
 }
 
 /// A session's part in its connection; ends when dropped.
-pub struct Occupancy(Arc<Outbox>);
+pub struct Occupancy(Arc<SendQueue>);
 
 /// What was handed to the engine against what the kernel took over.
 #[derive(Default)]
@@ -24,7 +24,7 @@ struct Meter {
     queued: u64,
 }
 
-impl Outbox {
+impl SendQueue {
     /// Counts one more session.
     pub fn occupy(self: &Arc<Self>) -> Occupancy {
         self.sessions.fetch_add(1, Ordering::Relaxed);
@@ -89,11 +89,11 @@ mod tests {
 
     #[test]
     fn a_connection_is_occupied_until_its_last_session_leaves() {
-        let outbox = Arc::<Outbox>::default();
-        let (one, other) = (outbox.occupy(), outbox.occupy());
+        let send_queue = Arc::<SendQueue>::default();
+        let (one, other) = (send_queue.occupy(), send_queue.occupy());
         drop(one);
-        assert!(outbox.is_occupied());
+        assert!(send_queue.is_occupied());
         drop(other);
-        assert!(!outbox.is_occupied());
+        assert!(!send_queue.is_occupied());
     }
 }
