@@ -269,6 +269,7 @@ impl Dialect for Chats {
             | Outbound::ThreadCreated(..)
             | Outbound::ListUpdated { .. }
             | Outbound::JournalEdited(..)
+            | Outbound::MuteChanged(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

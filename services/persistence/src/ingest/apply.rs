@@ -9,6 +9,7 @@ mod details;
 mod journal;
 mod members;
 mod message;
+mod mute;
 mod reaction;
 mod receipt;
 mod repeat;
@@ -139,6 +140,7 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         Action::Edit { message, content } => message::change(scene, *message, Some(content)),
         Action::Delete(message) => message::change(scene, *message, None),
         Action::Hide(message) => message::hide(scene, *message),
+        Action::Mute(mute) => mute::mute(scene, *mute),
         Action::Receive(receive) => receipt::receive(scene, receive),
         Action::React(react) => reaction::react(scene, react),
         Action::StartThread(start) => thread::start(scene, start),

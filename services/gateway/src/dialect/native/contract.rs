@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
+use super::mute::{MuteChangedJson, MutePayload};
 use super::{
     ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload,
     ParticipantsPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
@@ -92,14 +93,13 @@ fn journal_edit() -> Shape {
 /// All events.
 pub(super) fn contract() -> Contract {
     let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
-    told(presence_and_sync(journals(typing_and_threads(messages(
-        contract,
+    emitted(presence_and_sync(journals(typing_and_threads(messages(
+        conversations(contract),
     )))))
 }
 
-/// About conversations and their messages.
-fn messages(contract: Contract) -> Contract {
-    let (message, receipts) = (|| holding("message"), || holding("receipt"));
+/// About conversations.
+fn conversations(contract: Contract) -> Contract {
     contract
         .takes(
             "conversation:join",
@@ -119,6 +119,24 @@ fn messages(contract: Contract) -> Contract {
             Shape::of::<ParticipantsPayload>(),
             participants(),
         )
+        .takes(
+            "conversation:mute",
+            "Mute a conversation for oneself: no pushes, nothing for the badge. Once more with another `until` moves the end.",
+            keyed(Shape::of::<MutePayload>()),
+            joined(),
+        )
+        .takes(
+            "conversation:unmute",
+            "End that.",
+            keyed(Shape::of::<ConversationPayload>()),
+            joined(),
+        )
+}
+
+/// About messages.
+fn messages(contract: Contract) -> Contract {
+    let (message, receipts) = (|| holding("message"), || holding("receipt"));
+    contract
         .takes(
             "message:send",
             "Send a message; client_msg_id makes a repeat harmless.",
@@ -176,7 +194,7 @@ fn typing_and_threads(contract: Contract) -> Contract {
     contract
         .takes(
             "typing",
-            "Tell the others that one types, or ends to.",
+            "Notify the others that one types, or ends to.",
             Shape::of::<TypingPayload>(),
             done(),
         )
@@ -188,7 +206,7 @@ fn typing_and_threads(contract: Contract) -> Contract {
         )
         .takes(
             "thread:switch",
-            "Look at a thread, or at the main line again; nobody else is told.",
+            "Look at a thread, or at the main line again; nobody else is notified.",
             Shape::of::<SwitchPayload>(),
             done(),
         )
@@ -256,7 +274,7 @@ fn presence_and_sync(contract: Contract) -> Contract {
         )
         .takes(
             "presence:unsubscribe",
-            "Be told no more.",
+            "Receive that no longer.",
             Shape::of::<UsersPayload>(),
             done(),
         )
@@ -268,7 +286,7 @@ fn presence_and_sync(contract: Contract) -> Contract {
         )
 }
 
-fn told(contract: Contract) -> Contract {
+fn emitted(contract: Contract) -> Contract {
     let message = || Shape::of::<json::MessageJson<'_>>();
     contract
         .tells("message:new", "A message was sent.", message())
@@ -300,6 +318,11 @@ fn told(contract: Contract) -> Contract {
             "conversation:updated",
             "A conversation itself changed; or, where the client does not follow it, it has a new latest message.",
             Shape::of::<json::ConversationChangedJson<'_>>().or(Shape::of::<json::ListUpdatedJson<'_>>()),
+        )
+        .tells(
+            "conversation:muted",
+            "This user muted a conversation, on whatever connection, or ended that. Nothing is emitted when it ends by itself.",
+            Shape::of::<MuteChangedJson<'_>>(),
         )
         .tells("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
         .tells("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>().or(Shape::of::<json::JournalUpdateJson<'_>>()))

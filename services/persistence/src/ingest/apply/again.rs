@@ -2,7 +2,7 @@
 
 use parlance_proto::v1::{self, confirmation};
 
-use super::{Scene, create, journal, message};
+use super::{Scene, create, journal, message, mute};
 use crate::model::events;
 use crate::model::refusals::{no_conversation, no_message};
 use crate::model::state::{Effects, Loaded, Outcome, Reader};
@@ -40,6 +40,7 @@ fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
         | Action::Append(_)
         | Action::EndStream(..) => of_message(scene, seq, false),
         Action::Hide(_) => of_message(scene, seq, true),
+        Action::Mute(_) if is_member(scene) => mute::muted(scene, true),
         Action::Receive(_) => of_receipt(scene),
         Action::StartThread(start) => match scene.conversation.threads.get(&start.thread) {
             Some((_, thread)) => Outcome::Thread {
@@ -58,6 +59,7 @@ fn in_conversation(scene: &mut Scene<'_>, seq: u64) -> Outcome {
             Err(error) => Outcome::Rejected(error),
         },
         Action::Create(_)
+        | Action::Mute(_)
         | Action::Update(_)
         | Action::AddMembers(_)
         | Action::RemoveMember(_)
