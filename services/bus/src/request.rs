@@ -256,6 +256,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::GetListState(_) => "get_list_state",
         query::Body::ListServed(_) => "list_served",
         query::Body::ReportServed(_) => "report_served",
+        query::Body::CountUnread(_) => "count_unread",
         query::Body::Ping(_) => "ping",
         query::Body::Resolve(_) => "resolve",
         query::Body::GetMessage(_) => "get_message",

@@ -14,14 +14,14 @@ use std::time::Duration;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
     Actor, ChangeClaim, ChangeSettled, ClaimChange, Client, ControlPage, Conversation, ConversationPage,
-    Edits, EventPage, GetConversation, GetHeads, GetListState, GetMessage, GetPresence, Heads,
+    CountUnread, Edits, EventPage, GetConversation, GetHeads, GetListState, GetMessage, GetPresence, Heads,
     JournalUpdates, JournalVersion, JournalVersions, ListControl, ListConversations, ListEdits, ListEvents,
     ListJournalUpdates, ListJournalVersions, ListJournals, ListMessages, ListMissedReceipts,
     ListParticipants, ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads,
     Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Pong, Position, PresenceReported,
     Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals, Reply, ReportPresence, ReportServed,
     Resolve, Resolved, SenderKind, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName,
-    SettleChange, StopStream, StreamStopRequested, Sync, Thread, Threads, User, query, reply,
+    SettleChange, StopStream, StreamStopRequested, Sync, Thread, Threads, UnreadTotal, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -274,6 +274,12 @@ impl Backend {
         /// One conversation as the actor sees it.
         conversation(actor, id: ConversationId) -> Conversation / Conversation,
         query::Body::GetConversation(GetConversation { conversation_id: id.to_string(), client: None })
+    }
+
+    ask! {
+        /// What the actor has not read, without muted conversations.
+        unread_total(actor,) -> UnreadTotal / UnreadTotal,
+        query::Body::CountUnread(CountUnread {})
     }
 
     ask! {

@@ -33,9 +33,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use parlance_proto::v1::{
-    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageChunk, Participant,
-    ParticipantPage, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence, StreamState,
-    Thread, Typing, User,
+    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageChunk, MuteChanged,
+    Participant, ParticipantPage, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence,
+    StreamState, Thread, Typing, User,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,8 @@ pub enum Outbound<'a> {
     MessageDeleted(&'a Place, &'a Message),
     /// This user, on another connection, hid a message from themselves.
     MessageHidden(&'a Place, &'a Message),
+    /// This user muted the conversation, on whatever connection, or ended that.
+    MuteChanged(&'a Place, &'a MuteChanged),
     /// A mark was put on a message or taken back.
     Reaction(&'a Place, &'a ReactionChanged),
     /// Somebody read, or got, messages.

@@ -419,6 +419,9 @@ impl Queries {
             query::Body::ViewConversations(q) => {
                 reply::Body::ConversationViews(conversations::view(c, q, inline).await?)
             }
+            query::Body::CountUnread(v1::CountUnread {}) => {
+                reply::Body::UnreadTotal(store::mutes::unread_total(c, required(viewer)?).await?)
+            }
             query::Body::ListParticipants(q) => {
                 reply::Body::Participants(participants::list(c, required(viewer)?, q).await?)
             }

@@ -161,6 +161,7 @@ impl Change {
             command::Body::ChangeRole(change) => ("change_role", change.user_id.as_str()),
             command::Body::DeleteConversation(_) => ("delete_conversation", ""),
             command::Body::HideMessage(_) => ("hide_message", ""),
+            command::Body::MuteConversation(_) => ("mute_conversation", ""),
             command::Body::EditJournal(_) => ("edit_journal", ""),
             // Only persistence makes them.
             command::Body::AppendText(_) => ("append_text", ""),

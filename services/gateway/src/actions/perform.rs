@@ -19,7 +19,8 @@ pub mod session;
 use std::sync::Arc;
 
 use parlance_proto::v1::{
-    CreateThread, DeleteMessage, EditMessage, ErrorCode, HideMessage, MarkRead, React, SendMessage, command,
+    CreateThread, DeleteMessage, EditMessage, ErrorCode, HideMessage, MarkRead, Mute, MuteConversation,
+    React, SendMessage, command,
 };
 use parlance_proto::{ConversationId, MessageId};
 use uuid::Uuid;
@@ -201,6 +202,7 @@ impl Performing<'_> {
                 root,
                 parent,
             } => return self.create_thread(conversation, title, root, parent).await,
+            Action::Mute { conversation, mute } => return self.mute(conversation, mute).await,
             Action::EditJournal { journal, change } => {
                 return session?.edit_journal(journal, change, self.change).await;
             }
@@ -351,6 +353,12 @@ impl Performing<'_> {
             root_message_id: self.within(id, root).await?,
             parent_thread_id: parent.map(|id| id.to_string()),
         });
+        Ok(Planned::command(id, body))
+    }
+
+    async fn mute(&self, conversation: ConversationRef, mute: Option<Mute>) -> Result<Planned, ClientError> {
+        let id = self.core.conversation(conversation).await?;
+        let body = command::Body::MuteConversation(MuteConversation { mute });
         Ok(Planned::command(id, body))
     }
 

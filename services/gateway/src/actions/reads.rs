@@ -5,7 +5,7 @@ use parlance_proto::ConversationId;
 use parlance_proto::v1::{
     Conversation, ConversationKind, ConversationPage, Edits, ErrorCode, EventPage, JournalVersion,
     JournalVersions, ListConversations, ListEdits, ListJournalUpdates, ListMessages, ListThreads, Message,
-    MessagePage, Presence, Thread, Threads,
+    MessagePage, Presence, Thread, Threads, UnreadTotal,
 };
 use uuid::Uuid;
 
@@ -84,6 +84,14 @@ impl Reads<'_> {
     /// See above.
     pub async fn conversation(&self, id: ConversationId) -> Result<Conversation, ClientError> {
         self.core.backend.conversation(Some(self.user.actor()), id).await
+    }
+
+    /// What the user has not read, without muted conversations.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn unread_total(&self) -> Result<UnreadTotal, ClientError> {
+        self.core.backend.unread_total(Some(self.user.actor())).await
     }
 
     /// A conversation with everyone's receipts.

@@ -476,6 +476,7 @@ fn seen(view: ConversationView, conversations: &[Conversation]) -> Result<Conver
         last_message,
         served,
         participant,
+        mute,
     } = view;
     if let Some(error) = error {
         return Err(error.into());
@@ -487,6 +488,7 @@ fn seen(view: ConversationView, conversations: &[Conversation]) -> Result<Conver
         delivered_seq,
         last_message,
         served,
+        mute,
         ..shared.clone()
     };
     if let Some(viewer) = participant {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Conversation, ErrorCode, Membership, Message, MessageHidden, NoticedUser, Position, User, UserNotice,
-    user_notice,
+    Conversation, ErrorCode, Membership, Message, MessageHidden, MuteChanged, NoticedUser, Position, User,
+    UserNotice, user_notice,
 };
 use parlance_proto::{ConversationId, ErrorCodeExt as _, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -133,6 +133,7 @@ enum Step {
     Reload,
     Add(Vec<Arc<Session>>),
     Hide(Vec<Arc<Session>>),
+    Mute(Vec<Arc<Session>>),
 }
 
 impl Users {
@@ -396,6 +397,11 @@ impl Users {
                         self.hide(hidden, &sessions);
                     }
                 }
+                Step::Mute(sessions) => {
+                    if let user_notice::Body::MuteChanged(changed) = &body {
+                        mute(changed, &sessions);
+                    }
+                }
                 Step::Add(sessions) => {
                     if let user_notice::Body::ConversationAdded(added) = &body
                         && let Some((id, belonging)) = gained(added)
@@ -426,7 +432,7 @@ impl Users {
         // room asks itself whether they belong to it.
         self.attach(&sessions, &[(id, belonging)], added_while_here).await;
         if let Some(conversation) = conversation {
-            tell(&sessions, Outbound::ConversationAdded(&conversation));
+            emit(&sessions, Outbound::ConversationAdded(&conversation));
         }
     }
 
@@ -479,6 +485,7 @@ impl Users {
                 Step::Nothing
             }
             user_notice::Body::MessageHidden(_) => Step::Hide(connected.sessions.clone()),
+            user_notice::Body::MuteChanged(_) => Step::Mute(connected.sessions.clone()),
         }
     }
 
@@ -495,7 +502,7 @@ impl Users {
             seq: message.seq,
             ..Message::default()
         };
-        tell(sessions, Outbound::MessageHidden(&place, &message));
+        emit(sessions, Outbound::MessageHidden(&place, &message));
     }
 
     fn reload_beside(&self, user: UserId) {
@@ -525,7 +532,7 @@ impl Users {
         self.attach(&sessions, &added, added_while_here).await;
         for (id, _) in added.into_iter().filter(|_| tell_added) {
             if let Some(conversation) = self.gained_view(user, id).await {
-                tell(&sessions, Outbound::ConversationAdded(&conversation));
+                emit(&sessions, Outbound::ConversationAdded(&conversation));
             }
         }
     }
@@ -696,7 +703,13 @@ fn forget(table: &mut HashMap<UserId, Connected>, user: &UserId) {
     }
 }
 
-fn tell(sessions: &[Arc<Session>], outbound: Outbound<'_>) {
+fn mute(changed: &MuteChanged, sessions: &[Arc<Session>]) {
+    if let Ok(id) = changed.conversation_id.parse() {
+        emit(sessions, Outbound::MuteChanged(&Place::unknown(id, 0), changed));
+    }
+}
+
+fn emit(sessions: &[Arc<Session>], outbound: Outbound<'_>) {
     for session in sessions {
         session.tell(outbound);
     }

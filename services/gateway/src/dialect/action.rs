@@ -3,7 +3,7 @@
 use parlance_journal::ClientState;
 use parlance_proto::UserId;
 use parlance_proto::v1::{
-    CreateConversation, MessageType, Position, PresenceStatus, Role, UpdateConversation,
+    CreateConversation, MessageType, Mute, Position, PresenceStatus, Role, UpdateConversation,
 };
 use uuid::Uuid;
 
@@ -84,6 +84,13 @@ pub enum Action {
         root: Option<MessageRef>,
         /// The thread it grows from.
         parent: Option<Uuid>,
+    },
+    /// Mute a conversation for oneself, or end that.
+    Mute {
+        /// Which.
+        conversation: ConversationRef,
+        /// Until when; `None` ends it.
+        mute: Option<Mute>,
     },
     /// Look at a thread, or at the main line again. Nobody else is notified.
     SwitchThread {
@@ -254,6 +261,7 @@ impl Action {
             | Self::Receipt { .. }
             | Self::React { .. }
             | Self::CreateThread { .. }
+            | Self::Mute { .. }
             | Self::EditJournal { .. }
             | Self::Conversation(_)
             | Self::Journal(_) => true,
@@ -284,6 +292,7 @@ impl Action {
             | Self::Stop { conversation, .. } => conversation.is_none(),
             Self::Send(_)
             | Self::CreateThread { .. }
+            | Self::Mute { .. }
             | Self::EditJournal { .. }
             | Self::Conversation(_)
             | Self::Journal(_)

@@ -246,6 +246,7 @@ impl Dialect for Chats {
             | Outbound::ThreadCreated(..)
             | Outbound::ListUpdated { .. }
             | Outbound::JournalEdited(..)
+            | Outbound::MuteChanged(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

@@ -171,6 +171,7 @@ impl Dialect for Encrypted {
             | Outbound::ThreadCreated(..)
             | Outbound::ListUpdated { .. }
             | Outbound::JournalEdited(..)
+            | Outbound::MuteChanged(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

@@ -235,6 +235,7 @@ impl Dialect for Inbox {
             | Outbound::MemberRemoved(..)
             | Outbound::RoleChanged(..)
             | Outbound::JournalEdited(..)
+            | Outbound::MuteChanged(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

@@ -264,6 +264,7 @@ impl Dialect for Journal {
             | Outbound::Typing(..)
             | Outbound::RoomPresence(..)
             | Outbound::Presence { .. }
+            | Outbound::MuteChanged(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

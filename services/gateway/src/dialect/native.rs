@@ -4,6 +4,7 @@ mod contract;
 pub mod conversation;
 pub mod journal;
 pub mod json;
+pub mod mute;
 pub mod presence;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use super::{
 use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
 use crate::limits::{Limits, page_size};
+use mute::MutePayload;
 
 /// See the module.
 #[derive(Debug)]
@@ -282,6 +284,8 @@ impl Dialect for Native {
             "conversation:join",
             "conversation:leave",
             "conversation:participants",
+            "conversation:mute",
+            "conversation:unmute",
             "message:send",
             "message:edit",
             "message:delete",
@@ -338,6 +342,8 @@ impl Dialect for Native {
                     limit: page_size(payload.limit)?,
                 }
             }
+            "conversation:mute" => object::<MutePayload>(payload)?.action()?,
+            "conversation:unmute" => mute::end(object::<ConversationPayload>(payload)?.conversation_id),
             "message:send" => Action::Send(decode_send(object(payload)?, limits)?),
             "message:edit" => {
                 let payload: EditPayload = object(payload)?;
@@ -423,6 +429,7 @@ impl Dialect for Native {
                 Frame::new("message:deleted", &Numbered::of(place, json::message(message)))
             }
             Outbound::MessageHidden(_, message) => Frame::new("message:hidden", &json::hidden(message)),
+            Outbound::MuteChanged(_, changed) => Frame::new("conversation:muted", &mute::changed(changed)),
             Outbound::Reaction(place, reaction) => {
                 Frame::new("message:reaction", &Numbered::of(place, json::reaction(reaction)))
             }

@@ -241,6 +241,7 @@ impl Dialect for Threads {
             } => one("conversation:updated", &list_updated(place, last, unread)),
             // The front end has no journals, and no way to be told to begin anew.
             Outbound::JournalEdited(..)
+            | Outbound::MuteChanged(..)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

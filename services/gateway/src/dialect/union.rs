@@ -157,6 +157,8 @@ pub struct ConversationJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     members: Option<Vec<ParticipantJson<'a>>>,
     unread: u64,
+    /// Whether the viewer muted it: they get no pushes of it, and `unread` is not for the badge of the application.
+    muted: bool,
     #[serde(rename = "lastMessage")]
     #[schema(required)]
     last_message: Option<LastMessage<'a>>,
@@ -346,6 +348,7 @@ pub fn conversation(conversation: &Conversation, style: Style) -> ConversationJs
         participants_complete: conversation.participants_complete,
         members: (style == Style::Threads).then(objects),
         unread: conversation.unread,
+        muted: conversation.mute.is_some(),
         last_message: last.map(|last| {
             if style == Style::Inbox {
                 LastMessage::Preview(preview(last))

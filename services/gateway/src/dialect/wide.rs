@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::native::json as native;
+use super::native::{json as native, mute};
 use super::place::LISTED;
 use super::shape::{self, time};
 use super::{Place, camel, union};
@@ -139,6 +139,11 @@ pub struct ConversationJson<'a> {
     created_by_camel: &'a str,
     /// Every participant of the group manages it: title, status, channel, metadata and members.
     open: bool,
+    /// Whether the viewer muted it: they get no pushes of it, and `unread` is not for the badge of the application.
+    muted: bool,
+    /// When that ends by itself; null where it is not muted, or not before it is ended.
+    #[schema(required, format = DateTime)]
+    muted_until: Option<String>,
 }
 
 /// Ids, or objects.
@@ -272,6 +277,8 @@ pub fn conversation<'a>(conversation: &'a Conversation, style: Style<'_>) -> Con
         created_by: &conversation.created_by,
         created_by_camel: &conversation.created_by,
         open: conversation.open,
+        muted: conversation.mute.is_some(),
+        muted_until: mute::ends(conversation.mute.as_ref()),
     }
 }
 

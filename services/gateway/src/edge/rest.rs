@@ -13,6 +13,7 @@ pub mod internal;
 mod journals;
 mod marks;
 mod messages;
+mod mutes;
 mod named;
 mod names;
 mod participants;
@@ -86,6 +87,7 @@ fn documented() -> OpenApiRouter<RestState> {
         .merge(users::routes())
         .merge(messages::routes())
         .merge(marks::routes())
+        .merge(mutes::routes())
         .merge(threads::routes())
         .merge(journals::routes())
         .merge(encrypted::routes())

@@ -244,6 +244,13 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
     .await;
     api.ok(alice, "DELETE", one, &[&group, "dave"], None).await;
 
+    const MUTE: &str = "/api/v1/conversations/{id}/mute";
+    let until = json!({ "until": "2100-01-01T00:00:00Z" });
+    let muted = api.ok(bob, "PUT", MUTE, &[&group], Some(until)).await;
+    assert_eq!(muted["muted_until"], "2100-01-01T00:00:00.000Z");
+    api.ok(bob, "GET", "/api/v1/unread", &[], None).await;
+    api.ok(bob, "DELETE", MUTE, &[&group], None).await;
+
     let positions = json!({ "conversations": { &group: { "seq": 0, "receipts_version": 0 } } });
     api.ok(alice, "POST", "/api/v1/sync", &[], Some(positions)).await;
 

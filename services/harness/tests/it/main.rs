@@ -44,6 +44,7 @@ mod operator;
 mod presence;
 mod push;
 mod redelivery;
+mod relations;
 mod restore;
 mod rollout;
 mod services;

@@ -115,6 +115,35 @@ async fn who_has_no_connection_gets_one_push_and_who_has_one_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_muted_a_conversation_gets_no_push_of_it() {
+    let stack = stack().start().await.unwrap();
+    let mut service = Service::start(&stack).await;
+    let (muted, other) = (
+        group(&stack, &["bob", "carol"]).await,
+        group(&stack, &["bob"]).await,
+    );
+    let url = format!(
+        "{}/api/v1/conversations/{muted}/mute",
+        stack.gateway(0).base_url()
+    );
+    let request = reqwest::Client::new().put(url).bearer_auth(stack.token("bob"));
+    let answer = request.json(&json!({})).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    for (conversation, text) in [(&muted, "first"), (&other, "second"), (&muted, "last")] {
+        send(&stack, conversation, text).await;
+    }
+    for (text, recipient) in [("first", "carol"), ("second", "bob"), ("last", "carol")] {
+        let (push, fed) = service.next().await;
+        assert_eq!(
+            (content(&push), push.recipient_ids.as_slice()),
+            (text, [recipient.to_owned()].as_slice())
+        );
+        fed.ack().await;
+    }
+    assert!(timeout(BACKOFF * 8, service.feed.next_batch(1)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_nobody_acknowledges_is_handed_out_three_times_and_parked() {
     let stack = stack().start().await.unwrap();
     let mut service = Service::start(&stack).await;

@@ -75,6 +75,12 @@ fn in_a_group(tea: ConversationId) -> Vec<Command> {
     });
     let delete = || Body::DeleteMessage(v1::DeleteMessage { message_id: m1() });
     let hide = Body::HideMessage(v1::HideMessage { message_id: m1() });
+    let mute = |until_ms| {
+        Body::MuteConversation(v1::MuteConversation {
+            mute: Some(v1::Mute { until_ms }),
+        })
+    };
+    let unmute = Body::MuteConversation(v1::MuteConversation { mute: None });
     let read = Body::MarkRead(v1::MarkRead {
         up_to_seq: 1_000_000,
         ..Default::default()
@@ -103,6 +109,10 @@ fn in_a_group(tea: ConversationId) -> Vec<Command> {
         in_tea("bob", title("not an admin's")),
         in_tea("bob", read),
         in_tea("bob", hide),
+        in_tea("bob", mute(None)),
+        in_tea("mallory", mute(None)),
+        in_tea("bob", mute(Some(1))),
+        in_tea("bob", unmute),
         in_tea("alice", thread()),
         in_tea("alice", thread()),
         in_tea("alice", delete()),

@@ -130,6 +130,7 @@ impl ReadBack {
                 events: event.into_iter().collect(),
                 ..Answer::quiet(confirmation::Result::Journal(*edited), repeated)
             },
+            Outcome::Muted { bare, repeated } => self.muted(work, *bare, repeated),
             Outcome::Receipt => self.receipt(loaded, work),
             Outcome::Bare(result) => Answer::quiet(*result, true),
             Outcome::Conversation {
@@ -159,6 +160,22 @@ impl ReadBack {
                     ..Answer::quiet(result, repeated)
                 }
             }
+        }
+    }
+
+    /// What is notified is what the batch leaves behind, which a redelivery must not undo.
+    fn muted(&self, work: &Work, bare: v1::Conversation, repeated: bool) -> Answer {
+        let view = self.views.get(&(work.conversation, work.actor.id.to_string()));
+        let Some(view) = view.cloned() else {
+            return Answer::quiet(confirmation::Result::Conversation(bare), repeated);
+        };
+        let changed = user_notice::Body::MuteChanged(v1::MuteChanged {
+            conversation_id: view.id.clone(),
+            mute: view.mute,
+        });
+        Answer {
+            notices: vec![self.notice(work.actor.id.as_str(), changed)],
+            ..Answer::quiet(confirmation::Result::Conversation(view), repeated)
         }
     }
 
@@ -273,7 +290,7 @@ async fn fill_in_names(connection: &mut PgConnection, effects: &mut Effects) -> 
 fn asked(works: &[&Work], effects: &Effects) -> Vec<(ConversationId, String)> {
     let each = works.iter().zip(&effects.outcomes);
     let asked: BTreeSet<(ConversationId, String)> = each
-        .filter(|(_, outcome)| matches!(outcome, Outcome::Conversation { .. }))
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Conversation { .. } | Outcome::Muted { .. }))
         .map(|(work, _)| (work.conversation, work.actor.id.to_string()))
         .collect();
     asked.into_iter().collect()
@@ -287,7 +304,9 @@ fn notified(works: &[&Work], effects: &Effects) -> Vec<String> {
             Outcome::Conversation { added, removed, .. } => {
                 users.extend(added.iter().chain(removed).map(ToString::to_string));
             }
-            Outcome::Message { hidden: true, .. } => drop(users.insert(work.actor.id.to_string())),
+            Outcome::Message { hidden: true, .. } | Outcome::Muted { .. } => {
+                users.insert(work.actor.id.to_string());
+            }
             _ => {}
         }
     }

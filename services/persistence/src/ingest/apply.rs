@@ -9,6 +9,7 @@ mod details;
 mod journal;
 mod members;
 mod message;
+mod mute;
 mod reaction;
 mod receipt;
 mod repeat;
@@ -139,6 +140,7 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         Action::Edit { message, content } => message::change(context, *message, Some(content)),
         Action::Delete(message) => message::change(context, *message, None),
         Action::Hide(message) => message::hide(context, *message),
+        Action::Mute(mute) => mute::mute(context, *mute),
         Action::Receive(receive) => receipt::receive(context, receive),
         Action::React(react) => reaction::react(context, react),
         Action::StartThread(start) => thread::start(context, start),

@@ -17,6 +17,8 @@ pub enum Right {
     DeleteForeign,
     /// Hide a message from oneself.
     Hide,
+    /// Mute the conversation for oneself.
+    Mute,
     /// Mark a message with an emoji, or take that back.
     React,
     /// Begin a thread.
@@ -74,7 +76,7 @@ pub enum Form {
 ///
 /// | | direct | group: member | moderator | admin | journal: viewer | editor | owner |
 /// | --- | --- | --- | --- | --- | --- | --- | --- |
-/// | send, react, start threads, receipts, hide; edit and delete own | yes | yes | yes | yes | – | – | – |
+/// | send, react, start threads, receipts, hide, mute; edit and delete own | yes | yes | yes | yes | – | – | – |
 /// | edit others' messages | no | no | no | no | – | – | – |
 /// | delete others' messages | no | no | yes | yes | – | – | – |
 /// | title | yes | no | yes | yes | no | yes | yes |
@@ -116,6 +118,7 @@ fn direct(right: Right) -> Verdict {
         | Right::EditOwn
         | Right::DeleteOwn
         | Right::Hide
+        | Right::Mute
         | Right::React
         | Right::StartThread
         | Right::Receipts
@@ -137,6 +140,7 @@ fn group(role: Role, right: Right) -> Verdict {
         | Right::EditOwn
         | Right::DeleteOwn
         | Right::Hide
+        | Right::Mute
         | Right::React
         | Right::StartThread
         | Right::Receipts
@@ -172,6 +176,7 @@ fn journal(role: Role, right: Right) -> Verdict {
         | Right::DeleteOwn
         | Right::DeleteForeign
         | Right::Hide
+        | Right::Mute
         | Right::React
         | Right::StartThread
         | Right::Receipts
@@ -203,13 +208,14 @@ mod tests {
     /// The whole table: direct, then member, moderator, admin, then viewer, editor, owner, then member and admin
     /// of an open group.
     /// y granted, n forbidden, - senseless.
-    const TABLE: [(Right, &str); 26] = [
+    const TABLE: [(Right, &str); 27] = [
         (Right::Send, "yyyy---yy"),
         (Right::EditOwn, "yyyy---yy"),
         (Right::EditForeign, "nnnn---nn"),
         (Right::DeleteOwn, "yyyy---yy"),
         (Right::DeleteForeign, "nnyy---ny"),
         (Right::Hide, "yyyy---yy"),
+        (Right::Mute, "yyyy---yy"),
         (Right::React, "yyyy---yy"),
         (Right::StartThread, "yyyy---yy"),
         (Right::Receipts, "yyyy---yy"),

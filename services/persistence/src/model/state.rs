@@ -10,7 +10,7 @@ use super::journal::{self, Journal};
 use super::position::Position;
 use super::processed::{CommandKey, Processed};
 use super::read_set::ReadSet;
-use super::work::MessageName;
+use super::work::{MessageName, Mute};
 
 /// The part of the database a batch works on. `apply` carries its commands out on it.
 #[derive(Debug, Default)]
@@ -245,6 +245,8 @@ pub struct Effects {
     pub scrubbed: BTreeSet<(ConversationId, u64)>,
     /// Messages to hide from one user, by place.
     pub hidden: BTreeSet<(ConversationId, UserId, u64)>,
+    /// Participants who muted the conversation, or ended that.
+    pub muted: BTreeMap<(ConversationId, UserId), Option<Mute>>,
     /// Marks to set, with the seq and time of the change, or to take away.
     pub reactions: BTreeMap<Mark, Option<(u64, i64)>>,
     /// Threads to insert.
@@ -357,6 +359,13 @@ pub enum Outcome {
         repeated: bool,
         /// What the collaborators are told.
         event: Option<v1::Event>,
+    },
+    /// The actor muted the conversation, or ended that; their sessions are notified.
+    Muted {
+        /// What the emitter gets where the conversation cannot be read back for them any more.
+        bare: Box<v1::Conversation>,
+        /// Carried out before.
+        repeated: bool,
     },
     /// The actor's receipts, to be settled.
     Receipt,

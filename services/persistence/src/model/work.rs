@@ -72,6 +72,8 @@ pub enum Action {
     Delete(MessageName),
     /// Hide a message from the actor.
     Hide(MessageName),
+    /// Mute the conversation for the actor; `None` ends that.
+    Mute(Option<Mute>),
     /// See [`Receive`].
     Receive(Receive),
     /// See [`React`].
@@ -162,6 +164,13 @@ pub enum JournalName {
     Number(i64),
 }
 
+/// How a conversation is muted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mute {
+    /// When it ends by itself, unix milliseconds; `None`: not before the actor ends it.
+    pub until_ms: Option<i64>,
+}
+
 /// Tell what was delivered to the actor, or read by them.
 #[derive(Debug, Clone)]
 pub struct Receive {
@@ -234,6 +243,7 @@ impl Work {
             Action::Edit { .. } => "edit_message",
             Action::Delete(_) => "delete_message",
             Action::Hide(_) => "hide_message",
+            Action::Mute(_) => "mute_conversation",
             Action::Receive(_) => "mark_read",
             Action::React(_) => "react",
             Action::StartThread(_) => "create_thread",
@@ -267,6 +277,7 @@ impl Work {
             | Action::Send(_)
             | Action::Receive(_)
             | Action::Hide(_)
+            | Action::Mute(_)
             | Action::Append(_) => 0,
             Action::AddMembers(add) if add.change_present => add.users.len(),
             Action::AddMembers(add) => add.users.len().div_ceil(MEMBERS_PER_CHANGE),

@@ -84,6 +84,7 @@ pub(super) async fn view(
                 view.delivered_seq = viewed.delivered_seq;
                 view.last_message.clone_from(&viewed.last_message);
                 view.served = served.remove(&index);
+                view.mute = viewed.mute;
                 view.participant = Some(viewed.participant.clone()).filter(|_| is_apart);
                 let next = u32::try_from(answer.conversations.len()).unwrap_or_default();
                 view.conversation = places.get(&id).copied().unwrap_or(next);

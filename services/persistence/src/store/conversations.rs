@@ -59,6 +59,9 @@ struct ViewRow {
     user_number: i64,
     role: i16,
     read_seqs: String,
+    muted: bool,
+    /// `None` where only the viewer ends it.
+    muted_until: Option<DateTime<Utc>>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -146,6 +149,8 @@ pub struct Viewed {
     pub last_message: Option<v1::Message>,
     /// The viewer as participant.
     pub participant: v1::Participant,
+    /// How the viewer muted it, if they did.
+    pub mute: Option<v1::Mute>,
 }
 
 impl Views {
@@ -156,11 +161,13 @@ impl Views {
             delivered_seq,
             last_message,
             participant,
+            mute,
         } = self.viewers.get(&(id, viewer.to_owned()))?.clone();
         let mut whole = v1::Conversation {
             unread,
             delivered_seq,
             last_message,
+            mute,
             ..self.conversations.get(&id)?.clone()
         };
         whole.list_viewer(participant);
@@ -196,37 +203,7 @@ pub async fn shared_views(
     if asked.is_empty() {
         return Ok(Views::default());
     }
-    // Each partitioned table that is named costs its partitions to be opened, however few rows are read: what is needed
-    // for few is asked for those.
-    let mut rows: Vec<ViewRow> = sqlx::query_as(concat!(
-        "SELECT p.user_id AS viewer, c.conversation_id, c.number, c.kind, c.title, c.created_by, c.head_seq,
-                c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
-                EXISTS (SELECT FROM hidden_messages h
-                        WHERE h.conversation_id = c.conversation_id AND h.user_id = p.user_id
-                          AND h.message_seq = c.last_message_seq) AS last_hidden,
-                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open, p.role,
-                p.read_seqs::text AS read_seqs, u.username, u.number AS user_number, ",
-        known_member_count!(),
-        " AS member_count
-         FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
-         CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
-                             AND x.user_id = asked.user_id LIMIT 1) AS p
-         JOIN conversations c ON c.conversation_id = asked.conversation_id
-         JOIN users u ON u.user_id = asked.user_id
-         CROSS JOIN epoch e
-         CROSS JOIN ",
-        unread_messages!("c.head_seq", "c.last_message_seq"),
-        " WHERE p.left_seq IS NULL"
-    ))
-    .bind(asked.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
-    .bind(
-        asked
-            .iter()
-            .map(|(_, viewer)| viewer.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    let mut rows = view_rows(connection, asked).await?;
     let counts = rows.iter_mut().map(|row| {
         let count = LongCount {
             conversation: row.conversation_id,
@@ -263,6 +240,7 @@ pub async fn shared_views(
             delivered_seq: seq_from(row.delivered_seq)?,
             last_message: last.get(&place).cloned(),
             participant: row.participant()?,
+            mute: row.mute(),
         };
         let viewer = std::mem::take(&mut row.viewer);
         views.viewers.insert((id, viewer), viewed);
@@ -274,6 +252,46 @@ pub async fn shared_views(
         }
     }
     Ok(views)
+}
+
+/// One row for each viewer that belongs to the conversation; unread counts over long stretches are left to be filled in.
+async fn view_rows(
+    connection: &mut PgConnection,
+    asked: &[(ConversationId, String)],
+) -> Result<Vec<ViewRow>, sqlx::Error> {
+    // Each partitioned table that is named costs its partitions to be opened, however few rows are read: what is needed
+    // for few is asked for those.
+    sqlx::query_as(concat!(
+        "SELECT p.user_id AS viewer, c.conversation_id, c.number, c.kind, c.title, c.created_by, c.head_seq,
+                c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, n.unread, e.id AS epoch,
+                EXISTS (SELECT FROM hidden_messages h
+                        WHERE h.conversation_id = c.conversation_id AND h.user_id = p.user_id
+                          AND h.message_seq = c.last_message_seq) AS last_hidden,
+                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open, p.role,
+                p.read_seqs::text AS read_seqs, u.username, u.number AS user_number,
+                coalesce(p.muted_until > now(), false) AS muted,
+                CASE WHEN isfinite(p.muted_until) THEN p.muted_until END AS muted_until, ",
+        known_member_count!(),
+        " AS member_count
+         FROM unnest($1::uuid[], $2::text[]) AS asked (conversation_id, user_id)
+         CROSS JOIN LATERAL (SELECT * FROM participants x WHERE x.conversation_id = asked.conversation_id
+                             AND x.user_id = asked.user_id LIMIT 1) AS p
+         JOIN conversations c ON c.conversation_id = asked.conversation_id
+         JOIN users u ON u.user_id = asked.user_id
+         CROSS JOIN epoch e
+         CROSS JOIN ",
+        unread_messages!("c.head_seq", "c.last_message_seq"),
+        " WHERE p.left_seq IS NULL"
+    ))
+    .bind(asked.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
+    .bind(
+        asked
+            .iter()
+            .map(|(_, viewer)| viewer.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// The latest messages that the viewers are shown, by conversation and seq. Where a viewer hid the latest one, or it is
@@ -337,6 +355,13 @@ async fn messages_at(
 }
 
 impl ViewRow {
+    fn mute(&self) -> Option<v1::Mute> {
+        let mute = || v1::Mute {
+            until_ms: self.muted_until.map(millis),
+        };
+        self.muted.then(mute)
+    }
+
     /// The viewer.
     fn participant(&self) -> Result<v1::Participant, sqlx::Error> {
         let read: ReadSet = self.read_seqs.parse().map_err(|_| corrupt("read_seqs"))?;
@@ -383,6 +408,8 @@ fn shared(
         user_number: _,
         role: _,
         read_seqs: _,
+        muted: _,
+        muted_until: _,
     } = row;
     let participants_complete = participants.len() as u64 >= counted;
     let participant_count = counted.max(participants.len() as u64);

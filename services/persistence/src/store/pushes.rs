@@ -38,7 +38,8 @@ pub struct Recipients {
     pub next: Option<After>,
 }
 
-/// Those each message is for who neither got nor read it and have no connection, at most `limit` at once. Each member's
+/// Those each message is for who neither got nor read it, have no connection and did not mute the conversation, at most
+/// `limit` at once. Each member's
 /// connections are looked up once, however many messages of the conversation are asked about.
 ///
 /// # Errors
@@ -60,7 +61,8 @@ pub async fn recipients(
              FROM (SELECT conversation_id, max(seq) AS seq FROM asked GROUP BY conversation_id) AS latest
              CROSS JOIN LATERAL (SELECT * FROM participants x
                                  WHERE x.conversation_id = latest.conversation_id AND x.left_seq IS NULL
-                                   AND x.delivered_seq < latest.seq OFFSET 0) AS p
+                                   AND x.delivered_seq < latest.seq
+                                   AND coalesce(x.muted_until, '-infinity') <= now() OFFSET 0) AS p
              WHERE (SELECT s.session FROM sessions s WHERE s.user_id = p.user_id LIMIT 1) IS NULL)
          SELECT asked.place, m.user_id
          FROM asked JOIN absent m ON m.conversation_id = asked.conversation_id

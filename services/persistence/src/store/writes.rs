@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::users::conversation_count;
 use super::{
-    changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, participants, processed,
-    reactions, seq_to, small, threads,
+    changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, mutes, participants,
+    processed, reactions, seq_to, small, threads,
 };
 use crate::model::state::{ConversationState, Effects, Loaded};
 
@@ -31,6 +31,7 @@ pub async fn write(
     reactions::write(connection, effects).await?;
     edits::write(connection, effects).await?;
     hidden::write(connection, effects).await?;
+    mutes::write(connection, effects).await?;
     threads::write(connection, loaded, effects).await?;
     journals::write(connection, loaded, effects).await?;
     if !effects.new_changes.is_empty() {

@@ -16,6 +16,7 @@ mod large_groups;
 mod leases;
 mod members;
 mod messages;
+mod mutes;
 mod plans;
 mod presence;
 mod pushes;

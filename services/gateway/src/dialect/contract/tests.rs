@@ -63,7 +63,7 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         Action::Send(_) | Action::Edit { .. } | Action::Delete { .. } | Action::React { .. } => {
             &["message", "message_elsewhere", "message_encrypted"]
         }
-        Action::Join(_) => &["conversation_direct", "conversation_group"],
+        Action::Join(_) | Action::Mute { .. } => &["conversation_direct", "conversation_group"],
         Action::Receipt { .. } => &["receipt", "receipt_elsewhere"],
         Action::CreateThread { .. } => &["thread"],
         Action::JoinJournal {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
+use super::mute::{MuteChangedJson, MutePayload};
 use super::{
     ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload,
     ParticipantsPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
@@ -93,13 +94,12 @@ fn journal_edit() -> Shape {
 pub(super) fn contract() -> Contract {
     let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
     emitted(presence_and_sync(journals(typing_and_threads(messages(
-        contract,
+        conversations(contract),
     )))))
 }
 
-/// About conversations and their messages.
-fn messages(contract: Contract) -> Contract {
-    let (message, receipts) = (|| holding("message"), || holding("receipt"));
+/// About conversations.
+fn conversations(contract: Contract) -> Contract {
     contract
         .accepts(
             "conversation:join",
@@ -119,6 +119,24 @@ fn messages(contract: Contract) -> Contract {
             Shape::of::<ParticipantsPayload>(),
             participants(),
         )
+        .accepts(
+            "conversation:mute",
+            "Mute a conversation for oneself: no pushes, nothing for the badge. Once more with another `until` moves the end.",
+            keyed(Shape::of::<MutePayload>()),
+            joined(),
+        )
+        .accepts(
+            "conversation:unmute",
+            "End that.",
+            keyed(Shape::of::<ConversationPayload>()),
+            joined(),
+        )
+}
+
+/// About messages.
+fn messages(contract: Contract) -> Contract {
+    let (message, receipts) = (|| holding("message"), || holding("receipt"));
+    contract
         .accepts(
             "message:send",
             "Send a message; client_msg_id makes a repeat harmless.",
@@ -176,7 +194,7 @@ fn typing_and_threads(contract: Contract) -> Contract {
     contract
         .accepts(
             "typing",
-            "Tell the others that one types, or ends to.",
+            "Notify the others that one types, or ends to.",
             Shape::of::<TypingPayload>(),
             done(),
         )
@@ -188,7 +206,7 @@ fn typing_and_threads(contract: Contract) -> Contract {
         )
         .accepts(
             "thread:switch",
-            "Look at a thread, or at the main line again; nobody else is told.",
+            "Look at a thread, or at the main line again; nobody else is notified.",
             Shape::of::<SwitchPayload>(),
             done(),
         )
@@ -256,7 +274,7 @@ fn presence_and_sync(contract: Contract) -> Contract {
         )
         .accepts(
             "presence:unsubscribe",
-            "Be told no more.",
+            "Receive that no longer.",
             Shape::of::<UsersPayload>(),
             done(),
         )
@@ -300,6 +318,11 @@ fn emitted(contract: Contract) -> Contract {
             "conversation:updated",
             "A conversation itself changed; or, where the client does not follow it, it has a new latest message.",
             Shape::of::<json::ConversationChangedJson<'_>>().or(Shape::of::<json::ListUpdatedJson<'_>>()),
+        )
+        .emits(
+            "conversation:muted",
+            "This user muted a conversation, on whatever connection, or ended that. Nothing is emitted when it ends by itself.",
+            Shape::of::<MuteChangedJson<'_>>(),
         )
         .emits("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
         .emits("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>().or(Shape::of::<json::JournalUpdateJson<'_>>()))

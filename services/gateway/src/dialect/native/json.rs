@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::mute;
 use super::presence::{self, PresenceJson};
 use crate::dialect::Place;
 use crate::dialect::shape::{
@@ -141,6 +142,11 @@ pub struct ConversationJson<'a> {
     created_by: &'a str,
     /// Every participant of the group manages it: title, status, channel, metadata and members.
     open: bool,
+    /// Whether the viewer muted it: they get no pushes of it, and `unread` is not for the badge of the application.
+    muted: bool,
+    /// When that ends by itself; null where it is not muted, or not before it is ended.
+    #[schema(required, format = DateTime)]
+    muted_until: Option<String>,
 }
 
 /// Participants of a conversation, by ascending id.
@@ -425,6 +431,8 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         metadata: metadata(&conversation.metadata_json),
         created_by: &conversation.created_by,
         open: conversation.open,
+        muted: conversation.mute.is_some(),
+        muted_until: mute::ends(conversation.mute.as_ref()),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use parlance_proto::v1::{
     Conversation, ConversationKind, ConversationStatus, ErrorCode, JournalEdited, MembersAdded, Message,
-    MessageChunk, MessageRef, MessageType, Participant, Presence, PresenceStatus, Reaction, ReactionChanged,
-    ReceiptUpdated, Role, RoomPresence, Sender, SenderKind, SeqRange, StreamState, Thread, Typing,
+    MessageChunk, MessageRef, MessageType, Mute, MuteChanged, Participant, Presence, PresenceStatus,
+    Reaction, ReactionChanged, ReceiptUpdated, Role, RoomPresence, Sender, SenderKind, SeqRange, StreamState,
+    Thread, Typing,
 };
 
 use super::{DIRECT, EPOCH, GROUP, JOURNAL, NOW, THREAD};
@@ -24,6 +25,9 @@ pub(super) struct Samples {
     pub(super) chunk: MessageChunk,
     pub(super) edited: Message,
     pub(super) deleted: Message,
+    pub(super) muted: MuteChanged,
+    pub(super) muted_until: MuteChanged,
+    pub(super) unmuted: MuteChanged,
     pub(super) marked: ReactionChanged,
     pub(super) unmarked: ReactionChanged,
     pub(super) read: ReceiptUpdated,
@@ -71,6 +75,9 @@ impl Samples {
             },
             edited: edited(),
             deleted: deleted(),
+            muted: mute(DIRECT, Some(Mute { until_ms: None })),
+            muted_until: mute(GROUP, until()),
+            unmuted: mute(DIRECT, None),
             marked: reaction(&image, false),
             unmarked: reaction(&image, true),
             read: receipt(&[3, 5], &[]),
@@ -99,6 +106,7 @@ impl Samples {
                 participants_complete: true,
                 metadata_json: r#"{"topic":"cats"}"#.to_owned(),
                 status: ConversationStatus::Archived.into(),
+                mute: until(),
                 ..conversation(GROUP, 8, ConversationKind::Group, "Team")
             },
             journal: journal(),
@@ -173,6 +181,20 @@ fn conversation(id: &str, number: i64, kind: ConversationKind, title: &str) -> C
         created_at_ms: NOW - 60_000,
         updated_at_ms: NOW,
         ..Conversation::default()
+    }
+}
+
+/// For an hour.
+fn until() -> Option<Mute> {
+    Some(Mute {
+        until_ms: Some(NOW + 3_600_000),
+    })
+}
+
+fn mute(conversation: &str, mute: Option<Mute>) -> MuteChanged {
+    MuteChanged {
+        conversation_id: conversation.to_owned(),
+        mute,
     }
 }
 

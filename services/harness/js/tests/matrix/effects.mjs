@@ -1,5 +1,6 @@
 // What must have come of something that was allowed, and nothing else: `(before, after, at, answer)`.
 import assert from 'node:assert/strict';
+import { rest, token } from '../../client.mjs';
 
 /** All but these parts stayed as they were. */
 function only(before, after, ...parts) {
@@ -64,6 +65,13 @@ export function hidden(before, after, at) {
   );
   assert.equal(after.shown.length, before.shown.length - 1);
 }
+
+/** Only the one who asked sees it. */
+export const muted = (is) => async (before, after, at) => {
+  nothing(before, after);
+  const { body } = await rest(token(at.user), 'GET', `/conversations/${at.id}`);
+  assert.equal(body.muted, is);
+};
 
 export function marked(before, after, at) {
   only(before, after, ...MOVED);

@@ -95,6 +95,8 @@ const shows = {
     assert.ok(answer.participants.some((one) => one.user_id === at.user));
   };
   on('conversation:participants', '', 'yyyyyyy', about(), listed);
+  on('conversation:mute', '', 'yyyy---', about(), effects.muted(true));
+  on('conversation:unmute', '', 'yyyy---', about(), effects.muted(false));
   on('message:send', '', 'yyyy---', about(() => ({ content: said })), sent);
   on('message:edit', 'own', 'yyyy...', message('own', { content: anew }), edited('own'));
   on('message:edit', 'of another', 'nnnn...', message('foreign', { content: anew }));

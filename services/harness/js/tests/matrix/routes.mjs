@@ -105,6 +105,8 @@ row(`GET ${C}/participants`, '', 'yyyyyyy', over(at('/participants')), (was, is,
   assert.ok(answer.participants.some((one) => one.user_id === where.user));
   assert.equal(answer.next, null);
 });
+row(`PUT ${C}/mute`, '', 'yyyy---', over(at('/mute'), {}), effects.muted(true));
+row(`DELETE ${C}/mute`, '', 'yyyy---', over(at('/mute')), effects.muted(false));
 const newcomer = (where) => (where.newcomer ??= person('newcomer'));
 for (const [role, cells] of [
   ['member', 'nyy----'],
@@ -246,6 +248,7 @@ const lists = (kinds, named) => (was, is, where, answer) => {
 };
 const chats = lists(['group', 'direct'], 'conversations');
 row('GET /conversations', '', 'yyyyyyy', () => ['/conversations?limit=100'], chats, anybody);
+row('GET /unread', '', 'yyyyyyy', () => ['/unread'], effects.nothing, anybody);
 row('GET /journals', '', 'yyyyyyy', () => ['/journals?limit=100'], lists(['journal'], 'journals'), anybody);
 const made = (was, is, where, answer) => {
   effects.nothing(was, is);

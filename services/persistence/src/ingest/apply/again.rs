@@ -2,7 +2,7 @@
 
 use parlance_proto::v1::{self, confirmation};
 
-use super::{CommandContext, create, journal, message};
+use super::{CommandContext, create, journal, message, mute};
 use crate::model::events;
 use crate::model::refusals::{no_conversation, no_message};
 use crate::model::state::{Effects, Loaded, Outcome, Reader};
@@ -40,6 +40,7 @@ fn in_conversation(context: &mut CommandContext<'_>, seq: u64) -> Outcome {
         | Action::Append(_)
         | Action::EndStream(..) => of_message(context, seq, false),
         Action::Hide(_) => of_message(context, seq, true),
+        Action::Mute(_) if is_member(context) => mute::muted(context, true),
         Action::Receive(_) => of_receipt(context),
         Action::StartThread(start) => match context.conversation.threads.get(&start.thread) {
             Some((_, thread)) => Outcome::Thread {
@@ -58,6 +59,7 @@ fn in_conversation(context: &mut CommandContext<'_>, seq: u64) -> Outcome {
             Err(error) => Outcome::Rejected(error),
         },
         Action::Create(_)
+        | Action::Mute(_)
         | Action::Update(_)
         | Action::AddMembers(_)
         | Action::RemoveMember(_)

@@ -13,14 +13,16 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, React, Receive, Send, StartThread, StreamText,
-    Update, Work, needs_title,
+    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, Mute, React, Receive, Send, StartThread,
+    StreamText, Update, Work, needs_title,
 };
 use crate::model::emoji::bare;
 use crate::model::refusals::refuse;
 
 /// Longest title in characters.
 const TITLE_MAX_CHARS: usize = 200;
+/// The end of the year 9999, unix milliseconds: later times have no ISO 8601 form.
+const UNTIL_MAX_MS: i64 = 253_402_300_799_999;
 /// Longest emoji in bytes: families and flags are sequences of many characters.
 const EMOJI_MAX_BYTES: usize = 64;
 
@@ -63,6 +65,9 @@ impl Work {
                 Action::Delete(message_id.parse()?)
             }
             command::Body::HideMessage(v1::HideMessage { message_id }) => Action::Hide(message_id.parse()?),
+            command::Body::MuteConversation(v1::MuteConversation { mute }) => {
+                Action::Mute(mute.map(Mute::parse).transpose()?)
+            }
             command::Body::MarkRead(read) => Action::Receive(Receive::parse(read)?),
             command::Body::React(react) => Action::React(React::parse(react)?),
             command::Body::CreateThread(create) => Action::StartThread(StartThread::parse(create)?),
@@ -116,6 +121,17 @@ impl Actor {
             name => name.to_owned(),
         };
         Ok(Self { id, username, kind })
+    }
+}
+
+impl Mute {
+    fn parse(v1::Mute { until_ms }: v1::Mute) -> Result<Self, v1::Error> {
+        match until_ms {
+            Some(until_ms) if !(1..=UNTIL_MAX_MS).contains(&until_ms) => {
+                Err(refuse("until is no time between 1970 and 9999"))
+            }
+            until_ms => Ok(Self { until_ms }),
+        }
     }
 }
 

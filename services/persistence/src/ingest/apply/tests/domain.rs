@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::work::{AddMembers, React, StartThread, Update};
+use crate::model::work::{AddMembers, Mute, React, StartThread, Update};
 
 fn events_of(outcome: &Outcome) -> (Vec<&v1::Event>, bool) {
     match outcome {
-        Outcome::Rejected(_) | Outcome::Receipt | Outcome::Bare(_) => (Vec::new(), false),
+        Outcome::Rejected(_) | Outcome::Muted { .. } | Outcome::Receipt | Outcome::Bare(_) => {
+            (Vec::new(), false)
+        }
         Outcome::Message { event, repeated, .. }
         | Outcome::Thread { event, repeated, .. }
         | Outcome::Journal { event, repeated, .. } => (event.iter().collect(), *repeated),
@@ -38,6 +40,9 @@ fn any_action() -> impl Strategy<Value = Action> {
         1 => (1u64..30).prop_map(|seq| Action::Edit { message: MessageName::Seq(seq), content: "edited".into() }),
         1 => (1u64..30).prop_map(|seq| Action::Delete(MessageName::Seq(seq))),
         1 => (1u64..30).prop_map(|seq| Action::Hide(MessageName::Seq(seq))),
+        1 => prop::option::of(prop::option::of(1i64..1_000_000)).prop_map(|mute| {
+            Action::Mute(mute.map(|until_ms| Mute { until_ms }))
+        }),
         3 => (1u128..12, 0usize..3, any::<bool>()).prop_map(|(id, emoji, remove)| Action::React(React {
             message: name(id),
             emoji: ["👍", "😂", "❤️"][emoji].into(),
