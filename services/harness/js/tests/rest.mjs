@@ -41,6 +41,8 @@ const CONVERSATION = [
   'kind',
   'last_message',
   'metadata',
+  'muted',
+  'muted_until',
   'number',
   'open',
   'participant_count',
