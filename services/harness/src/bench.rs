@@ -29,7 +29,8 @@ use dialect::Dialect;
 use figures::{Figures, Run};
 use recorder::Recorder;
 use scenario::{CASES, Case, Stage};
-use system::{Contender, System};
+use system::System;
+pub use world::Contender;
 
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(2);

@@ -24,8 +24,11 @@ export class Network {
     return this.#listener?.listening ?? false;
   }
 
-  /** Resolves once nothing has passed for a while: nothing is in flight, and polling clients wait for a reply. */
-  async quiet(ms = 60) {
+  /**
+   * Resolves once nothing has passed for a while: nothing is in flight, and polling clients wait for a reply. A gateway on a busy
+   * machine needs a moment to read the request by which a client says that it has the reply before, and a reset would undo that.
+   */
+  async quiet(ms = 300) {
     while (Date.now() - this.#passedAt < ms) {
       await new Promise((resolve) => setTimeout(resolve, ms - (Date.now() - this.#passedAt)));
     }

@@ -119,6 +119,8 @@ row(`POST ${M}/reactions`, over(about('foreign', '/reactions'), emoji), one);
 row(`DELETE ${M}/reactions`, over(about('foreign', '/reactions'), emoji));
 row(`POST ${M}/status`, over(about('foreign', '/status'), { status: 'read' }));
 row(`POST ${C}/read`, over(inGroup('/read'), (at) => ({ message_ids: [at.foreign] })));
+row(`PUT ${C}/mute`, over(inGroup('/mute'), {}));
+row(`DELETE ${C}/mute`, over(inGroup('/mute')));
 row(`POST ${C}/participants`, over(inGroup('/participants'), (at) => ({ user_id: at.carol })), one);
 row(
   `PATCH ${C}/participants/{user_id}`,
@@ -202,6 +204,8 @@ on('message:react', group((at) => ({ message_id: at.foreign, ...emoji })), one, 
 on('message:unreact', group((at) => ({ message_id: at.foreign, ...emoji })), {}, { emoji: '👎' });
 on('receipt:read', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_seq: 1 });
 on('receipt:delivered', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_seq: 1 });
+on('conversation:mute', group({}), {}, { until: '2999-01-01T00:00:00Z' });
+on('conversation:unmute', group({}), {}, { conversation_id: randomUUID() });
 on('thread:create', group({ title: 'Another' }), one, { title: 'A third' });
 on('journal:edit', (at) => ({ journal_id: at.journal, content: 'second' }), { journal: 1 }, { content: 'third' });
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::checks::Violations;
 use super::latency::Latencies;
 use super::processes::Usage;
-use super::system::Contender;
+use super::world::Contender;
 
 /// Which way a figure should go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use super::checks::Violations;
 use super::figures::{Better, Figure, Run};
-use super::system::Contender;
+use super::world::Contender;
 
 /// More than this share of the servers' core used by other programs makes a run doubtful.
 const DOUBTFUL: f64 = 0.08;

@@ -7,36 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use parlance_bus::{Bus, ConnectSettings, Tls};
-use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use super::dialect::Dialect;
 use super::peer::Peer;
 use super::processes::Server;
-use super::world::World;
+use super::world::{Contender, World};
 use crate::devstack::process::Process;
 use crate::{Stack, Token, eventually};
-
-/// Which system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Contender {
-    /// This repository's services, Postgres and NATS.
-    Parlance,
-    /// The stock stack for Node.js: socket.io, Redis adapter, Express, pg.
-    Node,
-}
-
-impl Contender {
-    /// Its name in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Parlance => "parlance",
-            Self::Node => "node",
-        }
-    }
-}
 
 /// A running system; its processes end when it is dropped.
 #[derive(Debug)]

@@ -3,15 +3,35 @@
 //! The tables differ between the systems, so this is the one place that knows them. Must not measure.
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
-
-use super::system::Contender;
 
 /// Rows of one statement.
 const CHUNK: usize = 50_000;
 /// Makes ids that no server makes.
 const FIRST_ID: u128 = 0x0190_0000_0000_7000_8000_0000_0000_0000;
+
+/// Which system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Contender {
+    /// This repository's services, Postgres and NATS.
+    Parlance,
+    /// The stock stack for Node.js: socket.io, Redis adapter, Express, pg.
+    Node,
+}
+
+impl Contender {
+    /// Its name in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parlance => "parlance",
+            Self::Node => "node",
+        }
+    }
+}
 
 /// One conversation.
 #[derive(Clone, Debug)]

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use parlance_harness::bench::Contender;
 use parlance_harness::bench::dialect::Dialect;
-use parlance_harness::bench::system::Contender;
 use parlance_harness::bench::{Plan, cases, run};
 
 /// The command line; `make bench` sets the variables.

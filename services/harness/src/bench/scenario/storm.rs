@@ -19,8 +19,7 @@ use crate::bench::dialect::Dialect;
 use crate::bench::figures::Figures;
 use crate::bench::latency::Latencies;
 use crate::bench::recorder::add;
-use crate::bench::system::Contender;
-use crate::bench::world::World;
+use crate::bench::world::{Contender, World};
 
 /// Members of a group, half of them on each gateway.
 const MEMBERS: u32 = 10;

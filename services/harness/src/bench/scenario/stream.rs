@@ -21,8 +21,7 @@ use crate::bench::client::Client;
 use crate::bench::dialect::Dialect;
 use crate::bench::figures::Figures;
 use crate::bench::latency::Schedule;
-use crate::bench::system::Contender;
-use crate::bench::world::World;
+use crate::bench::world::{Contender, World};
 use crate::environment::random_hex;
 
 /// Parts in a second.
