@@ -20,7 +20,11 @@ test('a mute shows in every session of the user, in the list and in the total, a
   const path = `/conversations/${conversation.id}`;
   const other = await answered(201, alice, 'POST', '/conversations/group', { title: 'Other', participant_ids: [bob] });
   const events = ['conversation:muted'];
-  const [here, there, hers] = [await connect(bob, 0, { events }), await connect(bob, 1, { events }), await connect(alice, 1, { events })];
+  const [here, there, hers] = [
+    await connect(bob, 0, { events }),
+    await connect(bob, 1, { events }),
+    await connect(alice, 1, { events }),
+  ];
   await answered(201, alice, 'POST', `${path}/messages`, { content: 'one' });
   await answered(201, alice, 'POST', `/conversations/${other.id}/messages`, { content: 'two' });
   assert.deepEqual(await answered(200, bob, 'GET', '/unread'), { unread: 2, conversations: 2 });
