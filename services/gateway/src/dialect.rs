@@ -422,8 +422,8 @@ pub trait Dialect: Representation {
 /// The dialect of a connection that asks for none and has no other reason for one.
 pub static DEFAULT: &dyn Dialect = &native::Native;
 
-/// All dialects, with messages that stream shown like that. A further one is a file beside these, a line here, and its
-/// fixtures.
+/// All dialects, each with messages that stream shown as `$streams` says. A further dialect is a file beside these, a line
+/// here, and its fixtures.
 macro_rules! dialects {
     ($streams:path) => {
         &[
@@ -437,8 +437,9 @@ macro_rules! dialects {
     };
 }
 
-/// All dialects.
+/// All dialects, with messages that stream shown when they have ended.
 pub static DIALECTS: &[&dyn Dialect] = dialects!(Streams::Finished);
+/// The same with messages that stream shown by edits.
 static WITH_EDITS: &[&dyn Dialect] = dialects!(Streams::Edits);
 
 /// The names of all dialects, for people.

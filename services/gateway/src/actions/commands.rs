@@ -145,7 +145,7 @@ impl Commands {
         faults::crash_at("after_publish");
         if let Err(error) = sent {
             let waiting = self.lock().remove(&command.id, number);
-            self.tell(waiting, &Err(error));
+            self.complete(waiting, &Err(error));
         }
     }
 
@@ -226,12 +226,12 @@ impl Commands {
             if outcome.is_err() {
                 waiting.change.note_refusal();
             }
-            self.tell(Some(waiting), &outcome);
+            self.complete(Some(waiting), &outcome);
         }
     }
 
     /// Without a waiter it came after the deadline, and the client was told that the outcome is unknown.
-    fn tell(&self, waiting: Option<PendingCommand>, outcome: &Outcome) {
+    fn complete(&self, waiting: Option<PendingCommand>, outcome: &Outcome) {
         if let Some(PendingCommand {
             waiter, change, span, ..
         }) = waiting
@@ -258,7 +258,7 @@ impl Commands {
                 let expired = pending.deadlines.pop_front();
                 expired.and_then(|(_, id, number)| pending.remove(&id, number))
             };
-            self.tell(waiting, &Err(ClientError::unknown()));
+            self.complete(waiting, &Err(ClientError::unknown()));
         }
     }
 

@@ -432,8 +432,8 @@ impl Backend {
     }
 
     async fn find_removals(self, users: Vec<UserSince>) -> Answers<Vec<Removal>> {
-        let question = query::Body::FindRemovals(FindRemovals { users: users.clone() });
-        match self.ask(None, question).await {
+        let find = query::Body::FindRemovals(FindRemovals { users: users.clone() });
+        match self.ask(None, find).await {
             Ok(reply::Body::FoundRemovals(found)) => {
                 let each = found.users.into_iter();
                 Ok(each.map(|user| Some(Ok(user.removals))).collect())

@@ -30,7 +30,7 @@ const LEFT_OUT: u32 = 8;
 const MOST_WAITING: usize = 50_000;
 /// How long one question may wait for its answer, behind others or under way.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How old a question may be that is asked once more because persistence has too much to do.
+/// How long it is asked once more because persistence has too much to do.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 /// The first and the longest pause before that.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));

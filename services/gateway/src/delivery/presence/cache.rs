@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_newer_is_told_and_once() {
+    fn only_what_is_newer_is_emitted_and_once() {
         use PresenceStatus::{Offline, Online};
         let mut cache = PresenceCache::default();
         assert_eq!(cache.put(&presence(3, Online)), PresenceUpdate::Newer(None));

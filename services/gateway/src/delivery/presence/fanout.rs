@@ -12,14 +12,14 @@ use parlance_bus::{Bus, Subscription};
 use parlance_proto::v1::{Presence, PresenceStatus, Presences};
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Followed, Moment, PresenceEffect, PresenceInput, PresenceState, Viewer};
 use super::watches::Doubt;
 use crate::backend::Backend;
 use crate::backend::actor;
-use crate::clock::now;
+use crate::clock::{at, now};
 use crate::delivery::presence_input::Inbox;
 use crate::delivery::rooms::Rooms;
 use crate::delivery::rooms::frames::Frames;
@@ -230,14 +230,6 @@ fn emit(seen: &Presence, before: PresenceStatus, to: &[Arc<Session>]) {
 async fn under_way<T>(answer: &mut Option<BoxFuture<'static, T>>) -> T {
     match answer {
         Some(answer) => answer.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Completes at that time; never without one.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

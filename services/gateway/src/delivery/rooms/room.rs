@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{Attached, Progress, Request, Rooms};
+use crate::clock::at;
 use crate::delivery::journal::OpenJournal;
 use crate::delivery::presence_input::Happened;
 use crate::dialect::{Outbound, Place};
@@ -604,14 +605,6 @@ impl Room {
 async fn next(followed: &mut Option<Subscription<Ephemeral>>) -> Option<Ephemeral> {
     match followed {
         Some(followed) => followed.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Completes at that time; never without one.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -145,31 +145,32 @@ fn the_events_listed_are_the_events_taken() {
 }
 
 #[test]
-fn everything_told_is_listed_and_fits() {
+fn everything_emitted_is_listed_and_fits() {
     for dialect in DIALECTS {
         let contract = dialect.contract();
-        let mut unseen: BTreeSet<_> = contract.emitted.iter().map(|told| told.event).collect();
+        let mut unseen: BTreeSet<_> = contract.emitted.iter().map(|listed| listed.event).collect();
         assert_eq!(
             unseen.len(),
             contract.emitted.len(),
             "{} lists one twice",
             dialect.name()
         );
-        let told = samples::outbound().into_iter();
-        let told = told.map(|(name, outbound)| (name, dialect.encode(outbound)));
+        let outbound = samples::outbound().into_iter();
+        let emitted = outbound.map(|(name, outbound)| (name, dialect.encode(outbound)));
         let expiring = dialect.expiring(0).into_iter().collect();
-        for (name, frames) in told.chain([("expiring", expiring)]) {
+        for (name, frames) in emitted.chain([("expiring", expiring)]) {
             for frame in frames {
                 let case = format!("{}/{name}: {}", dialect.name(), frame.event);
-                let told = contract.emitted.iter().find(|told| told.event == frame.event);
-                let told = told.unwrap_or_else(|| panic!("{case} is not listed"));
+                let mut listed = contract.emitted.iter();
+                let listed = listed.find(|listed| listed.event == frame.event);
+                let listed = listed.unwrap_or_else(|| panic!("{case} is not listed"));
                 let payload = serde_json::from_str(frame.payload.get()).unwrap();
-                let flaws = flaws(&validator(&told.payload, true), &payload);
+                let flaws = flaws(&validator(&listed.payload, true), &payload);
                 assert!(flaws.is_empty(), "{case}: {flaws:?}");
                 unseen.remove(frame.event);
             }
         }
-        assert!(unseen.is_empty(), "{} never tells {unseen:?}", dialect.name());
+        assert!(unseen.is_empty(), "{} never emits {unseen:?}", dialect.name());
     }
 }
 

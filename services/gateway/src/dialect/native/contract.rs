@@ -127,7 +127,7 @@ fn conversations(contract: Contract) -> Contract {
         )
         .accepts(
             "conversation:unmute",
-            "End that.",
+            "End that one muted a conversation.",
             keyed(Shape::of::<ConversationPayload>()),
             joined(),
         )

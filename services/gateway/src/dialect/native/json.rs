@@ -185,7 +185,7 @@ pub(super) struct ReactionChangedJson<'a> {
     reactions: Vec<ReactionJson<'a>>,
 }
 
-/// A conversation as joined, and how those in it are seen.
+/// A conversation as joined, and the presence of its participants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = JoinedConversation)]
 pub struct Joined<'a> {

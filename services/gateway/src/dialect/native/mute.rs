@@ -63,7 +63,7 @@ impl MutePayload {
 }
 
 /// Not muted any more.
-pub(super) fn end(conversation: ConversationRef) -> Action {
+pub(crate) fn end(conversation: ConversationRef) -> Action {
     Action::Mute {
         conversation,
         mute: None,

@@ -174,12 +174,18 @@ async fn update(
     body: Body,
 ) -> Result<Response, ClientError> {
     let body: UpdateBody = parse(&body)?;
-    let changed = caller
-        .perform(&core, body.check(id.into(), &core.limits)?)
-        .await?;
-    Ok(caller
-        .conversation(&changed.answer.into_conversation()?)
-        .into_response())
+    change(&core, &caller, body.check(id.into(), &core.limits)?).await
+}
+
+/// Carries out what leads to a conversation, and answers with it.
+pub(super) async fn change(
+    core: &Core,
+    caller: &Caller,
+    action: impl Into<Action>,
+) -> Result<Response, ClientError> {
+    let changed = caller.perform(core, action).await?;
+    let conversation = changed.answer.into_conversation()?;
+    Ok(caller.conversation(&conversation).into_response())
 }
 
 #[utoipa::path(

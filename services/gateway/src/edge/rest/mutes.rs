@@ -8,11 +8,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::conversations::change;
 use super::{Body, Caller, Named, parse};
 use crate::actions::core::Core;
-use crate::dialect::native::mute::MuteBody;
+use crate::dialect::ConversationRef;
+use crate::dialect::native::mute::{self, MuteBody};
 use crate::dialect::representation::AnyConversation;
-use crate::dialect::{Action, ConversationRef};
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -30,13 +31,6 @@ struct TotalJson {
     unread: u64,
     /// Conversations that hold any.
     conversations: u64,
-}
-
-/// Carries out what leads to a conversation, and answers with it.
-async fn change(core: &Core, caller: &Caller, action: Action) -> Result<Response, ClientError> {
-    let changed = caller.perform(core, action).await?;
-    let conversation = changed.answer.into_conversation()?;
-    Ok(caller.conversation(&conversation).into_response())
 }
 
 #[utoipa::path(
@@ -66,18 +60,14 @@ async fn mute(
     path = "/conversations/{id}/mute",
     operation_id = "unmute_conversation",
     tag = "conversations",
-    summary = "Ends that.",
+    summary = "Ends that the caller muted a conversation.",
     params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id.")),
     responses(
         (status = 200, description = "The conversation.", body = AnyConversation<'_>),
     ),
 )]
 async fn unmute(State(core): State<Core>, caller: Caller, Named(id): Named) -> Result<Response, ClientError> {
-    let action = Action::Mute {
-        conversation: id.into(),
-        mute: None,
-    };
-    change(&core, &caller, action).await
+    change(&core, &caller, mute::end(id.into())).await
 }
 
 #[utoipa::path(
