@@ -17,7 +17,7 @@ use crate::store::users as store;
 
 /// Longest name in characters.
 const NAME_MAX_CHARS: usize = 128;
-/// Users in one question.
+/// Users in one query.
 const MAX_USERS: usize = 500;
 /// Conversations named in one question.
 const MAX_CONVERSATIONS: usize = 1_000;

@@ -4,7 +4,7 @@ use parlance_proto::v1;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::receipts::{LongCount, fill_long, unread_messages};
+use super::receipts::{LONG, LongCount, fill_long, unread_messages};
 use super::{from_millis, seq_from};
 use crate::model::state::Effects;
 
@@ -45,32 +45,37 @@ pub(super) async fn write(connection: &mut PgConnection, effects: &Effects) -> R
 /// # Errors
 /// [`sqlx::Error`] if a query fails.
 pub async fn unread_total(connection: &mut PgConnection, user: &str) -> Result<v1::UnreadTotal, sqlx::Error> {
-    let mut rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(concat!(
-        "SELECT p.conversation_id, c.head_seq, n.unread
-         FROM participants p JOIN conversations c ON c.conversation_id = p.conversation_id
-         CROSS JOIN ",
+    // One row for all conversations whose counts are short, and one for each other.
+    let mut rows: Vec<(Option<Uuid>, i64, i64, i64)> = sqlx::query_as(concat!(
+        "SELECT one.long, max(one.head_seq), sum(one.unread)::int8, count(*)
+         FROM (SELECT CASE WHEN n.unread = $2 THEN p.conversation_id END AS long, c.head_seq, n.unread
+               FROM participants p JOIN conversations c ON c.conversation_id = p.conversation_id
+               CROSS JOIN ",
         unread_messages!("c.head_seq", "c.last_message_seq"),
-        " WHERE p.user_id = $1 AND p.left_seq IS NULL AND c.kind <> 3
-            AND coalesce(p.muted_until, '-infinity') <= now() AND n.unread <> 0"
+        "      WHERE p.user_id = $1 AND p.left_seq IS NULL AND c.kind <> 3
+                 AND coalesce(p.muted_until, '-infinity') <= now() AND n.unread <> 0) AS one
+         GROUP BY one.long"
     ))
     .bind(user)
+    .bind(LONG)
     .fetch_all(&mut *connection)
     .await?;
-    let counts = rows.iter_mut().map(|(conversation, head_seq, unread)| {
+    let counts = rows.iter_mut().filter_map(|(long, head_seq, unread, _)| {
         let count = LongCount {
-            conversation: *conversation,
+            conversation: (*long)?,
             user,
             head_seq: *head_seq,
             read: None,
         };
-        (count, unread)
+        Some((count, unread))
     });
     fill_long(connection, counts).await?;
     let mut total = v1::UnreadTotal::default();
-    for (_, _, unread) in rows {
-        let unread = seq_from(unread)?;
-        total.unread = total.unread.saturating_add(unread);
-        total.conversations += u64::from(unread > 0);
+    for (_, _, unread, conversations) in rows {
+        if unread > 0 {
+            total.unread += seq_from(unread)?;
+            total.conversations += seq_from(conversations)?;
+        }
     }
     Ok(total)
 }

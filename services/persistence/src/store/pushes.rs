@@ -39,8 +39,8 @@ pub struct Recipients {
 }
 
 /// Those each message is for who neither got nor read it, have no connection and did not mute the conversation, at most
-/// `limit` at once. Each member's
-/// connections are looked up once, however many messages of the conversation are asked about.
+/// `limit` at once. Each member's connections are looked up once, however many messages of the conversation are asked
+/// about.
 ///
 /// # Errors
 /// Of the database.

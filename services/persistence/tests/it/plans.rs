@@ -9,7 +9,7 @@ use parlance_persistence::store::conversations::{self, Filter};
 use parlance_persistence::store::hidden::{self, Shown};
 use parlance_persistence::store::pushes::{self, After, Sent};
 use parlance_persistence::store::served::{self, Joining};
-use parlance_persistence::store::{participants, presence, receipts, users};
+use parlance_persistence::store::{mutes, participants, presence, receipts, users};
 use parlance_proto::ConversationId;
 use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{Connection as _, Transaction};
@@ -155,7 +155,7 @@ macro_rules! reads_at_most {
         let mut meter = Meter::start($db).await;
         let $connection = meter.connection();
         // Planned once for each connection, which reads too.
-        drop($statement.await.unwrap());
+        let _ = $statement.await.unwrap();
         meter.restart().await;
         let $connection = meter.connection();
         let found = $statement.await.unwrap();
@@ -170,7 +170,7 @@ macro_rules! reads_at_most {
 /// What reads more than its bound. Before the seed nothing is found.
 async fn check(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
     let mut excesses = check_connects(db, is_seeded).await;
-    excesses.extend(check_others(db).await);
+    excesses.extend(check_others(db, is_seeded).await);
     excesses
 }
 
@@ -254,7 +254,7 @@ async fn check_connects(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
 }
 
 /// What is asked for lists, presence and pushes.
-async fn check_others(db: &TestDatabase) -> Vec<String> {
+async fn check_others(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
     let mut excesses = Vec::new();
     let mut c = db.database.writes.acquire().await.unwrap();
     let group = named(&mut c, "group-1").await;
@@ -293,6 +293,14 @@ async fn check_others(db: &TestDatabase) -> Vec<String> {
         "100 unread counts over 20,000 messages",
         |c| receipts::unread(c, ConversationId::from_uuid(group), 20_000, &hundred_users)
     );
+    let total = reads_at_most!(
+        excesses,
+        db,
+        4_000,
+        "the total of what is unread of a user in 26 conversations",
+        |c| mutes::unread_total(c, "u3")
+    );
+    assert_eq!(total.conversations, if is_seeded { 26 } else { 0 });
     let names: Vec<String> = (0..500).map(user).collect();
     let seen: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 0)).collect();
     let removals = reads_at_most!(
