@@ -16,7 +16,7 @@ pub mod processes;
 mod recorder;
 mod report;
 mod scenario;
-pub mod system;
+mod system;
 mod world;
 
 use std::rc::Rc;

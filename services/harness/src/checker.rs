@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use crate::history::History;
 pub use database::{ChangeRow, ConversationRows, Database, MessageRow};
 pub use report::{Flaw, Invariant, Report, Violation};
-pub use timing::Timing;
+pub use timing::{SAMPLE, Timing};
 
 /// Checks a history against the database. Times count from the marks `fault` and `healed`, where there are.
 #[must_use]

@@ -1,8 +1,9 @@
 //! Commands in, committed changes out: the loop every durable change of a conversation passes through.
 //!
 //! All partitions of this replica are merged into one stream of batches, because the cost of a commit is per
-//! transaction; beside it are one for journals and one for what is costly, see [`lane`]. While the lease of a partition holds, none of its deliveries is ever skipped; when it is lost,
-//! all of them are dropped unacknowledged and the next owner gets them in their first order.
+//! transaction; beside it are one for journals and one for what is costly, see [`lane`]. While the lease of a partition
+//! holds, none of its deliveries is ever skipped; when it is lost, all of them are dropped unacknowledged and the next
+//! owner gets them in their first order.
 
 pub mod announce;
 pub mod answer;

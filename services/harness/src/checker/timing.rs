@@ -10,8 +10,8 @@ use crate::history::{Event, History, Outcome, Record, What};
 /// What takes longer than this counts as late, in milliseconds; on a busy machine what takes twice as long as
 /// the slowest before the fault.
 const LATE: f64 = 1_000.0;
-/// How long the last answers are counted, in milliseconds.
-const SAMPLE: f64 = 2_500.0;
+/// How long the last answers are counted.
+pub const SAMPLE: Duration = Duration::from_millis(2_500);
 
 /// How long the fault was felt.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,9 +58,10 @@ fn rate_until(history: &History, mark: &str) -> f64 {
             }
         )
     };
-    let late = |record: &&Record| record.at >= end - SAMPLE && record.at < end;
+    let sample = SAMPLE.as_secs_f64();
+    let late = |record: &&Record| record.at >= end - sample * 1_000.0 && record.at < end;
     let count = history.records.iter().filter(positive).filter(late).count();
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX)) * 1_000.0 / SAMPLE
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / sample
 }
 
 fn deliveries(history: &History, database: &Database, healed: Option<f64>) -> (Duration, Duration) {

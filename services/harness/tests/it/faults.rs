@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::time::Duration;
 
-use parlance_harness::checker::{ConversationRows, Database, Report, check};
+use parlance_harness::checker::{ConversationRows, Database, Report, SAMPLE, check};
 use parlance_harness::devstack::process::Process;
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::load::{Load, Player, Progress};
@@ -43,8 +43,6 @@ pub(crate) const REPAIRED: Duration = Duration::from_secs(15);
 const RECOVERED: f64 = 0.5;
 /// How long it may take until they are, where other work keeps the machine busy.
 const COMES_BACK: Duration = Duration::from_secs(30);
-/// Over how long they are counted, as the checker does.
-const SAMPLE: Duration = Duration::from_millis(2_500);
 /// How long a gateway may keep the rooms of clients that are gone.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Most memory of a service after such a load.

@@ -24,6 +24,8 @@ const PARTITIONS: u16 = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The most that one of a hundred of a bystander's sends may take; on a busy machine, what it took before.
 pub(crate) const BYSTANDER: Duration = Duration::from_millis(250);
+/// How long a command of the user `costly` computes, by the flaw `costly_commands`.
+const COMPUTES: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(40);
 
 pub(crate) type Answer = Result<confirmation::Result, ErrorCode>;
@@ -212,16 +214,26 @@ impl Bystander {
 
     /// The time within which 99 of 100 were answered.
     async fn end(self) -> Duration {
+        let took = self.took().await;
+        took[(took.len() - 1) * 99 / 100]
+    }
+
+    /// The time within which all were answered.
+    async fn longest(self) -> Duration {
+        self.took().await.into_iter().max().unwrap()
+    }
+
+    async fn took(self) -> Vec<Duration> {
         let _ = self.stop.send(());
         let mut took = self.task.await.expect("no send of the bystander failed");
         took.sort_unstable();
-        let p99 = took[(took.len() - 1) * 99 / 100];
         println!(
-            "bystander: {} sends, p99 {p99:?}, longest {:?}",
+            "bystander: {} sends, p99 {:?}, longest {:?}",
             took.len(),
+            took[(took.len() - 1) * 99 / 100],
             took.last()
         );
-        p99
+        took
     }
 }
 
@@ -482,6 +494,49 @@ async fn commands_that_never_end_are_quarantined_and_cost_no_lease() {
     let refused = gateway.ask_again(&costly[1]).await.unwrap_err();
     assert_eq!(refused, ErrorCode::TooCostly);
     memory.assert_as_before().await;
+}
+
+/// A change of a journal that computes for longer than a transaction may last: messages have a lane beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_journal_keeps_no_message_waiting_however_long_it_takes() {
+    let stack = Stack::builder()
+        .gateways(0)
+        .persistence(1)
+        .failpoints("costly_commands=return")
+        .start()
+        .await
+        .unwrap();
+    of_all_partitions(&stack, 1).await;
+    let gateway = Gateway::connect(&stack).await;
+    let (quiet, journal) = (conversation(), conversation());
+    gateway
+        .done(&group("bystander", quiet, vec!["friend".into()]))
+        .await;
+    let create = v1::CreateConversation {
+        kind: ConversationKind::Journal.into(),
+        title: "Diary".into(),
+        provision_users: true,
+        ..Default::default()
+    };
+    gateway
+        .done(&as_(
+            "mallory",
+            journal,
+            command::Body::CreateConversation(create),
+        ))
+        .await;
+    let before = Bystander::begin(&gateway, quiet, "before").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let before = before.longest().await;
+    let during = Bystander::begin(&gateway, quiet, "during").await;
+    let edit = v1::EditJournal { update: vec![0, 0] };
+    let edit = as_("costly", journal, command::Body::EditJournal(edit));
+    assert_eq!(gateway.ask(&edit).await.unwrap_err(), ErrorCode::TooCostly);
+    let longest = during.longest().await;
+    assert!(
+        longest <= COMPUTES.mul_f64(0.6).max(before * 3),
+        "a bystander waited {longest:?}, before {before:?}"
+    );
 }
 
 /// A command that ends every replica that tries it.
