@@ -277,6 +277,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::FindMembers(_) => "find_members",
         query::Body::CatchUp(_) => "catch_up",
         query::Body::FindRemovals(_) => "find_removals",
+        query::Body::FindMissedReceipts(_) => "find_missed_receipts",
         query::Body::ClaimChange(_) => "claim_change",
         query::Body::SettleChange(_) => "settle_change",
         query::Body::StopStream(_) => "stop_stream",

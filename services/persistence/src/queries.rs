@@ -438,6 +438,9 @@ impl Queries {
             query::Body::ListRemovals(q) => {
                 reply::Body::Removals(users::removals(c, required(viewer)?, q).await?)
             }
+            query::Body::FindMissedReceipts(q) => {
+                reply::Body::FoundMissedReceipts(rooms::find_missed_receipts(c, q).await?)
+            }
             query::Body::FindRemovals(q) => reply::Body::FoundRemovals(users::find_removals(c, q).await?),
             query::Body::ListServed(q) => {
                 reply::Body::ServedPositions(served::of_page(c, required(viewer)?, q).await?)

@@ -21,6 +21,7 @@ pub mod kept;
 pub mod keys;
 pub mod leases;
 pub mod messages;
+pub mod missed;
 pub mod mutes;
 pub mod participants;
 pub mod presence;

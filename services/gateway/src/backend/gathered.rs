@@ -10,9 +10,9 @@ use futures::StreamExt as _;
 use parlance_proto::ErrorCodeExt as _;
 use parlance_proto::v1::{
     self, Actor, Arrive, ArrivedUser, CatchUp, CatchingUp, CaughtUpSession, Client, Conversation,
-    ConversationView, ErrorCode, Event, EventPage, FindMembers, FindRemovals, GetConversation, GetRoom,
-    GetRooms, ListMemberships, MemberName, Membership, Participant, ProvisionUser, Removal, Room, User,
-    UserSince, ViewConversations, Viewing, query, reply,
+    ConversationReceipts, ConversationView, ErrorCode, Event, EventPage, FindMembers, FindMissedReceipts,
+    FindRemovals, GetConversation, GetRoom, GetRooms, ListMemberships, MemberName, Membership, Participant,
+    ProvisionUser, ReceiptsSince, Removal, Room, User, UserSince, ViewConversations, Viewing, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 
@@ -39,6 +39,7 @@ pub(super) struct Gathered {
     members: Gathering<MemberName, Option<Participant>>,
     missed: Gathering<CatchingUp, MissedEvents>,
     removals: Gathering<UserSince, Vec<Removal>>,
+    receipts: Gathering<ReceiptsSince, Vec<ConversationReceipts>>,
 }
 
 /// A user whose client connects.
@@ -237,6 +238,26 @@ impl Backend {
         let backend = self.clone();
         let send = move |users| backend.clone().find_removals(users);
         self.gathered.removals.ask(asked, send).await
+    }
+
+    /// What became of a user's messages since then, in Unix milliseconds: in one conversation, or in all.
+    ///
+    /// # Errors
+    /// As the client shall see it.
+    pub async fn receipts_since(
+        &self,
+        user: &UserId,
+        since_ms: i64,
+        only: Option<ConversationId>,
+    ) -> Result<Vec<ConversationReceipts>, ClientError> {
+        let asked = ReceiptsSince {
+            user_id: user.to_string(),
+            since_ms,
+            conversation_id: only.map(|id| id.to_string()).unwrap_or_default(),
+        };
+        let backend = self.clone();
+        let send = move |asked| backend.clone().find_missed_receipts(asked);
+        self.gathered.receipts.ask(asked, send).await
     }
 
     /// All pages of a user's memberships, of one version.
@@ -451,6 +472,33 @@ impl Backend {
         let me = actor_named(&user.user_id, "");
         let removals = self.removals(Some(me), user.since_ms, Vec::new()).await?;
         Ok(removals.removals)
+    }
+
+    async fn find_missed_receipts(self, asked: Vec<ReceiptsSince>) -> Answers<Vec<ConversationReceipts>> {
+        let find = query::Body::FindMissedReceipts(FindMissedReceipts { asked: asked.clone() });
+        match self.ask(None, find).await {
+            Ok(reply::Body::FoundMissedReceipts(found)) => {
+                let each = found.missed.into_iter();
+                Ok(each.map(|missed| Some(Ok(missed.conversations))).collect())
+            }
+            Ok(_) => Err(unexpected()),
+            Err(error) if is_unknown(&error) => {
+                let single = |one: ReceiptsSince| self.missed_receipts_alone(one);
+                Ok(one_by_one(asked, single).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn missed_receipts_alone(
+        &self,
+        one: ReceiptsSince,
+    ) -> Result<Vec<ConversationReceipts>, ClientError> {
+        let me = actor_named(&one.user_id, "");
+        let missed = self
+            .missed_receipts(Some(me), one.since_ms, one.conversation_id)
+            .await?;
+        Ok(missed.conversations)
     }
 
     async fn view_alone(&self, viewing: Viewing) -> Result<Conversation, ClientError> {

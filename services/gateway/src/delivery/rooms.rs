@@ -21,7 +21,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::backend::Backend;
-use crate::backend::actor;
 use crate::delivery::awareness::SentState;
 use crate::delivery::journal::OpenJournal;
 use crate::delivery::presence_input::{Happened, PresenceReports};
@@ -227,13 +226,8 @@ impl Rooms {
     /// Tells a session what became of its user's messages since the user was last seen: in one conversation, or
     /// in all it is attached to.
     pub async fn tell_missed_receipts(&self, session: &Session, only: Option<ConversationId>) {
-        let me = actor(&session.user, &session.username);
-        let conversation = only.map(|id| id.to_string()).unwrap_or_default();
-        let missed = match self
-            .backend
-            .missed_receipts(Some(me), session.seen_at_ms - ON_ITS_WAY_MS, conversation)
-            .await
-        {
+        let since_ms = session.seen_at_ms - ON_ITS_WAY_MS;
+        let missed = match self.backend.receipts_since(&session.user, since_ms, only).await {
             Ok(missed) => missed,
             // Statuses are also part of what is read over REST.
             Err(error) => {
@@ -244,7 +238,7 @@ impl Rooms {
         for v1::ConversationReceipts {
             conversation_id,
             receipts,
-        } in missed.conversations
+        } in missed
         {
             let id = conversation_id.parse().ok();
             let id = id.filter(|id| session.is_attached(*id));

@@ -8,17 +8,20 @@ use prost::Message as _;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::page::{MAX_BYTES, cut, slim};
+use super::page::{MAX_BYTES, cut, fitting, slim};
 use super::{Viewer, conversation_id, head, visible};
 use crate::error::QueryError;
 use crate::model::refusals::{no_conversation, refuse};
 use crate::store::conversations::Head;
+use crate::store::missed::{self, Missing};
 use crate::store::{conversations, epoch, participants, receipts as store, users};
 
 /// Rooms in one question.
 const MAX_ROOMS: usize = 500;
 /// Rooms whose members are read by one statement.
 const ROOMS_AT_ONCE: usize = 100;
+/// Users in one query about missed receipts.
+const MAX_MISSING: usize = 500;
 /// Users in one question about a list.
 const MAX_USERS: usize = 2_000;
 
@@ -186,22 +189,42 @@ pub(super) async fn missed_receipts(
     viewer: &str,
     query: &v1::ListMissedReceipts,
 ) -> Result<v1::MissedReceipts, QueryError> {
-    let only: Option<ConversationId> = match query.conversation_id.as_str() {
-        "" => None,
-        id => Some(
-            id.parse()
-                .map_err(|error: parlance_proto::InvalidId| refuse(error.to_string()))?,
-        ),
-    };
-    let missed = store::missed(connection, viewer, only, query.since_ms).await?;
-    let mut conversations: Vec<v1::ConversationReceipts> = missed
-        .into_iter()
-        .map(|(id, receipts)| v1::ConversationReceipts {
-            conversation_id: id.to_string(),
-            receipts,
-        })
-        .collect();
-    let mut left = MAX_BYTES;
-    cut(&mut conversations, &mut left);
-    Ok(v1::MissedReceipts { conversations })
+    let asked = missing(viewer, query.since_ms, &query.conversation_id)?;
+    let found = missed::receipts(connection, &[asked]).await?;
+    Ok(fitting_one(found.into_iter().next().unwrap_or_default()))
+}
+
+/// What became of the messages of each of these users.
+pub(super) async fn find_missed_receipts(
+    connection: &mut PgConnection,
+    query: &v1::FindMissedReceipts,
+) -> Result<v1::FoundMissedReceipts, QueryError> {
+    if query.asked.len() > MAX_MISSING {
+        return Err(refuse(format!("more than {MAX_MISSING} users")).into());
+    }
+    let asked = query.asked.iter();
+    let asked = asked.map(|one| missing(&one.user_id, one.since_ms, &one.conversation_id));
+    let asked = asked.collect::<Result<Vec<_>, _>>()?;
+    let found = missed::receipts(connection, &asked).await?;
+    let mut missed: Vec<v1::MissedReceipts> = found.into_iter().map(fitting_one).collect();
+    // Those at the end are asked about again.
+    missed.truncate(fitting(&missed, MAX_BYTES));
+    Ok(v1::FoundMissedReceipts { missed })
+}
+
+fn missing(user: &str, since_ms: i64, conversation_id: &str) -> Result<Missing, QueryError> {
+    let id = Some(conversation_id).filter(|id| !id.is_empty()).map(str::parse);
+    let only = id
+        .transpose()
+        .map_err(|error: parlance_proto::InvalidId| refuse(error.to_string()))?;
+    Ok(Missing {
+        user: user.to_owned(),
+        since_ms,
+        only,
+    })
+}
+
+fn fitting_one(mut conversations: Vec<v1::ConversationReceipts>) -> v1::MissedReceipts {
+    conversations.truncate(fitting(&conversations, MAX_BYTES));
+    v1::MissedReceipts { conversations }
 }

@@ -185,20 +185,6 @@ struct ReceiptRow {
     head_seq: i64,
 }
 
-#[derive(sqlx::FromRow)]
-struct MissedRow {
-    conversation_id: Uuid,
-    user_id: String,
-    number: i64,
-    delivered_seq: i64,
-    receipts_version: i64,
-    receipts_at: Option<DateTime<Utc>>,
-    head_seq: i64,
-    seq: i64,
-    message_id: Uuid,
-    reading: bool,
-}
-
 type Key = (ConversationId, UserId);
 
 /// A participant of the batch who told something.
@@ -210,10 +196,6 @@ struct Settling<'a> {
 
 /// Receipts of one conversation read at once.
 pub const MAX_AFTER: usize = 1_000;
-/// Of a reader's receipts that somebody missed: own messages looked through and named, and rows in all.
-const MISSED_WITHIN: i64 = 1_000;
-const MISSED_PER_READER: i64 = 50;
-const MISSED: i64 = 5_000;
 /// Messages that one receipt names as covered just now.
 const MAX_COVERED: i64 = 1_000;
 
@@ -565,75 +547,4 @@ pub async fn after(
         receipts.entry(id).or_default().push(receipt);
     }
     Ok(receipts)
-}
-
-/// Receipts of others in the viewer's conversations that changed since, each with the viewer's latest messages
-/// it covers; without what is unread. Of many, the conversations of the latest messages.
-///
-/// # Errors
-/// Of the database.
-pub async fn missed(
-    connection: &mut PgConnection,
-    viewer: &str,
-    only: Option<ConversationId>,
-    since_ms: i64,
-) -> Result<Vec<(ConversationId, Vec<v1::ReceiptUpdated>)>, sqlx::Error> {
-    let rows: Vec<MissedRow> = sqlx::query_as(
-        "SELECT p.conversation_id, p.user_id, u.number, p.delivered_seq, p.receipts_version, p.receipts_at,
-                c.head_seq, m.seq, m.message_id, p.read_seqs @> m.seq AS reading
-         FROM participants me
-         JOIN conversations c ON c.conversation_id = me.conversation_id
-         JOIN participants p ON p.conversation_id = me.conversation_id AND p.user_id <> me.user_id
-                            AND p.receipts_at >= $3 AND p.left_seq IS NULL
-         JOIN users u ON u.user_id = p.user_id
-         CROSS JOIN LATERAL
-              (SELECT x.seq, x.message_id FROM messages x
-               WHERE x.conversation_id = me.conversation_id AND x.sender_id = me.user_id AND x.deleted_at IS NULL
-                 AND x.seq > c.head_seq - $4 AND (p.read_seqs @> x.seq OR x.seq <= p.delivered_seq)
-               ORDER BY x.seq DESC LIMIT $5) AS m
-         WHERE me.user_id = $1 AND me.left_seq IS NULL AND ($2::uuid IS NULL OR me.conversation_id = $2)
-         ORDER BY c.updated_at DESC, p.conversation_id, p.user_id, m.seq LIMIT $6",
-    )
-    .bind(viewer)
-    .bind(only.map(|id| id.uuid()))
-    .bind(from_millis(since_ms))
-    .bind(MISSED_WITHIN)
-    .bind(MISSED_PER_READER)
-    .bind(MISSED)
-    .fetch_all(connection)
-    .await?;
-    let mut missed: Vec<(ConversationId, Vec<v1::ReceiptUpdated>)> = Vec::new();
-    for row in rows {
-        let id = ConversationId::from_uuid(row.conversation_id);
-        if missed.last().is_none_or(|(last, _)| *last != id) {
-            missed.push((id, Vec::new()));
-        }
-        let Some((_, receipts)) = missed.last_mut() else {
-            continue;
-        };
-        if receipts.last().is_none_or(|last| last.user_id != row.user_id) {
-            receipts.push(v1::ReceiptUpdated {
-                user_id: row.user_id,
-                version: seq_from(row.receipts_version)?,
-                head_seq: seq_from(row.head_seq)?,
-                user_number: row.number,
-                delivered_seq: seq_from(row.delivered_seq)?,
-                at_ms: row.receipts_at.map(millis).unwrap_or_default(),
-                ..Default::default()
-            });
-        }
-        let message = v1::MessageRef {
-            id: row.message_id.to_string(),
-            seq: seq_from(row.seq)?,
-            sender_id: viewer.to_owned(),
-        };
-        if let Some(receipt) = receipts.last_mut() {
-            if row.reading {
-                receipt.read_now.push(message);
-            } else {
-                receipt.delivered_now.push(message);
-            }
-        }
-    }
-    Ok(missed)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parlance_persistence::store::arrivals::{self, Arriving};
 use parlance_persistence::store::conversations::{self, Filter};
 use parlance_persistence::store::hidden::{self, Shown};
+use parlance_persistence::store::missed::{self, Missing};
 use parlance_persistence::store::pushes::{self, After, Sent};
 use parlance_persistence::store::served::{self, Joining};
 use parlance_persistence::store::{mutes, participants, presence, receipts, users};
@@ -30,9 +31,13 @@ const SEED: &[&str] = &[
      SELECT md5('large-' || g)::uuid, g, (SELECT array_agg('u' || n) FROM generate_series(0, 1999) AS n), 60000
      FROM generate_series(1, 2) AS g",
     "INSERT INTO conversations (conversation_id, number, kind, created_by, created_by_command, head_seq, last_message_seq,
-                                created_at, updated_at)
-     SELECT id, row_number() OVER (), 2, 'u' || first, gen_random_uuid(), messages, messages, now(), now() FROM seed",
-    "INSERT INTO participants (conversation_id, user_id, role) SELECT id, unnest(members), 1 FROM seed",
+                                member_count, members_at, created_at, updated_at)
+     SELECT id, row_number() OVER (), 2, 'u' || first, gen_random_uuid(), messages, messages, cardinality(members), messages,
+            now(), now() FROM seed",
+    // In one of 16 conversations everybody has got everything just now.
+    "INSERT INTO participants (conversation_id, user_id, role, delivered_seq, receipts_at)
+     SELECT id, unnest(members), 1, CASE WHEN id::text < '1' THEN messages ELSE 0 END,
+            CASE WHEN id::text < '1' THEN now() END FROM seed",
     "INSERT INTO messages (conversation_id, seq, message_id, sender_id, sender_kind, type, content, created_at)
      SELECT id, n, gen_random_uuid(), members[1 + n % 2], 1, 1, 'x', now() FROM seed, generate_series(1, messages) AS n",
     "INSERT INTO served (conversation_id, user_id, seq, pages)
@@ -311,6 +316,22 @@ async fn check_others(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
         |c| users::removals_since(c, &seen, 100)
     );
     assert!(removals.iter().all(Vec::is_empty));
+    let missing: Vec<Missing> = names
+        .iter()
+        .map(|name| Missing {
+            user: name.clone(),
+            since_ms: 0,
+            only: None,
+        })
+        .collect();
+    let missed = reads_at_most!(
+        excesses,
+        db,
+        120_000,
+        "what became of the messages of 500 users, who are in 20 to 26 conversations each",
+        |c| missed::receipts(c, &missing)
+    );
+    assert_eq!(missed.len(), 500);
     let first = After::default();
     let sent: Vec<Sent> = (19_901..=20_000)
         .map(|seq| Sent {

@@ -1,10 +1,15 @@
 //! Reading, and what is left unread.
 
+use std::collections::BTreeSet;
+
 use parlance_persistence::model::work::Work;
-use parlance_proto::v1;
+use parlance_persistence::store::missed::{self, Missing};
+use parlance_proto::{ConversationId, v1};
 
 use crate::database::{TestDatabase, with_database};
-use crate::works::{add, conversation, creation, delete, edit, message, read, receipt, sending, work};
+use crate::works::{
+    add, conversation, creation, delete, delivered, edit, message, read, receipt, sending, work,
+};
 
 fn ranges(receipt: &v1::ReceiptUpdated) -> Vec<(u64, u64)> {
     receipt
@@ -91,6 +96,75 @@ async fn deleted_and_own_messages_are_never_unread_and_marks_in_the_batch_of_the
         db.commit(&[work(&delete("alice", id, &m2))]).await;
         let after = receipt(&db.commit(&[work(&read("bob", id, 1, &[]))]).await[0]);
         assert_eq!((after.unread, after.version), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_come_back_together_learn_what_became_of_their_messages() {
+    with_database(async |mut db| {
+        let (first, second) = (conversation(), conversation());
+        let works = [
+            work(&creation("alice", first, &["bob", "carol"])),
+            work(&creation("alice", second, &["bob"])),
+            work(&sending("alice", first, "a1", "x")),
+            work(&sending("bob", first, "b2", "x")),
+            work(&sending("alice", first, "a3", "x")),
+            work(&sending("alice", second, "a1", "x")),
+            work(&read("bob", first, 2, &[])),
+            work(&delivered("carol", first, 3)),
+            work(&read("bob", second, 1, &[])),
+        ];
+        db.commit(&works).await;
+        let missing = |user: &str, since_ms, only| Missing {
+            user: user.into(),
+            since_ms,
+            only,
+        };
+        let asked = [
+            missing("alice", 1, None),
+            missing("alice", 1, Some(second)),
+            missing("bob", 1, None),
+            missing("alice", 8_000_000_000_000, None),
+            missing("nobody", 1, None),
+        ];
+        let mut c = db.database.reads.acquire().await.unwrap();
+        let missed = missed::receipts(&mut c, &asked).await.unwrap();
+        let seqs = |messages: &[v1::MessageRef]| messages.iter().map(|one| one.seq).collect::<Vec<_>>();
+        let covered: Vec<BTreeSet<_>> = missed
+            .iter()
+            .map(|of_one| {
+                let each = of_one.iter().flat_map(|conversation| {
+                    let id: ConversationId = conversation.conversation_id.parse().unwrap();
+                    let of_reader = |receipt: &v1::ReceiptUpdated| {
+                        let (read, delivered) = (seqs(&receipt.read_now), seqs(&receipt.delivered_now));
+                        (id, receipt.user_id.clone(), read, delivered)
+                    };
+                    conversation.receipts.iter().map(of_reader).collect::<Vec<_>>()
+                });
+                each.collect()
+            })
+            .collect();
+        let covered_by = |id, user: &str, read: &[u64], delivered: &[u64]| {
+            (id, user.to_owned(), read.to_vec(), delivered.to_vec())
+        };
+        let in_second = covered_by(second, "bob", &[1], &[]);
+        let all = [
+            covered_by(first, "bob", &[1], &[]),
+            covered_by(first, "carol", &[], &[1, 3]),
+            in_second.clone(),
+        ];
+        let of_bob = [covered_by(first, "carol", &[], &[2])];
+        assert_eq!(
+            covered,
+            [
+                all.into(),
+                [in_second].into(),
+                of_bob.into(),
+                [].into(),
+                [].into()
+            ]
+        );
     })
     .await;
 }

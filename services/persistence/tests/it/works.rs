@@ -114,17 +114,28 @@ pub(crate) fn delete(who: &str, id: ConversationId, message: &str) -> Command {
 }
 
 pub(crate) fn read(who: &str, id: ConversationId, up_to_seq: u64, message_ids: &[&str]) -> Command {
+    mark(who, id, up_to_seq, message_ids, false)
+}
+
+pub(crate) fn delivered(who: &str, id: ConversationId, up_to_seq: u64) -> Command {
+    mark(who, id, up_to_seq, &[], true)
+}
+
+fn mark(
+    who: &str,
+    id: ConversationId,
+    up_to_seq: u64,
+    message_ids: &[&str],
+    delivered_only: bool,
+) -> Command {
     let message_ids = message_ids.iter().map(|&id| id.to_owned()).collect();
-    command(
-        who,
-        id,
-        command::Body::MarkRead(v1::MarkRead {
-            up_to_seq,
-            message_ids,
-            delivered_only: false,
-            through: false,
-        }),
-    )
+    let body = command::Body::MarkRead(v1::MarkRead {
+        up_to_seq,
+        message_ids,
+        delivered_only,
+        through: false,
+    });
+    command(who, id, body)
 }
 
 pub(crate) fn work(command: &Command) -> Work {
