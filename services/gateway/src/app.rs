@@ -32,6 +32,7 @@ use crate::delivery::served::Served;
 use crate::delivery::users::Users;
 use crate::edge::addresses::{AddressQuota, Addresses, Proxies};
 use crate::edge::bundle::Bundle;
+use crate::edge::compression::Compression;
 use crate::edge::endpoints::Endpoints;
 use crate::edge::gate::{Dialects, Gate, GateRules};
 use crate::edge::headers::AllowedHeaders;
@@ -290,6 +291,7 @@ fn assemble(
         core,
         gate,
         requests: Slots::new(rest::PER_USER),
+        compression: Compression::new(settings.http.compress_bytes),
     };
     Ok(Assembled {
         sockets,
@@ -470,6 +472,7 @@ fn router(
         handshake: Handshake::new(engine, polling, sockets.clone(), &settings.socket),
         bundle,
         gate: sockets.gate.clone(),
+        compression: rest.compression,
     };
     let about = Router::new()
         .route("/", get(edge::about))

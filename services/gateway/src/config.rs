@@ -88,6 +88,8 @@ pub struct Http {
     pub tls_key_file: String,
     /// Whether probes and metrics are answered here too.
     pub probes: bool,
+    /// Answers of so many bytes are compressed; 0 for none.
+    pub compress_bytes: u64,
     /// Addresses and networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
     /// Connections of one address, of each kind.

@@ -7,12 +7,13 @@
 //! | [`socket`] | connections, and the events of sessions |
 //! | [`gate`] | what requests are judged by before a token is read, made of the modules below |
 //! | [`addresses`], [`origins`], [`headers`], [`endpoints`] | by address, by page, at which path |
-//! | [`bundle`], [`refusals`] | the client library; the log of refusals |
+//! | [`bundle`], [`compression`], [`refusals`] | the client library; smaller answers; the log of refusals |
 //!
 //! What happens before a token is read is cheap and the same for everyone.
 
 pub mod addresses;
 pub mod bundle;
+pub mod compression;
 pub mod cors;
 pub mod endpoints;
 pub mod gate;
@@ -30,11 +31,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, header};
 use parlance_proto::v1::ErrorCode;
 use serde_json::json;
-use tower::ServiceExt as _;
 
 use crate::error::ClientError;
 use crate::query::query_value;
 use bundle::Bundle;
+use compression::Compression;
 use gate::Gate;
 use refusals::Refused;
 use socket::handshake::Handshake;
@@ -48,6 +49,8 @@ pub struct Entrance {
     pub bundle: Bundle,
     /// What requests are judged by.
     pub gate: Gate,
+    /// Of answers to polls.
+    pub compression: Compression,
 }
 
 /// Serves Socket.IO at its paths and passes everything else on.
@@ -56,14 +59,12 @@ pub async fn enter(State(entrance): State<Entrance>, mut request: Request, next:
         handshake,
         bundle,
         gate,
+        compression,
     } = entrance;
     match gate.endpoints.find(request.uri().path()) {
         Some("") => {
             move_query_token(&gate.query_token, &mut request);
-            match handshake.oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
+            compression.answer(handshake, request).await
         }
         Some(name) if Bundle::names(name) => bundle.answer(name, request.headers()).unwrap_or_else(no_bundle),
         _ if is_handshake(&request) => {

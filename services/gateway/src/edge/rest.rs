@@ -62,6 +62,7 @@ pub fn router(state: RestState, health: Health) -> Router {
     let routes = Router::from(documented())
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
+    let compression = state.compression;
     Router::new()
         .nest("/api/v1", routes.clone())
         .nest("/api", routes)
@@ -72,6 +73,9 @@ pub fn router(state: RestState, health: Health) -> Router {
         .layer(from_fn(named::by_representation))
         .layer(from_fn_with_state(state.clone(), repeatable::by_key))
         .layer(from_fn(spans::traced))
+        .layer(from_fn(move |request, next: Next| {
+            compression.answer(next, request)
+        }))
         .with_state(state.clone())
         .fallback(no_route)
         .merge(Router::from(health::routes()).with_state((state.core, health)))

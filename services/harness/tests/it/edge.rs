@@ -40,6 +40,12 @@ async fn front_ends_connect_where_and_from_where_the_settings_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_are_compressed_for_clients_that_accept_it() {
+    let stack = Stack::builder().gateways(2).start().await.unwrap();
+    run(&stack, "compression", Transport::Websocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_one_line_with_its_reason_and_setting_and_no_token() {
     let stack = stack(1).await;
     let base = stack.gateway(0).base_url().to_owned();

@@ -127,6 +127,7 @@ const WITHIN: &[(&str, &str, Order)] = &[
             &[
                 "addresses",
                 "bundle",
+                "compression",
                 "endpoints",
                 "headers",
                 "origins",

@@ -3,6 +3,7 @@
 use axum::extract::FromRef;
 
 use crate::actions::core::Core;
+use crate::edge::compression::Compression;
 use crate::edge::gate::Gate;
 use crate::slots::Slots;
 
@@ -15,6 +16,8 @@ pub struct RestState {
     pub gate: Gate,
     /// Requests that are under way.
     pub requests: Slots,
+    /// Of answers.
+    pub compression: Compression,
 }
 
 impl FromRef<RestState> for Core {
