@@ -69,12 +69,20 @@ test-hostile: $(PACKAGES) faulty ## Play hostile users against bystanders
 	@cargo build --workspace --bins
 	@cargo test --workspace --test it -- --include-ignored --test-threads=1 --nocapture hostile feed::
 
+FAULT_SUITES := faults:: mutants:: kills:: journals:: feed:: hostile:: redelivery::
+# A measurement for a release build, and what needs another clock.
+NO_FAULTS := ten_editors $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,f14_)
 test-faults: $(PACKAGES) faulty ## Run the whole fault suite and print its table: PARLANCE_FAULTS_SEED=…
 	@cargo build --workspace --bins
 	@rm -f $(FAULTY)/table; code=0; \
-	PARLANCE_FAULTS_TABLE=$(abspath $(FAULTY))/table cargo test --workspace --test it -- --include-ignored \
-	  --test-threads=2 --skip ten_editors \
-	  $(if $(wildcard /usr/lib/*/faketime/libfaketime.so.1),,--skip f14_) faults:: mutants:: kills:: journals:: feed:: hostile:: redelivery:: || code=1; \
+	export PARLANCE_FAULTS_RATE=$${PARLANCE_FAULTS_RATE:-100} PARLANCE_FAULTS_TABLE=$(abspath $(FAULTY))/table; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --profile faults --workspace --test it --run-ignored all \
+	    -E 'test(/^($(subst $(SPACE),|,$(FAULT_SUITES)))/) - test(/$(subst $(SPACE),|,$(strip $(NO_FAULTS)))/)' || code=1; \
+	else \
+	  cargo test --workspace --test it -- --include-ignored --test-threads=1 \
+	    $(addprefix --skip ,$(NO_FAULTS)) $(FAULT_SUITES) || code=1; \
+	fi; \
 	services/harness/fault-table $(FAULTY)/table || code=1; exit $$code
 
 # The services are built by themselves: no feature that only the harness needs is measured.

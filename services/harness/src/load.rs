@@ -25,7 +25,7 @@ const ACK_TIMEOUT_MS: u64 = 12_000;
 const DRAIN_MS: u64 = 30_000;
 
 /// Messages a second that two debug builds of all services digest beside each other on two slow cores.
-const RATE: u32 = 100;
+const RATE: u32 = 60;
 
 /// How long a sleeper reads nothing: longer than a gateway has patience.
 const SLEEP_MS: u64 = 12_000;

@@ -371,12 +371,15 @@ if (transport === 'websocket') {
   test('a thousand conversations are caught up in one round trip', { timeout: 120_000 }, async () => {
     const alice = person('alice');
     const conversations = [];
-    for (let done = 0; done < 1_000; done += 50) {
-      const made = await Promise.all(range(50).map(() => direct(alice, person('other'))));
+    for (let done = 0; done < 1_000; done += 8) {
+      const made = await Promise.all(range(8).map(() => direct(alice, person('other'))));
       conversations.push(...made);
     }
     const busy = conversations.filter((_, index) => index % 5 === 0);
-    await Promise.all(busy.map((conversation) => posts(alice, conversation, ['hello'])));
+    // More of one user's requests at once wait for each other, and not for ever.
+    for (let done = 0; done < busy.length; done += 8) {
+      await Promise.all(busy.slice(done, done + 8).map((conversation) => posts(alice, conversation, ['hello'])));
+    }
     const client = await connect(alice, 0);
     const positions = Object.fromEntries(conversations.map(({ id, epoch }) => [id, { epoch, seq: 0 }]));
     const begun = performance.now();

@@ -6,6 +6,8 @@ use crate::spec::{Transport, run};
 
 /// Every way a stock client may connect.
 const TRANSPORTS: [Transport; 3] = [Transport::Websocket, Transport::Polling, Transport::Default];
+/// For what an upgrade in the middle has no part in.
+const PLAIN: [Transport; 2] = [Transport::Websocket, Transport::Polling];
 
 async fn replicas() -> Stack {
     let stack = Stack::builder().gateways(2).persistence(2);
@@ -55,7 +57,7 @@ async fn messages_cross_gateways_whole_and_in_order_and_repeats_are_one_message(
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_bad_tokens_are_refused() {
     let stack = replicas().await;
-    for transport in TRANSPORTS {
+    for transport in PLAIN {
         run(&stack, "authorisation", transport).await;
         run(&stack, "tokens", transport).await;
     }
@@ -71,7 +73,7 @@ async fn odd_content_is_stored_or_refused_and_disturbs_nobody() {
         .start()
         .await
         .unwrap();
-    for transport in TRANSPORTS {
+    for transport in PLAIN {
         run(&stack, "content", transport).await;
     }
 }
@@ -103,7 +105,7 @@ async fn names_come_from_tokens_and_from_users_and_titles_are_clean() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_receipts_and_news_reach_everyone_who_should_know() {
     let stack = replicas().await;
-    for transport in TRANSPORTS {
+    for transport in PLAIN {
         run(&stack, "changes", transport).await;
         run(&stack, "following", transport).await;
     }
@@ -112,7 +114,7 @@ async fn changes_receipts_and_news_reach_everyone_who_should_know() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_falls_between_the_backlog_and_the_join() {
     let stack = replicas().await;
-    for transport in [Transport::Websocket, Transport::Polling] {
+    for transport in PLAIN {
         run(&stack, "joining", transport).await;
     }
 }
@@ -126,7 +128,7 @@ async fn nothing_carries_a_large_group_whole_and_all_who_are_online_learn_of_it(
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_only_append_see_nothing_twice_and_nothing_missing() {
     let stack = replicas().await;
-    for transport in [Transport::Websocket, Transport::Polling] {
+    for transport in PLAIN {
         run(&stack, "served", transport).await;
     }
 }
@@ -142,7 +144,7 @@ async fn a_page_that_is_back_at_once_sees_nothing_twice_however_slowly_reports_a
     ] {
         sqlx::query(statement).execute(&database).await.unwrap();
     }
-    for transport in [Transport::Websocket, Transport::Polling] {
+    for transport in PLAIN {
         run(&stack, "returning", transport).await;
     }
 }
@@ -150,7 +152,7 @@ async fn a_page_that_is_back_at_once_sees_nothing_twice_however_slowly_reports_a
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_gets_what_was_missed_once_and_in_order() {
     let stack = replicas().await;
-    for transport in [Transport::Websocket, Transport::Polling] {
+    for transport in PLAIN {
         run(&stack, "offline", transport).await;
     }
 }
