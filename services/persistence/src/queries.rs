@@ -388,21 +388,6 @@ impl Queries {
     ) -> Result<reply::Body, QueryError> {
         let inline = self.inline_participants;
         Ok(match body {
-            query::Body::ProvisionUser(_)
-            | query::Body::Arrive(_)
-            | query::Body::SetName(_)
-            | query::Body::SetAgent(_)
-            | query::Body::ReportPresence(_)
-            | query::Body::ReportServed(_)
-            | query::Body::ListControl(_)
-            | query::Body::ClaimChange(_)
-            | query::Body::SettleChange(_)
-            | query::Body::StopStream(_)
-            | query::Body::Ping(_) => {
-                return Err(needs_actor().into());
-            }
-            query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),
-            query::Body::ListPresenceChanges(q) => reply::Body::Presences(presence::changes(c, q).await?),
             query::Body::ListConversations(q) => {
                 reply::Body::Conversations(conversations::list(c, required(viewer)?, q, inline).await?)
             }
@@ -414,20 +399,12 @@ impl Queries {
             }
             query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
             query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
-            query::Body::GetRoom(q) => reply::Body::Room(rooms::get(c, viewer, q).await?),
-            query::Body::GetRooms(q) => reply::Body::Rooms(rooms::get_all(c, q).await?),
-            query::Body::ViewConversations(q) => {
-                reply::Body::ConversationViews(conversations::view(c, q, inline).await?)
-            }
             query::Body::CountUnread(v1::CountUnread {}) => {
                 reply::Body::UnreadTotal(store::mutes::unread_total(c, required(viewer)?).await?)
             }
             query::Body::ListParticipants(q) => {
                 reply::Body::Participants(participants::list(c, required(viewer)?, q).await?)
             }
-            query::Body::CatchUp(q) => reply::Body::CaughtUp(events::catch_up(c, q).await?),
-            query::Body::FindMembers(q) => reply::Body::FoundMembers(participants::find(c, q).await?),
-            query::Body::GetHeads(q) => reply::Body::Heads(rooms::heads(c, viewer, q).await?),
             query::Body::ListMemberships(q) => {
                 reply::Body::Memberships(arrivals::memberships(c, viewer, q).await?)
             }
@@ -438,15 +415,9 @@ impl Queries {
             query::Body::ListRemovals(q) => {
                 reply::Body::Removals(users::removals(c, required(viewer)?, q).await?)
             }
-            query::Body::FindMissedReceipts(q) => {
-                reply::Body::FoundMissedReceipts(rooms::find_missed_receipts(c, q).await?)
-            }
-            query::Body::FindRemovals(q) => reply::Body::FoundRemovals(users::find_removals(c, q).await?),
             query::Body::ListServed(q) => {
                 reply::Body::ServedPositions(served::of_page(c, required(viewer)?, q).await?)
             }
-            query::Body::GetListState(q) => reply::Body::ListState(rooms::list_state(c, q).await?),
-            query::Body::Resolve(q) => reply::Body::Resolved(resolve::resolve(c, q).await?),
             query::Body::GetMessage(q) => reply::Body::Message(messages::get(c, required(viewer)?, q).await?),
             query::Body::ListEdits(q) => reply::Body::Edits(messages::edits(c, required(viewer)?, q).await?),
             query::Body::ListThreads(q) => {
@@ -464,8 +435,37 @@ impl Queries {
             query::Body::ListJournalUpdates(q) => {
                 reply::Body::JournalUpdates(journals::updates(c, viewer, q).await?)
             }
+            asked => return together(c, viewer, asked, inline).await,
         })
     }
+}
+
+/// What gateways ask for all whom they serve: rooms, presence, and what many clients need at once.
+async fn together(
+    c: &mut PgConnection,
+    viewer: Viewer<'_>,
+    body: &query::Body,
+    inline: usize,
+) -> Result<reply::Body, QueryError> {
+    Ok(match body {
+        query::Body::GetPresence(q) => reply::Body::Presences(presence::get(c, viewer, q).await?),
+        query::Body::ListPresenceChanges(q) => reply::Body::Presences(presence::changes(c, q).await?),
+        query::Body::GetRoom(q) => reply::Body::Room(rooms::get(c, viewer, q).await?),
+        query::Body::GetRooms(q) => reply::Body::Rooms(rooms::get_all(c, q).await?),
+        query::Body::ViewConversations(q) => {
+            reply::Body::ConversationViews(conversations::view(c, q, inline).await?)
+        }
+        query::Body::CatchUp(q) => reply::Body::CaughtUp(events::catch_up(c, q).await?),
+        query::Body::FindMembers(q) => reply::Body::FoundMembers(participants::find(c, q).await?),
+        query::Body::GetHeads(q) => reply::Body::Heads(rooms::heads(c, viewer, q).await?),
+        query::Body::FindMissedReceipts(q) => {
+            reply::Body::FoundMissedReceipts(rooms::find_missed_receipts(c, q).await?)
+        }
+        query::Body::FindRemovals(q) => reply::Body::FoundRemovals(users::find_removals(c, q).await?),
+        query::Body::GetListState(q) => reply::Body::ListState(rooms::list_state(c, q).await?),
+        query::Body::Resolve(q) => reply::Body::Resolved(resolve::resolve(c, q).await?),
+        _ => return Err(needs_actor().into()),
+    })
 }
 
 /// The span of a question; none where the asker's trace is not recorded.

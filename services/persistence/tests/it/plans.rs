@@ -175,6 +175,7 @@ macro_rules! reads_at_most {
 /// What reads more than its bound. Before the seed nothing is found.
 async fn check(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
     let mut excesses = check_connects(db, is_seeded).await;
+    excesses.extend(check_returns(db).await);
     excesses.extend(check_others(db, is_seeded).await);
     excesses
 }
@@ -258,6 +259,38 @@ async fn check_connects(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
     excesses
 }
 
+/// What is asked for users who come back together.
+async fn check_returns(db: &TestDatabase) -> Vec<String> {
+    let mut excesses = Vec::new();
+    let names: Vec<String> = (0..500).map(user).collect();
+    let seen: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    let removals = reads_at_most!(
+        excesses,
+        db,
+        30_000,
+        "what 500 users belong to no more, who are in 20 to 26 conversations each",
+        |c| users::removals_since(c, &seen, 100)
+    );
+    assert!(removals.iter().all(Vec::is_empty));
+    let missing: Vec<Missing> = names
+        .iter()
+        .map(|name| Missing {
+            user: name.clone(),
+            since_ms: 0,
+            only: None,
+        })
+        .collect();
+    let missed = reads_at_most!(
+        excesses,
+        db,
+        120_000,
+        "what became of the messages of 500 users, who are in 20 to 26 conversations each",
+        |c| missed::receipts(c, &missing)
+    );
+    assert_eq!(missed.len(), 500);
+    excesses
+}
+
 /// What is asked for lists, presence and pushes.
 async fn check_others(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
     let mut excesses = Vec::new();
@@ -306,32 +339,6 @@ async fn check_others(db: &TestDatabase, is_seeded: bool) -> Vec<String> {
         |c| mutes::unread_total(c, "u3")
     );
     assert_eq!(total.conversations, if is_seeded { 26 } else { 0 });
-    let names: Vec<String> = (0..500).map(user).collect();
-    let seen: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 0)).collect();
-    let removals = reads_at_most!(
-        excesses,
-        db,
-        30_000,
-        "what 500 users belong to no more, who are in 20 to 26 conversations each",
-        |c| users::removals_since(c, &seen, 100)
-    );
-    assert!(removals.iter().all(Vec::is_empty));
-    let missing: Vec<Missing> = names
-        .iter()
-        .map(|name| Missing {
-            user: name.clone(),
-            since_ms: 0,
-            only: None,
-        })
-        .collect();
-    let missed = reads_at_most!(
-        excesses,
-        db,
-        120_000,
-        "what became of the messages of 500 users, who are in 20 to 26 conversations each",
-        |c| missed::receipts(c, &missing)
-    );
-    assert_eq!(missed.len(), 500);
     let first = After::default();
     let sent: Vec<Sent> = (19_901..=20_000)
         .map(|seq| Sent {
