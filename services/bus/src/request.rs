@@ -257,6 +257,8 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListServed(_) => "list_served",
         query::Body::ReportServed(_) => "report_served",
         query::Body::CountUnread(_) => "count_unread",
+        query::Body::SetBlock(_) => "set_block",
+        query::Body::ListBlocks(_) => "list_blocks",
         query::Body::Ping(_) => "ping",
         query::Body::Resolve(_) => "resolve",
         query::Body::GetMessage(_) => "get_message",

@@ -179,6 +179,8 @@ pub struct LimitSettings {
     pub group_members: u64,
     /// Conversations of a user.
     pub user_conversations: u64,
+    /// Users that one may block.
+    pub user_blocks: u64,
 }
 
 /// Section `queries`.
@@ -493,6 +495,7 @@ impl Validate for Config {
             limits.user_conversations,
             1..=1_000_000,
         )?;
+        in_range("limits.user_blocks", limits.user_blocks, 1..=1_000)?;
         in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
         in_range("queries.waiting", self.queries.waiting, 1..=1_000_000)?;
         self.intake.validate()?;

@@ -7,6 +7,7 @@
 //! long as the query had when it began.
 
 mod arrivals;
+mod blocks;
 mod conversations;
 mod events;
 mod journals;
@@ -73,6 +74,8 @@ pub struct Queries {
     pub waiting: usize,
     /// Participants of a conversation in one answer.
     pub inline_participants: usize,
+    /// Users that one may block.
+    pub user_blocks: u64,
     /// Takes in what gateways report.
     pub presence: Presence,
     /// Answers pings.
@@ -315,6 +318,17 @@ impl Queries {
             query::Body::SetAgent(set) => {
                 reply::Body::User(users::set_agent(database, viewer, set, deadline).await?)
             }
+            query::Body::SetBlock(set) => {
+                let set = blocks::set(
+                    database,
+                    &self.bus,
+                    required(viewer)?,
+                    set,
+                    self.user_blocks,
+                    deadline,
+                );
+                reply::Body::BlockSet(set.await?)
+            }
             query::Body::ReportPresence(report) => {
                 reply::Body::PresenceReported(self.presence.report(report, deadline).await?)
             }
@@ -392,6 +406,7 @@ impl Queries {
             | query::Body::Arrive(_)
             | query::Body::SetName(_)
             | query::Body::SetAgent(_)
+            | query::Body::SetBlock(_)
             | query::Body::ReportPresence(_)
             | query::Body::ReportServed(_)
             | query::Body::ListControl(_)
@@ -419,6 +434,7 @@ impl Queries {
             query::Body::ViewConversations(q) => {
                 reply::Body::ConversationViews(conversations::view(c, q, inline).await?)
             }
+            query::Body::ListBlocks(q) => reply::Body::Blocks(blocks::list(c, required(viewer)?, q).await?),
             query::Body::CountUnread(v1::CountUnread {}) => {
                 reply::Body::UnreadTotal(store::mutes::unread_total(c, required(viewer)?).await?)
             }

@@ -132,6 +132,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         concurrency: config.queries.concurrency,
         waiting: config.queries.waiting,
         inline_participants: config.limits.inline_participants,
+        user_blocks: config.limits.user_blocks,
         presence,
         liveness,
     };

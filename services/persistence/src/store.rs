@@ -8,6 +8,7 @@
 pub mod arrivals;
 pub mod attempts;
 pub mod batch;
+pub mod blocks;
 pub mod changes;
 pub mod conversations;
 pub mod dead_letters;

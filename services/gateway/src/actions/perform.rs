@@ -22,7 +22,7 @@ use parlance_proto::v1::{
     CreateThread, DeleteMessage, EditMessage, ErrorCode, HideMessage, MarkRead, Mute, MuteConversation,
     React, SendMessage, command,
 };
-use parlance_proto::{ConversationId, MessageId};
+use parlance_proto::{ConversationId, MessageId, UserId};
 use uuid::Uuid;
 
 use super::commands::{Confirmed, Outcome, Then, Waiter};
@@ -210,6 +210,8 @@ impl Performing<'_> {
             Action::Conversation(action) => return Box::pin(self.change_conversation(action)).await,
             Action::Journal(action) => return Box::pin(self.change_journal(action)).await,
             Action::Rename(name) => self.rename(name).await?,
+            Action::Block { user, blocked } => self.block(&user, blocked).await?,
+            Action::ListBlocks { after, limit } => self.blocks(after, limit).await?,
             Action::Stop {
                 conversation,
                 message,
@@ -412,6 +414,18 @@ impl Performing<'_> {
         let (backend, me) = (&self.core.backend, Some(self.user.actor()));
         let page = backend.participants(me, id, after, limit).await?;
         Ok(Answer::Participants(page))
+    }
+
+    async fn block(&self, user: &UserId, blocked: bool) -> Result<Answer, ClientError> {
+        let (backend, me) = (&self.core.backend, Some(self.user.actor()));
+        backend.set_block(me, user, blocked).await?;
+        Ok(Answer::Done)
+    }
+
+    async fn blocks(&self, after: String, limit: u32) -> Result<Answer, ClientError> {
+        let (backend, me) = (&self.core.backend, Some(self.user.actor()));
+        let page = backend.blocks(me, after, limit, false).await?;
+        Ok(Answer::Blocks(page))
     }
 
     async fn rename(&self, name: String) -> Result<Answer, ClientError> {

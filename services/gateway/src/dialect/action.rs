@@ -144,6 +144,20 @@ pub enum Action {
     UnwatchPresence(Vec<String>),
     /// Give oneself another name.
     Rename(String),
+    /// Block a user, or end that.
+    Block {
+        /// Whom.
+        user: UserId,
+        /// Or ends it.
+        blocked: bool,
+    },
+    /// A page of the users one has blocked.
+    ListBlocks {
+        /// Those with greater ids than this; empty for the first.
+        after: String,
+        /// At most so many.
+        limit: u32,
+    },
     /// Make, change or end a conversation.
     Conversation(ConversationAction),
     /// Make, change or end a journal as a whole.
@@ -278,6 +292,8 @@ impl Action {
             | Self::Presence { .. }
             | Self::WatchPresence(_)
             | Self::UnwatchPresence(_)
+            | Self::Block { .. }
+            | Self::ListBlocks { .. }
             | Self::Rename(_) => false,
         }
     }
@@ -308,6 +324,8 @@ impl Action {
             | Self::Presence { .. }
             | Self::WatchPresence(_)
             | Self::UnwatchPresence(_)
+            | Self::Block { .. }
+            | Self::ListBlocks { .. }
             | Self::Rename(_) => false,
         }
     }

@@ -1,5 +1,6 @@
 //! The native dialect: everything Parlance can do, as JSON objects with snake_case fields.
 
+pub mod block;
 mod contract;
 pub mod conversation;
 pub mod journal;
@@ -301,6 +302,9 @@ impl Dialect for Native {
             "journal:leave",
             "journal:edit",
             "journal:awareness",
+            "user:block",
+            "user:unblock",
+            "user:blocks",
             "presence",
             "presence:set",
             "presence:subscribe",
@@ -396,6 +400,9 @@ impl Dialect for Native {
             },
             "presence:subscribe" => Action::WatchPresence(decode_users(object(payload)?, limits)?),
             "presence:unsubscribe" => Action::UnwatchPresence(decode_users(object(payload)?, limits)?),
+            "user:block" => block::decode(object(payload)?, true),
+            "user:unblock" => block::decode(object(payload)?, false),
+            "user:blocks" => block::decode_list(object(payload)?)?,
             "sync" => Action::Sync(object::<SyncPayload>(payload)?.conversations.check(limits)?),
             _ => return Err(self.unknown_event()),
         };
@@ -430,6 +437,7 @@ impl Dialect for Native {
             }
             Outbound::MessageHidden(_, message) => Frame::new("message:hidden", &json::hidden(message)),
             Outbound::MuteChanged(_, changed) => Frame::new("conversation:muted", &mute::changed(changed)),
+            Outbound::BlockChanged(changed) => Frame::new("user:blocked", &block::changed(changed)),
             Outbound::Reaction(place, reaction) => {
                 Frame::new("message:reaction", &Numbered::of(place, json::reaction(reaction)))
             }
@@ -509,6 +517,7 @@ impl Dialect for Native {
             } => acknowledged(&json::Synced::new(journal, state_vector)),
             Answer::Pages(pages) => acknowledged(&json::sync(pages)),
             Answer::Participants(page) => acknowledged(&json::participant_page(page)),
+            Answer::Blocks(page) => acknowledged(&block::page(page)),
             Answer::Presence(seen) => acknowledged(&presence::list(seen)),
             Answer::User(user) => acknowledged(&json::user(user)),
         }

@@ -249,6 +249,10 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
     let muted = api.ok(bob, "PUT", MUTE, &[&group], Some(until)).await;
     assert_eq!(muted["muted_until"], "2100-01-01T00:00:00.000Z");
     api.ok(bob, "GET", "/api/v1/unread", &[], None).await;
+    const BLOCK: &str = "/api/v1/blocks/{user_id}";
+    api.ok(bob, "PUT", BLOCK, &["carol"], None).await;
+    api.ok(bob, "GET", "/api/v1/blocks", &[], None).await;
+    api.ok(bob, "DELETE", BLOCK, &["carol"], None).await;
     api.ok(bob, "DELETE", MUTE, &[&group], None).await;
 
     let positions = json!({ "conversations": { &group: { "seq": 0, "receipts_version": 0 } } });

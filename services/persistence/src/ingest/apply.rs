@@ -26,7 +26,7 @@ use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use crate::model::events::{self, EventParts};
 use crate::model::permissions::{Form, Right, Verdict, verdict};
 use crate::model::processed::Processed;
-use crate::model::refusals::no_conversation;
+use crate::model::refusals::{blocked, no_conversation};
 use crate::model::state::{
     Bounds, Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person,
 };
@@ -44,6 +44,7 @@ struct CommandContext<'a> {
     epoch: &'a str,
     now_ms: i64,
     memberships: &'a HashMap<UserId, u64>,
+    blocks: &'a HashSet<(UserId, UserId)>,
     bounds: &'a Bounds,
     /// Changes the command has made so far.
     changes_made: usize,
@@ -167,6 +168,7 @@ impl<'a> CommandContext<'a> {
             numbers: _,
             journals_by_number,
             memberships,
+            blocks,
             bounds,
             processed: _,
             sent_by,
@@ -183,6 +185,7 @@ impl<'a> CommandContext<'a> {
             epoch: epoch.as_str(),
             now_ms: *now_ms,
             memberships,
+            blocks,
             bounds,
             changes_made: 0,
         })
@@ -209,6 +212,7 @@ impl CommandContext<'_> {
     /// Refuses what the actor may not do.
     fn check(&self, right: Right) -> Result<(), v1::Error> {
         match verdict(self.conversation.form(), self.member()?.role, right) {
+            Verdict::Granted if self.conversation.blocked && right.reaches_others() => Err(blocked()),
             Verdict::Granted => Ok(()),
             Verdict::Forbidden => Err(v1::Error::with(
                 ErrorCode::Forbidden,

@@ -43,6 +43,32 @@ pub enum Right {
     EditText,
 }
 
+impl Right {
+    /// Whether it reaches the other of a direct conversation, which a block prevents.
+    pub fn reaches_others(self) -> bool {
+        match self {
+            Self::Send
+            | Self::EditOwn
+            | Self::EditForeign
+            | Self::React
+            | Self::StartThread
+            | Self::SetTitle
+            | Self::SetDetails
+            | Self::EditText
+            | Self::Add(_)
+            | Self::GiveRole(_) => true,
+            Self::DeleteOwn
+            | Self::DeleteForeign
+            | Self::Hide
+            | Self::Mute
+            | Self::Receipts
+            | Self::Remove(_)
+            | Self::Leave
+            | Self::DeleteConversation => false,
+        }
+    }
+}
+
 /// What the table says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

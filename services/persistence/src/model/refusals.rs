@@ -13,6 +13,14 @@ pub fn no_conversation() -> v1::Error {
     v1::Error::with(ErrorCode::NotFound, "no such conversation")
 }
 
+/// The refusal in a direct conversation of which one has blocked the other; the same to both.
+pub fn blocked() -> v1::Error {
+    v1::Error::with(
+        ErrorCode::Forbidden,
+        "one of the two users has blocked the other: neither writes to the other",
+    )
+}
+
 /// The answer where there is no such message for the asker.
 pub fn no_message() -> v1::Error {
     v1::Error::with(ErrorCode::NotFound, "no such message")

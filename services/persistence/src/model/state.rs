@@ -37,6 +37,8 @@ pub struct Loaded {
     pub feed_behind: HashMap<ConversationId, Position>,
     /// How many conversations each of `users` is in.
     pub memberships: HashMap<UserId, u64>,
+    /// Who of them and of the actors who create or add has blocked whom.
+    pub blocks: HashSet<(UserId, UserId)>,
     /// How large things may become.
     pub bounds: Bounds,
 }
@@ -117,6 +119,8 @@ pub struct ConversationState {
     pub receipts_version: u64,
     /// Unix milliseconds of the latest message, of a journal's latest change, or of the creation.
     pub updated_at_ms: i64,
+    /// Of a direct one: one of the two has blocked the other.
+    pub blocked: bool,
     /// How many belong to it now.
     pub member_count: u64,
     /// Of those who belong to it now: the batch's actors, or everybody where a command needs that.

@@ -232,6 +232,8 @@ pub struct AddMembers {
     pub provision: bool,
     /// Whether those that are in it already get the role too; never without a role.
     pub change_present: bool,
+    /// Whether users who have blocked the actor are left out instead of being refused.
+    pub leave_out_blocking: bool,
 }
 
 impl Work {

@@ -49,6 +49,7 @@ struct ConversationRow {
     deleted: bool,
     history_from: i64,
     open: bool,
+    blocked: bool,
     member_count: i64,
 }
 
@@ -138,7 +139,8 @@ async fn lock_conversations(
     let rows: Vec<ConversationRow> = sqlx::query_as(concat!(
         "SELECT c.conversation_id, c.number, c.kind, c.title, c.created_by, c.created_by_command, c.head_seq,
                 c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, c.channel, c.status,
-                c.metadata::text AS metadata, c.deleted_at IS NOT NULL AS deleted, c.history_from, c.open, ",
+                c.metadata::text AS metadata, c.deleted_at IS NOT NULL AS deleted, c.history_from, c.open,
+                c.blocked, ",
         member_count!(),
         " AS member_count
          FROM conversations c WHERE c.conversation_id = ANY($1) ORDER BY c.conversation_id FOR NO KEY UPDATE OF c"
@@ -171,6 +173,7 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             deleted,
             history_from,
             open,
+            blocked,
             member_count,
         } = row;
         let state = ConversationState {
@@ -193,6 +196,7 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             last_message_seq: seq_from(last_message_seq)?,
             receipts_version: seq_from(receipts_version)?,
             updated_at_ms: millis(updated_at),
+            blocked,
             member_count: seq_from(member_count)?,
             members: HashMap::new(),
             messages: HashMap::new(),

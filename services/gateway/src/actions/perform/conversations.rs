@@ -81,6 +81,7 @@ impl Performing<'_> {
             role: role.unwrap_or_default().into(),
             provision_users: self.core.provision,
             change_present: role.is_some(),
+            leave_out_blocking: false,
         })
     }
 

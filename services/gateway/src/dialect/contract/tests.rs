@@ -71,6 +71,7 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
             ..
         } => &["journal_sync"],
         Action::JoinJournal { .. } | Action::EditJournal { .. } => &["journal"],
+        Action::ListBlocks { .. } => &["blocks"],
         Action::ListParticipants { .. } => &["participants"],
         Action::Sync(_) => &["pages"],
         Action::WatchPresence(_) => &["presence"],
@@ -80,6 +81,7 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         | Action::ShareAwareness { .. }
         | Action::SwitchThread { .. }
         | Action::Stop { .. }
+        | Action::Block { .. }
         | Action::Typing { .. }
         | Action::Presence { .. } => &["done"],
         // Only over REST.

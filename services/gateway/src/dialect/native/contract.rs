@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::block::{BlockChangedJson, BlockPageJson, BlocksPayload, UserPayload};
 use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
 use super::mute::{MuteChangedJson, MutePayload};
 use super::{
@@ -44,6 +45,12 @@ fn joined() -> Shape {
 fn participants() -> Shape {
     Shape::of::<json::ParticipantPageJson<'_>>()
         .answering("ok", true, &["participants", "next"])
+        .or(refused())
+}
+
+fn blocks() -> Shape {
+    Shape::of::<BlockPageJson<'_>>()
+        .answering("ok", true, &["user_ids", "next"])
         .or(refused())
 }
 
@@ -93,9 +100,8 @@ fn journal_edit() -> Shape {
 /// All events.
 pub(super) fn contract() -> Contract {
     let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
-    emitted(presence_and_sync(journals(typing_and_threads(messages(
-        conversations(contract),
-    )))))
+    let talk = typing_and_threads(messages(conversations(contract)));
+    emitted(presence_and_sync(users(journals(talk))))
 }
 
 /// About conversations.
@@ -251,6 +257,25 @@ fn journals(contract: Contract) -> Contract {
         )
 }
 
+/// About other users.
+fn users(contract: Contract) -> Contract {
+    contract
+        .accepts(
+            "user:block",
+            "Block a user: neither writes to the other in a direct conversation, the blocked one does not add the user to \
+             conversations, and neither is shown presence or typing of the other. The blocked one is not notified.",
+            Shape::of::<UserPayload>(),
+            done(),
+        )
+        .accepts("user:unblock", "End that.", Shape::of::<UserPayload>(), done())
+        .accepts(
+            "user:blocks",
+            "Read a page of the users one has blocked, by ascending id.",
+            Shape::of::<BlocksPayload>(),
+            blocks(),
+        )
+}
+
 /// About presence and catching up.
 fn presence_and_sync(contract: Contract) -> Contract {
     contract
@@ -323,6 +348,11 @@ fn emitted(contract: Contract) -> Contract {
             "conversation:muted",
             "This user muted a conversation, on whatever connection, or ended that. Nothing is emitted when it ends by itself.",
             Shape::of::<MuteChangedJson<'_>>(),
+        )
+        .emits(
+            "user:blocked",
+            "This user blocked another, on whatever connection, or ended that.",
+            Shape::of::<BlockChangedJson<'_>>(),
         )
         .emits("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
         .emits("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>().or(Shape::of::<json::JournalUpdateJson<'_>>()))

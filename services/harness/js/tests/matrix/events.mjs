@@ -128,6 +128,9 @@ const shows = {
   const host = (at) => ({ user_ids: [at.host] });
   on('presence:subscribe', '', 'yyyyyyy', host, effects.seen, anybody);
   on('presence:unsubscribe', '', 'yyyyyyy', host, undefined, anybody);
+  on('user:block', '', 'yyyyyyy', (at) => ({ user_id: at.host }), effects.nothing, anybody);
+  on('user:unblock', 'not blocked', 'yyyyyyy', (at) => ({ user_id: at.host }), effects.nothing, anybody);
+  on('user:blocks', '', 'yyyyyyy', () => ({}), effects.nothing, anybody);
   const position = (at) => ({ conversations: { [at.id]: { seq: 0 } } });
   const page = (was, is, at, answer) => {
     effects.nothing(was, is);

@@ -249,6 +249,10 @@ const lists = (kinds, named) => (was, is, where, answer) => {
 const chats = lists(['group', 'direct'], 'conversations');
 row('GET /conversations', '', 'yyyyyyy', () => ['/conversations?limit=100'], chats, anybody);
 row('GET /unread', '', 'yyyyyyy', () => ['/unread'], effects.nothing, anybody);
+row('GET /blocks', '', 'yyyyyyy', () => ['/blocks'], effects.nothing, anybody);
+for (const verb of ['PUT', 'DELETE']) {
+  row(`${verb} /blocks/{user_id}`, '', 'yyyyyyy', (where) => [`/blocks/${where.host}`], effects.nothing, anybody);
+}
 row('GET /journals', '', 'yyyyyyy', () => ['/journals?limit=100'], lists(['journal'], 'journals'), anybody);
 const made = (was, is, where, answer) => {
   effects.nothing(was, is);

@@ -22,7 +22,7 @@ pub(super) fn add(context: &mut CommandContext<'_>, add: &AddMembers) -> Result<
         Role::Unspecified => Role::Member,
         role => role,
     };
-    let (present, new): (Vec<&UserId>, Vec<&UserId>) = add
+    let (present, mut new): (Vec<&UserId>, Vec<&UserId>) = add
         .users
         .iter()
         .partition(|user| context.conversation.members.contains_key(user));
@@ -34,6 +34,11 @@ pub(super) fn add(context: &mut CommandContext<'_>, add: &AddMembers) -> Result<
         context.check(Right::Add(role))?;
     }
     may_change(context, &changing, role)?;
+    let blocks = |user: &UserId| context.blocks.contains(&(user.clone(), context.actor().clone()));
+    if add.leave_out_blocking {
+        new.retain(|user| !blocks(user));
+    }
+    refuse_blocking(new.iter().copied().filter(|user| blocks(user)))?;
     if !new.is_empty() {
         admits(
             context.bounds,
@@ -212,6 +217,16 @@ fn outcome(
         joined_seq: context.conversation.head_seq,
         removed,
     }
+}
+
+/// Refuses to add these users, who have blocked the actor.
+pub(super) fn refuse_blocking<'a>(users: impl Iterator<Item = &'a UserId>) -> Result<(), v1::Error> {
+    let named: Vec<&str> = users.take(10).map(UserId::as_str).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let message = format!("user ids name users who have blocked you: {}", named.join(", "));
+    Err(v1::Error::with(ErrorCode::Forbidden, message))
 }
 
 /// Refuses more members than a conversation may have.

@@ -139,6 +139,7 @@ fn loaded() -> Loaded {
         last_message_seq: 0,
         receipts_version: 0,
         updated_at_ms: 500,
+        blocked: false,
         member_count: MEMBERS.len() as u64,
         members: MEMBERS.iter().map(member).collect(),
         messages: HashMap::new(),

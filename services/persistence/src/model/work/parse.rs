@@ -385,6 +385,7 @@ impl AddMembers {
             role,
             provision: add.provision_users,
             change_present: add.change_present && role != Role::Unspecified,
+            leave_out_blocking: add.leave_out_blocking,
         })
     }
 }

@@ -63,7 +63,7 @@ fn any_action() -> impl Strategy<Value = Action> {
             metadata_json: None,
         })),
         3 => (prop::collection::btree_set(who(), 1..4), role(), any::<bool>()).prop_map(|(users, role, change_present)| {
-            Action::AddMembers(AddMembers { users, role, provision: true, change_present })
+            Action::AddMembers(AddMembers { users, role, provision: true, change_present, leave_out_blocking: false })
         }),
         2 => who().prop_map(Action::RemoveMember),
         2 => (who(), role()).prop_map(|(user, role)| Action::ChangeRole(user, role)),
@@ -212,6 +212,7 @@ fn add(command: u128, who: &str, users: &[&str], role: Role, change_present: boo
         role,
         provision: true,
         change_present,
+        leave_out_blocking: false,
     };
     work(command, who, Action::AddMembers(add))
 }
