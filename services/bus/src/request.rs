@@ -259,6 +259,7 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::CountUnread(_) => "count_unread",
         query::Body::SetBlock(_) => "set_block",
         query::Body::ListBlocks(_) => "list_blocks",
+        query::Body::ListBans(_) => "list_bans",
         query::Body::Ping(_) => "ping",
         query::Body::Resolve(_) => "resolve",
         query::Body::GetMessage(_) => "get_message",

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, BlockPage, BlockSet, ChangeClaim, ChangeSettled, ClaimChange, Client, ControlPage, Conversation,
-    ConversationPage, CountUnread, Edits, EventPage, GetConversation, GetHeads, GetListState, GetMessage,
-    GetPresence, Heads, JournalUpdates, JournalVersion, JournalVersions, ListBlocks, ListControl,
-    ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions, ListJournals,
-    ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts, ListRemovals,
-    ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts, Participant, ParticipantPage,
-    Pong, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals,
-    Reply, ReportPresence, ReportServed, Resolve, Resolved, SenderKind, ServedPosition, ServedPositions,
-    ServedReported, SetAgent, SetBlock, SetName, SettleChange, StopStream, StreamStopRequested, Sync, Thread,
-    Threads, UnreadTotal, User, query, reply,
+    Actor, BanPage, BlockPage, BlockSet, ChangeClaim, ChangeSettled, ClaimChange, Client, ControlPage,
+    Conversation, ConversationPage, CountUnread, Edits, EventPage, GetConversation, GetHeads, GetListState,
+    GetMessage, GetPresence, Heads, JournalUpdates, JournalVersion, JournalVersions, ListBans, ListBlocks,
+    ListControl, ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions,
+    ListJournals, ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts,
+    ListRemovals, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts, Participant,
+    ParticipantPage, Pong, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal,
+    Receipts, Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, SenderKind, ServedPosition,
+    ServedPositions, ServedReported, SetAgent, SetBlock, SetName, SettleChange, StopStream,
+    StreamStopRequested, Sync, Thread, Threads, UnreadTotal, User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -281,6 +281,12 @@ impl Backend {
         /// What the actor has not read, without muted conversations.
         unread_total(actor,) -> UnreadTotal / UnreadTotal,
         query::Body::CountUnread(CountUnread {})
+    }
+
+    ask! {
+        /// A page of the users who are banned from a group, by ascending id.
+        bans(actor, id: ConversationId, after: String, limit: u32) -> Bans / BanPage,
+        query::Body::ListBans(ListBans { conversation_id: id.to_string(), after, limit })
     }
 
     ask! {

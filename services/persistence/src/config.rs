@@ -181,6 +181,8 @@ pub struct LimitSettings {
     pub user_conversations: u64,
     /// Users that one may block.
     pub user_blocks: u64,
+    /// Users who are banned from a group.
+    pub group_bans: u64,
 }
 
 /// Section `queries`.
@@ -265,6 +267,7 @@ impl Config {
             inline_participants: self.limits.inline_participants,
             group_members: self.limits.group_members,
             user_conversations: self.limits.user_conversations,
+            group_bans: self.limits.group_bans,
         }
     }
 
@@ -495,6 +498,7 @@ impl Validate for Config {
             limits.user_conversations,
             1..=1_000_000,
         )?;
+        in_range("limits.group_bans", limits.group_bans, 1..=10_000)?;
         in_range("limits.user_blocks", limits.user_blocks, 1..=1_000)?;
         in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
         in_range("queries.waiting", self.queries.waiting, 1..=1_000_000)?;

@@ -7,6 +7,7 @@
 //! long as the query had when it began.
 
 mod arrivals;
+mod bans;
 mod blocks;
 mod conversations;
 mod events;
@@ -434,6 +435,7 @@ impl Queries {
             query::Body::ViewConversations(q) => {
                 reply::Body::ConversationViews(conversations::view(c, q, inline).await?)
             }
+            query::Body::ListBans(q) => reply::Body::Bans(bans::list(c, required(viewer)?, q).await?),
             query::Body::ListBlocks(q) => reply::Body::Blocks(blocks::list(c, required(viewer)?, q).await?),
             query::Body::CountUnread(v1::CountUnread {}) => {
                 reply::Body::UnreadTotal(store::mutes::unread_total(c, required(viewer)?).await?)

@@ -7,6 +7,7 @@
 
 pub mod arrivals;
 pub mod attempts;
+pub mod bans;
 pub mod batch;
 pub mod blocks;
 pub mod changes;

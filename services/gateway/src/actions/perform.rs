@@ -206,7 +206,7 @@ impl Performing<'_> {
             Action::EditJournal { journal, change } => {
                 return session?.edit_journal(journal, change, self.change).await;
             }
-            // Boxed: no session asks for these, and each would hold the room for them while it performs anything.
+            // Boxed: sessions rarely ask for these, and each would hold the room for them while it performs anything.
             Action::Conversation(action) => return Box::pin(self.change_conversation(action)).await,
             Action::Journal(action) => return Box::pin(self.change_journal(action)).await,
             Action::Rename(name) => self.rename(name).await?,

@@ -198,6 +198,15 @@ pub enum ConversationAction {
         /// Which.
         role: Role,
     },
+    /// Remove a user from a group for good, or let them be added again.
+    Ban {
+        /// Which.
+        conversation: ConversationRef,
+        /// Whom.
+        user: UserId,
+        /// Or ends it.
+        banned: bool,
+    },
     /// Remove a participant, or leave.
     RemoveMember {
         /// From which.

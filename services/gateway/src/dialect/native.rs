@@ -24,8 +24,8 @@ use super::contract::Contract;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
-    Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, SendAction,
-    Speaker, UserRef, encode, schema, shape,
+    Action, Answer, Backlog, ConversationAction, ConversationRef, Decoded, Dialect, Frame, MessageRef,
+    Outbound, SendAction, Speaker, UserRef, encode, schema, shape,
 };
 use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
@@ -51,6 +51,25 @@ struct ParticipantsPayload {
     /// 50 by default; more than 100 count as 100.
     #[schema(minimum = 1)]
     limit: Option<u32>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MemberPayload)]
+struct MemberPayload {
+    conversation_id: ConversationRef,
+    user_id: UserRef,
+}
+
+impl MemberPayload {
+    fn ban(self, banned: bool) -> Action {
+        let UserRef(user) = self.user_id;
+        let ban = ConversationAction::Ban {
+            conversation: self.conversation_id,
+            user,
+            banned,
+        };
+        ban.into()
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -287,6 +306,8 @@ impl Dialect for Native {
             "conversation:participants",
             "conversation:mute",
             "conversation:unmute",
+            "member:ban",
+            "member:unban",
             "message:send",
             "message:edit",
             "message:delete",
@@ -348,6 +369,8 @@ impl Dialect for Native {
             }
             "conversation:mute" => object::<MutePayload>(payload)?.action()?,
             "conversation:unmute" => mute::end(object::<ConversationPayload>(payload)?.conversation_id),
+            "member:ban" => object::<MemberPayload>(payload)?.ban(true),
+            "member:unban" => object::<MemberPayload>(payload)?.ban(false),
             "message:send" => Action::Send(decode_send(object(payload)?, limits)?),
             "message:edit" => {
                 let payload: EditPayload = object(payload)?;

@@ -4,6 +4,7 @@
 //! ([`crate::actions::reads`]), and encodes the answer: messages, conversations and threads as the [`Caller`]'s representation
 //! does. Must not build commands or resolve ids.
 
+mod bans;
 mod blocks;
 mod caller;
 mod conversations;
@@ -87,6 +88,7 @@ fn documented() -> OpenApiRouter<RestState> {
         .merge(presence::routes())
         .merge(users::routes())
         .merge(blocks::routes())
+        .merge(bans::routes())
         .merge(messages::routes())
         .merge(marks::routes())
         .merge(mutes::routes())

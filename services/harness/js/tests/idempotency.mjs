@@ -131,6 +131,9 @@ row(
   one,
 );
 row(`DELETE ${C}/participants/{user_id}`, (at) => [`/conversations/${at.id}/participants/${at.bob}`], one);
+const bans = (at) => [`/conversations/${at.id}/bans/${at.bob}`];
+row(`PUT ${C}/bans/{user_id}`, bans, one);
+row(`DELETE ${C}/bans/{user_id}`, bans);
 row(`POST ${C}/threads`, over(inGroup('/threads'), { title: 'Another' }), one);
 row(`POST ${C}/threads/{tid}`, (at) => [`/conversations/${at.id}/threads/${at.thread}`, words], one);
 row('POST /journals', () => ['/journals', { title: 'Another', content: 'text' }], { journals: 1 });
@@ -209,6 +212,8 @@ on('receipt:read', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_s
 on('receipt:delivered', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_seq: 1 });
 on('conversation:mute', group({}), {}, { until: '2999-01-01T00:00:00Z' });
 on('conversation:unmute', group({}), {}, { conversation_id: randomUUID() });
+on('member:ban', group((at) => ({ user_id: at.bob })), one, { user_id: 'another' });
+on('member:unban', group((at) => ({ user_id: at.bob })), {}, { user_id: 'another' });
 on('thread:create', group({ title: 'Another' }), one, { title: 'A third' });
 on('journal:edit', (at) => ({ journal_id: at.journal, content: 'second' }), { journal: 1 }, { content: 'third' });
 

@@ -1,4 +1,4 @@
-// What users decide about each other and about the conversations they are in: muted conversations, blocked users.
+// What users decide about each other and about the conversations they are in: muted conversations, blocked and banned users.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { assertProblem, closeAll, connect, direct, eventually, group, person, rest, token } from '../client.mjs';
@@ -207,4 +207,36 @@ test('blocked users write to each other by no route or event, and the one who bl
   assert.deepEqual(his.all('user:blocked'), []);
   await hers.fails('invalid', 'user:block', { user_id: alice });
   await hers.fails('not_found', 'user:block', { user_id: person('nobody') });
+});
+
+test('a banned user is removed in every session, and comes back by nobody before the ban ends', async () => {
+  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(person);
+  const conversation = await group(alice, [bob, carol]);
+  const path = `/conversations/${conversation.id}`;
+  const [hers, his, other] = [
+    await enters('native', alice, 0, conversation),
+    await connect(bob, 1, { events: 'all' }),
+    await speak('chats', bob, 0),
+  ];
+  await his.joins(conversation);
+  await his.fails('forbidden', 'member:ban', { conversation_id: conversation.id, user_id: carol });
+  const { conversation: left } = await hers.does('member:ban', { conversation_id: conversation.id, user_id: bob });
+  assert.deepEqual(left.participants.map((one) => one.user_id).sort(), [alice, carol].sort());
+  await his.sees('conversation:removed', (one) => one.conversation_id === conversation.id);
+  await other.sees('chat:removed', (one) => JSON.stringify(one).includes(conversation.id));
+  await hers.sees('member:removed', (one) => one.user_id === bob);
+  const { bans, next } = await answered(200, alice, 'GET', `${path}/bans`);
+  assert.deepEqual([bans.length, bans[0].user_id, bans[0].banned_by, next], [1, bob, alice, null]);
+  assertProblem(await rest(token(carol), 'GET', `${path}/bans`), 403, 'forbidden');
+  for (const body of [{ user_id: bob }, { user_ids: [person('dave'), bob] }]) {
+    const refused = await rest(token(alice), 'POST', `${path}/participants`, body);
+    assertProblem(refused, 403, 'forbidden');
+    assert.ok(refused.text.includes(bob), refused.text);
+  }
+  await his.fails('not_found', 'conversation:join', { conversation_id: conversation.id });
+  await answered(200, alice, 'DELETE', `${path}/bans/${bob}`);
+  await answered(201, alice, 'POST', `${path}/participants`, { user_id: bob });
+  await his.sees('conversation:new', (one) => one.id === conversation.id);
+  await answered(200, alice, 'PUT', `${path}/bans/${bob}`);
+  assertProblem(await rest(token(bob), 'POST', `${path}/messages`, { content: 'again' }), 404, 'not_found');
 });

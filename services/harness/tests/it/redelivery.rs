@@ -11,8 +11,9 @@ use sqlx::AssertSqlSafe;
 use crate::hostile::{Answer, Gateway, add, as_, conversation, group, of_all_partitions, send, user};
 
 /// All that a command may change.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "users",
+    "bans",
     "conversations",
     "conversation_numbers",
     "participants",
@@ -123,6 +124,14 @@ fn in_a_group(tea: ConversationId) -> Vec<Command> {
         in_tea("alice", role_of_bob(Role::Moderator)),
         add("alice", tea, vec!["mallory".into(), "carol".into()]),
         in_tea("carol", removal("carol")),
+        in_tea("alice", ban("mallory")),
+        in_tea("alice", ban("mallory")),
+        in_tea("bob", ban("alice")),
+        add("alice", tea, vec!["mallory".into()]),
+        in_tea("alice", unban("mallory")),
+        in_tea("alice", unban("mallory")),
+        in_tea("alice", ban("carol")),
+        in_tea("alice", unban("carol")),
     ]
 }
 
@@ -170,6 +179,14 @@ fn deletion() -> Body {
 
 fn removal(who: &str) -> Body {
     Body::RemoveMember(v1::RemoveMember { user_id: who.into() })
+}
+
+fn ban(who: &str) -> Body {
+    Body::BanMember(v1::BanMember { user_id: who.into() })
+}
+
+fn unban(who: &str) -> Body {
+    Body::UnbanMember(v1::UnbanMember { user_id: who.into() })
 }
 
 fn reaction(message_id: String, remove: bool) -> Body {

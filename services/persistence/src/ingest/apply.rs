@@ -26,7 +26,7 @@ use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 use crate::model::events::{self, EventParts};
 use crate::model::permissions::{Form, Right, Verdict, verdict};
 use crate::model::processed::Processed;
-use crate::model::refusals::{blocked, no_conversation};
+use crate::model::refusals::{blocked, granted, no_conversation};
 use crate::model::state::{
     Bounds, Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person,
 };
@@ -148,6 +148,8 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         Action::Update(update) => details::update(context, update),
         Action::AddMembers(add) => members::add(context, add),
         Action::RemoveMember(user) => members::remove(context, user),
+        Action::Ban(user) => members::ban(context, user),
+        Action::Unban(user) => members::unban(context, user),
         Action::ChangeRole(user, role) => members::change_role(context, user, *role),
         Action::DeleteConversation => details::delete(context),
         Action::EditJournal(edit) => journal::edit(context, edit),
@@ -213,15 +215,7 @@ impl CommandContext<'_> {
     fn check(&self, right: Right) -> Result<(), v1::Error> {
         match verdict(self.conversation.form(), self.member()?.role, right) {
             Verdict::Granted if self.conversation.blocked && right.reaches_others() => Err(blocked()),
-            Verdict::Granted => Ok(()),
-            Verdict::Forbidden => Err(v1::Error::with(
-                ErrorCode::Forbidden,
-                "your role does not allow this here",
-            )),
-            Verdict::NotApplicable => Err(v1::Error::with(
-                ErrorCode::Invalid,
-                "a conversation of this kind does not know this",
-            )),
+            other => granted(other),
         }
     }
 
@@ -266,12 +260,7 @@ impl CommandContext<'_> {
 impl ConversationState {
     /// What rights depend on besides the role.
     fn form(&self) -> Form {
-        match self.kind {
-            ConversationKind::Journal => Form::Journal,
-            ConversationKind::Group if self.open => Form::OpenGroup,
-            ConversationKind::Group => Form::Group,
-            ConversationKind::Direct | ConversationKind::Unspecified => Form::Direct,
-        }
+        Form::of(self.kind, self.open)
     }
 
     /// The next place in the sequence.

@@ -1,6 +1,6 @@
 //! Who may do what, as a pure table of kind, role and right. No I/O, no state.
 
-use parlance_proto::v1::Role;
+use parlance_proto::v1::{ConversationKind, Role};
 
 /// Something a participant wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub enum Right {
     Add(Role),
     /// Remove another participant, who has this role.
     Remove(Role),
+    /// Ban a user, who has this role or, where they are none of the participants, that of a member.
+    Ban(Role),
+    /// End a ban, and list the banned users.
+    Unban,
     /// Remove oneself.
     Leave,
     /// Give another participant this role.
@@ -63,6 +67,8 @@ impl Right {
             | Self::Mute
             | Self::Receipts
             | Self::Remove(_)
+            | Self::Ban(_)
+            | Self::Unban
             | Self::Leave
             | Self::DeleteConversation => false,
         }
@@ -95,6 +101,18 @@ pub enum Form {
     Journal,
 }
 
+impl Form {
+    /// Of a conversation of this kind.
+    pub fn of(kind: ConversationKind, open: bool) -> Self {
+        match kind {
+            ConversationKind::Journal => Self::Journal,
+            ConversationKind::Group if open => Self::OpenGroup,
+            ConversationKind::Group => Self::Group,
+            ConversationKind::Direct | ConversationKind::Unspecified => Self::Direct,
+        }
+    }
+}
+
 /// What a participant with `role` may do in a conversation of `form`.
 ///
 /// In an open group every participant may do what stands under *group: member*, and also change title, status,
@@ -114,6 +132,8 @@ pub enum Form {
 /// | remove members | – | no | yes | yes | – | – | – |
 /// | remove moderators, admins | – | no | no | yes | – | – | – |
 /// | remove viewers, editors | – | – | – | – | no | no | yes |
+/// | ban members, end bans | – | no | yes | yes | – | – | – |
+/// | ban moderators, admins | – | no | no | yes | – | – | – |
 /// | leave | – | yes | yes | yes | yes | yes | – |
 /// | change roles | – | no | no | yes | no | no | yes |
 /// | delete the conversation | yes | no | no | yes | no | no | yes |
@@ -152,9 +172,13 @@ fn direct(right: Right) -> Verdict {
         | Right::SetDetails
         | Right::DeleteConversation => Granted,
         Right::EditForeign | Right::DeleteForeign => Forbidden,
-        Right::Add(_) | Right::Remove(_) | Right::Leave | Right::GiveRole(_) | Right::EditText => {
-            NotApplicable
-        }
+        Right::Add(_)
+        | Right::Remove(_)
+        | Right::Ban(_)
+        | Right::Unban
+        | Right::Leave
+        | Right::GiveRole(_)
+        | Right::EditText => NotApplicable,
     }
 }
 
@@ -172,12 +196,16 @@ fn group(role: Role, right: Right) -> Verdict {
         | Right::Receipts
         | Right::Leave => Granted,
         Right::EditForeign => Forbidden,
-        Right::DeleteForeign | Right::SetTitle | Right::Add(Role::Member) | Right::Remove(Role::Member) => {
-            staff
-        }
+        Right::DeleteForeign
+        | Right::SetTitle
+        | Right::Add(Role::Member)
+        | Right::Remove(Role::Member)
+        | Right::Ban(Role::Member)
+        | Right::Unban => staff,
         Right::SetDetails
         | Right::DeleteConversation
         | Right::Remove(_)
+        | Right::Ban(_)
         | Right::Add(Role::Moderator | Role::Admin)
         | Right::GiveRole(Role::Member | Role::Moderator | Role::Admin) => admin,
         Right::Add(_) | Right::GiveRole(_) | Right::EditText => NotApplicable,
@@ -206,6 +234,8 @@ fn journal(role: Role, right: Right) -> Verdict {
         | Right::React
         | Right::StartThread
         | Right::Receipts
+        | Right::Ban(_)
+        | Right::Unban
         | Right::Add(_)
         | Right::GiveRole(_) => NotApplicable,
     }
@@ -234,7 +264,7 @@ mod tests {
     /// The whole table: direct, then member, moderator, admin, then viewer, editor, owner, then member and admin
     /// of an open group.
     /// y granted, n forbidden, - senseless.
-    const TABLE: [(Right, &str); 27] = [
+    const TABLE: [(Right, &str); 30] = [
         (Right::Send, "yyyy---yy"),
         (Right::EditOwn, "yyyy---yy"),
         (Right::EditForeign, "nnnn---nn"),
@@ -256,6 +286,9 @@ mod tests {
         (Right::Remove(Role::Member), "-nyynnyyy"),
         (Right::Remove(Role::Admin), "-nnynnyny"),
         (Right::Remove(Role::Viewer), "-nnynnyny"),
+        (Right::Ban(Role::Member), "-nyy---ny"),
+        (Right::Ban(Role::Admin), "-nny---ny"),
+        (Right::Unban, "-nyy---ny"),
         (Right::Leave, "-yyyyy-yy"),
         (Right::GiveRole(Role::Admin), "-nny---ny"),
         (Right::GiveRole(Role::Editor), "----nny--"),

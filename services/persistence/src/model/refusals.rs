@@ -3,6 +3,8 @@
 
 use parlance_proto::v1::{self, ErrorCode};
 
+use super::permissions::Verdict;
+
 /// The refusal of what is malformed, a command or a query.
 pub fn refuse(message: impl Into<String>) -> v1::Error {
     v1::Error::with(ErrorCode::Invalid, message)
@@ -19,6 +21,24 @@ pub fn blocked() -> v1::Error {
         ErrorCode::Forbidden,
         "one of the two users has blocked the other: neither writes to the other",
     )
+}
+
+/// Refuses what the table of rights does not grant.
+///
+/// # Errors
+/// [`ErrorCode::Forbidden`] where other roles may, [`ErrorCode::Invalid`] where none can.
+pub fn granted(verdict: Verdict) -> Result<(), v1::Error> {
+    match verdict {
+        Verdict::Granted => Ok(()),
+        Verdict::Forbidden => Err(v1::Error::with(
+            ErrorCode::Forbidden,
+            "your role does not allow this here",
+        )),
+        Verdict::NotApplicable => Err(v1::Error::with(
+            ErrorCode::Invalid,
+            "a conversation of this kind does not know this",
+        )),
+    }
 }
 
 /// The answer where there is no such message for the asker.

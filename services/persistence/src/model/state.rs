@@ -61,6 +61,8 @@ pub struct Bounds {
     pub group_members: u64,
     /// Conversations of a user, journals left out.
     pub user_conversations: u64,
+    /// Users who are banned from a group.
+    pub group_bans: u64,
 }
 
 impl Default for Bounds {
@@ -71,6 +73,7 @@ impl Default for Bounds {
             inline_participants: usize::MAX,
             group_members: u64::MAX,
             user_conversations: u64::MAX,
+            group_bans: u64::MAX,
         }
     }
 }
@@ -123,6 +126,10 @@ pub struct ConversationState {
     pub blocked: bool,
     /// How many belong to it now.
     pub member_count: u64,
+    /// Those users the batch names who are banned.
+    pub banned: HashSet<UserId>,
+    /// How many are banned, where the batch bans a user.
+    pub ban_count: u64,
     /// Of those who belong to it now: the batch's actors, or everybody where a command needs that.
     pub members: HashMap<UserId, Member>,
     /// Those messages the batch names.
@@ -239,6 +246,8 @@ pub struct Effects {
     pub roles: BTreeMap<(ConversationId, UserId), Role>,
     /// Participants to end, with the last seq they may see.
     pub left: BTreeMap<(ConversationId, UserId), u64>,
+    /// Users to ban from a group, by whom and when, or whose ban ends.
+    pub bans: BTreeMap<(ConversationId, UserId), Option<(UserId, i64)>>,
     /// Messages to insert.
     pub new_messages: Vec<(ConversationId, MessageId)>,
     /// Messages to update.

@@ -86,6 +86,10 @@ pub enum Action {
     AddMembers(AddMembers),
     /// Remove somebody, or oneself.
     RemoveMember(UserId),
+    /// Remove a user from a group for good.
+    Ban(UserId),
+    /// The user may be added again.
+    Unban(UserId),
     /// Give somebody this role.
     ChangeRole(UserId, Role),
     /// Delete the conversation for all.
@@ -252,6 +256,8 @@ impl Work {
             Action::Update(_) => "update_conversation",
             Action::AddMembers(_) => "add_members",
             Action::RemoveMember(_) => "remove_member",
+            Action::Ban(_) => "ban_member",
+            Action::Unban(_) => "unban_member",
             Action::ChangeRole(..) => "change_role",
             Action::DeleteConversation => "delete_conversation",
             Action::EditJournal(_) => "edit_journal",
@@ -280,10 +286,11 @@ impl Work {
             | Action::Receive(_)
             | Action::Hide(_)
             | Action::Mute(_)
+            | Action::Unban(_)
             | Action::Append(_) => 0,
             Action::AddMembers(add) if add.change_present => add.users.len(),
             Action::AddMembers(add) => add.users.len().div_ceil(MEMBERS_PER_CHANGE),
-            Action::RemoveMember(_) => 2,
+            Action::RemoveMember(_) | Action::Ban(_) => 2,
             _ => 1,
         }
     }
@@ -333,7 +340,7 @@ impl Work {
         match &self.action {
             Action::Create(create) => create.others.iter().collect(),
             Action::AddMembers(add) => add.users.iter().collect(),
-            Action::RemoveMember(user) | Action::ChangeRole(user, _) => vec![user],
+            Action::RemoveMember(user) | Action::Ban(user) | Action::ChangeRole(user, _) => vec![user],
             _ => Vec::new(),
         }
     }
@@ -343,7 +350,7 @@ impl Work {
     pub fn dethroned(&self) -> usize {
         match &self.action {
             Action::AddMembers(add) if add.change_present => add.users.len(),
-            Action::RemoveMember(_) | Action::ChangeRole(..) => 1,
+            Action::RemoveMember(_) | Action::Ban(_) | Action::ChangeRole(..) => 1,
             _ => 0,
         }
     }

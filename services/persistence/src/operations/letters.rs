@@ -201,6 +201,8 @@ fn action(body: &command::Body) -> &'static str {
         command::Body::UpdateConversation(_) => "update_conversation",
         command::Body::AddMembers(_) => "add_members",
         command::Body::RemoveMember(_) => "remove_member",
+        command::Body::BanMember(_) => "ban_member",
+        command::Body::UnbanMember(_) => "unban_member",
         command::Body::ChangeRole(_) => "change_role",
         command::Body::DeleteConversation(_) => "delete_conversation",
         command::Body::HideMessage(_) => "hide_message",

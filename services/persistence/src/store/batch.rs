@@ -2,7 +2,7 @@
 
 mod touched;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use parlance_proto::v1::{Channel, ConversationKind, ConversationStatus};
@@ -16,7 +16,7 @@ use crate::model::processed::CommandKey;
 use crate::model::state::{Bounds, ConversationState, Loaded};
 use crate::model::work::Work;
 use crate::store::kept::KeptJournals;
-use touched::{changes, journals, members, messages_and_threads, people_and_numbers};
+use touched::{bans, changes, journals, members, messages_and_threads, people_and_numbers};
 
 /// The leases that hold, and what the database says about itself.
 pub struct LeaseCheck {
@@ -128,6 +128,7 @@ pub async fn load(
     changes(connection, works, &mut loaded).await?;
     journals(connection, works, &mut loaded, kept).await?;
     people_and_numbers(connection, works, &mut loaded).await?;
+    bans(connection, works, &mut loaded).await?;
     Ok(loaded)
 }
 
@@ -197,6 +198,8 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             receipts_version: seq_from(receipts_version)?,
             updated_at_ms: millis(updated_at),
             blocked,
+            banned: HashSet::new(),
+            ban_count: 0,
             member_count: seq_from(member_count)?,
             members: HashMap::new(),
             messages: HashMap::new(),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::users::conversation_count;
 use super::{
-    changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, mutes, participants,
+    bans, changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, mutes, participants,
     processed, reactions, seq_to, small, threads,
 };
 use crate::model::state::{ConversationState, Effects, Loaded};
@@ -32,6 +32,7 @@ pub async fn write(
     edits::write(connection, effects).await?;
     hidden::write(connection, effects).await?;
     mutes::write(connection, effects).await?;
+    bans::write(connection, effects).await?;
     threads::write(connection, loaded, effects).await?;
     journals::write(connection, loaded, effects).await?;
     if !effects.new_changes.is_empty() {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod arrivals;
+mod bans;
 mod blocks;
 mod commits;
 mod database;

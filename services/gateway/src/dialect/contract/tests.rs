@@ -63,7 +63,9 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         Action::Send(_) | Action::Edit { .. } | Action::Delete { .. } | Action::React { .. } => {
             &["message", "message_elsewhere", "message_encrypted"]
         }
-        Action::Join(_) | Action::Mute { .. } => &["conversation_direct", "conversation_group"],
+        Action::Join(_) | Action::Mute { .. } | Action::Conversation(_) => {
+            &["conversation_direct", "conversation_group"]
+        }
         Action::Receipt { .. } => &["receipt", "receipt_elsewhere"],
         Action::CreateThread { .. } => &["thread"],
         Action::JoinJournal {
@@ -85,7 +87,7 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         | Action::Typing { .. }
         | Action::Presence { .. } => &["done"],
         // Only over REST.
-        Action::Rename(_) | Action::Conversation(_) | Action::Journal(_) => &[],
+        Action::Rename(_) | Action::Journal(_) => &[],
     }
 }
 

@@ -6,7 +6,7 @@ use super::block::{BlockChangedJson, BlockPageJson, BlocksPayload, UserPayload};
 use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
 use super::mute::{MuteChangedJson, MutePayload};
 use super::{
-    ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload,
+    ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload, MemberPayload,
     ParticipantsPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
     StopPayload, SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
@@ -135,6 +135,18 @@ fn conversations(contract: Contract) -> Contract {
             "conversation:unmute",
             "End that one muted a conversation.",
             keyed(Shape::of::<ConversationPayload>()),
+            joined(),
+        )
+        .accepts(
+            "member:ban",
+            "Remove a user from a group for good: nobody adds them before the ban ends. Also of users who are not in it.",
+            keyed(Shape::of::<MemberPayload>()),
+            joined(),
+        )
+        .accepts(
+            "member:unban",
+            "End that; it does not add the user.",
+            keyed(Shape::of::<MemberPayload>()),
             joined(),
         )
 }

@@ -4,11 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde::Deserialize;
-use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::participants::PageQuery;
 use super::{Asked, Caller, Names, asked, page_size};
 use crate::actions::core::Core;
 use crate::dialect::native::block::{BlockPageJson, page};
@@ -20,18 +19,6 @@ pub(super) fn routes() -> OpenApiRouter<RestState> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(block, unblock))
-}
-
-/// A page of the users that the caller has blocked.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct PageQuery {
-    /// The `next` of the page before; empty for the first.
-    #[serde(default)]
-    after: String,
-    /// At most so many, 50 by default; more than 100 count as 100.
-    #[param(minimum = 1)]
-    limit: Option<u32>,
 }
 
 #[utoipa::path(

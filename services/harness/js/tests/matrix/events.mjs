@@ -95,6 +95,9 @@ const shows = {
     assert.ok(answer.participants.some((one) => one.user_id === at.user));
   };
   on('conversation:participants', '', 'yyyyyyy', about(), listed);
+  const member = about((at) => ({ user_id: at.target }));
+  on('member:ban', '', 'nyy----', member, effects.left((at) => at.target));
+  on('member:unban', 'not banned', 'nyy----', member);
   on('conversation:mute', '', 'yyyy---', about(), effects.muted(true));
   on('conversation:unmute', '', 'yyyy---', about(), effects.muted(false));
   on('message:send', '', 'yyyy---', about(() => ({ content: said })), sent);

@@ -152,6 +152,19 @@ row(
   (where) => [`/conversations/${where.id}/participants/${where.user}`],
   effects.left((where) => where.user),
 );
+for (const [target, cells] of [
+  ['member', 'nyy----'],
+  ['moderator', 'nny----'],
+  ['admin', 'nny----'],
+]) {
+  const path = (where) => [`/conversations/${where.id}/bans/${where.target}`];
+  row(`PUT ${C}/bans/{user_id}`, target, cells, path, effects.left((where) => where.target), { target: { group: target } });
+}
+row(`DELETE ${C}/bans/{user_id}`, 'not banned', 'nyy----', (where) => [`/conversations/${where.id}/bans/${where.target}`]);
+row(`GET ${C}/bans`, '', 'nyy----', over(at('/bans')), (was, is, _where, answer) => {
+  effects.nothing(was, is);
+  assert.deepEqual(answer, { bans: [], next: null });
+});
 row(`GET ${C}/threads`, '', 'yyyyyyy', over(at('/threads')), (was, is, where, answer) => {
   effects.nothing(was, is);
   assert.deepEqual(

@@ -63,6 +63,8 @@ fn in_conversation(context: &mut CommandContext<'_>, seq: u64) -> Outcome {
         | Action::Update(_)
         | Action::AddMembers(_)
         | Action::RemoveMember(_)
+        | Action::Ban(_)
+        | Action::Unban(_)
         | Action::ChangeRole(..)
         | Action::DeleteConversation => {
             let mut bare = events::bare(context.id(), context.conversation, context.epoch);

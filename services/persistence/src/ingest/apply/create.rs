@@ -1,6 +1,6 @@
 //! Creating conversations. A repeat, and the other side of a direct pair, get what exists.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use parlance_proto::UserId;
 use parlance_proto::v1::{self, ConversationKind, ConversationStatus, ErrorCode, Role};
@@ -112,6 +112,8 @@ fn blank(now_ms: i64, number: i64, work: &Work, create: &Create) -> Conversation
         receipts_version: 0,
         updated_at_ms: now_ms,
         blocked: false,
+        banned: HashSet::new(),
+        ban_count: 0,
         member_count: 0,
         members: HashMap::new(),
         messages: HashMap::new(),

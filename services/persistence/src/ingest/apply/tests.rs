@@ -140,6 +140,8 @@ fn loaded() -> Loaded {
         receipts_version: 0,
         updated_at_ms: 500,
         blocked: false,
+        banned: HashSet::new(),
+        ban_count: 0,
         member_count: MEMBERS.len() as u64,
         members: MEMBERS.iter().map(member).collect(),
         messages: HashMap::new(),

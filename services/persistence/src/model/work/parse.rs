@@ -73,15 +73,15 @@ impl Work {
             command::Body::CreateThread(create) => Action::StartThread(StartThread::parse(create)?),
             command::Body::UpdateConversation(update) => Action::Update(Update::parse(update)?),
             command::Body::AddMembers(add) => Action::AddMembers(AddMembers::parse(add)?),
-            command::Body::RemoveMember(v1::RemoveMember { user_id }) => {
-                Action::RemoveMember(UserId::parse(user_id).map_err(invalid)?)
-            }
+            command::Body::RemoveMember(remove) => Action::RemoveMember(user(remove.user_id)?),
+            command::Body::BanMember(ban) => Action::Ban(user(ban.user_id)?),
+            command::Body::UnbanMember(unban) => Action::Unban(user(unban.user_id)?),
             command::Body::ChangeRole(change) => {
                 let role = change.role();
                 if role == Role::Unspecified {
                     return Err(refuse("the role is missing"));
                 }
-                Action::ChangeRole(UserId::parse(change.user_id).map_err(invalid)?, role)
+                Action::ChangeRole(user(change.user_id)?, role)
             }
             command::Body::DeleteConversation(v1::DeleteConversation {}) => Action::DeleteConversation,
             command::Body::EditJournal(edit) => Action::EditJournal(edit.update),
@@ -398,6 +398,10 @@ fn users(ids: Vec<String>) -> Result<BTreeSet<UserId>, v1::Error> {
         .map(UserId::parse)
         .collect::<Result<_, _>>()
         .map_err(invalid)
+}
+
+fn user(id: String) -> Result<UserId, v1::Error> {
+    UserId::parse(id).map_err(invalid)
 }
 
 pub(super) fn invalid(error: parlance_proto::InvalidId) -> v1::Error {

@@ -343,6 +343,9 @@ pub(super) async fn people_and_numbers(
                 let actor = work.actor.id.as_str();
                 pairs.extend(add.users.iter().map(|user| (user.as_str(), actor)));
             }
+            Action::Ban(user) => {
+                users.insert(user.as_str());
+            }
             Action::Send(send) => {
                 if let Some(JournalName::Number(number)) = send.journal {
                     numbers.insert(number);
@@ -376,6 +379,31 @@ pub(super) async fn people_and_numbers(
         }
     }
     Ok(())
+}
+
+/// Which of the users that commands add, ban or let in again are banned, and how many are where one more may be.
+pub(super) async fn bans(
+    connection: &mut PgConnection,
+    works: &[&Work],
+    loaded: &mut Loaded,
+) -> Result<(), sqlx::Error> {
+    let mut users: BTreeSet<(Uuid, &str)> = BTreeSet::new();
+    let mut counted: BTreeSet<Uuid> = BTreeSet::new();
+    for work in works {
+        let id = work.conversation.uuid();
+        match &work.action {
+            Action::AddMembers(add) => users.extend(add.users.iter().map(|user| (id, user.as_str()))),
+            Action::Ban(user) => {
+                users.insert((id, user.as_str()));
+                counted.insert(id);
+            }
+            Action::Unban(user) => {
+                users.insert((id, user.as_str()));
+            }
+            _ => {}
+        }
+    }
+    store::bans::load(connection, &users, &counted, loaded).await
 }
 
 async fn load_users(

@@ -66,6 +66,8 @@ fn any_action() -> impl Strategy<Value = Action> {
             Action::AddMembers(AddMembers { users, role, provision: true, change_present, leave_out_blocking: false })
         }),
         2 => who().prop_map(Action::RemoveMember),
+        1 => who().prop_map(Action::Ban),
+        1 => who().prop_map(Action::Unban),
         2 => (who(), role()).prop_map(|(user, role)| Action::ChangeRole(user, role)),
         2 => (0u64..30, 1u64..30, any::<bool>()).prop_map(|(up_to, seq, delivered_only)| {
             Action::Receive(Receive { up_to, messages: vec![MessageName::Seq(seq)], delivered_only, through: false })
@@ -98,6 +100,10 @@ fn check(state: &ConversationState) -> Result<(), TestCaseError> {
         .filter(|member| member.role == Role::Admin)
         .count();
     prop_assert!(state.members.is_empty() || admins > 0, "nobody leads");
+    prop_assert!(
+        !state.banned.iter().any(|user| state.members.contains_key(user)),
+        "a banned user is a member"
+    );
     let mut replies: BTreeMap<String, u64> = BTreeMap::new();
     for message in state.messages.values() {
         let marks: BTreeSet<_> = message
