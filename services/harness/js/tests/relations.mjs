@@ -1,4 +1,5 @@
-// What users decide about each other and about the conversations they are in: muted conversations, blocked and banned users.
+// What users decide about each other and about the conversations they are in: muted conversations, blocked and banned users,
+// read-only groups.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { assertProblem, closeAll, connect, direct, eventually, group, person, rest, token } from '../client.mjs';
@@ -239,4 +240,45 @@ test('a banned user is removed in every session, and comes back by nobody before
   await his.sees('conversation:new', (one) => one.id === conversation.id);
   await answered(200, alice, 'PUT', `${path}/bans/${bob}`);
   assertProblem(await rest(token(bob), 'POST', `${path}/messages`, { content: 'again' }), 404, 'not_found');
+});
+
+/** How each dialect sends a text. */
+const SENDS = {
+  native: ['message:send', (id) => ({ conversation_id: id, content: 'hello' })],
+  encrypted: ['chat:message_send', (id) => ({ conversationId: id, contentEncrypted: 'hello' })],
+  chats: ['message:send', (id) => ({ chatId: id, content: 'hello', messageType: 'text' })],
+  threads: ['message:send', (id) => ({ conversationId: id, content: 'hello', tempId: 't' })],
+  inbox: ['send_message', (id) => ({ conversationId: id, content: 'hello' })],
+};
+
+test('in a read-only group only admins write, whatever the dialect', async () => {
+  const alice = person('alice');
+  const dialects = Object.keys(SENDS);
+  const members = dialects.map((dialect) => person(dialect));
+  const conversation = await group(alice, members);
+  const path = `/conversations/${conversation.id}`;
+  const hers = await enters('native', alice, 0, conversation);
+  const clients = [];
+  for (const [number, dialect] of dialects.entries()) {
+    clients.push(await enters(dialect, members[number], number, conversation));
+  }
+  const changed = await answered(200, alice, 'PATCH', path, { read_only: true });
+  assert.equal(changed.read_only, true);
+  await hers.sees('conversation:updated', (one) => one.read_only === true);
+  for (const [number, dialect] of dialects.entries()) {
+    const [event, payload] = SENDS[dialect];
+    const ack = await clients[number].ask(event, payload(conversation.id));
+    assert.equal(ack.ok ?? ack.success, false, `${dialect}: ${JSON.stringify(ack)}`);
+    assert.equal(ack.code ?? ack.error.code, 'forbidden', `${dialect}: ${JSON.stringify(ack)}`);
+    assertProblem(await rest(token(members[number]), 'POST', `${path}/messages`, { content: 'hello' }), 403, 'forbidden');
+    assertProblem(await rest(token(members[number]), 'PATCH', path, { read_only: false }), 403, 'forbidden');
+  }
+  assert.deepEqual((await answered(200, alice, 'GET', `${path}/messages`)).messages, []);
+  await hers.sends(conversation, 'news');
+  await answered(200, alice, 'PATCH', path, { readOnly: false });
+  for (const [number, dialect] of dialects.entries()) {
+    const [event, payload] = SENDS[dialect];
+    const ack = await clients[number].ask(event, payload(conversation.id));
+    assert.equal(ack.ok ?? ack.success, true, `${dialect}: ${JSON.stringify(ack)}`);
+  }
 });

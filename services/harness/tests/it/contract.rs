@@ -211,7 +211,7 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
     api.ok(bob, "GET", ONE, &[&group], None).await;
     api.ok(alice, "PUT", ONE, &[&group], Some(json!({ "title": "Everyone" })))
         .await;
-    let update = json!({ "status": "archived", "channel": "email", "metadata": {} });
+    let update = json!({ "status": "archived", "channel": "email", "metadata": {}, "readOnly": false });
     api.ok(alice, "PATCH", ONE, &[&group], Some(update)).await;
     api.ok(
         alice,

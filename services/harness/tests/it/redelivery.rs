@@ -108,6 +108,10 @@ fn in_a_group(tea: ConversationId) -> Vec<Command> {
         in_tea("alice", role_of_bob(Role::Moderator)),
         in_tea("alice", role_of_bob(Role::Member)),
         in_tea("bob", title("not an admin's")),
+        in_tea("bob", read_only(true)),
+        in_tea("alice", read_only(true)),
+        send("bob", tea, "not while it is read-only"),
+        in_tea("alice", read_only(false)),
         in_tea("bob", read),
         in_tea("bob", hide),
         in_tea("bob", mute(None)),
@@ -200,6 +204,13 @@ fn reaction(message_id: String, remove: bool) -> Body {
 fn title(title: &str) -> Body {
     Body::UpdateConversation(v1::UpdateConversation {
         title: Some(title.into()),
+        ..Default::default()
+    })
+}
+
+fn read_only(read_only: bool) -> Body {
+    Body::UpdateConversation(v1::UpdateConversation {
+        read_only: Some(read_only),
         ..Default::default()
     })
 }

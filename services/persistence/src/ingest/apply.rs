@@ -20,13 +20,13 @@ mod thread;
 
 use std::collections::{HashMap, HashSet};
 
-use parlance_proto::v1::{self, ConversationKind, ErrorCode};
+use parlance_proto::v1::{self, ConversationKind, ErrorCode, Role};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 
 use crate::model::events::{self, EventParts};
 use crate::model::permissions::{Form, Right, Verdict, verdict};
 use crate::model::processed::Processed;
-use crate::model::refusals::{blocked, granted, no_conversation};
+use crate::model::refusals::{blocked, granted, no_conversation, read_only};
 use crate::model::state::{
     Bounds, Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person,
 };
@@ -213,7 +213,11 @@ impl CommandContext<'_> {
 
     /// Refuses what the actor may not do.
     fn check(&self, right: Right) -> Result<(), v1::Error> {
-        match verdict(self.conversation.form(), self.member()?.role, right) {
+        let role = self.member()?.role;
+        match verdict(self.conversation.form(), role, right) {
+            Verdict::Granted if self.conversation.read_only && role != Role::Admin && right.writes() => {
+                Err(read_only())
+            }
             Verdict::Granted if self.conversation.blocked && right.reaches_others() => Err(blocked()),
             other => granted(other),
         }

@@ -48,6 +48,11 @@ pub enum Right {
 }
 
 impl Right {
+    /// Whether it writes to all, which in a read-only group only admins do.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Send | Self::EditOwn | Self::StartThread)
+    }
+
     /// Whether it reaches the other of a direct conversation, which a block prevents.
     pub fn reaches_others(self) -> bool {
         match self {
@@ -139,7 +144,7 @@ impl Form {
 /// | delete the conversation | yes | no | no | yes | no | no | yes |
 /// | edit the text | – | – | – | – | no | yes | yes |
 ///
-/// – : senseless there, for everyone.
+/// – : senseless there, for everyone. In a read-only group only admins send and edit messages and start threads.
 pub fn verdict(form: Form, role: Role, right: Right) -> Verdict {
     match form {
         Form::Direct => direct(right),

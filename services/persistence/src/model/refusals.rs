@@ -23,6 +23,14 @@ pub fn blocked() -> v1::Error {
     )
 }
 
+/// The refusal to write in a read-only group.
+pub fn read_only() -> v1::Error {
+    v1::Error::with(
+        ErrorCode::Forbidden,
+        "the group is read-only: only admins send and edit messages and begin threads",
+    )
+}
+
 /// Refuses what the table of rights does not grant.
 ///
 /// # Errors

@@ -96,6 +96,8 @@ pub struct ConversationState {
     pub kind: ConversationKind,
     /// Of groups: every participant manages it.
     pub open: bool,
+    /// Of groups with roles: only admins write.
+    pub read_only: bool,
     /// May be empty for direct and open ones.
     pub title: String,
     /// How people reach each other.

@@ -223,6 +223,8 @@ pub struct Update {
     pub channel: Option<Channel>,
     /// A JSON object as text; empty for `{}`.
     pub metadata_json: Option<String>,
+    /// Whether only admins write. Not checked against the kind.
+    pub read_only: Option<bool>,
 }
 
 /// Add participants.

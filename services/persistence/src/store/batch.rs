@@ -50,6 +50,7 @@ struct ConversationRow {
     history_from: i64,
     open: bool,
     blocked: bool,
+    read_only: bool,
     member_count: i64,
 }
 
@@ -141,7 +142,7 @@ async fn lock_conversations(
         "SELECT c.conversation_id, c.number, c.kind, c.title, c.created_by, c.created_by_command, c.head_seq,
                 c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, c.channel, c.status,
                 c.metadata::text AS metadata, c.deleted_at IS NOT NULL AS deleted, c.history_from, c.open,
-                c.blocked, ",
+                c.blocked, c.read_only, ",
         member_count!(),
         " AS member_count
          FROM conversations c WHERE c.conversation_id = ANY($1) ORDER BY c.conversation_id FOR NO KEY UPDATE OF c"
@@ -175,6 +176,7 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             history_from,
             open,
             blocked,
+            read_only,
             member_count,
         } = row;
         let state = ConversationState {
@@ -182,6 +184,7 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             kind: ConversationKind::try_from(i32::from(kind))
                 .map_err(|_| corrupt("a conversation's kind"))?,
             open,
+            read_only,
             title,
             channel: Channel::try_from(i32::from(channel))
                 .map_err(|_| corrupt("a conversation's channel"))?,

@@ -23,6 +23,7 @@ mod plans;
 mod presence;
 mod pushes;
 mod queries;
+mod read_only;
 mod receipts;
 mod served;
 mod service;

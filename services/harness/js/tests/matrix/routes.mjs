@@ -42,6 +42,7 @@ for (const [name, fields] of Object.entries({
 })) {
   row(`PATCH ${C}`, name, 'nnyynny', over(at(''), fields), effects.changed(fields));
 }
+row(`PATCH ${C}`, 'read-only', 'nny-nn-', over(at(''), { read_only: true }), effects.changed({ read_only: true }));
 row(`DELETE ${C}`, '', 'nnyynny', over(at('')), effects.gone);
 row(`GET ${C}/events`, '', 'yyyyyyy', over(at('/events?after=0')), (was, is, _where, answer) => {
   effects.nothing(was, is);

@@ -98,6 +98,7 @@ fn blank(now_ms: i64, number: i64, work: &Work, create: &Create) -> Conversation
         number,
         kind: create.kind,
         open: create.open,
+        read_only: false,
         title: create.title.clone(),
         channel: create.channel,
         status: ConversationStatus::Active,

@@ -126,6 +126,7 @@ fn loaded() -> Loaded {
         number: 7,
         kind: ConversationKind::Group,
         open: false,
+        read_only: false,
         title: "Tea".into(),
         channel: Channel::Chat,
         status: ConversationStatus::Active,

@@ -355,6 +355,7 @@ impl Update {
             status,
             channel,
             metadata_json,
+            read_only,
         } = update;
         let status = status.map(ConversationStatus::try_from).transpose();
         let channel = channel.map(Channel::try_from).transpose();
@@ -363,6 +364,7 @@ impl Update {
             status: status.map_err(|_| refuse("no such status"))?,
             channel: channel.map_err(|_| refuse("no such channel"))?,
             metadata_json: metadata_json.map(metadata).transpose()?,
+            read_only,
         };
         if update.status == Some(ConversationStatus::Unspecified)
             || update.channel == Some(Channel::Unspecified)

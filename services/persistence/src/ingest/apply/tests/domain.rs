@@ -56,11 +56,12 @@ fn any_action() -> impl Strategy<Value = Action> {
                 parent: parent.map(thread_id),
             })
         }),
-        1 => (0u32..3).prop_map(|n| Action::Update(Update {
+        1 => (0u32..3, prop::option::of(any::<bool>())).prop_map(|(n, read_only)| Action::Update(Update {
             title: Some(format!("title {n}")),
             status: None,
             channel: None,
             metadata_json: None,
+            read_only,
         })),
         3 => (prop::collection::btree_set(who(), 1..4), role(), any::<bool>()).prop_map(|(users, role, change_present)| {
             Action::AddMembers(AddMembers { users, role, provision: true, change_present, leave_out_blocking: false })
