@@ -18,11 +18,12 @@ use parlance_proto::v1::{
     GetMessage, GetPresence, Heads, JournalUpdates, JournalVersion, JournalVersions, ListBans, ListBlocks,
     ListControl, ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions,
     ListJournals, ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts,
-    ListRemovals, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts, Participant,
-    ParticipantPage, Pong, Position, PresenceReported, Presences, ProvisionUser, Query, ReadJournal,
-    Receipts, Removals, Reply, ReportPresence, ReportServed, Resolve, Resolved, SenderKind, ServedPosition,
-    ServedPositions, ServedReported, SetAgent, SetBlock, SetName, SettleChange, StopStream,
-    StreamStopRequested, Sync, Thread, Threads, UnreadTotal, User, query, reply,
+    ListRemovals, ListReports, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts,
+    Participant, ParticipantPage, Pong, Position, PresenceReported, Presences, ProvisionUser, Query,
+    ReadJournal, Receipts, Removals, Reply, ReportPage, ReportPresence, ReportResolved, ReportServed,
+    Resolve, ResolveReport, Resolved, SenderKind, ServedPosition, ServedPositions, ServedReported, SetAgent,
+    SetBlock, SetName, SettleChange, StopStream, StreamStopRequested, Sync, Thread, Threads, UnreadTotal,
+    User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -287,6 +288,18 @@ impl Backend {
         /// A page of the users who are banned from a group, by ascending id.
         bans(actor, id: ConversationId, after: String, limit: u32) -> Bans / BanPage,
         query::Body::ListBans(ListBans { conversation_id: id.to_string(), after, limit })
+    }
+
+    ask! {
+        /// A page of the reports that nobody has settled, the oldest first.
+        reports(actor, cursor: String, limit: u32) -> Reports / ReportPage,
+        query::Body::ListReports(ListReports { cursor, limit })
+    }
+
+    ask! {
+        /// Settles a report.
+        resolve_report(actor, id: String, resolved_by: String, resolution: String) -> ReportResolved / ReportResolved,
+        query::Body::ResolveReport(ResolveReport { id, resolved_by, resolution })
     }
 
     ask! {

@@ -41,7 +41,9 @@ use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use action::{Action, ConversationAction, Decoded, JournalAction, JournalChange, SendAction};
+pub use action::{
+    Action, ConversationAction, Decoded, JournalAction, JournalChange, ReportAction, SendAction,
+};
 pub use place::{Place, UserRef};
 pub use representation::Representation;
 

@@ -30,6 +30,7 @@ pub mod processed;
 pub mod pushes;
 pub mod reactions;
 pub mod receipts;
+pub mod reports;
 pub mod resolve;
 pub mod served;
 pub mod sessions;

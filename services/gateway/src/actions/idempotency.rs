@@ -164,6 +164,7 @@ impl Change {
             command::Body::DeleteConversation(_) => ("delete_conversation", ""),
             command::Body::HideMessage(_) => ("hide_message", ""),
             command::Body::MuteConversation(_) => ("mute_conversation", ""),
+            command::Body::ReportMessage(_) => ("report_message", ""),
             command::Body::EditJournal(_) => ("edit_journal", ""),
             // Only persistence makes them.
             command::Body::AppendText(_) => ("append_text", ""),

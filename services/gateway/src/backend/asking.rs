@@ -305,6 +305,7 @@ fn only_reads(body: &query::Body) -> bool {
             | query::Body::SetName(_)
             | query::Body::SetAgent(_)
             | query::Body::SetBlock(_)
+            | query::Body::ResolveReport(_)
             | query::Body::Arrive(_)
             | query::Body::ReportServed(_)
             | query::Body::ReportPresence(_)
@@ -323,6 +324,7 @@ fn may_be_repeated(body: &query::Body) -> bool {
             query::Body::ProvisionUser(_)
                 | query::Body::Arrive(_)
                 | query::Body::ReportPresence(_)
+                | query::Body::ResolveReport(_)
                 | query::Body::StopStream(_)
         )
 }

@@ -3,7 +3,7 @@
 use parlance_journal::ClientState;
 use parlance_proto::UserId;
 use parlance_proto::v1::{
-    CreateConversation, MessageType, Mute, Position, PresenceStatus, Role, UpdateConversation,
+    CreateConversation, MessageType, Mute, Position, PresenceStatus, ReportReason, Role, UpdateConversation,
 };
 use uuid::Uuid;
 
@@ -85,6 +85,8 @@ pub enum Action {
         /// The thread it grows from.
         parent: Option<Uuid>,
     },
+    /// Report a message of another to those who moderate.
+    Report(ReportAction),
     /// Mute a conversation for oneself, or end that.
     Mute {
         /// Which.
@@ -285,6 +287,7 @@ impl Action {
             | Self::React { .. }
             | Self::CreateThread { .. }
             | Self::Mute { .. }
+            | Self::Report(_)
             | Self::EditJournal { .. }
             | Self::Conversation(_)
             | Self::Journal(_) => true,
@@ -314,6 +317,7 @@ impl Action {
             | Self::Delete { conversation, .. }
             | Self::Receipt { conversation, .. }
             | Self::React { conversation, .. }
+            | Self::Report(ReportAction { conversation, .. })
             | Self::Stop { conversation, .. } => conversation.is_none(),
             Self::Send(_)
             | Self::CreateThread { .. }
@@ -380,6 +384,19 @@ pub struct SendAction {
     pub reply_to: Option<MessageRef>,
     /// The thread it belongs to.
     pub thread: Option<Uuid>,
+}
+
+/// A message to be reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportAction {
+    /// Where.
+    pub conversation: Option<ConversationRef>,
+    /// Which.
+    pub message: MessageRef,
+    /// Why.
+    pub reason: ReportReason,
+    /// May be empty.
+    pub comment: String,
 }
 
 /// An event as a dialect reads it.

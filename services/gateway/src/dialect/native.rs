@@ -7,6 +7,7 @@ pub mod journal;
 pub mod json;
 pub mod mute;
 pub mod presence;
+pub mod report;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
 use crate::limits::{Limits, page_size};
 use mute::MutePayload;
+use report::ReportPayload;
 
 /// See the module.
 #[derive(Debug)]
@@ -312,6 +314,7 @@ impl Dialect for Native {
             "message:edit",
             "message:delete",
             "message:stop",
+            "message:report",
             "message:react",
             "message:unreact",
             "receipt:read",
@@ -389,6 +392,7 @@ impl Dialect for Native {
                     message: payload.message_id,
                 }
             }
+            "message:report" => object::<ReportPayload>(payload)?.action(limits)?,
             "message:react" => decode_react(object(payload)?, false, limits)?,
             "message:unreact" => decode_react(object(payload)?, true, limits)?,
             "receipt:read" => decode_receipt(object(payload)?, false, limits)?,

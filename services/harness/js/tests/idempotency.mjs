@@ -120,6 +120,7 @@ row(`DELETE ${M}`, over(about('own')), one);
 row(`DELETE ${M}`, over(about('foreign', '?scope=me')));
 row(`POST ${M}/reactions`, over(about('foreign', '/reactions'), emoji), one);
 row(`DELETE ${M}/reactions`, over(about('foreign', '/reactions'), emoji));
+row(`POST ${M}/report`, over(about('foreign', '/report'), { reason: 'spam' }));
 row(`POST ${M}/status`, over(about('foreign', '/status'), { status: 'read' }));
 row(`POST ${C}/read`, over(inGroup('/read'), (at) => ({ message_ids: [at.foreign] })));
 row(`PUT ${C}/mute`, over(inGroup('/mute'), {}));
@@ -208,6 +209,7 @@ on('message:edit', group((at) => ({ message_id: at.own, content: 'changed' })), 
 on('message:delete', group((at) => ({ message_id: at.own })), one, { scope: 'me' });
 on('message:react', group((at) => ({ message_id: at.foreign, ...emoji })), one, { emoji: '👎' });
 on('message:unreact', group((at) => ({ message_id: at.foreign, ...emoji })), {}, { emoji: '👎' });
+on('message:report', group((at) => ({ message_id: at.foreign, reason: 'spam' })), {}, { reason: 'other' });
 on('receipt:read', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_seq: 1 });
 on('receipt:delivered', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_seq: 1 });
 on('conversation:mute', group({}), {}, { until: '2999-01-01T00:00:00Z' });

@@ -313,6 +313,9 @@ async fn messages(api: &mut Checked, alice: &str, bob: &str, group: &str) {
         .call(Some(bob), "DELETE", MARKS, &both, "?emoji=%2B1", None)
         .await;
     assert_eq!(status, 200);
+    let report = json!({ "reason": "spam", "comment": "twice" });
+    const REPORT: &str = "/api/v1/conversations/{id}/messages/{mid}/report";
+    api.ok(bob, "POST", REPORT, &both, Some(report)).await;
     let status = json!({ "status": "delivered" });
     api.ok(
         bob,

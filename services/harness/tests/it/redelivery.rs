@@ -11,8 +11,9 @@ use sqlx::AssertSqlSafe;
 use crate::hostile::{Answer, Gateway, add, as_, conversation, group, of_all_partitions, send, user};
 
 /// All that a command may change.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "users",
+    "message_reports",
     "bans",
     "conversations",
     "conversation_numbers",
@@ -114,6 +115,9 @@ fn in_a_group(tea: ConversationId) -> Vec<Command> {
         in_tea("alice", read_only(false)),
         in_tea("bob", read),
         in_tea("bob", hide),
+        in_tea("bob", report(m1())),
+        in_tea("bob", report(m1())),
+        in_tea("alice", report(m1())),
         in_tea("bob", mute(None)),
         in_tea("mallory", mute(None)),
         in_tea("bob", mute(Some(1))),
@@ -183,6 +187,14 @@ fn deletion() -> Body {
 
 fn removal(who: &str) -> Body {
     Body::RemoveMember(v1::RemoveMember { user_id: who.into() })
+}
+
+fn report(message_id: String) -> Body {
+    Body::ReportMessage(v1::ReportMessage {
+        message_id,
+        reason: v1::ReportReason::Spam.into(),
+        comment: String::new(),
+    })
 }
 
 fn ban(who: &str) -> Body {

@@ -13,6 +13,7 @@ mod mute;
 mod reaction;
 mod receipt;
 mod repeat;
+mod report;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ struct CommandContext<'a> {
     now_ms: i64,
     memberships: &'a HashMap<UserId, u64>,
     blocks: &'a HashSet<(UserId, UserId)>,
+    open_reports: &'a mut HashMap<UserId, u64>,
     bounds: &'a Bounds,
     /// Changes the command has made so far.
     changes_made: usize,
@@ -142,6 +144,7 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         Action::Delete(message) => message::change(context, *message, None),
         Action::Hide(message) => message::hide(context, *message),
         Action::Mute(mute) => mute::mute(context, *mute),
+        Action::Report(report) => report::report(context, report),
         Action::Receive(receive) => receipt::receive(context, receive),
         Action::React(react) => reaction::react(context, react),
         Action::StartThread(start) => thread::start(context, start),
@@ -171,6 +174,7 @@ impl<'a> CommandContext<'a> {
             journals_by_number,
             memberships,
             blocks,
+            open_reports,
             bounds,
             processed: _,
             sent_by,
@@ -188,6 +192,7 @@ impl<'a> CommandContext<'a> {
             now_ms: *now_ms,
             memberships,
             blocks,
+            open_reports,
             bounds,
             changes_made: 0,
         })

@@ -19,6 +19,8 @@ pub enum Right {
     Hide,
     /// Mute the conversation for oneself.
     Mute,
+    /// Report a message to those who moderate.
+    Report,
     /// Mark a message with an emoji, or take that back.
     React,
     /// Begin a thread.
@@ -70,6 +72,7 @@ impl Right {
             | Self::DeleteForeign
             | Self::Hide
             | Self::Mute
+            | Self::Report
             | Self::Receipts
             | Self::Remove(_)
             | Self::Ban(_)
@@ -125,7 +128,7 @@ impl Form {
 ///
 /// | | direct | group: member | moderator | admin | journal: viewer | editor | owner |
 /// | --- | --- | --- | --- | --- | --- | --- | --- |
-/// | send, react, start threads, receipts, hide, mute; edit and delete own | yes | yes | yes | yes | – | – | – |
+/// | send, react, start threads, receipts, hide, mute, report; edit and delete own | yes | yes | yes | yes | – | – | – |
 /// | edit others' messages | no | no | no | no | – | – | – |
 /// | delete others' messages | no | no | yes | yes | – | – | – |
 /// | title | yes | no | yes | yes | no | yes | yes |
@@ -170,6 +173,7 @@ fn direct(right: Right) -> Verdict {
         | Right::DeleteOwn
         | Right::Hide
         | Right::Mute
+        | Right::Report
         | Right::React
         | Right::StartThread
         | Right::Receipts
@@ -196,6 +200,7 @@ fn group(role: Role, right: Right) -> Verdict {
         | Right::DeleteOwn
         | Right::Hide
         | Right::Mute
+        | Right::Report
         | Right::React
         | Right::StartThread
         | Right::Receipts
@@ -236,6 +241,7 @@ fn journal(role: Role, right: Right) -> Verdict {
         | Right::DeleteForeign
         | Right::Hide
         | Right::Mute
+        | Right::Report
         | Right::React
         | Right::StartThread
         | Right::Receipts
@@ -269,7 +275,7 @@ mod tests {
     /// The whole table: direct, then member, moderator, admin, then viewer, editor, owner, then member and admin
     /// of an open group.
     /// y granted, n forbidden, - senseless.
-    const TABLE: [(Right, &str); 30] = [
+    const TABLE: [(Right, &str); 31] = [
         (Right::Send, "yyyy---yy"),
         (Right::EditOwn, "yyyy---yy"),
         (Right::EditForeign, "nnnn---nn"),
@@ -277,6 +283,7 @@ mod tests {
         (Right::DeleteForeign, "nnyy---ny"),
         (Right::Hide, "yyyy---yy"),
         (Right::Mute, "yyyy---yy"),
+        (Right::Report, "yyyy---yy"),
         (Right::React, "yyyy---yy"),
         (Right::StartThread, "yyyy---yy"),
         (Right::Receipts, "yyyy---yy"),

@@ -37,6 +37,8 @@ pub struct Loaded {
     pub feed_behind: HashMap<ConversationId, Position>,
     /// How many conversations each of `users` is in.
     pub memberships: HashMap<UserId, u64>,
+    /// How many unsettled reports each of those has who report something.
+    pub open_reports: HashMap<UserId, u64>,
     /// Who of them and of the actors who create or add has blocked whom.
     pub blocks: HashSet<(UserId, UserId)>,
     /// How large things may become.
@@ -63,6 +65,8 @@ pub struct Bounds {
     pub user_conversations: u64,
     /// Users who are banned from a group.
     pub group_bans: u64,
+    /// Reports of a user that nobody has settled.
+    pub user_reports: u64,
 }
 
 impl Default for Bounds {
@@ -74,6 +78,7 @@ impl Default for Bounds {
             group_members: u64::MAX,
             user_conversations: u64::MAX,
             group_bans: u64::MAX,
+            user_reports: u64::MAX,
         }
     }
 }
@@ -262,6 +267,8 @@ pub struct Effects {
     pub hidden: BTreeSet<(ConversationId, UserId, u64)>,
     /// Participants who muted the conversation, or ended that.
     pub muted: BTreeMap<(ConversationId, UserId), Option<Mute>>,
+    /// Reports of messages to store.
+    pub reports: Vec<Reported>,
     /// Marks to set, with the seq and time of the change, or to take away.
     pub reactions: BTreeMap<Mark, Option<(u64, i64)>>,
     /// Threads to insert.
@@ -280,6 +287,31 @@ pub struct Effects {
 
 /// A mark: conversation, the message's place, user, emoji.
 pub type Mark = (ConversationId, u64, UserId, String);
+
+/// A message that was reported, as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// Names the report.
+    pub id: CommandId,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Which.
+    pub message: MessageId,
+    /// Its place.
+    pub message_seq: u64,
+    /// Who sent it.
+    pub sender: String,
+    /// Byte-exact.
+    pub content: String,
+    /// By whom.
+    pub reporter: UserId,
+    /// Why.
+    pub reason: v1::ReportReason,
+    /// May be empty.
+    pub comment: String,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
 
 /// The earlier content of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -74,6 +74,8 @@ pub enum Action {
     Hide(MessageName),
     /// Mute the conversation for the actor; `None` ends that.
     Mute(Option<Mute>),
+    /// See [`Report`].
+    Report(Report),
     /// See [`Receive`].
     Receive(Receive),
     /// See [`React`].
@@ -175,6 +177,17 @@ pub struct Mute {
     pub until_ms: Option<i64>,
 }
 
+/// Report a message to those who moderate.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Which.
+    pub message: MessageName,
+    /// Never unspecified.
+    pub reason: v1::ReportReason,
+    /// May be empty.
+    pub comment: String,
+}
+
 /// Tell what was delivered to the actor, or read by them.
 #[derive(Debug, Clone)]
 pub struct Receive {
@@ -252,6 +265,7 @@ impl Work {
             Action::Delete(_) => "delete_message",
             Action::Hide(_) => "hide_message",
             Action::Mute(_) => "mute_conversation",
+            Action::Report(_) => "report_message",
             Action::Receive(_) => "mark_read",
             Action::React(_) => "react",
             Action::StartThread(_) => "create_thread",
@@ -288,6 +302,7 @@ impl Work {
             | Action::Receive(_)
             | Action::Hide(_)
             | Action::Mute(_)
+            | Action::Report(_)
             | Action::Unban(_)
             | Action::Append(_) => 0,
             Action::AddMembers(add) if add.change_present => add.users.len(),
@@ -367,6 +382,7 @@ impl Work {
                 .collect(),
             Action::Edit { message, .. } | Action::Delete(message) | Action::Hide(message) => vec![*message],
             Action::React(react) => vec![react.message],
+            Action::Report(report) => vec![report.message],
             Action::Receive(receive) => receive.messages.clone(),
             Action::StartThread(start) => start.root.into_iter().collect(),
             Action::Append(text) | Action::EndStream(text, _) => vec![MessageName::Id(text.message)],

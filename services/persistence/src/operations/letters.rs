@@ -207,6 +207,7 @@ fn action(body: &command::Body) -> &'static str {
         command::Body::DeleteConversation(_) => "delete_conversation",
         command::Body::HideMessage(_) => "hide_message",
         command::Body::MuteConversation(_) => "mute_conversation",
+        command::Body::ReportMessage(_) => "report_message",
         command::Body::EditJournal(_) => "edit_journal",
         command::Body::AppendText(_) => "append_text",
         command::Body::EndStream(_) => "end_stream",

@@ -16,7 +16,7 @@ use crate::model::processed::CommandKey;
 use crate::model::state::{Bounds, ConversationState, Loaded};
 use crate::model::work::Work;
 use crate::store::kept::KeptJournals;
-use touched::{bans, changes, journals, members, messages_and_threads, people_and_numbers};
+use touched::{bans, changes, journals, members, messages_and_threads, open_reports, people_and_numbers};
 
 /// The leases that hold, and what the database says about itself.
 pub struct LeaseCheck {
@@ -130,6 +130,7 @@ pub async fn load(
     journals(connection, works, &mut loaded, kept).await?;
     people_and_numbers(connection, works, &mut loaded).await?;
     bans(connection, works, &mut loaded).await?;
+    loaded.open_reports = open_reports(connection, works).await?;
     Ok(loaded)
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::users::conversation_count;
 use super::{
     bans, changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, mutes, participants,
-    processed, reactions, seq_to, small, threads,
+    processed, reactions, reports, seq_to, small, threads,
 };
 use crate::model::state::{ConversationState, Effects, Loaded};
 
@@ -33,6 +33,7 @@ pub async fn write(
     hidden::write(connection, effects).await?;
     mutes::write(connection, effects).await?;
     bans::write(connection, effects).await?;
+    reports::write(connection, effects).await?;
     threads::write(connection, loaded, effects).await?;
     journals::write(connection, loaded, effects).await?;
     if !effects.new_changes.is_empty() {

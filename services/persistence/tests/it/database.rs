@@ -29,6 +29,7 @@ const BOUNDS: Bounds = Bounds {
     group_members: 10_000,
     user_conversations: 20_000,
     group_bans: 10_000,
+    user_reports: 100,
 };
 const OWNER: &str = "this replica";
 

@@ -25,6 +25,7 @@ mod pushes;
 mod queries;
 mod read_only;
 mod receipts;
+mod reports;
 mod served;
 mod service;
 mod startup;

@@ -60,9 +60,11 @@ fn decode(dialect: &dyn Dialect, event: &str, payload: &RawValue) -> Result<Deco
 /// The samples of answers to an action.
 fn answers_to(action: &Action) -> &'static [&'static str] {
     match action {
-        Action::Send(_) | Action::Edit { .. } | Action::Delete { .. } | Action::React { .. } => {
-            &["message", "message_elsewhere", "message_encrypted"]
-        }
+        Action::Send(_)
+        | Action::Edit { .. }
+        | Action::Delete { .. }
+        | Action::React { .. }
+        | Action::Report(_) => &["message", "message_elsewhere", "message_encrypted"],
         Action::Join(_) | Action::Mute { .. } | Action::Conversation(_) => {
             &["conversation_direct", "conversation_group"]
         }

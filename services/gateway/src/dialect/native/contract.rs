@@ -5,6 +5,7 @@ use serde_json::json;
 use super::block::{BlockChangedJson, BlockPageJson, BlocksPayload, UserPayload};
 use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
 use super::mute::{MuteChangedJson, MutePayload};
+use super::report::ReportPayload;
 use super::{
     ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload, MemberPayload,
     ParticipantsPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
@@ -179,6 +180,12 @@ fn messages(contract: Contract) -> Contract {
              service, and shows in message:finished.",
             Shape::of::<StopPayload>(),
             done(),
+        )
+        .accepts(
+            "message:report",
+            "Report a message of another to those who moderate. Nobody in the conversation learns of it.",
+            keyed(Shape::of::<ReportPayload>()),
+            message(),
         )
         .accepts(
             "message:react",

@@ -111,6 +111,7 @@ const shows = {
   on('message:delete', 'for oneself', 'yyyy---', message('foreign', { scope: 'me' }), hidden);
   const whole = { refusal: { n: 'conflict' } };
   on('message:stop', 'sent whole', 'nnnn...', message('foreign'), undefined, whole);
+  on('message:report', '', 'yyyy---', message('foreign', { reason: 'spam' }), effects.nothing);
   on('message:react', '', 'yyyy---', message('foreign', { emoji }), marked);
   on('message:react', 'named alone', 'yyyy...', alone('foreign', { emoji }), marked);
   on('message:unreact', 'none', 'yyyy---', message('foreign', { emoji }));

@@ -83,6 +83,8 @@ const whole = { refusal: { n: 'conflict' } };
 row(`POST ${C}/messages/{mid}/stop`, 'sent whole', 'nnnn...', (where) => [about('foreign', '/stop')(where)], undefined, whole);
 row(`POST ${C}/messages/{mid}/reactions`, '', 'yyyy---', over(about('foreign', '/reactions'), emoji), effects.marked);
 row(`DELETE ${C}/messages/{mid}/reactions`, 'none', 'yyyy---', over(about('foreign', '/reactions'), emoji));
+row(`POST ${C}/messages/{mid}/report`, '', 'yyyy---', over(about('foreign', '/report'), { reason: 'spam' }), effects.nothing);
+row(`POST ${C}/messages/{mid}/report`, 'own', '-------', over(about('own', '/report'), { reason: 'spam' }));
 for (const status of ['delivered', 'read']) {
   const effect = effects.received(status);
   row(`POST ${C}/messages/{mid}/status`, status, 'yyyy---', over(about('foreign', '/status'), { status }), effect);

@@ -37,6 +37,7 @@ fn in_conversation(context: &mut CommandContext<'_>, seq: u64) -> Outcome {
         | Action::Edit { .. }
         | Action::Delete(_)
         | Action::React(_)
+        | Action::Report(_)
         | Action::Append(_)
         | Action::EndStream(..) => of_message(context, seq, false),
         Action::Hide(_) => of_message(context, seq, true),

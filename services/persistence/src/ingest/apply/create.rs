@@ -60,6 +60,7 @@ pub(super) fn create(
             journals_by_number,
             memberships,
             blocks,
+            open_reports,
             bounds,
             sent_by,
             ..
@@ -77,6 +78,7 @@ pub(super) fn create(
             now_ms: *now_ms,
             memberships,
             blocks,
+            open_reports,
             bounds,
             changes_made: 0,
         };

@@ -13,14 +13,16 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, Mute, React, Receive, Send, StartThread,
-    StreamText, Update, Work, needs_title,
+    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, Mute, React, Receive, Report, Send,
+    StartThread, StreamText, Update, Work, needs_title,
 };
 use crate::model::emoji::bare;
 use crate::model::refusals::refuse;
 
 /// Longest title in characters.
 const TITLE_MAX_CHARS: usize = 200;
+/// Longest comment of a report in characters.
+const COMMENT_MAX_CHARS: usize = 1_000;
 /// The end of the year 9999, unix milliseconds: later times have no ISO 8601 form.
 const UNTIL_MAX_MS: i64 = 253_402_300_799_999;
 /// Longest emoji in bytes: families and flags are sequences of many characters.
@@ -68,6 +70,7 @@ impl Work {
             command::Body::MuteConversation(v1::MuteConversation { mute }) => {
                 Action::Mute(mute.map(Mute::parse).transpose()?)
             }
+            command::Body::ReportMessage(report) => Action::Report(Report::parse(report)?),
             command::Body::MarkRead(read) => Action::Receive(Receive::parse(read)?),
             command::Body::React(react) => Action::React(React::parse(react)?),
             command::Body::CreateThread(create) => Action::StartThread(StartThread::parse(create)?),
@@ -121,6 +124,25 @@ impl Actor {
             name => name.to_owned(),
         };
         Ok(Self { id, username, kind })
+    }
+}
+
+impl Report {
+    fn parse(report: v1::ReportMessage) -> Result<Self, v1::Error> {
+        let reason = report.reason();
+        if reason == v1::ReportReason::Unspecified {
+            return Err(refuse("the reason is missing"));
+        }
+        if report.comment.chars().count() > COMMENT_MAX_CHARS {
+            return Err(refuse(format!(
+                "comment is longer than {COMMENT_MAX_CHARS} characters"
+            )));
+        }
+        Ok(Self {
+            message: report.message_id.parse()?,
+            reason,
+            comment: storable(report.comment, "comment")?,
+        })
     }
 }
 

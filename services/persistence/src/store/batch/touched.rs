@@ -406,6 +406,18 @@ pub(super) async fn bans(
     store::bans::load(connection, &users, &counted, loaded).await
 }
 
+/// How many reports of those who report something are not settled.
+pub(super) async fn open_reports(
+    connection: &mut PgConnection,
+    works: &[&Work],
+) -> Result<HashMap<UserId, u64>, sqlx::Error> {
+    let reporting = works
+        .iter()
+        .filter(|work| matches!(work.action, Action::Report(_)));
+    let users: BTreeSet<&str> = reporting.map(|work| work.actor.id.as_str()).collect();
+    store::reports::open_of(connection, &users).await
+}
+
 async fn load_users(
     connection: &mut PgConnection,
     ids: BTreeSet<&str>,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::work::{AddMembers, Mute, React, StartThread, Update};
+use crate::model::work::{AddMembers, Mute, React, Report, StartThread, Update};
 
 fn events_of(outcome: &Outcome) -> (Vec<&v1::Event>, bool) {
     match outcome {
@@ -67,6 +67,11 @@ fn any_action() -> impl Strategy<Value = Action> {
             Action::AddMembers(AddMembers { users, role, provision: true, change_present, leave_out_blocking: false })
         }),
         2 => who().prop_map(Action::RemoveMember),
+        1 => (1u128..12).prop_map(|id| Action::Report(Report {
+            message: name(id),
+            reason: v1::ReportReason::Spam,
+            comment: String::new(),
+        })),
         1 => who().prop_map(Action::Ban),
         1 => who().prop_map(Action::Unban),
         2 => (who(), role()).prop_map(|(user, role)| Action::ChangeRole(user, role)),
