@@ -46,8 +46,8 @@ pub struct Answered {
 
 /// One question and the way to answer it.
 pub struct IncomingQuery {
-    /// The question, or why it cannot be read.
-    pub query: Result<Query, prost::DecodeError>,
+    /// The query; none where it cannot be read, or came under the name of another: NATS checks who may ask what by names.
+    pub query: Option<Query>,
     /// The asker's trace context.
     pub context: Context,
     /// When it arrived.
@@ -170,10 +170,11 @@ impl QueryServer {
         let own = (&mut self.own).map(|message| (message, false));
         let shared = (&mut self.shared).map(|message| (message, true));
         let (message, is_shared) = futures::stream::select(own, shared).next().await?;
+        let query = Query::decode(message.payload).ok();
         Some(IncomingQuery {
             context: trace::extract(message.headers.as_ref()),
             arrived: Instant::now(),
-            query: Query::decode(message.payload),
+            query: query.filter(|query| is_named(&message.subject, query)),
             bus: self.bus.clone(),
             reply: subject::inbox(message.reply),
             replica: is_shared.then(|| self.name.clone()),
@@ -236,6 +237,12 @@ impl IncomingQuery {
     }
 }
 
+/// Whether a query came on the subject of its name.
+fn is_named(subject: &str, query: &Query) -> bool {
+    let name = query.body.as_ref().map(query_name);
+    name.is_some() && subject.split('.').nth(2) == name
+}
+
 /// The last token of the subject a question travels on; also its name in metrics.
 pub fn query_name(body: &query::Body) -> &'static str {
     match body {
@@ -257,6 +264,11 @@ pub fn query_name(body: &query::Body) -> &'static str {
         query::Body::ListServed(_) => "list_served",
         query::Body::ReportServed(_) => "report_served",
         query::Body::CountUnread(_) => "count_unread",
+        query::Body::SetBlock(_) => "set_block",
+        query::Body::ListBlocks(_) => "list_blocks",
+        query::Body::ListBans(_) => "list_bans",
+        query::Body::ListReports(_) => "list_reports",
+        query::Body::ResolveReport(_) => "resolve_report",
         query::Body::Ping(_) => "ping",
         query::Body::Resolve(_) => "resolve",
         query::Body::GetMessage(_) => "get_message",
@@ -289,6 +301,21 @@ mod tests {
     use parlance_proto::v1::Ping;
 
     use super::*;
+
+    #[test]
+    fn a_query_under_the_name_of_another_is_none() {
+        let ping = Query {
+            body: Some(query::Body::Ping(Ping {})),
+            ..Query::default()
+        };
+        for subject in ["chat.qry.ping", "chat.qry.ping.persistence-1"] {
+            assert!(is_named(subject, &ping), "{subject}");
+        }
+        for subject in ["chat.qry.list_reports", "chat.qry.list_reports.ping", "chat.qry"] {
+            assert!(!is_named(subject, &ping), "{subject}");
+            assert!(!is_named(subject, &Query::default()), "{subject}");
+        }
+    }
 
     #[test]
     fn a_query_carries_how_long_its_reply_is_waited_for() {

@@ -13,15 +13,17 @@ use std::time::Duration;
 
 use parlance_bus::Bus;
 use parlance_proto::v1::{
-    Actor, ChangeClaim, ChangeSettled, ClaimChange, Client, ControlPage, Conversation, ConversationPage,
-    CountUnread, Edits, EventPage, GetConversation, GetHeads, GetListState, GetMessage, GetPresence, Heads,
-    JournalUpdates, JournalVersion, JournalVersions, ListControl, ListConversations, ListEdits, ListEvents,
-    ListJournalUpdates, ListJournalVersions, ListJournals, ListMessages, ListMissedReceipts,
-    ListParticipants, ListPresenceChanges, ListReceipts, ListRemovals, ListServed, ListState, ListThreads,
-    Message, MessagePage, MissedReceipts, Participant, ParticipantPage, Pong, Position, PresenceReported,
-    Presences, ProvisionUser, Query, ReadJournal, Receipts, Removals, Reply, ReportPresence, ReportServed,
-    Resolve, Resolved, SenderKind, ServedPosition, ServedPositions, ServedReported, SetAgent, SetName,
-    SettleChange, StopStream, StreamStopRequested, Sync, Thread, Threads, UnreadTotal, User, query, reply,
+    Actor, BanPage, BlockPage, BlockSet, ChangeClaim, ChangeSettled, ClaimChange, Client, ControlPage,
+    Conversation, ConversationPage, CountUnread, Edits, EventPage, GetConversation, GetHeads, GetListState,
+    GetMessage, GetPresence, Heads, JournalUpdates, JournalVersion, JournalVersions, ListBans, ListBlocks,
+    ListControl, ListConversations, ListEdits, ListEvents, ListJournalUpdates, ListJournalVersions,
+    ListJournals, ListMessages, ListMissedReceipts, ListParticipants, ListPresenceChanges, ListReceipts,
+    ListRemovals, ListReports, ListServed, ListState, ListThreads, Message, MessagePage, MissedReceipts,
+    Participant, ParticipantPage, Pong, Position, PresenceReported, Presences, ProvisionUser, Query,
+    ReadJournal, Receipts, Removals, Reply, ReportPage, ReportPresence, ReportResolved, ReportServed,
+    Resolve, ResolveReport, Resolved, SenderKind, ServedPosition, ServedPositions, ServedReported, SetAgent,
+    SetBlock, SetName, SettleChange, StopStream, StreamStopRequested, Sync, Thread, Threads, UnreadTotal,
+    User, query, reply,
 };
 use parlance_proto::{ConversationId, UserId};
 use parlance_runtime::backoff::Backoff;
@@ -280,6 +282,36 @@ impl Backend {
         /// What the actor has not read, without muted conversations.
         unread_total(actor,) -> UnreadTotal / UnreadTotal,
         query::Body::CountUnread(CountUnread {})
+    }
+
+    ask! {
+        /// A page of the users who are banned from a group, by ascending id.
+        bans(actor, id: ConversationId, after: String, limit: u32) -> Bans / BanPage,
+        query::Body::ListBans(ListBans { conversation_id: id.to_string(), after, limit })
+    }
+
+    ask! {
+        /// A page of the reports that nobody has settled, the oldest first.
+        reports(actor, cursor: String, limit: u32) -> Reports / ReportPage,
+        query::Body::ListReports(ListReports { cursor, limit })
+    }
+
+    ask! {
+        /// Settles a report.
+        resolve_report(actor, id: String, resolved_by: String, resolution: String) -> ReportResolved / ReportResolved,
+        query::Body::ResolveReport(ResolveReport { id, resolved_by, resolution })
+    }
+
+    ask! {
+        /// The actor blocks a user, or ends that.
+        set_block(actor, user: &UserId, blocked: bool) -> BlockSet / BlockSet,
+        query::Body::SetBlock(SetBlock { user_id: user.to_string(), blocked })
+    }
+
+    ask! {
+        /// Whom the actor has blocked, `both_ways` with those who have blocked the actor; by ascending id.
+        blocks(actor, after: String, limit: u32, both_ways: bool) -> Blocks / BlockPage,
+        query::Body::ListBlocks(ListBlocks { after, limit, both_ways })
     }
 
     ask! {

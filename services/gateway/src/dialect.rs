@@ -33,15 +33,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use parlance_proto::v1::{
-    Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message, MessageChunk, MuteChanged,
-    Participant, ParticipantPage, Presence, PresenceStatus, ReactionChanged, ReceiptUpdated, RoomPresence,
-    StreamState, Thread, Typing, User,
+    BlockChanged, BlockPage, Conversation, ErrorCode, EventPage, JournalEdited, MembersAdded, Message,
+    MessageChunk, MuteChanged, Participant, ParticipantPage, Presence, PresenceStatus, ReactionChanged,
+    ReceiptUpdated, RoomPresence, StreamState, Thread, Typing, User,
 };
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use action::{Action, ConversationAction, Decoded, JournalAction, JournalChange, SendAction};
+pub use action::{
+    Action, ConversationAction, Decoded, JournalAction, JournalChange, ReportAction, SendAction,
+};
 pub use place::{Place, UserRef};
 pub use representation::Representation;
 
@@ -101,6 +103,8 @@ pub enum Outbound<'a> {
     MessageHidden(&'a Place, &'a Message),
     /// This user muted the conversation, on whatever connection, or ended that.
     MuteChanged(&'a Place, &'a MuteChanged),
+    /// This user blocked another, on whatever connection, or ended that.
+    BlockChanged(&'a BlockChanged),
     /// A mark was put on a message or taken back.
     Reaction(&'a Place, &'a ReactionChanged),
     /// Somebody read, or got, messages.
@@ -204,6 +208,8 @@ pub enum Answer {
     Presence(Vec<Presence>),
     /// A page of participants.
     Participants(ParticipantPage),
+    /// A page of blocked users.
+    Blocks(BlockPage),
     /// The user under another name.
     User(User),
 }

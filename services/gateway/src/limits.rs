@@ -14,6 +14,9 @@ use serde_json::value::RawValue;
 use crate::error::ClientError;
 use crate::metadata::as_stored;
 
+/// Longest comment of a report in characters, the same in persistence.
+const COMMENT_CHARS: usize = 1_000;
+
 /// Sizes and rates; see `defaults.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +117,18 @@ impl Limits {
         }
         self.fits("content", content.len(), self.settings.content_bytes)?;
         no_nul("content", content)
+    }
+
+    /// What is said with a report; it may be empty.
+    ///
+    /// # Errors
+    /// Says which limit is broken.
+    pub fn comment(&self, comment: &str) -> Result<(), ClientError> {
+        if comment.chars().count() > COMMENT_CHARS {
+            let message = format!("comment is longer than {COMMENT_CHARS} characters");
+            return Err(ClientError::new(ErrorCode::TooLarge, message));
+        }
+        no_nul("comment", comment)
     }
 
     /// The whole text of a journal; unlike a message's it may be empty.

@@ -5,12 +5,14 @@
 //! | [`sessions`] | all of them |
 //! | [`page`] | what a client is as long as it is open |
 //! | [`following`] | how a session takes part in a conversation |
+//! | [`hidden`] | whom it is not shown |
 //! | [`send_queue`] | what waits for the client of one connection |
 //! | [`wire`], [`transports`] | the connection under a session, and how to find and close it |
 //!
 //! With `edge/socket` the only place that names socketioxide. Must not know the bus or decide who may see what.
 
 pub mod following;
+pub mod hidden;
 pub mod page;
 pub mod send_queue;
 pub mod sessions;
@@ -39,6 +41,7 @@ use crate::auth::{Grant, Revocations};
 use crate::dialect::{Answer, Dialect, Frame, Outbound, Place, Speaker, encode};
 use crate::error::ClientError;
 use following::Following;
+use hidden::Hidden;
 use page::Page;
 use send_queue::{Occupancy, SendQueue};
 use transports::Transports;
@@ -77,6 +80,8 @@ pub struct Session {
     pub number: i64,
     /// A person or an agent.
     pub kind: SenderKind,
+    /// Whom its user is not shown.
+    pub hidden: Arc<Hidden>,
     /// When it began.
     pub since: SystemTime,
     /// What was committed up to then, in Unix milliseconds, earlier sessions of the user were told; 0 = there
@@ -162,6 +167,8 @@ pub struct Opening {
     pub number: i64,
     /// See [`Session::kind`].
     pub kind: SenderKind,
+    /// See [`Session::hidden`].
+    pub hidden: Arc<Hidden>,
     /// What it speaks until its client shows that it speaks another.
     pub dialect: &'static dyn Dialect,
     /// Whether nothing named that dialect.
@@ -204,6 +211,7 @@ impl Session {
             username,
             number,
             kind,
+            hidden,
             dialect,
             is_assumed,
             seen_at_ms,
@@ -221,6 +229,7 @@ impl Session {
             username,
             number,
             kind,
+            hidden,
             since,
             seen_at_ms,
             closed,

@@ -38,6 +38,8 @@ pub struct Config {
     pub ingest: IngestSettings,
     /// What is kept of what can never be carried out.
     pub dead_letters: DeadLetterSettings,
+    /// What is kept of reports of messages.
+    pub reports: ReportSettings,
     /// How partitions are owned.
     pub lease: LeaseSettings,
     /// How large journals may become.
@@ -179,6 +181,20 @@ pub struct LimitSettings {
     pub group_members: u64,
     /// Conversations of a user.
     pub user_conversations: u64,
+    /// Users that one may block.
+    pub user_blocks: u64,
+    /// Users who are banned from a group.
+    pub group_bans: u64,
+    /// Reports of a user that nobody has settled.
+    pub user_reports: u64,
+}
+
+/// Section `reports`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportSettings {
+    /// How long settled ones are kept.
+    pub keep_days: i32,
 }
 
 /// Section `queries`.
@@ -263,6 +279,8 @@ impl Config {
             inline_participants: self.limits.inline_participants,
             group_members: self.limits.group_members,
             user_conversations: self.limits.user_conversations,
+            group_bans: self.limits.group_bans,
+            user_reports: self.limits.user_reports,
         }
     }
 
@@ -483,6 +501,7 @@ impl Validate for Config {
         )?;
         in_range("dead_letters.keep", self.dead_letters.keep, 100..=10_000_000)?;
         in_range("dead_letters.keep_days", self.dead_letters.keep_days, 1..=3_650)?;
+        in_range("reports.keep_days", self.reports.keep_days, 1..=3_650)?;
         in_range("lease.ttl_ms", self.lease.ttl_ms, 1_000..=60_000)?;
         self.journals.validate()?;
         let limits = &self.limits;
@@ -493,6 +512,9 @@ impl Validate for Config {
             limits.user_conversations,
             1..=1_000_000,
         )?;
+        in_range("limits.user_reports", limits.user_reports, 1..=10_000)?;
+        in_range("limits.group_bans", limits.group_bans, 1..=10_000)?;
+        in_range("limits.user_blocks", limits.user_blocks, 1..=1_000)?;
         in_range("queries.concurrency", self.queries.concurrency, 1..=10_000)?;
         in_range("queries.waiting", self.queries.waiting, 1..=1_000_000)?;
         self.intake.validate()?;

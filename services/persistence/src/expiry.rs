@@ -1,5 +1,5 @@
-//! Forgets processed commands that cannot be redelivered any more, idempotency keys with their answers, and dead letters
-//! beyond what is kept of them. Every replica does it; each takes rows that no other holds.
+//! Forgets processed commands that cannot be redelivered any more, idempotency keys with their answers, settled reports
+//! of messages, and dead letters beyond what is kept of them. Every replica does it; each takes rows that no other holds.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use crate::database::Database;
 use crate::error::without_content;
 use crate::store::dead_letters::{self, Kept};
-use crate::store::{keys, processed};
+use crate::store::{keys, processed, reports};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(10);
 /// In which of its rounds it looks for dead letters: there is no index for what it asks.
 const LETTERS_EVERY: u8 = 6;
-/// Dead letters forgotten by one statement; each may have a large payload.
+/// Dead letters, or reports, forgotten by one statement; each may have a large payload.
 const LETTERS_BATCH: i64 = 1_000;
 /// Commands, or keys, forgotten by one statement.
 const BATCH: i64 = 5_000;
@@ -33,6 +33,8 @@ pub(crate) struct Expiry {
     pub(crate) age: Duration,
     /// Of dead letters.
     pub(crate) letters: Kept,
+    /// How many days settled reports of messages are kept.
+    pub(crate) report_days: i32,
 }
 
 impl Expiry {
@@ -62,6 +64,10 @@ impl Expiry {
         if with_letters && let Err(error) = self.forget_letters().await {
             let cause = without_content(&error);
             tracing::warn!(cause, "dead letters are not forgotten; trying again");
+        }
+        if with_letters && let Err(error) = forget_reports(&self.database, self.report_days).await {
+            let cause = without_content(&error);
+            tracing::warn!(cause, "settled reports are not deleted; trying again");
         }
         let oldest = match self.bus.oldest_command().await {
             Ok(oldest) => oldest,
@@ -106,6 +112,19 @@ impl Expiry {
             }
         }
         Ok(())
+    }
+}
+
+/// Deletes reports of messages that were settled so many days ago.
+///
+/// # Errors
+/// [`sqlx::Error`] if a statement fails.
+pub async fn forget_reports(database: &Database, days: i32) -> Result<(), sqlx::Error> {
+    loop {
+        let mut connection = database.writes.acquire().await?;
+        if reports::forget(&mut connection, days, LETTERS_BATCH).await? < LETTERS_BATCH.unsigned_abs() {
+            return Ok(());
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! long as the query had when it began.
 
 mod arrivals;
+mod bans;
+mod blocks;
 mod conversations;
 mod events;
 mod journals;
@@ -15,6 +17,7 @@ mod messages;
 mod page;
 mod participants;
 mod presence;
+mod reports;
 mod resolve;
 mod rooms;
 mod served;
@@ -73,6 +76,8 @@ pub struct Queries {
     pub waiting: usize,
     /// Participants of a conversation in one answer.
     pub inline_participants: usize,
+    /// Users that one may block.
+    pub user_blocks: u64,
     /// Takes in what gateways report.
     pub presence: Presence,
     /// Answers pings.
@@ -184,7 +189,7 @@ impl Queries {
     async fn serve(&self, incoming: IncomingQuery, deadline: Instant) {
         let started = Instant::now();
         let (name, answer) = match &incoming.query {
-            Ok(Query {
+            Some(Query {
                 actor,
                 body: Some(body),
                 budget_ms: _,
@@ -194,7 +199,10 @@ impl Queries {
                 let answer = self.answer_by(deadline, actor.as_ref(), body);
                 (name, answer.instrument(span).await)
             }
-            _ => ("unreadable", Err(refuse("not a readable query").into())),
+            _ => {
+                let refusal = refuse("not a readable query of this name");
+                ("unreadable", Err(refusal.into()))
+            }
         };
         let body = answer.unwrap_or_else(|error| reply::Body::Error(told(name, error)));
         metrics::histogram!("chat_persistence_query_seconds", "name" => name)
@@ -315,6 +323,20 @@ impl Queries {
             query::Body::SetAgent(set) => {
                 reply::Body::User(users::set_agent(database, viewer, set, deadline).await?)
             }
+            query::Body::SetBlock(set) => {
+                let set = blocks::set(
+                    database,
+                    &self.bus,
+                    required(viewer)?,
+                    set,
+                    self.user_blocks,
+                    deadline,
+                );
+                reply::Body::BlockSet(set.await?)
+            }
+            query::Body::ResolveReport(resolve) => {
+                reply::Body::ReportResolved(reports::resolve(database, viewer, resolve, deadline).await?)
+            }
             query::Body::ReportPresence(report) => {
                 reply::Body::PresenceReported(self.presence.report(report, deadline).await?)
             }
@@ -386,48 +408,43 @@ impl Queries {
         viewer: Viewer<'_>,
         body: &query::Body,
     ) -> Result<reply::Body, QueryError> {
-        let inline = self.inline_participants;
+        let (inline, me) = (self.inline_participants, || required(viewer));
         Ok(match body {
             query::Body::ListConversations(q) => {
-                reply::Body::Conversations(conversations::list(c, required(viewer)?, q, inline).await?)
+                reply::Body::Conversations(conversations::list(c, me()?, q, inline).await?)
             }
             query::Body::GetConversation(q) => {
-                reply::Body::Conversation(conversations::get(c, required(viewer)?, q, inline).await?)
+                reply::Body::Conversation(conversations::get(c, me()?, q, inline).await?)
             }
-            query::Body::ListMessages(q) => {
-                reply::Body::Messages(messages::list(c, required(viewer)?, q).await?)
-            }
+            query::Body::ListMessages(q) => reply::Body::Messages(messages::list(c, me()?, q).await?),
             query::Body::ListEvents(q) => reply::Body::Events(events::list(c, viewer, q).await?),
-            query::Body::Sync(q) => reply::Body::Sync(events::sync(c, required(viewer)?, q).await?),
+            query::Body::Sync(q) => reply::Body::Sync(events::sync(c, me()?, q).await?),
+            query::Body::ListReports(q) => reply::Body::Reports(reports::list(c, viewer, q).await?),
+            query::Body::ListBans(q) => reply::Body::Bans(bans::list(c, me()?, q).await?),
+            query::Body::ListBlocks(q) => reply::Body::Blocks(blocks::list(c, me()?, q).await?),
             query::Body::CountUnread(v1::CountUnread {}) => {
-                reply::Body::UnreadTotal(store::mutes::unread_total(c, required(viewer)?).await?)
+                reply::Body::UnreadTotal(store::mutes::unread_total(c, me()?).await?)
             }
             query::Body::ListParticipants(q) => {
-                reply::Body::Participants(participants::list(c, required(viewer)?, q).await?)
+                reply::Body::Participants(participants::list(c, me()?, q).await?)
             }
             query::Body::ListMemberships(q) => {
                 reply::Body::Memberships(arrivals::memberships(c, viewer, q).await?)
             }
             query::Body::ListReceipts(q) => reply::Body::Receipts(rooms::receipts(c, viewer, q).await?),
             query::Body::ListMissedReceipts(q) => {
-                reply::Body::MissedReceipts(rooms::missed_receipts(c, required(viewer)?, q).await?)
+                reply::Body::MissedReceipts(rooms::missed_receipts(c, me()?, q).await?)
             }
-            query::Body::ListRemovals(q) => {
-                reply::Body::Removals(users::removals(c, required(viewer)?, q).await?)
-            }
-            query::Body::ListServed(q) => {
-                reply::Body::ServedPositions(served::of_page(c, required(viewer)?, q).await?)
-            }
-            query::Body::GetMessage(q) => reply::Body::Message(messages::get(c, required(viewer)?, q).await?),
-            query::Body::ListEdits(q) => reply::Body::Edits(messages::edits(c, required(viewer)?, q).await?),
-            query::Body::ListThreads(q) => {
-                reply::Body::Threads(threads::list(c, required(viewer)?, q).await?)
-            }
+            query::Body::ListRemovals(q) => reply::Body::Removals(users::removals(c, me()?, q).await?),
+            query::Body::ListServed(q) => reply::Body::ServedPositions(served::of_page(c, me()?, q).await?),
+            query::Body::GetMessage(q) => reply::Body::Message(messages::get(c, me()?, q).await?),
+            query::Body::ListEdits(q) => reply::Body::Edits(messages::edits(c, me()?, q).await?),
+            query::Body::ListThreads(q) => reply::Body::Threads(threads::list(c, me()?, q).await?),
             query::Body::ListJournals(q) => {
-                reply::Body::Conversations(conversations::journals(c, required(viewer)?, q, inline).await?)
+                reply::Body::Conversations(conversations::journals(c, me()?, q, inline).await?)
             }
             query::Body::ListJournalVersions(q) => {
-                reply::Body::JournalVersions(journals::versions(c, required(viewer)?, q).await?)
+                reply::Body::JournalVersions(journals::versions(c, me()?, q).await?)
             }
             query::Body::ReadJournal(q) => {
                 reply::Body::JournalDocument(journals::document(c, viewer, q).await?)
@@ -530,13 +547,13 @@ fn needs_actor() -> v1::Error {
 
 /// What must not wait behind other queries: gateways are given up, or refuse their clients, without an answer.
 fn is_urgent(incoming: &IncomingQuery) -> bool {
-    let body = incoming.query.as_ref().ok().and_then(|query| query.body.as_ref());
+    let body = incoming.query.as_ref().and_then(|query| query.body.as_ref());
     matches!(body, Some(query::Body::Ping(_) | query::Body::ReportPresence(_)))
 }
 
 /// Whether it claims a change by an idempotency key, or ends one.
 fn is_of_key(incoming: &IncomingQuery) -> bool {
-    let body = incoming.query.as_ref().ok().and_then(|query| query.body.as_ref());
+    let body = incoming.query.as_ref().and_then(|query| query.body.as_ref());
     matches!(
         body,
         Some(query::Body::ClaimChange(_) | query::Body::SettleChange(_))

@@ -107,13 +107,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         watch_link(bus.clone(), config.clone(), health.condition("nats"), life.soft()),
     );
     let presence = begin_presence(config, &bus, &database, &life);
-    let expiry = Expiry {
-        bus: bus.clone(),
-        database: database.clone(),
-        age: config.ingest.remembered(),
-        letters: config.dead_letters.kept(),
-    };
-    life.spawn("expiry", expiry.run(life.soft()));
+    begin_expiry(config, &bus, &database, &life);
     if config.push.enabled {
         let pushing = Pushing {
             bus: bus.clone(),
@@ -132,6 +126,7 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
         concurrency: config.queries.concurrency,
         waiting: config.queries.waiting,
         inline_participants: config.limits.inline_participants,
+        user_blocks: config.limits.user_blocks,
         presence,
         liveness,
     };
@@ -159,6 +154,18 @@ async fn serve(config: &Config, replica: &str, metrics: MetricsHandle) -> anyhow
     tracing::info!(replica, %address, "started");
     announce(None, address);
     Ok(life.run(Duration::from_millis(config.shutdown.grace_ms)).await)
+}
+
+/// Deletes what is kept for a time alone.
+fn begin_expiry(config: &Config, bus: &Bus, database: &Database, life: &Lifecycle) {
+    let expiry = Expiry {
+        bus: bus.clone(),
+        database: database.clone(),
+        age: config.ingest.remembered(),
+        letters: config.dead_letters.kept(),
+        report_days: config.reports.keep_days,
+    };
+    life.spawn("expiry", expiry.run(life.soft()));
 }
 
 /// Takes in what gateways report, and gives up those that are silent.

@@ -7,7 +7,9 @@
 
 pub mod arrivals;
 pub mod attempts;
+pub mod bans;
 pub mod batch;
+pub mod blocks;
 pub mod changes;
 pub mod conversations;
 pub mod dead_letters;
@@ -29,6 +31,7 @@ pub mod processed;
 pub mod pushes;
 pub mod reactions;
 pub mod receipts;
+pub mod reports;
 pub mod resolve;
 pub mod served;
 pub mod sessions;

@@ -158,10 +158,13 @@ impl Change {
             command::Body::UpdateConversation(_) => ("update_conversation", ""),
             command::Body::AddMembers(_) => ("add_members", ""),
             command::Body::RemoveMember(remove) => ("remove_member", remove.user_id.as_str()),
+            command::Body::BanMember(ban) => ("ban_member", ban.user_id.as_str()),
+            command::Body::UnbanMember(ban) => ("unban_member", ban.user_id.as_str()),
             command::Body::ChangeRole(change) => ("change_role", change.user_id.as_str()),
             command::Body::DeleteConversation(_) => ("delete_conversation", ""),
             command::Body::HideMessage(_) => ("hide_message", ""),
             command::Body::MuteConversation(_) => ("mute_conversation", ""),
+            command::Body::ReportMessage(_) => ("report_message", ""),
             command::Body::EditJournal(_) => ("edit_journal", ""),
             // Only persistence makes them.
             command::Body::AppendText(_) => ("append_text", ""),

@@ -20,9 +20,9 @@ use std::sync::Arc;
 
 use parlance_proto::v1::{
     CreateThread, DeleteMessage, EditMessage, ErrorCode, HideMessage, MarkRead, Mute, MuteConversation,
-    React, SendMessage, command,
+    React, ReportMessage, SendMessage, command,
 };
-use parlance_proto::{ConversationId, MessageId};
+use parlance_proto::{ConversationId, MessageId, UserId};
 use uuid::Uuid;
 
 use super::commands::{Confirmed, Outcome, Then, Waiter};
@@ -30,7 +30,7 @@ use super::core::Core;
 use super::idempotency::{Change, Claim};
 use super::user::ActingUser;
 use crate::backend::SYNC_EVENTS;
-use crate::dialect::{Action, Answer, ConversationRef, Decoded, MessageRef, SendAction};
+use crate::dialect::{Action, Answer, ConversationRef, Decoded, MessageRef, ReportAction, SendAction};
 use crate::error::ClientError;
 use crate::session::Request;
 use journal::WholeTextChange;
@@ -188,12 +188,8 @@ impl Performing<'_> {
                 delivered_only,
                 through,
             } => {
-                let mark = MarkRead {
-                    up_to_seq: up_to_seq.unwrap_or_default(),
-                    message_ids: Vec::new(),
-                    delivered_only,
-                    through,
-                };
+                let up_to_seq = up_to_seq.unwrap_or_default();
+                let mark = mark(up_to_seq, delivered_only, through);
                 return self.mark(conversation, messages, mark).await;
             }
             Action::CreateThread {
@@ -202,14 +198,17 @@ impl Performing<'_> {
                 root,
                 parent,
             } => return self.create_thread(conversation, title, root, parent).await,
+            Action::Report(report) => return self.report(report).await,
             Action::Mute { conversation, mute } => return self.mute(conversation, mute).await,
             Action::EditJournal { journal, change } => {
                 return session?.edit_journal(journal, change, self.change).await;
             }
-            // Boxed: no session asks for these, and each would hold the room for them while it performs anything.
+            // Boxed: sessions rarely ask for these, and each would hold the room for them while it performs anything.
             Action::Conversation(action) => return Box::pin(self.change_conversation(action)).await,
             Action::Journal(action) => return Box::pin(self.change_journal(action)).await,
             Action::Rename(name) => self.rename(name).await?,
+            Action::Block { user, blocked } => self.block(&user, blocked).await?,
+            Action::ListBlocks { after, limit } => self.blocks(after, limit).await?,
             Action::Stop {
                 conversation,
                 message,
@@ -356,6 +355,16 @@ impl Performing<'_> {
         Ok(Planned::command(id, body))
     }
 
+    async fn report(&self, report: ReportAction) -> Result<Planned, ClientError> {
+        let found = self.core.message(report.conversation, report.message).await?;
+        let body = command::Body::ReportMessage(ReportMessage {
+            message_id: found.message,
+            reason: report.reason.into(),
+            comment: report.comment,
+        });
+        Ok(Planned::command(found.conversation, body))
+    }
+
     async fn mute(&self, conversation: ConversationRef, mute: Option<Mute>) -> Result<Planned, ClientError> {
         let id = self.core.conversation(conversation).await?;
         let body = command::Body::MuteConversation(MuteConversation { mute });
@@ -414,6 +423,18 @@ impl Performing<'_> {
         Ok(Answer::Participants(page))
     }
 
+    async fn block(&self, user: &UserId, blocked: bool) -> Result<Answer, ClientError> {
+        let (backend, me) = (&self.core.backend, Some(self.user.actor()));
+        backend.set_block(me, user, blocked).await?;
+        Ok(Answer::Done)
+    }
+
+    async fn blocks(&self, after: String, limit: u32) -> Result<Answer, ClientError> {
+        let (backend, me) = (&self.core.backend, Some(self.user.actor()));
+        let page = backend.blocks(me, after, limit, false).await?;
+        Ok(Answer::Blocks(page))
+    }
+
     async fn rename(&self, name: String) -> Result<Answer, ClientError> {
         let (backend, me) = (&self.core.backend, Some(self.user.actor()));
         let user = backend.set_name(me, &self.user.id, name, false).await?;
@@ -433,6 +454,16 @@ impl From<Answer> for Planned {
             repeated: false,
             answer,
         })
+    }
+}
+
+/// A receipt that names no message yet.
+fn mark(up_to_seq: u64, delivered_only: bool, through: bool) -> MarkRead {
+    MarkRead {
+        up_to_seq,
+        message_ids: Vec::new(),
+        delivered_only,
+        through,
     }
 }
 

@@ -3,7 +3,7 @@
 use parlance_journal::{Blame, Error, Span};
 use parlance_proto::ConversationId;
 use parlance_proto::v1::{
-    Conversation, ConversationKind, ConversationPage, Edits, ErrorCode, EventPage, JournalVersion,
+    BanPage, Conversation, ConversationKind, ConversationPage, Edits, ErrorCode, EventPage, JournalVersion,
     JournalVersions, ListConversations, ListEdits, ListJournalUpdates, ListMessages, ListThreads, Message,
     MessagePage, Presence, Thread, Threads, UnreadTotal,
 };
@@ -92,6 +92,15 @@ impl Reads<'_> {
     /// See above.
     pub async fn unread_total(&self) -> Result<UnreadTotal, ClientError> {
         self.core.backend.unread_total(Some(self.user.actor())).await
+    }
+
+    /// A page of the users who are banned from a group.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn bans(&self, id: ConversationId, after: String, limit: u32) -> Result<BanPage, ClientError> {
+        let me = Some(self.user.actor());
+        self.core.backend.bans(me, id, after, limit).await
     }
 
     /// A conversation with everyone's receipts.

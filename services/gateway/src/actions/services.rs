@@ -2,7 +2,7 @@
 //! `chat.system.…`, an order to `chat.control.…`. Names of users, and whether they are agents, go to persistence.
 
 use parlance_bus::SystemTarget;
-use parlance_proto::v1::{Control, MessageType, SenderKind, SystemMessage, User, control};
+use parlance_proto::v1::{Control, MessageType, ReportPage, SenderKind, SystemMessage, User, control};
 use parlance_proto::{ConversationId, MessageId, UserId};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -97,6 +97,31 @@ impl Core {
             .send_system(&target, &message, &id, &own_id, self.deadline());
         sent.await.map_err(|error| ClientError::from_send(&error))?;
         Ok((conversation, MessageId::of_service(conversation, &sender, &id)))
+    }
+
+    /// A page of the reports of messages that nobody has settled, the oldest first.
+    ///
+    /// # Errors
+    /// The cursor is none, or persistence cannot be asked now.
+    pub async fn reports(&self, cursor: String, limit: u32) -> Result<ReportPage, ClientError> {
+        self.backend.reports(None, cursor, limit).await
+    }
+
+    /// Settles a report in the name of a service.
+    ///
+    /// # Errors
+    /// There is none, or persistence cannot be asked now.
+    pub async fn resolve_report(
+        &self,
+        service: &Identity,
+        id: String,
+        resolution: String,
+    ) -> Result<(), ClientError> {
+        let by = service.user_id.to_string();
+        self.backend
+            .resolve_report(None, id, by, resolution)
+            .await
+            .map(drop)
     }
 
     /// Whether there is such a conversation. Persistence would park a message to none; a route can say so.

@@ -304,6 +304,8 @@ fn only_reads(body: &query::Body) -> bool {
         query::Body::ProvisionUser(_)
             | query::Body::SetName(_)
             | query::Body::SetAgent(_)
+            | query::Body::SetBlock(_)
+            | query::Body::ResolveReport(_)
             | query::Body::Arrive(_)
             | query::Body::ReportServed(_)
             | query::Body::ReportPresence(_)
@@ -322,6 +324,7 @@ fn may_be_repeated(body: &query::Body) -> bool {
             query::Body::ProvisionUser(_)
                 | query::Body::Arrive(_)
                 | query::Body::ReportPresence(_)
+                | query::Body::ResolveReport(_)
                 | query::Body::StopStream(_)
         )
 }
@@ -348,6 +351,7 @@ mod tests {
             ),
             (query::Body::SetName(v1::SetName::default()), false, false),
             (query::Body::SetAgent(v1::SetAgent::default()), false, false),
+            (query::Body::SetBlock(v1::SetBlock::default()), false, false),
             (
                 query::Body::ReportServed(v1::ReportServed::default()),
                 false,

@@ -45,6 +45,15 @@ pub enum Happened<S = Arc<Session>> {
     Joined(ConversationId, Vec<String>),
     /// A user belongs no more to a conversation that is followed here.
     Left(String),
+    /// Others are hidden from a user, or not any more.
+    Hidden {
+        /// Who.
+        user: UserId,
+        /// Those who are hidden from now on.
+        hidden: Vec<String>,
+        /// Those who are hidden no more.
+        shown: Vec<String>,
+    },
     /// A query for the presence of users, by a client that may read it.
     Asked(Vec<String>, oneshot::Sender<Vec<Presence>>),
     /// A session subscribes to users; persistence has said that it may, when it was asked after so many removals.
@@ -100,9 +109,12 @@ impl Happened {
         match self {
             Self::Attached(..) | Self::Looked(..) => true,
             Self::Asked(..) | Self::Watched { .. } => true,
-            Self::Arrived(_) | Self::Gone(..) | Self::Joined(..) | Self::Left(_) | Self::Unwatched(..) => {
-                false
-            }
+            Self::Arrived(_)
+            | Self::Gone(..)
+            | Self::Joined(..)
+            | Self::Left(_)
+            | Self::Hidden { .. }
+            | Self::Unwatched(..) => false,
         }
     }
 

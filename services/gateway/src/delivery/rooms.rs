@@ -319,6 +319,7 @@ impl Rooms {
             | Answer::Pages(_)
             | Answer::Presence(_)
             | Answer::Participants(_)
+            | Answer::Blocks(_)
             | Answer::User(_) => return None,
         };
         self.place(id.parse().ok()?)

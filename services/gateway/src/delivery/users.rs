@@ -25,12 +25,17 @@ use crate::backend::{Backend, Opening};
 use crate::delivery::rooms::Rooms;
 use crate::delivery::served::SETTLES;
 use crate::dialect::{Backlog, Outbound, Place};
+use crate::error::ClientError;
 use crate::session::Session;
 use crate::session::following::{Following, Missed, Unread};
+use crate::session::hidden::{Hidden, HiddenChanges, HiddenUsers};
 use crate::session::page::Page;
 
 /// Rooms opened at once for one user.
 const ATTACH_CONCURRENCY: usize = 256;
+/// Blocks in one page, and pages of one user: of one with more, everybody is hidden. A user can block as many as one page holds.
+const BLOCKS: u32 = 1_000;
+const BLOCK_PAGES: usize = 3;
 /// Pause before a question that failed is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest of these pauses, below the time in which everything must be right again after a fault.
@@ -54,6 +59,7 @@ struct Connected {
     conversations: HashMap<ConversationId, Belonging>,
     sessions: Vec<Arc<Session>>,
     expected: usize,
+    hidden: Arc<Hidden>,
 }
 
 /// Keeps a user's notices followed while a client is about to arrive.
@@ -134,6 +140,7 @@ enum Step {
     Add(Vec<Arc<Session>>),
     Hide(Vec<Arc<Session>>),
     Mute(Vec<Arc<Session>>),
+    Block(Vec<Arc<Session>>),
 }
 
 impl Users {
@@ -402,6 +409,14 @@ impl Users {
                         mute(changed, &sessions);
                     }
                 }
+                Step::Block(sessions) => {
+                    if let user_notice::Body::BlockChanged(changed) = &body
+                        && changed.user_id == user.as_str()
+                    {
+                        emit(&sessions, Outbound::BlockChanged(changed));
+                    }
+                    self.read_blocks_beside(user);
+                }
                 Step::Add(sessions) => {
                     if let user_notice::Body::ConversationAdded(added) = &body
                         && let Some((id, belonging)) = gained(added)
@@ -486,6 +501,7 @@ impl Users {
             }
             user_notice::Body::MessageHidden(_) => Step::Hide(connected.sessions.clone()),
             user_notice::Body::MuteChanged(_) => Step::Mute(connected.sessions.clone()),
+            user_notice::Body::BlockChanged(_) => Step::Block(connected.sessions.clone()),
         }
     }
 
@@ -505,9 +521,58 @@ impl Users {
         emit(sessions, Outbound::MessageHidden(&place, &message));
     }
 
+    /// A notice was missed, which may have been about a block.
     fn reload_beside(&self, user: UserId) {
+        self.read_blocks_beside(user.clone());
         let users = self.clone();
         tasks::spawn("reload a user", async move { users.reload(&user, true).await });
+    }
+
+    fn read_blocks_beside(&self, user: UserId) {
+        let users = self.clone();
+        tasks::spawn("read the blocks of a user", async move {
+            let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
+            while users.read_blocks(&user).await.is_err_and(|error| error.retry) {
+                if !users.backend.pause(&mut backoff).await || !users.lock().contains_key(&user) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Reads which others the sessions of a user, connected or expected here, are not shown.
+    ///
+    /// # Errors
+    /// Persistence cannot be asked now.
+    pub async fn read_blocks(&self, user: &UserId) -> Result<(), ClientError> {
+        let Some(hidden) = self
+            .lock()
+            .get(user)
+            .map(|connected| Arc::clone(&connected.hidden))
+        else {
+            return Ok(());
+        };
+        let _turn = hidden.turn().await;
+        let mut now = HiddenUsers {
+            everybody: true,
+            ..HiddenUsers::default()
+        };
+        let mut after = String::new();
+        for _ in 0..BLOCK_PAGES {
+            let me = Some(actor(user, ""));
+            let page = self.backend.blocks(me, after, BLOCKS, true).await?;
+            now.ids.extend(page.user_ids);
+            after = page.next;
+            if after.is_empty() {
+                now.everybody = false;
+                break;
+            }
+        }
+        let HiddenChanges { hidden, shown } = hidden.replace(now);
+        if !hidden.is_empty() || !shown.is_empty() {
+            self.rooms.members().hidden(user.clone(), hidden, shown);
+        }
+        Ok(())
     }
 
     /// Takes over the user's conversations from the database; tells of those that are added, but for the
@@ -680,6 +745,13 @@ fn added_while_here(session: &Session, _: &ConversationId, belonging: &Belonging
 }
 
 impl Expected {
+    /// Whom the user is not shown.
+    pub fn hidden(&self) -> Arc<Hidden> {
+        let table = self.users.lock();
+        let connected = table.get(&self.user);
+        connected.map_or_else(Arc::default, |connected| Arc::clone(&connected.hidden))
+    }
+
     /// Whether it was known already in which conversations the user is.
     pub fn is_loaded(&self) -> bool {
         self.is_loaded

@@ -3,7 +3,7 @@
 use parlance_journal::ClientState;
 use parlance_proto::UserId;
 use parlance_proto::v1::{
-    CreateConversation, MessageType, Mute, Position, PresenceStatus, Role, UpdateConversation,
+    CreateConversation, MessageType, Mute, Position, PresenceStatus, ReportReason, Role, UpdateConversation,
 };
 use uuid::Uuid;
 
@@ -85,6 +85,8 @@ pub enum Action {
         /// The thread it grows from.
         parent: Option<Uuid>,
     },
+    /// Report a message of another to those who moderate.
+    Report(ReportAction),
     /// Mute a conversation for oneself, or end that.
     Mute {
         /// Which.
@@ -144,6 +146,20 @@ pub enum Action {
     UnwatchPresence(Vec<String>),
     /// Give oneself another name.
     Rename(String),
+    /// Block a user, or end that.
+    Block {
+        /// Whom.
+        user: UserId,
+        /// Or ends it.
+        blocked: bool,
+    },
+    /// A page of the users one has blocked.
+    ListBlocks {
+        /// Those with greater ids than this; empty for the first.
+        after: String,
+        /// At most so many.
+        limit: u32,
+    },
     /// Make, change or end a conversation.
     Conversation(ConversationAction),
     /// Make, change or end a journal as a whole.
@@ -183,6 +199,15 @@ pub enum ConversationAction {
         user: UserId,
         /// Which.
         role: Role,
+    },
+    /// Remove a user from a group for good, or let them be added again.
+    Ban {
+        /// Which.
+        conversation: ConversationRef,
+        /// Whom.
+        user: UserId,
+        /// Or ends it.
+        banned: bool,
     },
     /// Remove a participant, or leave.
     RemoveMember {
@@ -262,6 +287,7 @@ impl Action {
             | Self::React { .. }
             | Self::CreateThread { .. }
             | Self::Mute { .. }
+            | Self::Report(_)
             | Self::EditJournal { .. }
             | Self::Conversation(_)
             | Self::Journal(_) => true,
@@ -278,6 +304,8 @@ impl Action {
             | Self::Presence { .. }
             | Self::WatchPresence(_)
             | Self::UnwatchPresence(_)
+            | Self::Block { .. }
+            | Self::ListBlocks { .. }
             | Self::Rename(_) => false,
         }
     }
@@ -289,6 +317,7 @@ impl Action {
             | Self::Delete { conversation, .. }
             | Self::Receipt { conversation, .. }
             | Self::React { conversation, .. }
+            | Self::Report(ReportAction { conversation, .. })
             | Self::Stop { conversation, .. } => conversation.is_none(),
             Self::Send(_)
             | Self::CreateThread { .. }
@@ -308,6 +337,8 @@ impl Action {
             | Self::Presence { .. }
             | Self::WatchPresence(_)
             | Self::UnwatchPresence(_)
+            | Self::Block { .. }
+            | Self::ListBlocks { .. }
             | Self::Rename(_) => false,
         }
     }
@@ -353,6 +384,19 @@ pub struct SendAction {
     pub reply_to: Option<MessageRef>,
     /// The thread it belongs to.
     pub thread: Option<Uuid>,
+}
+
+/// A message to be reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportAction {
+    /// Where.
+    pub conversation: Option<ConversationRef>,
+    /// Which.
+    pub message: MessageRef,
+    /// Why.
+    pub reason: ReportReason,
+    /// May be empty.
+    pub comment: String,
 }
 
 /// An event as a dialect reads it.

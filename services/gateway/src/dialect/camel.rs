@@ -313,6 +313,7 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, style: union::Style) -> Bo
             | Answer::Pages(_)
             | Answer::Presence(_)
             | Answer::Participants(_)
+            | Answer::Blocks(_)
             | Answer::User(_),
         ) => {}
         Err(error) => answered.error = Some(error),

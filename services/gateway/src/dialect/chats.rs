@@ -247,6 +247,7 @@ impl Dialect for Chats {
             | Outbound::ListUpdated { .. }
             | Outbound::JournalEdited(..)
             | Outbound::MuteChanged(..)
+            | Outbound::BlockChanged(_)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

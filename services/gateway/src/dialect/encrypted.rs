@@ -172,6 +172,7 @@ impl Dialect for Encrypted {
             | Outbound::ListUpdated { .. }
             | Outbound::JournalEdited(..)
             | Outbound::MuteChanged(..)
+            | Outbound::BlockChanged(_)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

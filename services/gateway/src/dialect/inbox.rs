@@ -236,6 +236,7 @@ impl Dialect for Inbox {
             | Outbound::RoleChanged(..)
             | Outbound::JournalEdited(..)
             | Outbound::MuteChanged(..)
+            | Outbound::BlockChanged(_)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

@@ -265,6 +265,7 @@ impl Dialect for Journal {
             | Outbound::RoomPresence(..)
             | Outbound::Presence { .. }
             | Outbound::MuteChanged(..)
+            | Outbound::BlockChanged(_)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)
@@ -303,6 +304,7 @@ impl Dialect for Journal {
                 | Answer::Pages(_)
                 | Answer::Presence(_)
                 | Answer::Participants(_)
+                | Answer::Blocks(_)
                 | Answer::User(_),
             ) => {}
             Err(error) => answer.failed = Some(failed(error)),

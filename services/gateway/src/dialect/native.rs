@@ -1,11 +1,13 @@
 //! The native dialect: everything Parlance can do, as JSON objects with snake_case fields.
 
+pub mod block;
 mod contract;
 pub mod conversation;
 pub mod journal;
 pub mod json;
 pub mod mute;
 pub mod presence;
+pub mod report;
 #[cfg(test)]
 mod tests;
 
@@ -23,13 +25,14 @@ use super::contract::Contract;
 use super::payload::object;
 use super::place::{Place, thread_id};
 use super::{
-    Action, Answer, Backlog, ConversationRef, Decoded, Dialect, Frame, MessageRef, Outbound, SendAction,
-    Speaker, UserRef, encode, schema, shape,
+    Action, Answer, Backlog, ConversationAction, ConversationRef, Decoded, Dialect, Frame, MessageRef,
+    Outbound, SendAction, Speaker, UserRef, encode, schema, shape,
 };
 use crate::dialect::key::{Key, KeyedPayload};
 use crate::error::ClientError;
 use crate::limits::{Limits, page_size};
 use mute::MutePayload;
+use report::ReportPayload;
 
 /// See the module.
 #[derive(Debug)]
@@ -50,6 +53,25 @@ struct ParticipantsPayload {
     /// 50 by default; more than 100 count as 100.
     #[schema(minimum = 1)]
     limit: Option<u32>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MemberPayload)]
+struct MemberPayload {
+    conversation_id: ConversationRef,
+    user_id: UserRef,
+}
+
+impl MemberPayload {
+    fn ban(self, banned: bool) -> Action {
+        let UserRef(user) = self.user_id;
+        let ban = ConversationAction::Ban {
+            conversation: self.conversation_id,
+            user,
+            banned,
+        };
+        ban.into()
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -286,10 +308,13 @@ impl Dialect for Native {
             "conversation:participants",
             "conversation:mute",
             "conversation:unmute",
+            "member:ban",
+            "member:unban",
             "message:send",
             "message:edit",
             "message:delete",
             "message:stop",
+            "message:report",
             "message:react",
             "message:unreact",
             "receipt:read",
@@ -301,6 +326,9 @@ impl Dialect for Native {
             "journal:leave",
             "journal:edit",
             "journal:awareness",
+            "user:block",
+            "user:unblock",
+            "user:blocks",
             "presence",
             "presence:set",
             "presence:subscribe",
@@ -344,6 +372,8 @@ impl Dialect for Native {
             }
             "conversation:mute" => object::<MutePayload>(payload)?.action()?,
             "conversation:unmute" => mute::end(object::<ConversationPayload>(payload)?.conversation_id),
+            "member:ban" => object::<MemberPayload>(payload)?.ban(true),
+            "member:unban" => object::<MemberPayload>(payload)?.ban(false),
             "message:send" => Action::Send(decode_send(object(payload)?, limits)?),
             "message:edit" => {
                 let payload: EditPayload = object(payload)?;
@@ -362,6 +392,7 @@ impl Dialect for Native {
                     message: payload.message_id,
                 }
             }
+            "message:report" => object::<ReportPayload>(payload)?.action(limits)?,
             "message:react" => decode_react(object(payload)?, false, limits)?,
             "message:unreact" => decode_react(object(payload)?, true, limits)?,
             "receipt:read" => decode_receipt(object(payload)?, false, limits)?,
@@ -396,6 +427,9 @@ impl Dialect for Native {
             },
             "presence:subscribe" => Action::WatchPresence(decode_users(object(payload)?, limits)?),
             "presence:unsubscribe" => Action::UnwatchPresence(decode_users(object(payload)?, limits)?),
+            "user:block" => block::decode(object(payload)?, true),
+            "user:unblock" => block::decode(object(payload)?, false),
+            "user:blocks" => block::decode_list(object(payload)?)?,
             "sync" => Action::Sync(object::<SyncPayload>(payload)?.conversations.check(limits)?),
             _ => return Err(self.unknown_event()),
         };
@@ -430,6 +464,7 @@ impl Dialect for Native {
             }
             Outbound::MessageHidden(_, message) => Frame::new("message:hidden", &json::hidden(message)),
             Outbound::MuteChanged(_, changed) => Frame::new("conversation:muted", &mute::changed(changed)),
+            Outbound::BlockChanged(changed) => Frame::new("user:blocked", &block::changed(changed)),
             Outbound::Reaction(place, reaction) => {
                 Frame::new("message:reaction", &Numbered::of(place, json::reaction(reaction)))
             }
@@ -509,6 +544,7 @@ impl Dialect for Native {
             } => acknowledged(&json::Synced::new(journal, state_vector)),
             Answer::Pages(pages) => acknowledged(&json::sync(pages)),
             Answer::Participants(page) => acknowledged(&json::participant_page(page)),
+            Answer::Blocks(page) => acknowledged(&block::page(page)),
             Answer::Presence(seen) => acknowledged(&presence::list(seen)),
             Answer::User(user) => acknowledged(&json::user(user)),
         }

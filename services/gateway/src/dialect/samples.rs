@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 
 use parlance_proto::UserId;
 use parlance_proto::v1::{
-    Conversation, Event, EventPage, Message, MessageCreated, ParticipantPage, Presence, PresenceStatus, event,
+    BlockPage, Conversation, Event, EventPage, Message, MessageCreated, ParticipantPage, Presence,
+    PresenceStatus, event,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -100,6 +101,7 @@ pub fn outbound() -> Vec<(&'static str, Outbound<'static>)> {
         ("muted", Outbound::MuteChanged(direct, &s.muted)),
         ("muted_until", Outbound::MuteChanged(group, &s.muted_until)),
         ("unmuted", Outbound::MuteChanged(direct, &s.unmuted)),
+        ("blocked", Outbound::BlockChanged(&s.blocked)),
         ("reaction_added", Outbound::Reaction(group, &s.marked)),
         ("reaction_removed", Outbound::Reaction(group, &s.unmarked)),
         ("receipt_read", Outbound::Receipt(direct, &s.read)),
@@ -259,10 +261,18 @@ pub fn answers() -> Vec<(
             })),
             None,
         ),
+        ("blocks", Ok(blocks()), None),
         ("refused", Err(&s.refused), None),
         ("missing", Err(&s.missing), None),
         ("unknown", Err(&s.unknown), None),
     ]
+}
+
+fn blocks() -> Answer {
+    Answer::Blocks(BlockPage {
+        user_ids: vec!["42".to_owned(), "carol".to_owned()],
+        next: String::new(),
+    })
 }
 
 /// Reads all fixtures of a dialect and writes all samples in it, and compares with what is recorded.

@@ -242,6 +242,7 @@ impl Dialect for Threads {
             // The front end has no journals, and no way to be told to begin anew.
             Outbound::JournalEdited(..)
             | Outbound::MuteChanged(..)
+            | Outbound::BlockChanged(_)
             | Outbound::MessageFinished(..)
             | Outbound::MessageChunk(..)
             | Outbound::MessageGrown(..)

@@ -159,6 +159,9 @@ pub struct ConversationJson<'a> {
     unread: u64,
     /// Whether the viewer muted it: they get no pushes of it, and `unread` is not for the badge of the application.
     muted: bool,
+    /// Of a group with roles: only admins send and edit messages and begin threads.
+    #[serde(rename = "readOnly")]
+    read_only: bool,
     #[serde(rename = "lastMessage")]
     #[schema(required)]
     last_message: Option<LastMessage<'a>>,
@@ -349,6 +352,7 @@ pub fn conversation(conversation: &Conversation, style: Style) -> ConversationJs
         members: (style == Style::Threads).then(objects),
         unread: conversation.unread,
         muted: conversation.mute.is_some(),
+        read_only: conversation.read_only,
         last_message: last.map(|last| {
             if style == Style::Inbox {
                 LastMessage::Preview(preview(last))

@@ -139,6 +139,8 @@ pub struct ConversationJson<'a> {
     created_by_camel: &'a str,
     /// Every participant of the group manages it: title, status, channel, metadata and members.
     open: bool,
+    /// Of a group with roles: only admins send and edit messages and begin threads.
+    read_only: bool,
     /// Whether the viewer muted it: they get no pushes of it, and `unread` is not for the badge of the application.
     muted: bool,
     /// When that ends by itself; null where it is not muted, or not before it is ended.
@@ -277,6 +279,7 @@ pub fn conversation<'a>(conversation: &'a Conversation, style: Style<'_>) -> Con
         created_by: &conversation.created_by,
         created_by_camel: &conversation.created_by,
         open: conversation.open,
+        read_only: conversation.read_only,
         muted: conversation.mute.is_some(),
         muted_until: mute::ends(conversation.mute.as_ref()),
     }

@@ -4,6 +4,8 @@
 //! ([`crate::actions::reads`]), and encodes the answer: messages, conversations and threads as the [`Caller`]'s representation
 //! does. Must not build commands or resolve ids.
 
+mod bans;
+mod blocks;
 mod caller;
 mod conversations;
 mod creation;
@@ -89,6 +91,8 @@ fn documented() -> OpenApiRouter<RestState> {
         .merge(participants::routes())
         .merge(presence::routes())
         .merge(users::routes())
+        .merge(blocks::routes())
+        .merge(bans::routes())
         .merge(messages::routes())
         .merge(marks::routes())
         .merge(mutes::routes())

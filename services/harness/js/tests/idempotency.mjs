@@ -25,7 +25,10 @@ const READING = [
   'sync',
   'thread:switch',
   'typing',
+  'user:blocks',
 ];
+/** Native events that are as good as once when they are carried out twice. */
+const WITHOUT_KEY = ['user:block', 'user:unblock'];
 
 /** Without an answer in a dialect's own form, so that `/api/v1` and `/api` show what they are. */
 async function call(user, method, path, body = undefined, /** @type {{ key?: string, gateway?: number, headers?: any }} */ { key, gateway = 0, headers = {} } = {}) {
@@ -117,6 +120,7 @@ row(`DELETE ${M}`, over(about('own')), one);
 row(`DELETE ${M}`, over(about('foreign', '?scope=me')));
 row(`POST ${M}/reactions`, over(about('foreign', '/reactions'), emoji), one);
 row(`DELETE ${M}/reactions`, over(about('foreign', '/reactions'), emoji));
+row(`POST ${M}/report`, over(about('foreign', '/report'), { reason: 'spam' }));
 row(`POST ${M}/status`, over(about('foreign', '/status'), { status: 'read' }));
 row(`POST ${C}/read`, over(inGroup('/read'), (at) => ({ message_ids: [at.foreign] })));
 row(`PUT ${C}/mute`, over(inGroup('/mute'), {}));
@@ -128,6 +132,9 @@ row(
   one,
 );
 row(`DELETE ${C}/participants/{user_id}`, (at) => [`/conversations/${at.id}/participants/${at.bob}`], one);
+const bans = (at) => [`/conversations/${at.id}/bans/${at.bob}`];
+row(`PUT ${C}/bans/{user_id}`, bans, one);
+row(`DELETE ${C}/bans/{user_id}`, bans);
 row(`POST ${C}/threads`, over(inGroup('/threads'), { title: 'Another' }), one);
 row(`POST ${C}/threads/{tid}`, (at) => [`/conversations/${at.id}/threads/${at.thread}`, words], one);
 row('POST /journals', () => ['/journals', { title: 'Another', content: 'text' }], { journals: 1 });
@@ -202,10 +209,13 @@ on('message:edit', group((at) => ({ message_id: at.own, content: 'changed' })), 
 on('message:delete', group((at) => ({ message_id: at.own })), one, { scope: 'me' });
 on('message:react', group((at) => ({ message_id: at.foreign, ...emoji })), one, { emoji: '👎' });
 on('message:unreact', group((at) => ({ message_id: at.foreign, ...emoji })), {}, { emoji: '👎' });
+on('message:report', group((at) => ({ message_id: at.foreign, reason: 'spam' })), {}, { reason: 'other' });
 on('receipt:read', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_seq: 1 });
 on('receipt:delivered', group((at) => ({ message_ids: [at.foreign] })), {}, { up_to_seq: 1 });
 on('conversation:mute', group({}), {}, { until: '2999-01-01T00:00:00Z' });
 on('conversation:unmute', group({}), {}, { conversation_id: randomUUID() });
+on('member:ban', group((at) => ({ user_id: at.bob })), one, { user_id: 'another' });
+on('member:unban', group((at) => ({ user_id: at.bob })), {}, { user_id: 'another' });
 on('thread:create', group({ title: 'Another' }), one, { title: 'A third' });
 on('journal:edit', (at) => ({ journal_id: at.journal, content: 'second' }), { journal: 1 }, { content: 'third' });
 
@@ -346,8 +356,9 @@ test('every changing route and event of the contract has its row', other, () => 
   for (const [path, verbs] of Object.entries(paths)) {
     for (const [verb, { parameters = [] }] of Object.entries(verbs)) {
       const takesKey = parameters.some((one) => one.$ref === '#/components/parameters/idempotency_key');
-      // A new name has no id by which a second one would be found; a stop stores nothing.
-      const without = ['/api/v1/sync', '/api/v1/users/me'].includes(path) || path.endsWith('/stop');
+      // A new name or a block has no id by which a second one would be found; a stop stores nothing.
+      const unkeyed = ['/api/v1/sync', '/api/v1/users/me', '/api/v1/blocks/{user_id}'];
+      const without = unkeyed.includes(path) || path.endsWith('/stop');
       const changes = verb !== 'get' && !without;
       assert.equal(takesKey, changes, `${verb} ${path}`);
       if (changes) keyed.push(`${verb.toUpperCase()} ${path.replace('/api/v1', '')}`);
@@ -365,7 +376,7 @@ test('every changing route and event of the contract has its row', other, () => 
     emitted.filter(takesKey).map((key) => messages[key].name),
   );
   assertComplete(
-    READING,
+    [...READING, ...WITHOUT_KEY],
     emitted.filter((key) => !takesKey(key)).map((key) => messages[key].name),
   );
 });

@@ -26,6 +26,8 @@ test('only a service with a valid token is admitted, and only on the internal po
     [`/users/${alice}/name`, { name: 'Mallory' }, 'PUT'],
     [`/users/${alice}/agent`, { agent: true }, 'PUT'],
     ['/tokens/revoke', { user_id: alice, issued_before: now() + 10 }],
+    ['/reports', undefined, 'GET'],
+    [`/reports/${randomUUID()}/resolve`, { resolution: 'none' }],
     ['/no-such-route', {}],
   ];
   for (const [path, body, method] of everything) {
@@ -171,4 +173,45 @@ test('a service disconnects users and revokes tokens on every replica', async ()
   for (const body of [{}, { jti: '' }, { jti, user_id: dave }, { user_id: dave }, { user_id: 'a b', issued_before: 1 }]) {
     assertProblem(await post(service, '/tokens/revoke', body), 400, 'invalid');
   }
+});
+
+test('a reported message is in the queue of services until one settles it', async () => {
+  const [alice, bob] = [person('alice'), person('bob')];
+  const { id } = await direct(alice, bob);
+  const sends = (content) => rest(token(alice), 'POST', `/api/v1/conversations/${id}/messages`, { content });
+  const messages = [(await sends('buy this')).body, (await sends('buy that')).body];
+  const reports = (message, body) => rest(token(bob), 'POST', `/api/v1/conversations/${id}/messages/${message.id}/report`, body);
+  for (const message of [...messages, messages[0]]) {
+    assert.equal((await reports(message, { reason: 'spam', comment: 'unasked' })).status, 204);
+  }
+  assertProblem(await reports(messages[0], { reason: 'boredom' }), 400, 'invalid');
+  assertProblem(await reports(messages[0], { reason: 'spam', comment: 'x'.repeat(1_001) }), 413, 'too_large');
+  // Its sender takes it back, which the queue does not.
+  await rest(token(alice), 'DELETE', `/api/v1/conversations/${id}/messages/${messages[0].id}`);
+  const page = async (query) => (await rest(service, 'GET', `//internal/reports?${query}`, undefined, { base })).body;
+  const mine = async () => {
+    const found = [];
+    for (let cursor = ''; ; ) {
+      const { reports: some, next } = await page(`limit=1&cursor=${cursor}`);
+      found.push(...some.filter((one) => one.conversation_id === id));
+      if (!next) return found;
+      cursor = next;
+    }
+  };
+  const queue = await mine();
+  assert.deepEqual(
+    queue.map((one) => [one.message_id, one.content, one.sender_id, one.reporter_id, one.reason, one.comment]),
+    messages.map((one, index) => [one.id, ['buy this', 'buy that'][index], alice, bob, 'spam', 'unasked']),
+  );
+  const resolve = (report, body) => post(service, `/reports/${report}/resolve`, body);
+  assert.equal((await resolve(queue[0].id, { resolution: 'warned' })).status, 204);
+  assert.equal((await resolve(queue[0].id, { resolution: 'again' })).status, 204);
+  assert.deepEqual(
+    (await mine()).map((one) => one.id),
+    [queue[1].id],
+  );
+  assert.equal((await resolve(queue[1].id)).status, 204);
+  assert.deepEqual(await mine(), []);
+  assertProblem(await resolve(randomUUID(), {}), 404, 'not_found');
+  assertProblem(await rest(service, 'GET', '//internal/reports?cursor=x', undefined, { base }), 400, 'invalid');
 });

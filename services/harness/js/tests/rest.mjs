@@ -48,6 +48,7 @@ const CONVERSATION = [
   'participant_count',
   'participants',
   'participants_complete',
+  'read_only',
   'status',
   'title',
   'unread',

@@ -7,6 +7,8 @@ use parlance_harness::Stack;
 use parlance_harness::devstack::accounts::Role;
 use parlance_harness::eventually::{equal, eventually};
 use parlance_harness::token::Token;
+use parlance_proto::v1::{self, Query, Reply, query, reply};
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -349,6 +351,8 @@ pub(crate) fn forbidden() -> Vec<Row> {
         (Role::Operator, "reads answers to gateways", subscribe("_INBOX.gateway.>")),
         (Role::Operator, "deletes a stream", publish("$JS.API.STREAM.DELETE.EVENTS")),
         (Role::Operator, "answers in place of services", subscribe("chat.ops.>")),
+        (Role::Operator, "reads messages that nobody reported", publish("chat.qry.list_messages")),
+        (Role::Emitter, "reads reported messages", publish("chat.qry.list_reports")),
     ]
 }
 
@@ -385,6 +389,8 @@ fn allowed() -> Vec<Row> {
         (Role::Feed, "begins again with the oldest event", publish("$JS.API.CONSUMER.DELETE.EVENTS.feed")),
         (Role::Operator, "asks the services", publish("chat.ops.gateways.connections")),
         (Role::Operator, "locks a user out", publish(LOCKED_OUT)),
+        (Role::Operator, "reads reported messages", publish("chat.qry.list_reports")),
+        (Role::Operator, "settles a report", publish("chat.qry.resolve_report")),
     ]
 }
 
@@ -429,6 +435,35 @@ async fn answers_go_to_inboxes_alone() {
     assert!(!answer.is_empty());
     let log = stack.persistence(0).log_tail(1_000);
     assert_eq!(log.matches("elsewhere than in an inbox").count(), 3, "{log}");
+}
+
+/// Who may ask for one thing alone cannot ask for another in its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_of_reports_is_all_that_an_operator_may_ask_persistence_for() {
+    let stack = Stack::builder().accounts().start().await.unwrap();
+    let mut operator = Member::connect(&stack, Role::Operator).await;
+    let ping = query::Body::Ping(v1::Ping {});
+    let list = query::Body::ListReports(v1::ListReports::default());
+    for (body, is_answered) in [(list, true), (ping, false)] {
+        let query = Query {
+            body: Some(body),
+            ..Query::default()
+        };
+        let answer = operator
+            .asks("chat.qry.list_reports", "", &query.encode_to_vec())
+            .await;
+        let answer = Reply::decode(answer.as_slice()).unwrap().body;
+        assert_eq!(
+            matches!(answer, Some(reply::Body::Reports(_))),
+            is_answered,
+            "{answer:?}"
+        );
+        assert_eq!(
+            matches!(answer, Some(reply::Body::Error(_))),
+            !is_answered,
+            "{answer:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -211,7 +211,7 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
     api.ok(bob, "GET", ONE, &[&group], None).await;
     api.ok(alice, "PUT", ONE, &[&group], Some(json!({ "title": "Everyone" })))
         .await;
-    let update = json!({ "status": "archived", "channel": "email", "metadata": {} });
+    let update = json!({ "status": "archived", "channel": "email", "metadata": {}, "readOnly": false });
     api.ok(alice, "PATCH", ONE, &[&group], Some(update)).await;
     api.ok(
         alice,
@@ -244,13 +244,7 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
     .await;
     api.ok(alice, "DELETE", one, &[&group, "dave"], None).await;
 
-    const MUTE: &str = "/api/v1/conversations/{id}/mute";
-    let until = json!({ "until": "2100-01-01T00:00:00Z" });
-    let muted = api.ok(bob, "PUT", MUTE, &[&group], Some(until)).await;
-    assert_eq!(muted["muted_until"], "2100-01-01T00:00:00.000Z");
-    api.ok(bob, "GET", "/api/v1/unread", &[], None).await;
-    api.ok(bob, "DELETE", MUTE, &[&group], None).await;
-
+    relations(api, alice, bob, &group).await;
     let positions = json!({ "conversations": { &group: { "seq": 0, "receipts_version": 0 } } });
     api.ok(alice, "POST", "/api/v1/sync", &[], Some(positions)).await;
 
@@ -268,6 +262,26 @@ async fn conversations(api: &mut Checked, alice: &str, bob: &str) -> String {
     assert_eq!(status, 413);
     text(&made, "id");
     group
+}
+
+/// What users decide about each other and about a conversation.
+async fn relations(api: &mut Checked, alice: &str, bob: &str, group: &str) {
+    const MUTE: &str = "/api/v1/conversations/{id}/mute";
+    let until = json!({ "until": "2100-01-01T00:00:00Z" });
+    let muted = api.ok(bob, "PUT", MUTE, &[group], Some(until)).await;
+    assert_eq!(muted["muted_until"], "2100-01-01T00:00:00.000Z");
+    api.ok(bob, "GET", "/api/v1/unread", &[], None).await;
+    api.ok(bob, "DELETE", MUTE, &[group], None).await;
+    const BLOCK: &str = "/api/v1/blocks/{user_id}";
+    api.ok(bob, "PUT", BLOCK, &["carol"], None).await;
+    api.ok(bob, "GET", "/api/v1/blocks", &[], None).await;
+    api.ok(bob, "DELETE", BLOCK, &["carol"], None).await;
+    const BANS: &str = "/api/v1/conversations/{id}/bans";
+    const BAN: &str = "/api/v1/conversations/{id}/bans/{user_id}";
+    api.ok(alice, "PUT", BAN, &[group, "dave"], None).await;
+    let page = api.ok(alice, "GET", BANS, &[group], None).await;
+    assert_eq!(page["bans"][0]["user_id"], "dave");
+    api.ok(alice, "DELETE", BAN, &[group, "dave"], None).await;
 }
 
 async fn messages(api: &mut Checked, alice: &str, bob: &str, group: &str) {
@@ -299,6 +313,9 @@ async fn messages(api: &mut Checked, alice: &str, bob: &str, group: &str) {
         .call(Some(bob), "DELETE", MARKS, &both, "?emoji=%2B1", None)
         .await;
     assert_eq!(status, 200);
+    let report = json!({ "reason": "spam", "comment": "twice" });
+    const REPORT: &str = "/api/v1/conversations/{id}/messages/{mid}/report";
+    api.ok(bob, "POST", REPORT, &both, Some(report)).await;
     let status = json!({ "status": "delivered" });
     api.ok(
         bob,

@@ -11,8 +11,10 @@ use sqlx::AssertSqlSafe;
 use crate::hostile::{Answer, Gateway, add, as_, conversation, group, of_all_partitions, send, user};
 
 /// All that a command may change.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 15] = [
     "users",
+    "message_reports",
+    "bans",
     "conversations",
     "conversation_numbers",
     "participants",
@@ -107,8 +109,15 @@ fn in_a_group(tea: ConversationId) -> Vec<Command> {
         in_tea("alice", role_of_bob(Role::Moderator)),
         in_tea("alice", role_of_bob(Role::Member)),
         in_tea("bob", title("not an admin's")),
+        in_tea("bob", read_only(true)),
+        in_tea("alice", read_only(true)),
+        send("bob", tea, "not while it is read-only"),
+        in_tea("alice", read_only(false)),
         in_tea("bob", read),
         in_tea("bob", hide),
+        in_tea("bob", report(m1())),
+        in_tea("bob", report(m1())),
+        in_tea("alice", report(m1())),
         in_tea("bob", mute(None)),
         in_tea("mallory", mute(None)),
         in_tea("bob", mute(Some(1))),
@@ -123,6 +132,14 @@ fn in_a_group(tea: ConversationId) -> Vec<Command> {
         in_tea("alice", role_of_bob(Role::Moderator)),
         add("alice", tea, vec!["mallory".into(), "carol".into()]),
         in_tea("carol", removal("carol")),
+        in_tea("alice", ban("mallory")),
+        in_tea("alice", ban("mallory")),
+        in_tea("bob", ban("alice")),
+        add("alice", tea, vec!["mallory".into()]),
+        in_tea("alice", unban("mallory")),
+        in_tea("alice", unban("mallory")),
+        in_tea("alice", ban("carol")),
+        in_tea("alice", unban("carol")),
     ]
 }
 
@@ -172,6 +189,22 @@ fn removal(who: &str) -> Body {
     Body::RemoveMember(v1::RemoveMember { user_id: who.into() })
 }
 
+fn report(message_id: String) -> Body {
+    Body::ReportMessage(v1::ReportMessage {
+        message_id,
+        reason: v1::ReportReason::Spam.into(),
+        comment: String::new(),
+    })
+}
+
+fn ban(who: &str) -> Body {
+    Body::BanMember(v1::BanMember { user_id: who.into() })
+}
+
+fn unban(who: &str) -> Body {
+    Body::UnbanMember(v1::UnbanMember { user_id: who.into() })
+}
+
 fn reaction(message_id: String, remove: bool) -> Body {
     Body::React(v1::React {
         message_id,
@@ -183,6 +216,13 @@ fn reaction(message_id: String, remove: bool) -> Body {
 fn title(title: &str) -> Body {
     Body::UpdateConversation(v1::UpdateConversation {
         title: Some(title.into()),
+        ..Default::default()
+    })
+}
+
+fn read_only(read_only: bool) -> Body {
+    Body::UpdateConversation(v1::UpdateConversation {
+        read_only: Some(read_only),
         ..Default::default()
     })
 }

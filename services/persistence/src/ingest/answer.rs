@@ -12,7 +12,7 @@ use crate::model::events;
 use crate::model::refusals::no_conversation;
 use crate::model::state::{Effects, Loaded, Outcome};
 use crate::model::work::Work;
-use crate::store::{conversations, receipts, users, writes};
+use crate::store::{blocks, conversations, receipts, users, writes};
 
 /// Users up to which each gets a notice of their own, which gateways of the version before understand too.
 const NOTIFIED_ALONE: usize = 20;
@@ -75,6 +75,7 @@ impl ReadBack {
         let mut memberships = HashMap::new();
         if !effects.memberships.is_empty() {
             memberships.extend(writes::bump_memberships(connection, &effects.memberships).await?);
+            blocks::mark_created(connection, loaded, effects).await?;
         }
         let mut known = notified(works, effects);
         known.retain(|user| !memberships.contains_key(user));

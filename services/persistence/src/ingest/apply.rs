@@ -13,6 +13,7 @@ mod mute;
 mod reaction;
 mod receipt;
 mod repeat;
+mod report;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -20,13 +21,13 @@ mod thread;
 
 use std::collections::{HashMap, HashSet};
 
-use parlance_proto::v1::{self, ConversationKind, ErrorCode};
+use parlance_proto::v1::{self, ConversationKind, ErrorCode, Role};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
 
 use crate::model::events::{self, EventParts};
 use crate::model::permissions::{Form, Right, Verdict, verdict};
 use crate::model::processed::Processed;
-use crate::model::refusals::no_conversation;
+use crate::model::refusals::{blocked, granted, no_conversation, read_only};
 use crate::model::state::{
     Bounds, Change, ChangeKind, ConversationState, Effects, Loaded, Member, Outcome, Person,
 };
@@ -44,6 +45,8 @@ struct CommandContext<'a> {
     epoch: &'a str,
     now_ms: i64,
     memberships: &'a HashMap<UserId, u64>,
+    blocks: &'a HashSet<(UserId, UserId)>,
+    open_reports: &'a mut HashMap<UserId, u64>,
     bounds: &'a Bounds,
     /// Changes the command has made so far.
     changes_made: usize,
@@ -141,12 +144,15 @@ fn one(loaded: &mut Loaded, effects: &mut Effects, work: &Work) -> Result<Outcom
         Action::Delete(message) => message::change(context, *message, None),
         Action::Hide(message) => message::hide(context, *message),
         Action::Mute(mute) => mute::mute(context, *mute),
+        Action::Report(report) => report::report(context, report),
         Action::Receive(receive) => receipt::receive(context, receive),
         Action::React(react) => reaction::react(context, react),
         Action::StartThread(start) => thread::start(context, start),
         Action::Update(update) => details::update(context, update),
         Action::AddMembers(add) => members::add(context, add),
         Action::RemoveMember(user) => members::remove(context, user),
+        Action::Ban(user) => members::ban(context, user),
+        Action::Unban(user) => members::unban(context, user),
         Action::ChangeRole(user, role) => members::change_role(context, user, *role),
         Action::DeleteConversation => details::delete(context),
         Action::EditJournal(edit) => journal::edit(context, edit),
@@ -167,6 +173,8 @@ impl<'a> CommandContext<'a> {
             numbers: _,
             journals_by_number,
             memberships,
+            blocks,
+            open_reports,
             bounds,
             processed: _,
             sent_by,
@@ -183,6 +191,8 @@ impl<'a> CommandContext<'a> {
             epoch: epoch.as_str(),
             now_ms: *now_ms,
             memberships,
+            blocks,
+            open_reports,
             bounds,
             changes_made: 0,
         })
@@ -208,16 +218,13 @@ impl CommandContext<'_> {
 
     /// Refuses what the actor may not do.
     fn check(&self, right: Right) -> Result<(), v1::Error> {
-        match verdict(self.conversation.form(), self.member()?.role, right) {
-            Verdict::Granted => Ok(()),
-            Verdict::Forbidden => Err(v1::Error::with(
-                ErrorCode::Forbidden,
-                "your role does not allow this here",
-            )),
-            Verdict::NotApplicable => Err(v1::Error::with(
-                ErrorCode::Invalid,
-                "a conversation of this kind does not know this",
-            )),
+        let role = self.member()?.role;
+        match verdict(self.conversation.form(), role, right) {
+            Verdict::Granted if self.conversation.read_only && role != Role::Admin && right.writes() => {
+                Err(read_only())
+            }
+            Verdict::Granted if self.conversation.blocked && right.reaches_others() => Err(blocked()),
+            other => granted(other),
         }
     }
 
@@ -262,12 +269,7 @@ impl CommandContext<'_> {
 impl ConversationState {
     /// What rights depend on besides the role.
     fn form(&self) -> Form {
-        match self.kind {
-            ConversationKind::Journal => Form::Journal,
-            ConversationKind::Group if self.open => Form::OpenGroup,
-            ConversationKind::Group => Form::Group,
-            ConversationKind::Direct | ConversationKind::Unspecified => Form::Direct,
-        }
+        Form::of(self.kind, self.open)
     }
 
     /// The next place in the sequence.

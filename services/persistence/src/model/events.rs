@@ -146,6 +146,7 @@ pub fn bare(id: ConversationId, state: &ConversationState, epoch: &str) -> v1::C
         number: state.number,
         kind: state.kind.into(),
         open: state.open,
+        read_only: state.read_only,
         title: state.title.clone(),
         head_seq: state.head_seq,
         epoch: epoch.to_owned(),

@@ -1,6 +1,6 @@
 //! Who may do what, as a pure table of kind, role and right. No I/O, no state.
 
-use parlance_proto::v1::Role;
+use parlance_proto::v1::{ConversationKind, Role};
 
 /// Something a participant wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Right {
     Hide,
     /// Mute the conversation for oneself.
     Mute,
+    /// Report a message to those who moderate.
+    Report,
     /// Mark a message with an emoji, or take that back.
     React,
     /// Begin a thread.
@@ -33,6 +35,10 @@ pub enum Right {
     Add(Role),
     /// Remove another participant, who has this role.
     Remove(Role),
+    /// Ban a user, who has this role or, where they are none of the participants, that of a member.
+    Ban(Role),
+    /// End a ban, and list the banned users.
+    Unban,
     /// Remove oneself.
     Leave,
     /// Give another participant this role.
@@ -41,6 +47,40 @@ pub enum Right {
     DeleteConversation,
     /// Change a journal's text.
     EditText,
+}
+
+impl Right {
+    /// Whether it writes to all, which in a read-only group only admins do.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Send | Self::EditOwn | Self::StartThread)
+    }
+
+    /// Whether it reaches the other of a direct conversation, which a block prevents.
+    pub fn reaches_others(self) -> bool {
+        match self {
+            Self::Send
+            | Self::EditOwn
+            | Self::EditForeign
+            | Self::React
+            | Self::StartThread
+            | Self::SetTitle
+            | Self::SetDetails
+            | Self::EditText
+            | Self::Add(_)
+            | Self::GiveRole(_) => true,
+            Self::DeleteOwn
+            | Self::DeleteForeign
+            | Self::Hide
+            | Self::Mute
+            | Self::Report
+            | Self::Receipts
+            | Self::Remove(_)
+            | Self::Ban(_)
+            | Self::Unban
+            | Self::Leave
+            | Self::DeleteConversation => false,
+        }
+    }
 }
 
 /// What the table says.
@@ -69,6 +109,18 @@ pub enum Form {
     Journal,
 }
 
+impl Form {
+    /// Of a conversation of this kind.
+    pub fn of(kind: ConversationKind, open: bool) -> Self {
+        match kind {
+            ConversationKind::Journal => Self::Journal,
+            ConversationKind::Group if open => Self::OpenGroup,
+            ConversationKind::Group => Self::Group,
+            ConversationKind::Direct | ConversationKind::Unspecified => Self::Direct,
+        }
+    }
+}
+
 /// What a participant with `role` may do in a conversation of `form`.
 ///
 /// In an open group every participant may do what stands under *group: member*, and also change title, status,
@@ -76,7 +128,7 @@ pub enum Form {
 ///
 /// | | direct | group: member | moderator | admin | journal: viewer | editor | owner |
 /// | --- | --- | --- | --- | --- | --- | --- | --- |
-/// | send, react, start threads, receipts, hide, mute; edit and delete own | yes | yes | yes | yes | – | – | – |
+/// | send, react, start threads, receipts, hide, mute, report; edit and delete own | yes | yes | yes | yes | – | – | – |
 /// | edit others' messages | no | no | no | no | – | – | – |
 /// | delete others' messages | no | no | yes | yes | – | – | – |
 /// | title | yes | no | yes | yes | no | yes | yes |
@@ -88,12 +140,14 @@ pub enum Form {
 /// | remove members | – | no | yes | yes | – | – | – |
 /// | remove moderators, admins | – | no | no | yes | – | – | – |
 /// | remove viewers, editors | – | – | – | – | no | no | yes |
+/// | ban members, end bans | – | no | yes | yes | – | – | – |
+/// | ban moderators, admins | – | no | no | yes | – | – | – |
 /// | leave | – | yes | yes | yes | yes | yes | – |
 /// | change roles | – | no | no | yes | no | no | yes |
 /// | delete the conversation | yes | no | no | yes | no | no | yes |
 /// | edit the text | – | – | – | – | no | yes | yes |
 ///
-/// – : senseless there, for everyone.
+/// – : senseless there, for everyone. In a read-only group only admins send and edit messages and start threads.
 pub fn verdict(form: Form, role: Role, right: Right) -> Verdict {
     match form {
         Form::Direct => direct(right),
@@ -119,6 +173,7 @@ fn direct(right: Right) -> Verdict {
         | Right::DeleteOwn
         | Right::Hide
         | Right::Mute
+        | Right::Report
         | Right::React
         | Right::StartThread
         | Right::Receipts
@@ -126,9 +181,13 @@ fn direct(right: Right) -> Verdict {
         | Right::SetDetails
         | Right::DeleteConversation => Granted,
         Right::EditForeign | Right::DeleteForeign => Forbidden,
-        Right::Add(_) | Right::Remove(_) | Right::Leave | Right::GiveRole(_) | Right::EditText => {
-            NotApplicable
-        }
+        Right::Add(_)
+        | Right::Remove(_)
+        | Right::Ban(_)
+        | Right::Unban
+        | Right::Leave
+        | Right::GiveRole(_)
+        | Right::EditText => NotApplicable,
     }
 }
 
@@ -141,17 +200,22 @@ fn group(role: Role, right: Right) -> Verdict {
         | Right::DeleteOwn
         | Right::Hide
         | Right::Mute
+        | Right::Report
         | Right::React
         | Right::StartThread
         | Right::Receipts
         | Right::Leave => Granted,
         Right::EditForeign => Forbidden,
-        Right::DeleteForeign | Right::SetTitle | Right::Add(Role::Member) | Right::Remove(Role::Member) => {
-            staff
-        }
+        Right::DeleteForeign
+        | Right::SetTitle
+        | Right::Add(Role::Member)
+        | Right::Remove(Role::Member)
+        | Right::Ban(Role::Member)
+        | Right::Unban => staff,
         Right::SetDetails
         | Right::DeleteConversation
         | Right::Remove(_)
+        | Right::Ban(_)
         | Right::Add(Role::Moderator | Role::Admin)
         | Right::GiveRole(Role::Member | Role::Moderator | Role::Admin) => admin,
         Right::Add(_) | Right::GiveRole(_) | Right::EditText => NotApplicable,
@@ -177,9 +241,12 @@ fn journal(role: Role, right: Right) -> Verdict {
         | Right::DeleteForeign
         | Right::Hide
         | Right::Mute
+        | Right::Report
         | Right::React
         | Right::StartThread
         | Right::Receipts
+        | Right::Ban(_)
+        | Right::Unban
         | Right::Add(_)
         | Right::GiveRole(_) => NotApplicable,
     }
@@ -208,7 +275,7 @@ mod tests {
     /// The whole table: direct, then member, moderator, admin, then viewer, editor, owner, then member and admin
     /// of an open group.
     /// y granted, n forbidden, - senseless.
-    const TABLE: [(Right, &str); 27] = [
+    const TABLE: [(Right, &str); 31] = [
         (Right::Send, "yyyy---yy"),
         (Right::EditOwn, "yyyy---yy"),
         (Right::EditForeign, "nnnn---nn"),
@@ -216,6 +283,7 @@ mod tests {
         (Right::DeleteForeign, "nnyy---ny"),
         (Right::Hide, "yyyy---yy"),
         (Right::Mute, "yyyy---yy"),
+        (Right::Report, "yyyy---yy"),
         (Right::React, "yyyy---yy"),
         (Right::StartThread, "yyyy---yy"),
         (Right::Receipts, "yyyy---yy"),
@@ -230,6 +298,9 @@ mod tests {
         (Right::Remove(Role::Member), "-nyynnyyy"),
         (Right::Remove(Role::Admin), "-nnynnyny"),
         (Right::Remove(Role::Viewer), "-nnynnyny"),
+        (Right::Ban(Role::Member), "-nyy---ny"),
+        (Right::Ban(Role::Admin), "-nny---ny"),
+        (Right::Unban, "-nyy---ny"),
         (Right::Leave, "-yyyyy-yy"),
         (Right::GiveRole(Role::Admin), "-nny---ny"),
         (Right::GiveRole(Role::Editor), "----nny--"),

@@ -37,6 +37,10 @@ pub struct Loaded {
     pub feed_behind: HashMap<ConversationId, Position>,
     /// How many conversations each of `users` is in.
     pub memberships: HashMap<UserId, u64>,
+    /// How many unsettled reports each of those has who report something.
+    pub open_reports: HashMap<UserId, u64>,
+    /// Who of them and of the actors who create or add has blocked whom.
+    pub blocks: HashSet<(UserId, UserId)>,
     /// How large things may become.
     pub bounds: Bounds,
 }
@@ -59,6 +63,10 @@ pub struct Bounds {
     pub group_members: u64,
     /// Conversations of a user, journals left out.
     pub user_conversations: u64,
+    /// Users who are banned from a group.
+    pub group_bans: u64,
+    /// Reports of a user that nobody has settled.
+    pub user_reports: u64,
 }
 
 impl Default for Bounds {
@@ -69,6 +77,8 @@ impl Default for Bounds {
             inline_participants: usize::MAX,
             group_members: u64::MAX,
             user_conversations: u64::MAX,
+            group_bans: u64::MAX,
+            user_reports: u64::MAX,
         }
     }
 }
@@ -91,6 +101,8 @@ pub struct ConversationState {
     pub kind: ConversationKind,
     /// Of groups: every participant manages it.
     pub open: bool,
+    /// Of groups with roles: only admins write.
+    pub read_only: bool,
     /// May be empty for direct and open ones.
     pub title: String,
     /// How people reach each other.
@@ -117,8 +129,14 @@ pub struct ConversationState {
     pub receipts_version: u64,
     /// Unix milliseconds of the latest message, of a journal's latest change, or of the creation.
     pub updated_at_ms: i64,
+    /// Of a direct one: one of the two has blocked the other.
+    pub blocked: bool,
     /// How many belong to it now.
     pub member_count: u64,
+    /// Those users the batch names who are banned.
+    pub banned: HashSet<UserId>,
+    /// How many are banned, where the batch bans a user.
+    pub ban_count: u64,
     /// Of those who belong to it now: the batch's actors, or everybody where a command needs that.
     pub members: HashMap<UserId, Member>,
     /// Those messages the batch names.
@@ -235,6 +253,8 @@ pub struct Effects {
     pub roles: BTreeMap<(ConversationId, UserId), Role>,
     /// Participants to end, with the last seq they may see.
     pub left: BTreeMap<(ConversationId, UserId), u64>,
+    /// Users to ban from a group, by whom and when, or whose ban ends.
+    pub bans: BTreeMap<(ConversationId, UserId), Option<(UserId, i64)>>,
     /// Messages to insert.
     pub new_messages: Vec<(ConversationId, MessageId)>,
     /// Messages to update.
@@ -247,6 +267,8 @@ pub struct Effects {
     pub hidden: BTreeSet<(ConversationId, UserId, u64)>,
     /// Participants who muted the conversation, or ended that.
     pub muted: BTreeMap<(ConversationId, UserId), Option<Mute>>,
+    /// Reports of messages to store.
+    pub reports: Vec<Reported>,
     /// Marks to set, with the seq and time of the change, or to take away.
     pub reactions: BTreeMap<Mark, Option<(u64, i64)>>,
     /// Threads to insert.
@@ -265,6 +287,31 @@ pub struct Effects {
 
 /// A mark: conversation, the message's place, user, emoji.
 pub type Mark = (ConversationId, u64, UserId, String);
+
+/// A message that was reported, as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// Names the report.
+    pub id: CommandId,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Which.
+    pub message: MessageId,
+    /// Its place.
+    pub message_seq: u64,
+    /// Who sent it.
+    pub sender: String,
+    /// Byte-exact.
+    pub content: String,
+    /// By whom.
+    pub reporter: UserId,
+    /// Why.
+    pub reason: v1::ReportReason,
+    /// May be empty.
+    pub comment: String,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
 
 /// The earlier content of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]

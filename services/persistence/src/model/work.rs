@@ -74,6 +74,8 @@ pub enum Action {
     Hide(MessageName),
     /// Mute the conversation for the actor; `None` ends that.
     Mute(Option<Mute>),
+    /// See [`Report`].
+    Report(Report),
     /// See [`Receive`].
     Receive(Receive),
     /// See [`React`].
@@ -86,6 +88,10 @@ pub enum Action {
     AddMembers(AddMembers),
     /// Remove somebody, or oneself.
     RemoveMember(UserId),
+    /// Remove a user from a group for good.
+    Ban(UserId),
+    /// The user may be added again.
+    Unban(UserId),
     /// Give somebody this role.
     ChangeRole(UserId, Role),
     /// Delete the conversation for all.
@@ -171,6 +177,17 @@ pub struct Mute {
     pub until_ms: Option<i64>,
 }
 
+/// Report a message to those who moderate.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Which.
+    pub message: MessageName,
+    /// Never unspecified.
+    pub reason: v1::ReportReason,
+    /// May be empty.
+    pub comment: String,
+}
+
 /// Tell what was delivered to the actor, or read by them.
 #[derive(Debug, Clone)]
 pub struct Receive {
@@ -219,6 +236,8 @@ pub struct Update {
     pub channel: Option<Channel>,
     /// A JSON object as text; empty for `{}`.
     pub metadata_json: Option<String>,
+    /// Whether only admins write. Not checked against the kind.
+    pub read_only: Option<bool>,
 }
 
 /// Add participants.
@@ -232,6 +251,8 @@ pub struct AddMembers {
     pub provision: bool,
     /// Whether those that are in it already get the role too; never without a role.
     pub change_present: bool,
+    /// Whether users who have blocked the actor are left out instead of being refused.
+    pub leave_out_blocking: bool,
 }
 
 impl Work {
@@ -244,12 +265,15 @@ impl Work {
             Action::Delete(_) => "delete_message",
             Action::Hide(_) => "hide_message",
             Action::Mute(_) => "mute_conversation",
+            Action::Report(_) => "report_message",
             Action::Receive(_) => "mark_read",
             Action::React(_) => "react",
             Action::StartThread(_) => "create_thread",
             Action::Update(_) => "update_conversation",
             Action::AddMembers(_) => "add_members",
             Action::RemoveMember(_) => "remove_member",
+            Action::Ban(_) => "ban_member",
+            Action::Unban(_) => "unban_member",
             Action::ChangeRole(..) => "change_role",
             Action::DeleteConversation => "delete_conversation",
             Action::EditJournal(_) => "edit_journal",
@@ -278,10 +302,12 @@ impl Work {
             | Action::Receive(_)
             | Action::Hide(_)
             | Action::Mute(_)
+            | Action::Report(_)
+            | Action::Unban(_)
             | Action::Append(_) => 0,
             Action::AddMembers(add) if add.change_present => add.users.len(),
             Action::AddMembers(add) => add.users.len().div_ceil(MEMBERS_PER_CHANGE),
-            Action::RemoveMember(_) => 2,
+            Action::RemoveMember(_) | Action::Ban(_) => 2,
             _ => 1,
         }
     }
@@ -331,7 +357,7 @@ impl Work {
         match &self.action {
             Action::Create(create) => create.others.iter().collect(),
             Action::AddMembers(add) => add.users.iter().collect(),
-            Action::RemoveMember(user) | Action::ChangeRole(user, _) => vec![user],
+            Action::RemoveMember(user) | Action::Ban(user) | Action::ChangeRole(user, _) => vec![user],
             _ => Vec::new(),
         }
     }
@@ -341,7 +367,7 @@ impl Work {
     pub fn dethroned(&self) -> usize {
         match &self.action {
             Action::AddMembers(add) if add.change_present => add.users.len(),
-            Action::RemoveMember(_) | Action::ChangeRole(..) => 1,
+            Action::RemoveMember(_) | Action::Ban(_) | Action::ChangeRole(..) => 1,
             _ => 0,
         }
     }
@@ -356,6 +382,7 @@ impl Work {
                 .collect(),
             Action::Edit { message, .. } | Action::Delete(message) | Action::Hide(message) => vec![*message],
             Action::React(react) => vec![react.message],
+            Action::Report(report) => vec![report.message],
             Action::Receive(receive) => receive.messages.clone(),
             Action::StartThread(start) => start.root.into_iter().collect(),
             Action::Append(text) | Action::EndStream(text, _) => vec![MessageName::Id(text.message)],

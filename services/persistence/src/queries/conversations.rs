@@ -28,7 +28,7 @@ pub(super) async fn get(
     let mut views = store::views(connection, std::slice::from_ref(&key), inline).await?;
     fill(connection, views.values_mut()).await?;
     let mut view = views.remove(&key).ok_or_else(no_conversation)?;
-    presence::fill(connection, std::slice::from_mut(&mut view)).await?;
+    presence::fill(connection, viewer, std::slice::from_mut(&mut view)).await?;
     slim(&mut view, |view| &mut view.participants);
     if let Some(client) = &query.client {
         served::of_client(connection, viewer, client, &mut view).await?;
@@ -180,7 +180,7 @@ async fn page(
         .collect();
     let mut views = store::views(connection, &asked, inline).await?;
     let mut page: Vec<v1::Conversation> = asked.iter().filter_map(|key| views.remove(key)).collect();
-    presence::fill(connection, &mut page).await?;
+    presence::fill(connection, viewer, &mut page).await?;
     for conversation in &mut page {
         slim(conversation, |conversation| &mut conversation.participants);
     }

@@ -31,7 +31,7 @@ pub(super) async fn list(
     let kept = fitting(participants.iter().take(most), MAX_BYTES);
     let is_last = kept == participants.len();
     participants.truncate(kept);
-    presence::fill_participants(connection, &mut participants).await?;
+    presence::fill_participants(connection, viewer, &mut participants).await?;
     let last = participants.last().filter(|_| !is_last);
     let next = last.map(|last| last.user_id.clone()).unwrap_or_default();
     Ok(v1::ParticipantPage { participants, next })

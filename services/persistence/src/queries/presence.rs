@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::Viewer;
 use crate::error::QueryError;
 use crate::model::refusals::refuse;
-use crate::store::presence as store;
+use crate::store::{blocks, presence as store};
 
 /// Users asked for at once.
 const USERS_MAX: usize = 2_000;
@@ -69,6 +69,7 @@ pub(super) async fn changes(
 /// Fills in how the participants of conversations are seen, but of large groups; nothing where they are too many.
 pub(super) async fn fill(
     connection: &mut PgConnection,
+    viewer: &str,
     conversations: &mut [v1::Conversation],
 ) -> Result<(), sqlx::Error> {
     let mut conversations: Vec<_> = conversations.iter_mut().filter(is_small).collect();
@@ -76,10 +77,13 @@ pub(super) async fn fill(
     if users.len() > LOOKED_UP {
         return Ok(());
     }
-    show(connection, &mut conversations, &users).await
+    show(connection, &mut conversations, &users).await?;
+    let all = conversations.iter_mut();
+    let participants = all.flat_map(|conversation| &mut conversation.participants);
+    hide(connection, viewer, &users, participants).await
 }
 
-/// The same for conversations that several users open, each by itself: for all of them.
+/// The same, whatever is blocked, for conversations that several users open, each by itself: for all of them.
 pub(super) async fn fill_each<'a>(
     connection: &mut PgConnection,
     conversations: impl Iterator<Item = &'a mut v1::Conversation>,
@@ -92,14 +96,15 @@ pub(super) async fn fill_each<'a>(
 /// Fills in how these participants are seen.
 pub(super) async fn fill_participants(
     connection: &mut PgConnection,
+    viewer: &str,
     participants: &mut [v1::Participant],
 ) -> Result<(), sqlx::Error> {
     let users: Vec<String> = participants.iter().map(|one| one.user_id.clone()).collect();
     let mut seen = look_up(connection, &users).await?;
-    for participant in participants {
+    for participant in participants.iter_mut() {
         participant.presence = seen.remove(&participant.user_id);
     }
-    Ok(())
+    hide(connection, viewer, &users, participants.iter_mut()).await
 }
 
 fn is_small(conversation: &&mut v1::Conversation) -> bool {
@@ -141,6 +146,20 @@ async fn show(
         for participant in &mut conversation.participants {
             participant.presence = seen.get(&participant.user_id).cloned();
         }
+    }
+    Ok(())
+}
+
+/// Takes the presence of those away of whom one has blocked the other.
+async fn hide<'a>(
+    connection: &mut PgConnection,
+    viewer: &str,
+    users: &[String],
+    participants: impl Iterator<Item = &'a mut v1::Participant>,
+) -> Result<(), sqlx::Error> {
+    let hidden = blocks::hidden_from(connection, viewer, users).await?;
+    for participant in participants.filter(|one| hidden.contains(&one.user_id)) {
+        participant.presence = None;
     }
     Ok(())
 }

@@ -101,6 +101,8 @@ pub async fn arrive(
     let mut rows: Vec<ArrivedRow> = sqlx::query_as(concat!(
         "SELECT a.place, u.user_id, u.number, u.username, u.memberships_version, u.agent,
                 coalesce(u.token_name, u.username) AS token_name,
+                EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id)
+                  OR EXISTS (SELECT FROM blocks b WHERE b.blocked_id = u.user_id) AS has_blocks,
                 greatest(p.alive_at, (SELECT max((SELECT g.renewed_at FROM gateways g WHERE g.instance = s.gateway))
                                              - interval '60 seconds'
                                       FROM sessions s WHERE s.user_id = u.user_id)) AS seen_at,

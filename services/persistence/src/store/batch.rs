@@ -2,7 +2,7 @@
 
 mod touched;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use parlance_proto::v1::{Channel, ConversationKind, ConversationStatus};
@@ -16,7 +16,7 @@ use crate::model::processed::CommandKey;
 use crate::model::state::{Bounds, ConversationState, Loaded};
 use crate::model::work::Work;
 use crate::store::kept::KeptJournals;
-use touched::{changes, journals, members, messages_and_threads, people_and_numbers};
+use touched::{bans, changes, journals, members, messages_and_threads, open_reports, people_and_numbers};
 
 /// The leases that hold, and what the database says about itself.
 pub struct LeaseCheck {
@@ -49,6 +49,8 @@ struct ConversationRow {
     deleted: bool,
     history_from: i64,
     open: bool,
+    blocked: bool,
+    read_only: bool,
     member_count: i64,
 }
 
@@ -127,6 +129,8 @@ pub async fn load(
     changes(connection, works, &mut loaded).await?;
     journals(connection, works, &mut loaded, kept).await?;
     people_and_numbers(connection, works, &mut loaded).await?;
+    bans(connection, works, &mut loaded).await?;
+    loaded.open_reports = open_reports(connection, works).await?;
     Ok(loaded)
 }
 
@@ -138,7 +142,8 @@ async fn lock_conversations(
     let rows: Vec<ConversationRow> = sqlx::query_as(concat!(
         "SELECT c.conversation_id, c.number, c.kind, c.title, c.created_by, c.created_by_command, c.head_seq,
                 c.last_message_seq, c.receipts_version, c.created_at, c.updated_at, c.channel, c.status,
-                c.metadata::text AS metadata, c.deleted_at IS NOT NULL AS deleted, c.history_from, c.open, ",
+                c.metadata::text AS metadata, c.deleted_at IS NOT NULL AS deleted, c.history_from, c.open,
+                c.blocked, c.read_only, ",
         member_count!(),
         " AS member_count
          FROM conversations c WHERE c.conversation_id = ANY($1) ORDER BY c.conversation_id FOR NO KEY UPDATE OF c"
@@ -171,6 +176,8 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             deleted,
             history_from,
             open,
+            blocked,
+            read_only,
             member_count,
         } = row;
         let state = ConversationState {
@@ -178,6 +185,7 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             kind: ConversationKind::try_from(i32::from(kind))
                 .map_err(|_| corrupt("a conversation's kind"))?,
             open,
+            read_only,
             title,
             channel: Channel::try_from(i32::from(channel))
                 .map_err(|_| corrupt("a conversation's channel"))?,
@@ -193,6 +201,9 @@ impl TryFrom<ConversationRow> for (ConversationId, ConversationState) {
             last_message_seq: seq_from(last_message_seq)?,
             receipts_version: seq_from(receipts_version)?,
             updated_at_ms: millis(updated_at),
+            blocked,
+            banned: HashSet::new(),
+            ban_count: 0,
             member_count: seq_from(member_count)?,
             members: HashMap::new(),
             messages: HashMap::new(),

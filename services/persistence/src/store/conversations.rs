@@ -53,6 +53,7 @@ struct ViewRow {
     metadata: String,
     delivered_seq: i64,
     open: bool,
+    read_only: bool,
     /// `None` where they are to be counted.
     member_count: Option<i64>,
     username: String,
@@ -79,6 +80,7 @@ struct BareRow {
     status: i16,
     metadata: String,
     open: bool,
+    read_only: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -267,7 +269,7 @@ async fn view_rows(
                 EXISTS (SELECT FROM hidden_messages h
                         WHERE h.conversation_id = c.conversation_id AND h.user_id = p.user_id
                           AND h.message_seq = c.last_message_seq) AS last_hidden,
-                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open, p.role,
+                c.channel, c.status, c.metadata::text AS metadata, p.delivered_seq, c.open, c.read_only, p.role,
                 p.read_seqs::text AS read_seqs, u.username, u.number AS user_number,
                 coalesce(p.muted_until > now(), false) AS muted,
                 CASE WHEN isfinite(p.muted_until) THEN p.muted_until END AS muted_until, ",
@@ -403,6 +405,7 @@ fn shared(
         metadata,
         delivered_seq: _,
         open,
+        read_only,
         member_count: _,
         username: _,
         user_number: _,
@@ -429,6 +432,7 @@ fn shared(
         status: status.into(),
         metadata_json: metadata_from(metadata),
         open,
+        read_only,
         participant_count,
         participants_complete,
         ..v1::Conversation::default()
@@ -468,7 +472,7 @@ pub async fn bare(
 ) -> Result<HashMap<ConversationId, v1::Conversation>, sqlx::Error> {
     let rows: Vec<BareRow> = sqlx::query_as(
         "SELECT conversation_id, number, kind, title, head_seq, receipts_version, created_at, updated_at, created_by,
-                channel, status, metadata::text AS metadata, open
+                channel, status, metadata::text AS metadata, open, read_only
          FROM conversations WHERE conversation_id = ANY($1)",
     )
     .bind(ids.map(|id| id.uuid()).collect::<Vec<_>>())
@@ -491,6 +495,7 @@ pub async fn bare(
                 status: row.status.into(),
                 metadata_json: metadata_from(row.metadata),
                 open: row.open,
+                read_only: row.read_only,
                 ..Default::default()
             };
             Ok((ConversationId::from_uuid(row.conversation_id), conversation))

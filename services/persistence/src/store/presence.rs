@@ -224,7 +224,7 @@ pub async fn doubt_all(connection: &mut PgConnection, after: Duration) -> Result
 }
 
 /// How users are seen now; those who exist but were never seen have version 0. For a viewer: only the viewer and
-/// those who share a conversation with the viewer.
+/// those who share a conversation with the viewer, unless one has blocked the other.
 ///
 /// # Errors
 /// Of the database.
@@ -251,7 +251,9 @@ pub async fn of(
                 JOIN participants mine ON mine.conversation_id = theirs.conversation_id
                 JOIN conversations c ON c.conversation_id = theirs.conversation_id
                 WHERE theirs.user_id = u.user_id AND theirs.left_seq IS NULL
-                  AND mine.user_id = $2 AND mine.left_seq IS NULL AND c.kind <> 3))"
+                  AND mine.user_id = $2 AND mine.left_seq IS NULL AND c.kind <> 3))
+           AND NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = $2 AND b.blocked_id = u.user_id)
+           AND NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $2)"
     );
     let query = match viewer {
         Some(viewer) => sqlx::query_as(shares).bind(users).bind(viewer),

@@ -37,6 +37,7 @@ pub(super) struct UserRow {
     seen_at: Option<DateTime<Utc>>,
     agent: bool,
     token_name: String,
+    has_blocks: bool,
 }
 
 /// A living user, with what only provisioning must know.
@@ -65,6 +66,7 @@ impl TryFrom<UserRow> for Known {
             seen_at,
             agent,
             token_name,
+            has_blocks,
         } = row;
         let user = v1::User {
             user_id,
@@ -73,6 +75,7 @@ impl TryFrom<UserRow> for Known {
             memberships_version: seq_from(memberships_version)?,
             seen_at_ms: seen_at.map_or(0, millis),
             agent,
+            has_blocks,
         };
         Ok(Self { user, token_name })
     }
@@ -95,7 +98,8 @@ pub async fn set_name(
          ON CONFLICT (user_id) DO UPDATE SET username = coalesce(nullif($2, ''), u.token_name, u.username),
              token_name = coalesce(u.token_name, u.username), updated_at = now()
          WHERE u.deleted_at IS NULL
-         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at, username AS token_name",
+         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at, username AS token_name,
+                   false AS has_blocks",
     )
     .bind(id)
     .bind(name)
@@ -121,7 +125,8 @@ pub async fn set_agent(
          SELECT $1, $1, $2 WHERE $3 OR EXISTS (SELECT FROM users WHERE user_id = $1)
          ON CONFLICT (user_id) DO UPDATE SET agent = $2, updated_at = now()
          WHERE u.deleted_at IS NULL
-         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at, username AS token_name",
+         RETURNING user_id, number, username, memberships_version, agent, NULL::timestamptz AS seen_at, username AS token_name,
+                   false AS has_blocks",
     )
     .bind(id)
     .bind(agent)

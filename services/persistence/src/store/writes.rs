@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::users::conversation_count;
 use super::{
-    changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, mutes, participants,
-    processed, reactions, seq_to, small, threads,
+    bans, changes, corrupt, edits, from_millis, hidden, journals, messages, metadata_to, mutes, participants,
+    processed, reactions, reports, seq_to, small, threads,
 };
 use crate::model::state::{ConversationState, Effects, Loaded};
 
@@ -32,6 +32,8 @@ pub async fn write(
     edits::write(connection, effects).await?;
     hidden::write(connection, effects).await?;
     mutes::write(connection, effects).await?;
+    bans::write(connection, effects).await?;
+    reports::write(connection, effects).await?;
     threads::write(connection, loaded, effects).await?;
     journals::write(connection, loaded, effects).await?;
     if !effects.new_changes.is_empty() {
@@ -172,12 +174,12 @@ async fn change_conversations(
         "UPDATE conversations c
          SET title = new.title, channel = new.channel, status = new.status, metadata = new.metadata::jsonb,
              created_by = new.created_by, created_by_command = new.created_by_command,
-             history_from = new.history_from,
+             history_from = new.history_from, read_only = new.read_only,
              deleted_at = CASE WHEN new.deleted THEN coalesce(c.deleted_at, $10) END
          FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::int2[], $5::text[], $6::text[], $7::uuid[], $8::int8[],
-                     $9::bool[])
+                     $9::bool[], $11::bool[])
               AS new (conversation_id, title, channel, status, metadata, created_by, created_by_command,
-                      history_from, deleted)
+                      history_from, deleted, read_only)
          WHERE c.conversation_id = new.conversation_id",
     )
     .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
@@ -190,6 +192,7 @@ async fn change_conversations(
     .bind(rows.iter().map(|(_, c)| seq_to(c.history_from)).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, c)| c.deleted).collect::<Vec<_>>())
     .bind(from_millis(loaded.now_ms))
+    .bind(rows.iter().map(|(_, c)| c.read_only).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -28,6 +28,8 @@ const BOUNDS: Bounds = Bounds {
     inline_participants: 100,
     group_members: 10_000,
     user_conversations: 20_000,
+    group_bans: 10_000,
+    user_reports: 100,
 };
 const OWNER: &str = "this replica";
 

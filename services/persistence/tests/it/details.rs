@@ -103,6 +103,7 @@ fn one_of_each(id: parlance_proto::ConversationId) -> Vec<v1::Command> {
                 role: Role::Moderator.into(),
                 provision_users: true,
                 change_present: false,
+                leave_out_blocking: false,
             }),
         ),
         (

@@ -89,6 +89,7 @@ fn share(who: &str, id: ConversationId, with: &str, role: Role) -> v1::Command {
         role: role.into(),
         provision_users: true,
         change_present: false,
+        leave_out_blocking: false,
     };
     command(who, id, command::Body::AddMembers(add))
 }

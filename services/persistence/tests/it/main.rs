@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod arrivals;
+mod bans;
+mod blocks;
 mod commits;
 mod database;
 mod dead_letters;
@@ -21,7 +23,9 @@ mod plans;
 mod presence;
 mod pushes;
 mod queries;
+mod read_only;
 mod receipts;
+mod reports;
 mod served;
 mod service;
 mod startup;

@@ -37,6 +37,7 @@ pub(crate) async fn queries(db: &TestDatabase) -> Queries {
         concurrency: 1,
         waiting: 100,
         inline_participants: 100,
+        user_blocks: 3,
         presence: Presence {
             bus: bus.clone(),
             database: db.database.clone(),

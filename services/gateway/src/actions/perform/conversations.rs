@@ -1,8 +1,8 @@
 //! Conversations and their participants: made, changed, ended.
 
 use parlance_proto::v1::{
-    AddMembers, ChangeRole, ConversationKind, CreateConversation, DeleteConversation, RemoveMember, Role,
-    command,
+    AddMembers, BanMember, ChangeRole, ConversationKind, CreateConversation, DeleteConversation,
+    RemoveMember, Role, UnbanMember, command,
 };
 use parlance_proto::{ConversationId, UserId};
 
@@ -51,6 +51,11 @@ impl Performing<'_> {
             ConversationAction::RemoveMember { conversation, user } => {
                 (self.core.conversation(conversation).await?, remove_member(&user))
             }
+            ConversationAction::Ban {
+                conversation,
+                user,
+                banned,
+            } => (self.core.conversation(conversation).await?, ban(&user, banned)),
         };
         Ok(Planned::command(id, body))
     }
@@ -81,6 +86,7 @@ impl Performing<'_> {
             role: role.unwrap_or_default().into(),
             provision_users: self.core.provision,
             change_present: role.is_some(),
+            leave_out_blocking: false,
         })
     }
 
@@ -140,6 +146,14 @@ pub(super) fn change_role(user: &UserId, role: Role) -> command::Body {
         user_id: user.to_string(),
         role: role.into(),
     })
+}
+
+fn ban(user: &UserId, banned: bool) -> command::Body {
+    let user_id = user.to_string();
+    match banned {
+        true => command::Body::BanMember(BanMember { user_id }),
+        false => command::Body::UnbanMember(UnbanMember { user_id }),
+    }
 }
 
 pub(super) fn remove_member(user: &UserId) -> command::Body {

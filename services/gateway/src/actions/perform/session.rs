@@ -215,6 +215,11 @@ impl SessionActions {
             self.show(id, true).await;
         }
         self.show_presence(&mut joined).await;
+        // Whatever it comes from: no source of these knows who opens the conversation.
+        let hides = |user: &str| self.session.hidden.hides(user);
+        for participant in joined.participants.iter_mut().filter(|one| hides(&one.user_id)) {
+            participant.presence = None;
+        }
         Ok(Answer::Conversation(joined))
     }
 
@@ -298,7 +303,9 @@ impl SessionActions {
         let removals = self.core.presence.removals();
         let allowed = self.core.backend.presence(me, users).await?.presences;
         let session = Arc::clone(&self.session);
-        let seen = self.core.presence.watch(session, allowed, removals).await?;
+        let mut seen = self.core.presence.watch(session, allowed, removals).await?;
+        // Blocked since persistence was asked.
+        seen.retain(|one| !self.session.hidden.hides(&one.user_id));
         Ok(Answer::Presence(seen))
     }
 

@@ -67,6 +67,10 @@ impl Viewer for Arc<Session> {
     fn has_ended(&self) -> bool {
         self.closed.is_cancelled()
     }
+
+    fn hides(&self, user: &str) -> bool {
+        self.hidden.hides(user)
+    }
 }
 
 impl Followed for Rooms {

@@ -3,7 +3,8 @@
 //!
 //! Guarantees: a session receives a change of a user once, whatever it shares with them; no older change after a newer one;
 //! a change that is taken back within [`WINDOW`] leads to nothing. One query is under way at a time for all that wait, and
-//! one for the changes that the bus may have lost.
+//! one for the changes that the bus may have lost. A session is emitted nothing of users that are hidden from it, but that
+//! they go offline.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub(super) trait Viewer: Clone {
     /// Whether it is emitted the presence of others without asking for it.
     fn is_greeted(&self) -> bool;
     fn has_ended(&self) -> bool;
+    /// Whether it is not shown this user.
+    fn hides(&self, user: &str) -> bool;
 }
 
 /// The conversations that are followed here.
@@ -308,6 +311,10 @@ impl<S: Viewer, F: Followed> Applying<'_, S, F> {
             }
             Happened::Joined(conversation, users) => self.joined(conversation, &users),
             Happened::Left(user) => self.state.watches.left(&user),
+            Happened::Hidden { user, hidden, shown } => {
+                self.hide(&user, &hidden);
+                self.show_again(&user, &shown);
+            }
             Happened::Asked(users, reply) => {
                 if users.iter().all(|user| self.state.cache.knows(user)) {
                     // What is replied needs no event afterwards, and no change back may be left out.
@@ -422,7 +429,8 @@ impl<S: Viewer, F: Followed> Applying<'_, S, F> {
                 continue;
             }
             let before = before.unwrap_or(PresenceStatus::Unspecified);
-            let to = self.watchers(&user);
+            let mut to = self.watchers(&user);
+            to.retain(|session| !session.hides(&user));
             for session in &to {
                 // A greeting that comes later would say the same once more.
                 if let Some((_, greeted)) = self.state.greeted.get_mut(&session.id()) {
@@ -431,6 +439,43 @@ impl<S: Viewer, F: Followed> Applying<'_, S, F> {
             }
             self.effects.push(PresenceEffect::Emit { seen, before, to });
         }
+    }
+
+    /// To the sessions of a user these others go offline: they are hidden from now on.
+    fn hide(&mut self, user: &UserId, others: &[String]) {
+        for other in others {
+            let Some(seen) = self.state.cache.get(other) else {
+                continue;
+            };
+            // A change that is gathered was not emitted yet, and is not emitted to them.
+            if seen.status() == PresenceStatus::Offline && !self.state.changes.contains_key(other) {
+                continue;
+            }
+            let seen = Presence {
+                status: PresenceStatus::Offline.into(),
+                last_seen_ms: 0,
+                ..seen.clone()
+            };
+            let before = PresenceStatus::Unspecified;
+            let to = self.watching(user, other);
+            self.effects.push(PresenceEffect::Emit { seen, before, to });
+        }
+    }
+
+    /// The sessions of a user are emitted the presence of these others, who are hidden no more.
+    fn show_again(&mut self, user: &UserId, others: &[String]) {
+        for other in others {
+            for session in self.watching(user, other) {
+                self.state.greeting(&session).users.insert(other.clone());
+            }
+        }
+    }
+
+    /// Those of the watchers of a user that are sessions of this one.
+    fn watching(&self, user: &UserId, other: &str) -> Vec<S> {
+        let mut sessions = self.watchers(other);
+        sessions.retain(|session| session.user() == user);
+        sessions
     }
 
     /// Local sessions of others that share a conversation with a user or watch the user, each once.
@@ -463,6 +508,7 @@ impl<S: Viewer, F: Followed> Applying<'_, S, F> {
             let mut others = self.others(&greeting);
             let began = (self.now.at, HashSet::new());
             let (_, greeted) = self.state.greeted.entry(session.id()).or_insert(began);
+            others.retain(|user| !session.hides(user));
             others.retain(|user| greeted.insert(user.clone()) || greeting.users.contains(user));
             for seen in others.iter().filter_map(|user| self.state.cache.get(user)) {
                 self.effects.push(PresenceEffect::Emit {

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use parlance_proto::ConversationId;
 use parlance_proto::v1::ConversationKind;
+use parlance_proto::{ConversationId, UserId};
 
 use crate::delivery::presence_input::{Happened, PresenceReports};
 use crate::dialect::Place;
@@ -39,6 +39,11 @@ impl Members {
     /// How often a user left a conversation followed here.
     pub fn removals(&self) -> u64 {
         self.reports.removals()
+    }
+
+    /// Some users are hidden from a user from now on, and others no more.
+    pub fn hidden(&self, user: UserId, hidden: Vec<String>, shown: Vec<String>) {
+        self.reports.report(Happened::Hidden { user, hidden, shown });
     }
 
     /// A conversation is another one now, or not followed any more.

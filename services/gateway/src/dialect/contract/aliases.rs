@@ -16,6 +16,7 @@ pub const ALIASES: &[(&str, &str, &[&str])] = &[
         "participants",
         &["participant_ids", "participantIds"],
     ),
+    ("ConversationUpdate", "read_only", &["readOnly"]),
     ("DirectCreation", "user_id", &["userId"]),
     (
         "EncryptedMessageEdit",

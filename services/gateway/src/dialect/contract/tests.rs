@@ -60,10 +60,14 @@ fn decode(dialect: &dyn Dialect, event: &str, payload: &RawValue) -> Result<Deco
 /// The samples of answers to an action.
 fn answers_to(action: &Action) -> &'static [&'static str] {
     match action {
-        Action::Send(_) | Action::Edit { .. } | Action::Delete { .. } | Action::React { .. } => {
-            &["message", "message_elsewhere", "message_encrypted"]
+        Action::Send(_)
+        | Action::Edit { .. }
+        | Action::Delete { .. }
+        | Action::React { .. }
+        | Action::Report(_) => &["message", "message_elsewhere", "message_encrypted"],
+        Action::Join(_) | Action::Mute { .. } | Action::Conversation(_) => {
+            &["conversation_direct", "conversation_group"]
         }
-        Action::Join(_) | Action::Mute { .. } => &["conversation_direct", "conversation_group"],
         Action::Receipt { .. } => &["receipt", "receipt_elsewhere"],
         Action::CreateThread { .. } => &["thread"],
         Action::JoinJournal {
@@ -71,6 +75,7 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
             ..
         } => &["journal_sync"],
         Action::JoinJournal { .. } | Action::EditJournal { .. } => &["journal"],
+        Action::ListBlocks { .. } => &["blocks"],
         Action::ListParticipants { .. } => &["participants"],
         Action::Sync(_) => &["pages"],
         Action::WatchPresence(_) => &["presence"],
@@ -80,10 +85,11 @@ fn answers_to(action: &Action) -> &'static [&'static str] {
         | Action::ShareAwareness { .. }
         | Action::SwitchThread { .. }
         | Action::Stop { .. }
+        | Action::Block { .. }
         | Action::Typing { .. }
         | Action::Presence { .. } => &["done"],
         // Only over REST.
-        Action::Rename(_) | Action::Conversation(_) | Action::Journal(_) => &[],
+        Action::Rename(_) | Action::Journal(_) => &[],
     }
 }
 

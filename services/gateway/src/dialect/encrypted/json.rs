@@ -495,6 +495,7 @@ pub fn answer(outcome: Result<&Answer, &ClientError>, place: Option<&Place>) -> 
             | Answer::Pages(_)
             | Answer::Presence(_)
             | Answer::Participants(_)
+            | Answer::Blocks(_)
             | Answer::User(_),
         ) => {}
         Err(error) => {

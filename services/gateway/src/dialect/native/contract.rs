@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
+use super::block::{BlockChangedJson, BlockPageJson, BlocksPayload, UserPayload};
 use super::journal::{AwarenessPayload, JournalEditPayload, JournalJoinPayload};
 use super::mute::{MuteChangedJson, MutePayload};
+use super::report::ReportPayload;
 use super::{
-    ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload,
+    ConversationPayload, DeletePayload, EditPayload, Expiring, FailedEvent, JournalPayload, MemberPayload,
     ParticipantsPayload, PresencePayload, ReactPayload, ReceiptPayload, Refused, SendPayload, StatusPayload,
     StopPayload, SwitchPayload, SyncPayload, ThreadPayload, TypingPayload, UsersPayload, presence,
 };
@@ -44,6 +46,12 @@ fn joined() -> Shape {
 fn participants() -> Shape {
     Shape::of::<json::ParticipantPageJson<'_>>()
         .answering("ok", true, &["participants", "next"])
+        .or(refused())
+}
+
+fn blocks() -> Shape {
+    Shape::of::<BlockPageJson<'_>>()
+        .answering("ok", true, &["user_ids", "next"])
         .or(refused())
 }
 
@@ -93,9 +101,8 @@ fn journal_edit() -> Shape {
 /// All events.
 pub(super) fn contract() -> Contract {
     let contract = Contract::new("Everything Parlance can do, as objects with snake_case fields and UUIDs.");
-    emitted(presence_and_sync(journals(typing_and_threads(messages(
-        conversations(contract),
-    )))))
+    let talk = typing_and_threads(messages(conversations(contract)));
+    emitted(presence_and_sync(users(journals(talk))))
 }
 
 /// About conversations.
@@ -131,6 +138,18 @@ fn conversations(contract: Contract) -> Contract {
             keyed(Shape::of::<ConversationPayload>()),
             joined(),
         )
+        .accepts(
+            "member:ban",
+            "Remove a user from a group for good: nobody adds them before the ban ends. Also of users who are not in it.",
+            keyed(Shape::of::<MemberPayload>()),
+            joined(),
+        )
+        .accepts(
+            "member:unban",
+            "End that; it does not add the user.",
+            keyed(Shape::of::<MemberPayload>()),
+            joined(),
+        )
 }
 
 /// About messages.
@@ -161,6 +180,12 @@ fn messages(contract: Contract) -> Contract {
              service, and shows in message:finished.",
             Shape::of::<StopPayload>(),
             done(),
+        )
+        .accepts(
+            "message:report",
+            "Report a message of another to those who moderate. Nobody in the conversation learns of it.",
+            keyed(Shape::of::<ReportPayload>()),
+            message(),
         )
         .accepts(
             "message:react",
@@ -251,6 +276,25 @@ fn journals(contract: Contract) -> Contract {
         )
 }
 
+/// About other users.
+fn users(contract: Contract) -> Contract {
+    contract
+        .accepts(
+            "user:block",
+            "Block a user: neither writes to the other in a direct conversation, the blocked one does not add the user to \
+             conversations, and neither is shown presence or typing of the other. The blocked one is not notified.",
+            Shape::of::<UserPayload>(),
+            done(),
+        )
+        .accepts("user:unblock", "End that.", Shape::of::<UserPayload>(), done())
+        .accepts(
+            "user:blocks",
+            "Read a page of the users one has blocked, by ascending id.",
+            Shape::of::<BlocksPayload>(),
+            blocks(),
+        )
+}
+
 /// About presence and catching up.
 fn presence_and_sync(contract: Contract) -> Contract {
     contract
@@ -323,6 +367,11 @@ fn emitted(contract: Contract) -> Contract {
             "conversation:muted",
             "This user muted a conversation, on whatever connection, or ended that. Nothing is emitted when it ends by itself.",
             Shape::of::<MuteChangedJson<'_>>(),
+        )
+        .emits(
+            "user:blocked",
+            "This user blocked another, on whatever connection, or ended that.",
+            Shape::of::<BlockChangedJson<'_>>(),
         )
         .emits("conversation:removed", "The user is in the conversation no more.", Shape::of::<json::RemovedJson>())
         .emits("journal:updated", "A journal has another text.", Shape::of::<json::JournalJson<'_>>().or(Shape::of::<json::JournalUpdateJson<'_>>()))

@@ -67,6 +67,9 @@ pub(crate) struct UpdateBody<'a> {
     #[serde(borrow)]
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a RawValue>,
+    /// Of a group with roles: only admins send and edit messages and begin threads.
+    #[serde(alias = "readOnly")]
+    read_only: Option<bool>,
     /// Of a group: all who belong to it from now on, besides the caller. Not with an `Idempotency-Key`: it says what shall
     /// be, so that it may be repeated as it is, but each time it adds and removes whoever differs then.
     #[serde(alias = "participant_ids", alias = "participantIds")]
@@ -202,6 +205,7 @@ impl UpdateBody<'_> {
                 .metadata
                 .map(|metadata| limits.metadata(Some(metadata)))
                 .transpose()?,
+            read_only: self.read_only,
         };
         let users = |named: Vec<UserRef>| named.into_iter().map(|UserRef(user)| user).collect();
         Ok(ConversationAction::Update {

@@ -142,6 +142,8 @@ pub struct ConversationJson<'a> {
     created_by: &'a str,
     /// Every participant of the group manages it: title, status, channel, metadata and members.
     open: bool,
+    /// Of a group with roles: only admins send and edit messages and begin threads.
+    read_only: bool,
     /// Whether the viewer muted it: they get no pushes of it, and `unread` is not for the badge of the application.
     muted: bool,
     /// When that ends by itself; null where it is not muted, or not before it is ended.
@@ -226,6 +228,7 @@ pub(super) struct ConversationChangedJson<'a> {
     status: &'static str,
     #[schema(value_type = Object)]
     metadata: Box<RawValue>,
+    read_only: bool,
     head_seq: u64,
     #[schema(format = DateTime)]
     updated_at: String,
@@ -431,6 +434,7 @@ pub fn conversation(conversation: &Conversation) -> ConversationJson<'_> {
         metadata: metadata(&conversation.metadata_json),
         created_by: &conversation.created_by,
         open: conversation.open,
+        read_only: conversation.read_only,
         muted: conversation.mute.is_some(),
         muted_until: mute::ends(conversation.mute.as_ref()),
     }
@@ -505,6 +509,7 @@ fn conversation_changed_json(conversation: &Conversation) -> ConversationChanged
         channel: channel_name(conversation.channel()),
         status: status_name(conversation.status()),
         metadata: metadata(&conversation.metadata_json),
+        read_only: conversation.read_only,
         head_seq: conversation.head_seq,
         updated_at: time(conversation.updated_at_ms),
     }

@@ -17,7 +17,7 @@ pub struct PresenceJson<'a> {
     /// Null while online.
     #[schema(required, format = DateTime)]
     last_seen_at: Option<String>,
-    /// The highest counts.
+    /// The highest counts, of equal ones the later: a user who blocks another goes offline without a new version.
     version: u64,
 }
 

@@ -1,8 +1,8 @@
 //! The values the samples are made of. Alice and Bob, whose id is a number, talk; Carol is in the group.
 
 use parlance_proto::v1::{
-    Conversation, ConversationKind, ConversationStatus, ErrorCode, JournalEdited, MembersAdded, Message,
-    MessageChunk, MessageRef, MessageType, Mute, MuteChanged, Participant, Presence, PresenceStatus,
+    BlockChanged, Conversation, ConversationKind, ConversationStatus, ErrorCode, JournalEdited, MembersAdded,
+    Message, MessageChunk, MessageRef, MessageType, Mute, MuteChanged, Participant, Presence, PresenceStatus,
     Reaction, ReactionChanged, ReceiptUpdated, Role, RoomPresence, Sender, SenderKind, SeqRange, StreamState,
     Thread, Typing,
 };
@@ -28,6 +28,7 @@ pub(super) struct Samples {
     pub(super) muted: MuteChanged,
     pub(super) muted_until: MuteChanged,
     pub(super) unmuted: MuteChanged,
+    pub(super) blocked: BlockChanged,
     pub(super) marked: ReactionChanged,
     pub(super) unmarked: ReactionChanged,
     pub(super) read: ReceiptUpdated,
@@ -78,6 +79,11 @@ impl Samples {
             muted: mute(DIRECT, Some(Mute { until_ms: None })),
             muted_until: mute(GROUP, until()),
             unmuted: mute(DIRECT, None),
+            blocked: BlockChanged {
+                user_id: "alice".to_owned(),
+                blocked_id: "42".to_owned(),
+                blocked: true,
+            },
             marked: reaction(&image, false),
             unmarked: reaction(&image, true),
             read: receipt(&[3, 5], &[]),

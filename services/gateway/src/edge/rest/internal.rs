@@ -1,28 +1,32 @@
 //! Routes for other backend services, on the internal port and only with a service's token. What they do is
 //! what the same service could do over NATS, and it takes the same way; what users are called and
-//! whether they are agents is set here alone.
+//! whether they are agents is set, and reports of messages are read and settled, here alone.
 //!
-//! Must not do anything by itself: a message goes to `chat.system.…`, a user's name or mark to persistence, anything else to `chat.control.…`.
+//! Must not do anything by itself: a message goes to `chat.system.…`, a user's name or mark and the end of a report to persistence,
+//! anything else to `chat.control.…`.
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{post, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use http::StatusCode;
 use http::request::Parts;
-use parlance_proto::v1::{DisconnectUser, ErrorCode, RevokeToken, RevokeUserTokens, control};
+use parlance_proto::v1::{DisconnectUser, ErrorCode, MessageReport, RevokeToken, RevokeUserTokens, control};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::caller::{bearer, count};
+use super::conversations::ListQuery;
 use super::users::NameBody;
-use super::{Body, Named, Names, no_route, parse};
+use super::{Asked, Body, Named, Names, asked, no_route, page_size, parse};
 use crate::actions::core::Core;
 use crate::actions::services::{self, ServiceMessage, ServiceTarget};
 use crate::auth::Identity;
 use crate::dialect::UserRef;
 use crate::dialect::native::json;
+use crate::dialect::native::report::reason_name;
+use crate::dialect::shape::time;
 use crate::edge::rest::state::RestState;
 use crate::error::ClientError;
 
@@ -38,6 +42,8 @@ pub fn router(state: &RestState, has_services: bool) -> Router {
         .route("/users/{user_id}/name", put(rename))
         .route("/users/{user_id}/agent", put(mark_agent))
         .route("/tokens/revoke", post(revoke))
+        .route("/reports", get(reports))
+        .route("/reports/{report_id}/resolve", post(resolve_report))
         .fallback(no_route)
         .method_not_allowed_fallback(async || ClientError::no_method());
     Router::new().nest("/internal", routes).with_state(state.clone())
@@ -180,6 +186,80 @@ async fn mark_agent(
     let AgentBody { agent } = parse(&body)?;
     let marked = core.mark_agent(&user, agent).await?;
     Ok(Json(json::user(&marked)).into_response())
+}
+
+/// A message that a user reported.
+#[derive(Serialize)]
+struct ReportJson<'a> {
+    id: &'a str,
+    conversation_id: &'a str,
+    message_id: &'a str,
+    seq: u64,
+    sender_id: &'a str,
+    content: &'a str,
+    reporter_id: &'a str,
+    reason: &'static str,
+    comment: &'a str,
+    reported_at: String,
+}
+
+#[derive(Serialize)]
+struct ReportsJson<'a> {
+    reports: Vec<ReportJson<'a>>,
+    next: Option<&'a str>,
+}
+
+/// What became of a report.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResolutionBody {
+    #[serde(default)]
+    resolution: String,
+}
+
+async fn reports(
+    _: Service,
+    State(core): State<Core>,
+    query: Asked<ListQuery>,
+) -> Result<Response, ClientError> {
+    let query = asked(query)?;
+    let page = core.reports(query.cursor, page_size(query.limit)?).await?;
+    let reports = ReportsJson {
+        reports: page.reports.iter().map(report_json).collect(),
+        next: Some(page.next.as_str()).filter(|next| !next.is_empty()),
+    };
+    Ok(Json(reports).into_response())
+}
+
+fn report_json(report: &MessageReport) -> ReportJson<'_> {
+    ReportJson {
+        id: &report.id,
+        conversation_id: &report.conversation_id,
+        message_id: &report.message_id,
+        seq: report.seq,
+        sender_id: &report.sender_id,
+        content: &report.content,
+        reporter_id: &report.reporter_id,
+        reason: reason_name(report.reason()),
+        comment: &report.comment,
+        reported_at: time(report.at_ms),
+    }
+}
+
+async fn resolve_report(
+    Service(service): Service,
+    State(core): State<Core>,
+    names: Names,
+    body: Body,
+) -> Result<StatusCode, ClientError> {
+    let ResolutionBody { resolution } = if body.0.is_empty() {
+        ResolutionBody::default()
+    } else {
+        parse(&body)?
+    };
+    let id = names.text("report_id").to_owned();
+    core.resolve_report(&service, id, resolution).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn disconnect(

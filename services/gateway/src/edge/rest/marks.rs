@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 use super::messages::answer;
 use super::{Asked, Body, Caller, Named, NamedMessage, asked, parse};
 use crate::actions::core::Core;
+use crate::dialect::native::report::ReportBody;
 use crate::dialect::native::{for_me, json};
 use crate::dialect::representation::AnyMessage;
 use crate::dialect::{Action, ConversationRef, MessageRef, schema};
@@ -25,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<RestState> {
         .routes(routes!(edit, delete))
         .routes(routes!(react, take_back))
         .routes(routes!(stop))
+        .routes(routes!(report))
         .routes(routes!(status))
         .routes(routes!(read))
 }
@@ -259,6 +261,30 @@ async fn stop(
     };
     caller.perform(&core, action).await?;
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+#[utoipa::path(
+    post,
+    path = "/conversations/{id}/messages/{mid}/report",
+    operation_id = "report_message",
+    tag = "messages",
+    summary = "Reports a message of another to those who moderate. Nobody in the conversation learns of it.",
+    params(("id" = ConversationRef, Path, description = "The conversation, by any form of its id."), ("mid" = MessageRef, Path, description = "The message, by any form of its id.")),
+    request_body = ReportBody,
+    responses(
+        (status = 204, description = "It is reported, perhaps was before."),
+    ),
+)]
+async fn report(
+    State(core): State<Core>,
+    caller: Caller,
+    NamedMessage(conversation, message): NamedMessage,
+    body: Body,
+) -> Result<StatusCode, ClientError> {
+    let body: ReportBody = parse(&body)?;
+    let action = body.check(Some(conversation.into()), message, &core.limits)?;
+    caller.perform(&core, action).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[utoipa::path(

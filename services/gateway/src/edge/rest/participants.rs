@@ -31,16 +31,16 @@ fn answer(caller: &Caller, status: StatusCode, changed: Confirmed) -> Result<Res
     Ok((status, caller.conversation(&conversation)).into_response())
 }
 
-/// A page of the participants of a conversation.
+/// A page of users, by ascending id.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct PageQuery {
+pub(super) struct PageQuery {
     /// The `next` of the page before; empty for the first.
     #[serde(default)]
-    after: String,
+    pub(super) after: String,
     /// At most so many, 50 by default; more than 100 count as 100.
     #[param(minimum = 1)]
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
 }
 
 #[utoipa::path(

@@ -30,7 +30,7 @@ const KEEPING: Duration = Duration::from_secs(1);
 /// Routes that store nothing, by a method that else changes something.
 const STORING_NOTHING: &[&str] = &["/sync", "/stop"];
 /// Routes whose changes have no id by which a second one would be found.
-const WITHOUT_KEY: &[&str] = &["/users/me"];
+const WITHOUT_KEY: &[&str] = &["/users/me", "/blocks/{user_id}"];
 
 /// Whether a route changes something.
 fn changes(method: &Method, route: &str) -> bool {

@@ -229,6 +229,9 @@ async fn admit(
     }
     match state.core.arrive(arrival).await {
         Ok((user, membership)) => {
+            if user.has_blocks && state.core.users.read_blocks(&identity.user_id).await.is_err() {
+                return Err(refuse(Cause::Temporary));
+            }
             let mut found = None;
             if let Some(membership) = membership {
                 found = emitted_of(&membership);
@@ -375,6 +378,7 @@ fn prepare(
         is_settled: arrival.is_settled,
         is_assumed: arrival.learns,
         kind,
+        hidden: arrival.expected.hidden(),
         user: identity.user_id,
         username: user.username.clone(),
         number: user.number,

@@ -95,6 +95,9 @@ const shows = {
     assert.ok(answer.participants.some((one) => one.user_id === at.user));
   };
   on('conversation:participants', '', 'yyyyyyy', about(), listed);
+  const member = about((at) => ({ user_id: at.target }));
+  on('member:ban', '', 'nyy----', member, effects.left((at) => at.target));
+  on('member:unban', 'not banned', 'nyy----', member);
   on('conversation:mute', '', 'yyyy---', about(), effects.muted(true));
   on('conversation:unmute', '', 'yyyy---', about(), effects.muted(false));
   on('message:send', '', 'yyyy---', about(() => ({ content: said })), sent);
@@ -108,6 +111,7 @@ const shows = {
   on('message:delete', 'for oneself', 'yyyy---', message('foreign', { scope: 'me' }), hidden);
   const whole = { refusal: { n: 'conflict' } };
   on('message:stop', 'sent whole', 'nnnn...', message('foreign'), undefined, whole);
+  on('message:report', '', 'yyyy---', message('foreign', { reason: 'spam' }), effects.nothing);
   on('message:react', '', 'yyyy---', message('foreign', { emoji }), marked);
   on('message:react', 'named alone', 'yyyy...', alone('foreign', { emoji }), marked);
   on('message:unreact', 'none', 'yyyy---', message('foreign', { emoji }));
@@ -128,6 +132,9 @@ const shows = {
   const host = (at) => ({ user_ids: [at.host] });
   on('presence:subscribe', '', 'yyyyyyy', host, effects.seen, anybody);
   on('presence:unsubscribe', '', 'yyyyyyy', host, undefined, anybody);
+  on('user:block', '', 'yyyyyyy', (at) => ({ user_id: at.host }), effects.nothing, anybody);
+  on('user:unblock', 'not blocked', 'yyyyyyy', (at) => ({ user_id: at.host }), effects.nothing, anybody);
+  on('user:blocks', '', 'yyyyyyy', () => ({}), effects.nothing, anybody);
   const position = (at) => ({ conversations: { [at.id]: { seq: 0 } } });
   const page = (was, is, at, answer) => {
     effects.nothing(was, is);

@@ -42,6 +42,7 @@ for (const [name, fields] of Object.entries({
 })) {
   row(`PATCH ${C}`, name, 'nnyynny', over(at(''), fields), effects.changed(fields));
 }
+row(`PATCH ${C}`, 'read-only', 'nny-nn-', over(at(''), { read_only: true }), effects.changed({ read_only: true }));
 row(`DELETE ${C}`, '', 'nnyynny', over(at('')), effects.gone);
 row(`GET ${C}/events`, '', 'yyyyyyy', over(at('/events?after=0')), (was, is, _where, answer) => {
   effects.nothing(was, is);
@@ -82,6 +83,8 @@ const whole = { refusal: { n: 'conflict' } };
 row(`POST ${C}/messages/{mid}/stop`, 'sent whole', 'nnnn...', (where) => [about('foreign', '/stop')(where)], undefined, whole);
 row(`POST ${C}/messages/{mid}/reactions`, '', 'yyyy---', over(about('foreign', '/reactions'), emoji), effects.marked);
 row(`DELETE ${C}/messages/{mid}/reactions`, 'none', 'yyyy---', over(about('foreign', '/reactions'), emoji));
+row(`POST ${C}/messages/{mid}/report`, '', 'yyyy---', over(about('foreign', '/report'), { reason: 'spam' }), effects.nothing);
+row(`POST ${C}/messages/{mid}/report`, 'own', '-------', over(about('own', '/report'), { reason: 'spam' }));
 for (const status of ['delivered', 'read']) {
   const effect = effects.received(status);
   row(`POST ${C}/messages/{mid}/status`, status, 'yyyy---', over(about('foreign', '/status'), { status }), effect);
@@ -152,6 +155,19 @@ row(
   (where) => [`/conversations/${where.id}/participants/${where.user}`],
   effects.left((where) => where.user),
 );
+for (const [target, cells] of [
+  ['member', 'nyy----'],
+  ['moderator', 'nny----'],
+  ['admin', 'nny----'],
+]) {
+  const path = (where) => [`/conversations/${where.id}/bans/${where.target}`];
+  row(`PUT ${C}/bans/{user_id}`, target, cells, path, effects.left((where) => where.target), { target: { group: target } });
+}
+row(`DELETE ${C}/bans/{user_id}`, 'not banned', 'nyy----', (where) => [`/conversations/${where.id}/bans/${where.target}`]);
+row(`GET ${C}/bans`, '', 'nyy----', over(at('/bans')), (was, is, _where, answer) => {
+  effects.nothing(was, is);
+  assert.deepEqual(answer, { bans: [], next: null });
+});
 row(`GET ${C}/threads`, '', 'yyyyyyy', over(at('/threads')), (was, is, where, answer) => {
   effects.nothing(was, is);
   assert.deepEqual(
@@ -249,6 +265,10 @@ const lists = (kinds, named) => (was, is, where, answer) => {
 const chats = lists(['group', 'direct'], 'conversations');
 row('GET /conversations', '', 'yyyyyyy', () => ['/conversations?limit=100'], chats, anybody);
 row('GET /unread', '', 'yyyyyyy', () => ['/unread'], effects.nothing, anybody);
+row('GET /blocks', '', 'yyyyyyy', () => ['/blocks'], effects.nothing, anybody);
+for (const verb of ['PUT', 'DELETE']) {
+  row(`${verb} /blocks/{user_id}`, '', 'yyyyyyy', (where) => [`/blocks/${where.host}`], effects.nothing, anybody);
+}
 row('GET /journals', '', 'yyyyyyy', () => ['/journals?limit=100'], lists(['journal'], 'journals'), anybody);
 const made = (was, is, where, answer) => {
   effects.nothing(was, is);

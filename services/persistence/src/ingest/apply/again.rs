@@ -37,6 +37,7 @@ fn in_conversation(context: &mut CommandContext<'_>, seq: u64) -> Outcome {
         | Action::Edit { .. }
         | Action::Delete(_)
         | Action::React(_)
+        | Action::Report(_)
         | Action::Append(_)
         | Action::EndStream(..) => of_message(context, seq, false),
         Action::Hide(_) => of_message(context, seq, true),
@@ -63,6 +64,8 @@ fn in_conversation(context: &mut CommandContext<'_>, seq: u64) -> Outcome {
         | Action::Update(_)
         | Action::AddMembers(_)
         | Action::RemoveMember(_)
+        | Action::Ban(_)
+        | Action::Unban(_)
         | Action::ChangeRole(..)
         | Action::DeleteConversation => {
             let mut bare = events::bare(context.id(), context.conversation, context.epoch);

@@ -1,14 +1,14 @@
 //! Creating conversations. A repeat, and the other side of a direct pair, get what exists.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use parlance_proto::UserId;
 use parlance_proto::v1::{self, ConversationKind, ConversationStatus, ErrorCode, Role};
 
-use super::members::{admits, know, may_join, newcomer, unnamed};
+use super::members::{admits, know, may_join, newcomer, refuse_blocking, unnamed};
 use super::{CommandContext, journal};
 use crate::model::events;
-use crate::model::refusals::no_conversation;
+use crate::model::refusals::{blocked, no_conversation};
 use crate::model::state::{ConversationState, Effects, Loaded, Outcome};
 use crate::model::work::{Create, Work};
 
@@ -59,6 +59,8 @@ pub(super) fn create(
             deleted_users,
             journals_by_number,
             memberships,
+            blocks,
+            open_reports,
             bounds,
             sent_by,
             ..
@@ -75,6 +77,8 @@ pub(super) fn create(
             epoch,
             now_ms: *now_ms,
             memberships,
+            blocks,
+            open_reports,
             bounds,
             changes_made: 0,
         };
@@ -96,6 +100,7 @@ fn blank(now_ms: i64, number: i64, work: &Work, create: &Create) -> Conversation
         number,
         kind: create.kind,
         open: create.open,
+        read_only: false,
         title: create.title.clone(),
         channel: create.channel,
         status: ConversationStatus::Active,
@@ -109,6 +114,9 @@ fn blank(now_ms: i64, number: i64, work: &Work, create: &Create) -> Conversation
         last_message_seq: 0,
         receipts_version: 0,
         updated_at_ms: now_ms,
+        blocked: false,
+        banned: HashSet::new(),
+        ban_count: 0,
         member_count: 0,
         members: HashMap::new(),
         messages: HashMap::new(),
@@ -202,6 +210,7 @@ fn know_users(
     work: &Work,
     create: &Create,
 ) -> Result<(), v1::Error> {
+    may_meet(loaded, work, create)?;
     let wanted = || create.others.iter().chain([&work.actor.id]);
     admits(&loaded.bounds, wanted().count() as u64)?;
     if create.kind != ConversationKind::Journal {
@@ -217,6 +226,21 @@ fn know_users(
     }
     effects.new_users.extend(new);
     Ok(())
+}
+
+/// Refuses a direct conversation of users one of whom has blocked the other, and to begin anything else with users who have
+/// blocked the actor.
+fn may_meet(loaded: &Loaded, work: &Work, create: &Create) -> Result<(), v1::Error> {
+    let actor = &work.actor.id;
+    let has_blocked = |user: &UserId, other: &UserId| loaded.blocks.contains(&(user.clone(), other.clone()));
+    if create.kind != ConversationKind::Direct {
+        return refuse_blocking(create.others.iter().filter(|other| has_blocked(other, actor)));
+    }
+    let mut others = create.others.iter();
+    match others.any(|other| has_blocked(other, actor) || has_blocked(actor, other)) {
+        true => Err(blocked()),
+        false => Ok(()),
+    }
 }
 
 fn outcome(

@@ -5,7 +5,8 @@ use parlance_proto::v1;
 
 use super::CommandContext;
 use crate::model::events::EventParts;
-use crate::model::permissions::Right;
+use crate::model::permissions::{Form, Right};
+use crate::model::refusals::refuse;
 use crate::model::state::{ChangeKind, Outcome};
 use crate::model::work::{Update, needs_title};
 
@@ -15,14 +16,19 @@ pub(super) fn update(context: &mut CommandContext<'_>, update: &Update) -> Resul
         status,
         channel,
         metadata_json,
+        read_only,
     } = update;
     context.member()?;
     if let Some(title) = title {
         context.check(Right::SetTitle)?;
         needs_title(context.conversation.kind, context.conversation.open, title)?;
     }
-    if status.is_some() || channel.is_some() || metadata_json.is_some() {
+    if status.is_some() || channel.is_some() || metadata_json.is_some() || read_only.is_some() {
         context.check(Right::SetDetails)?;
+    }
+    if *read_only == Some(true) && context.conversation.form() != Form::Group {
+        let message = "read_only is true; only a group with roles can be read-only";
+        return Err(refuse(message));
     }
     let state = &mut *context.conversation;
     let mut changed = false;
@@ -34,6 +40,7 @@ pub(super) fn update(context: &mut CommandContext<'_>, update: &Update) -> Resul
     changed |= metadata_json
         .as_ref()
         .is_some_and(|metadata| replace(&mut state.metadata_json, metadata));
+    changed |= read_only.is_some_and(|read_only| replace(&mut state.read_only, &read_only));
     let mut events = Vec::new();
     if changed {
         let change = context.log(ChangeKind::Updated, 0, Vec::new());

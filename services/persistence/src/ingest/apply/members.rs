@@ -22,7 +22,7 @@ pub(super) fn add(context: &mut CommandContext<'_>, add: &AddMembers) -> Result<
         Role::Unspecified => Role::Member,
         role => role,
     };
-    let (present, new): (Vec<&UserId>, Vec<&UserId>) = add
+    let (present, mut new): (Vec<&UserId>, Vec<&UserId>) = add
         .users
         .iter()
         .partition(|user| context.conversation.members.contains_key(user));
@@ -34,6 +34,13 @@ pub(super) fn add(context: &mut CommandContext<'_>, add: &AddMembers) -> Result<
         context.check(Right::Add(role))?;
     }
     may_change(context, &changing, role)?;
+    let blocks = |user: &UserId| context.blocks.contains(&(user.clone(), context.actor().clone()));
+    if add.leave_out_blocking {
+        new.retain(|user| !blocks(user));
+    }
+    refuse_blocking(new.iter().copied().filter(|user| blocks(user)))?;
+    let banned = &context.conversation.banned;
+    refuse_banned(new.iter().copied().filter(|user| banned.contains(user)))?;
     if !new.is_empty() {
         admits(
             context.bounds,
@@ -104,6 +111,11 @@ pub(super) fn remove(context: &mut CommandContext<'_>, user: &UserId) -> Result<
     } else {
         Right::Remove(role)
     })?;
+    Ok(expel(context, user, role))
+}
+
+/// Ends the membership of a user, whose role this is; another becomes admin where there is none any more.
+fn expel(context: &mut CommandContext<'_>, user: &UserId, role: Role) -> Outcome {
     let payload = v1::MemberRemoved {
         member: Some(participant(user, role)),
         actor_id: context.actor().to_string(),
@@ -124,7 +136,50 @@ pub(super) fn remove(context: &mut CommandContext<'_>, user: &UserId) -> Result<
     }
     let journal = context.conversation.kind == ConversationKind::Journal;
     let removed = if journal { Vec::new() } else { vec![user.clone()] };
-    Ok(outcome(context, false, events, Vec::new(), removed))
+    outcome(context, false, events, Vec::new(), removed)
+}
+
+/// Removes a user where they are in the group, and refuses to have them added from then on.
+pub(super) fn ban(context: &mut CommandContext<'_>, user: &UserId) -> Result<Outcome, v1::Error> {
+    context.member()?;
+    let role = context.conversation.members.get(user).map(|member| member.role);
+    context.check(Right::Ban(role.unwrap_or(Role::Member)))?;
+    if user == context.actor() {
+        return Err(refuse("user_id is you; it names another user"));
+    }
+    let was_banned = context.conversation.banned.contains(user);
+    if !was_banned {
+        if role.is_none() {
+            know(context.users, context.deleted_users, [user].into_iter(), false)?;
+        }
+        let most = context.bounds.group_bans;
+        if context.conversation.ban_count >= most {
+            let message = format!("as many users are banned as limits.group_bans allows: {most}");
+            return Err(v1::Error::with(ErrorCode::TooLarge, message));
+        }
+        context.conversation.ban_count += 1;
+        context.conversation.banned.insert(user.clone());
+        let key = (context.id(), user.clone());
+        let by = (context.actor().clone(), context.now_ms);
+        context.effects.bans.insert(key, Some(by));
+    }
+    Ok(match role {
+        // Also where the ban is older: a replica of the version before may have added them.
+        Some(role) => expel(context, user, role),
+        None => outcome(context, was_banned, Vec::new(), Vec::new(), Vec::new()),
+    })
+}
+
+/// The user may be added again.
+pub(super) fn unban(context: &mut CommandContext<'_>, user: &UserId) -> Result<Outcome, v1::Error> {
+    context.check(Right::Unban)?;
+    let was_banned = context.conversation.banned.remove(user);
+    if was_banned {
+        context.conversation.ban_count = context.conversation.ban_count.saturating_sub(1);
+        let key = (context.id(), user.clone());
+        context.effects.bans.insert(key, None);
+    }
+    Ok(outcome(context, !was_banned, Vec::new(), Vec::new(), Vec::new()))
 }
 
 /// Who becomes admin of a group that has none: moderators first, then whoever is there longest.
@@ -212,6 +267,29 @@ fn outcome(
         joined_seq: context.conversation.head_seq,
         removed,
     }
+}
+
+/// Refuses to add these users, who have blocked the actor.
+pub(super) fn refuse_blocking<'a>(users: impl Iterator<Item = &'a UserId>) -> Result<(), v1::Error> {
+    let named: Vec<&str> = users.take(10).map(UserId::as_str).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let message = format!("user ids name users who have blocked you: {}", named.join(", "));
+    Err(v1::Error::with(ErrorCode::Forbidden, message))
+}
+
+/// Refuses to add these users, who are banned.
+fn refuse_banned<'a>(users: impl Iterator<Item = &'a UserId>) -> Result<(), v1::Error> {
+    let named: Vec<&str> = users.take(10).map(UserId::as_str).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "user ids name users who are banned here: {}; end the bans before",
+        named.join(", ")
+    );
+    Err(v1::Error::with(ErrorCode::Forbidden, message))
 }
 
 /// Refuses more members than a conversation may have.

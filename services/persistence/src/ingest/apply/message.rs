@@ -193,6 +193,7 @@ fn open_journal(context: &CommandContext<'_>, send: &Send) -> Vec<v1::Command> {
                 provision_users: false,
                 // A share opens a journal; it never takes away what a user may do with it.
                 change_present: false,
+                leave_out_blocking: true,
             })),
         })
         .collect()

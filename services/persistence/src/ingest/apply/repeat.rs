@@ -60,7 +60,7 @@ pub(super) fn repeat(context: &CommandContext<'_>, done: &Change) -> Result<Outc
         }
         (Action::Update(_), ChangeKind::Updated)
         | (Action::AddMembers(_), ChangeKind::MembersAdded | ChangeKind::RoleChanged)
-        | (Action::RemoveMember(_), ChangeKind::MemberRemoved)
+        | (Action::RemoveMember(_) | Action::Ban(_), ChangeKind::MemberRemoved)
         | (Action::ChangeRole(..), ChangeKind::RoleChanged)
         | (Action::DeleteConversation, ChangeKind::ConversationDeleted) => Ok(of_conversation(context, done)),
         _ => Err(taken()),
@@ -113,7 +113,9 @@ fn of_conversation(context: &CommandContext<'_>, done: &Change) -> Outcome {
         .collect();
     let joined_seq = additions.last().map_or(done.seq, |change| change.seq);
     let removed = match &context.work.action {
-        Action::RemoveMember(user) if !journal && !context.conversation.members.contains_key(user) => {
+        Action::RemoveMember(user) | Action::Ban(user)
+            if !journal && !context.conversation.members.contains_key(user) =>
+        {
             vec![user.clone()]
         }
         _ => Vec::new(),

@@ -13,14 +13,16 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, Mute, React, Receive, Send, StartThread,
-    StreamText, Update, Work, needs_title,
+    Action, Actor, AddMembers, Create, JournalName, MAX_USERS, Mute, React, Receive, Report, Send,
+    StartThread, StreamText, Update, Work, needs_title,
 };
 use crate::model::emoji::bare;
 use crate::model::refusals::refuse;
 
 /// Longest title in characters.
 const TITLE_MAX_CHARS: usize = 200;
+/// Longest comment of a report in characters.
+const COMMENT_MAX_CHARS: usize = 1_000;
 /// The end of the year 9999, unix milliseconds: later times have no ISO 8601 form.
 const UNTIL_MAX_MS: i64 = 253_402_300_799_999;
 /// Longest emoji in bytes: families and flags are sequences of many characters.
@@ -68,20 +70,21 @@ impl Work {
             command::Body::MuteConversation(v1::MuteConversation { mute }) => {
                 Action::Mute(mute.map(Mute::parse).transpose()?)
             }
+            command::Body::ReportMessage(report) => Action::Report(Report::parse(report)?),
             command::Body::MarkRead(read) => Action::Receive(Receive::parse(read)?),
             command::Body::React(react) => Action::React(React::parse(react)?),
             command::Body::CreateThread(create) => Action::StartThread(StartThread::parse(create)?),
             command::Body::UpdateConversation(update) => Action::Update(Update::parse(update)?),
             command::Body::AddMembers(add) => Action::AddMembers(AddMembers::parse(add)?),
-            command::Body::RemoveMember(v1::RemoveMember { user_id }) => {
-                Action::RemoveMember(UserId::parse(user_id).map_err(invalid)?)
-            }
+            command::Body::RemoveMember(remove) => Action::RemoveMember(user(remove.user_id)?),
+            command::Body::BanMember(ban) => Action::Ban(user(ban.user_id)?),
+            command::Body::UnbanMember(unban) => Action::Unban(user(unban.user_id)?),
             command::Body::ChangeRole(change) => {
                 let role = change.role();
                 if role == Role::Unspecified {
                     return Err(refuse("the role is missing"));
                 }
-                Action::ChangeRole(UserId::parse(change.user_id).map_err(invalid)?, role)
+                Action::ChangeRole(user(change.user_id)?, role)
             }
             command::Body::DeleteConversation(v1::DeleteConversation {}) => Action::DeleteConversation,
             command::Body::EditJournal(edit) => Action::EditJournal(edit.update),
@@ -121,6 +124,25 @@ impl Actor {
             name => name.to_owned(),
         };
         Ok(Self { id, username, kind })
+    }
+}
+
+impl Report {
+    fn parse(report: v1::ReportMessage) -> Result<Self, v1::Error> {
+        let reason = report.reason();
+        if reason == v1::ReportReason::Unspecified {
+            return Err(refuse("the reason is missing"));
+        }
+        if report.comment.chars().count() > COMMENT_MAX_CHARS {
+            return Err(refuse(format!(
+                "comment is longer than {COMMENT_MAX_CHARS} characters"
+            )));
+        }
+        Ok(Self {
+            message: report.message_id.parse()?,
+            reason,
+            comment: storable(report.comment, "comment")?,
+        })
     }
 }
 
@@ -355,6 +377,7 @@ impl Update {
             status,
             channel,
             metadata_json,
+            read_only,
         } = update;
         let status = status.map(ConversationStatus::try_from).transpose();
         let channel = channel.map(Channel::try_from).transpose();
@@ -363,6 +386,7 @@ impl Update {
             status: status.map_err(|_| refuse("no such status"))?,
             channel: channel.map_err(|_| refuse("no such channel"))?,
             metadata_json: metadata_json.map(metadata).transpose()?,
+            read_only,
         };
         if update.status == Some(ConversationStatus::Unspecified)
             || update.channel == Some(Channel::Unspecified)
@@ -385,6 +409,7 @@ impl AddMembers {
             role,
             provision: add.provision_users,
             change_present: add.change_present && role != Role::Unspecified,
+            leave_out_blocking: add.leave_out_blocking,
         })
     }
 }
@@ -397,6 +422,10 @@ fn users(ids: Vec<String>) -> Result<BTreeSet<UserId>, v1::Error> {
         .map(UserId::parse)
         .collect::<Result<_, _>>()
         .map_err(invalid)
+}
+
+fn user(id: String) -> Result<UserId, v1::Error> {
+    UserId::parse(id).map_err(invalid)
 }
 
 pub(super) fn invalid(error: parlance_proto::InvalidId) -> v1::Error {

@@ -1,6 +1,6 @@
 //! The rows of the locked conversations that a batch's commands touch; each only where a command needs it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use parlance_proto::v1::{self, ConversationKind};
 use parlance_proto::{CommandId, ConversationId, MessageId, UserId};
@@ -320,6 +320,7 @@ pub(super) async fn people_and_numbers(
     loaded: &mut Loaded,
 ) -> Result<(), sqlx::Error> {
     let mut users: BTreeSet<&str> = BTreeSet::new();
+    let mut pairs: HashSet<(&str, &str)> = HashSet::new();
     let mut fresh: BTreeSet<ConversationId> = BTreeSet::new();
     let mut numbers: BTreeSet<i64> = BTreeSet::new();
     for work in works {
@@ -328,11 +329,23 @@ pub(super) async fn people_and_numbers(
             Action::Create(create) if existing.is_none_or(|state| state.deleted) => {
                 users.extend(create.others.iter().map(UserId::as_str));
                 users.insert(work.actor.id.as_str());
+                let actor = work.actor.id.as_str();
+                pairs.extend(create.others.iter().map(|other| (other.as_str(), actor)));
+                if create.kind == ConversationKind::Direct {
+                    pairs.extend(create.others.iter().map(|other| (actor, other.as_str())));
+                }
                 if existing.is_none() {
                     fresh.insert(work.conversation);
                 }
             }
-            Action::AddMembers(add) => users.extend(add.users.iter().map(UserId::as_str)),
+            Action::AddMembers(add) => {
+                users.extend(add.users.iter().map(UserId::as_str));
+                let actor = work.actor.id.as_str();
+                pairs.extend(add.users.iter().map(|user| (user.as_str(), actor)));
+            }
+            Action::Ban(user) => {
+                users.insert(user.as_str());
+            }
             Action::Send(send) => {
                 if let Some(JournalName::Number(number)) = send.journal {
                     numbers.insert(number);
@@ -343,6 +356,7 @@ pub(super) async fn people_and_numbers(
     }
     if !users.is_empty() {
         load_users(connection, users, loaded).await?;
+        loaded.blocks = store::blocks::among(connection, &pairs).await?;
     }
     if !fresh.is_empty() {
         loaded.numbers =
@@ -365,6 +379,43 @@ pub(super) async fn people_and_numbers(
         }
     }
     Ok(())
+}
+
+/// Which of the users that commands add, ban or let in again are banned, and how many are where one more may be.
+pub(super) async fn bans(
+    connection: &mut PgConnection,
+    works: &[&Work],
+    loaded: &mut Loaded,
+) -> Result<(), sqlx::Error> {
+    let mut users: BTreeSet<(Uuid, &str)> = BTreeSet::new();
+    let mut counted: BTreeSet<Uuid> = BTreeSet::new();
+    for work in works {
+        let id = work.conversation.uuid();
+        match &work.action {
+            Action::AddMembers(add) => users.extend(add.users.iter().map(|user| (id, user.as_str()))),
+            Action::Ban(user) => {
+                users.insert((id, user.as_str()));
+                counted.insert(id);
+            }
+            Action::Unban(user) => {
+                users.insert((id, user.as_str()));
+            }
+            _ => {}
+        }
+    }
+    store::bans::load(connection, &users, &counted, loaded).await
+}
+
+/// How many reports of those who report something are not settled.
+pub(super) async fn open_reports(
+    connection: &mut PgConnection,
+    works: &[&Work],
+) -> Result<HashMap<UserId, u64>, sqlx::Error> {
+    let reporting = works
+        .iter()
+        .filter(|work| matches!(work.action, Action::Report(_)));
+    let users: BTreeSet<&str> = reporting.map(|work| work.actor.id.as_str()).collect();
+    store::reports::open_of(connection, &users).await
 }
 
 async fn load_users(

@@ -1,5 +1,8 @@
 //! Of presence as a state machine: scenarios, and random runs that must end in what is so.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use parlance_proto::v1::Participant;
 use proptest::prelude::*;
 
@@ -9,6 +12,7 @@ use super::*;
 struct Page {
     id: SessionId,
     user: UserId,
+    hidden: Rc<RefCell<HashSet<String>>>,
 }
 
 impl Viewer for Page {
@@ -26,6 +30,10 @@ impl Viewer for Page {
 
     fn has_ended(&self) -> bool {
         false
+    }
+
+    fn hides(&self, user: &str) -> bool {
+        self.hidden.borrow().contains(user)
     }
 }
 
@@ -77,6 +85,7 @@ fn page(number: u64, user: &str) -> Page {
     Page {
         id: SessionId::of_test(number),
         user: UserId::parse(user).unwrap(),
+        hidden: Rc::default(),
     }
 }
 
@@ -176,6 +185,24 @@ impl Run {
     fn attach(&mut self, page: &Page, number: i64) {
         let attached = Happened::Attached(page.clone(), conversation(number));
         self.input(PresenceInput::Reported(attached));
+    }
+
+    /// A user is hidden from a page, or not any more.
+    fn hide(&mut self, page: &Page, other: &str, is_hidden: bool) {
+        let other = other.to_owned();
+        let mut now = page.hidden.borrow_mut();
+        let (hidden, shown) = match is_hidden {
+            true => (vec![other.clone()], Vec::new()),
+            false => (Vec::new(), vec![other.clone()]),
+        };
+        if is_hidden {
+            now.insert(other);
+        } else {
+            now.remove(&other);
+        }
+        drop(now);
+        let user = page.user.clone();
+        self.input(PresenceInput::Reported(Happened::Hidden { user, hidden, shown }));
     }
 
     fn wait(&mut self, duration: Duration) {
@@ -303,6 +330,46 @@ fn a_greeting_waits_for_a_query_that_succeeds_and_a_reply_does_not() {
     assert_eq!(run.last(&alice, "bob"), Some(PresenceStatus::Offline));
 }
 
+#[test]
+fn a_hidden_user_goes_offline_for_one_user_alone_until_they_are_shown_again() {
+    let mut run = Run::of(&[&["alice", "bob", "carol"], &["carol", "dave"]]);
+    let (alice, carol) = (page(1, "alice"), page(2, "carol"));
+    for page in [&alice, &carol] {
+        run.arrive(page);
+    }
+    for user in ["bob", "dave"] {
+        run.change(user, PresenceStatus::Online, false);
+    }
+    run.wait(WINDOW);
+    run.hide(&alice, "bob", true);
+    assert_eq!(run.last(&alice, "bob"), Some(PresenceStatus::Offline));
+    run.change("bob", PresenceStatus::Away, false);
+    run.attach(&alice, 1);
+    run.settle();
+    assert_eq!(run.last(&alice, "bob"), Some(PresenceStatus::Offline));
+    assert_eq!(run.last(&carol, "bob"), Some(PresenceStatus::Away));
+    run.hide(&alice, "bob", false);
+    // She shares nothing with him.
+    run.hide(&alice, "dave", true);
+    run.hide(&alice, "dave", false);
+    run.settle();
+    assert_eq!(run.last(&alice, "bob"), Some(PresenceStatus::Away));
+    assert_eq!(run.last(&alice, "dave"), None);
+}
+
+#[test]
+fn a_user_who_is_hidden_while_a_change_to_offline_is_gathered_does_not_stay_online() {
+    let mut run = Run::of(&[&["alice", "bob"]]);
+    let alice = page(1, "alice");
+    run.arrive(&alice);
+    run.change("bob", PresenceStatus::Online, false);
+    run.wait(WINDOW);
+    run.change("bob", PresenceStatus::Offline, false);
+    run.hide(&alice, "bob", true);
+    run.settle();
+    assert_eq!(run.last(&alice, "bob"), Some(PresenceStatus::Offline));
+}
+
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
 /// What happens in a random run.
@@ -310,6 +377,7 @@ const USERS: [&str; 3] = ["alice", "bob", "carol"];
 enum Step {
     Attach(usize, i64),
     Change(usize, bool, bool),
+    Hide(usize, usize, bool),
     Answer,
     Fail,
     Wait(u64),
@@ -321,6 +389,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0..USERS.len(), 1..=3_i64).prop_map(|(user, number)| Step::Attach(user, number)),
         (0..USERS.len(), any::<bool>(), any::<bool>())
             .prop_map(|(user, online, is_lost)| Step::Change(user, online, is_lost)),
+        (0..USERS.len(), 0..USERS.len(), any::<bool>())
+            .prop_map(|(user, other, is_hidden)| Step::Hide(user, other, is_hidden)),
         Just(Step::Answer),
         Just(Step::Fail),
         (0..500_u64).prop_map(Step::Wait),
@@ -329,7 +399,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is lost, late or refused: no older presence after a newer one, and in the end what is so.
+    /// Whatever is lost, late, refused or hidden: no older presence after a newer one, and in the end what is so. Of hidden
+    /// users it is that they are offline.
     #[test]
     fn sessions_converge_on_the_presence_of_those_they_share_conversations_with(
         steps in prop::collection::vec(step(), 0..40),
@@ -354,6 +425,7 @@ proptest! {
                     let status = if online { PresenceStatus::Online } else { PresenceStatus::Offline };
                     run.change(USERS[user], status, is_lost);
                 }
+                Step::Hide(user, other, is_hidden) => run.hide(&pages[user], USERS[other], is_hidden),
                 Step::Answer => run.answer(),
                 Step::Fail => {
                     let later = run.now.at + Duration::from_millis(100);
@@ -371,8 +443,14 @@ proptest! {
         run.settle();
         for (user, group) in attached {
             for other in groups[group].iter().filter(|other| **other != USERS[user]) {
-                let status = run.presence(other).status();
-                prop_assert_eq!(run.last(&pages[user], other), Some(status), "{} of {}", USERS[user], other);
+                let last = run.last(&pages[user], other);
+                if pages[user].hides(other) {
+                    let hidden = [None, Some(PresenceStatus::Offline)];
+                    prop_assert!(hidden.contains(&last), "{} of {}: {:?}", USERS[user], other, last);
+                } else {
+                    let status = run.presence(other).status();
+                    prop_assert_eq!(last, Some(status), "{} of {}", USERS[user], other);
+                }
             }
         }
     }

@@ -441,11 +441,13 @@ impl Audience {
         }
     }
 
-    /// Tells everyone who follows, but the user it comes from, something that may be dropped.
+    /// Tells everyone who follows, but the user it comes from and those who are not shown that user, something that may be
+    /// dropped.
     pub(super) fn whisper(&self, outbound: Outbound<'_>, origin: &str) {
         let mut frames = Frames::new(outbound);
         for listener in self.sessions.values() {
-            if listener.joined && listener.waiting.is_none() && listener.session.user.as_str() != origin {
+            let is_shown = listener.session.user.as_str() != origin && !listener.session.hidden.hides(origin);
+            if listener.joined && listener.waiting.is_none() && is_shown {
                 for frame in frames.of(listener.session.dialect()) {
                     listener.session.emit_ephemeral(frame);
                 }

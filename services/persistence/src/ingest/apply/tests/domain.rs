@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::model::work::{AddMembers, Mute, React, StartThread, Update};
+use crate::model::work::{AddMembers, Mute, React, Report, StartThread, Update};
 
 fn events_of(outcome: &Outcome) -> (Vec<&v1::Event>, bool) {
     match outcome {
@@ -56,16 +56,24 @@ fn any_action() -> impl Strategy<Value = Action> {
                 parent: parent.map(thread_id),
             })
         }),
-        1 => (0u32..3).prop_map(|n| Action::Update(Update {
+        1 => (0u32..3, prop::option::of(any::<bool>())).prop_map(|(n, read_only)| Action::Update(Update {
             title: Some(format!("title {n}")),
             status: None,
             channel: None,
             metadata_json: None,
+            read_only,
         })),
         3 => (prop::collection::btree_set(who(), 1..4), role(), any::<bool>()).prop_map(|(users, role, change_present)| {
-            Action::AddMembers(AddMembers { users, role, provision: true, change_present })
+            Action::AddMembers(AddMembers { users, role, provision: true, change_present, leave_out_blocking: false })
         }),
         2 => who().prop_map(Action::RemoveMember),
+        1 => (1u128..12).prop_map(|id| Action::Report(Report {
+            message: name(id),
+            reason: v1::ReportReason::Spam,
+            comment: String::new(),
+        })),
+        1 => who().prop_map(Action::Ban),
+        1 => who().prop_map(Action::Unban),
         2 => (who(), role()).prop_map(|(user, role)| Action::ChangeRole(user, role)),
         2 => (0u64..30, 1u64..30, any::<bool>()).prop_map(|(up_to, seq, delivered_only)| {
             Action::Receive(Receive { up_to, messages: vec![MessageName::Seq(seq)], delivered_only, through: false })
@@ -98,6 +106,10 @@ fn check(state: &ConversationState) -> Result<(), TestCaseError> {
         .filter(|member| member.role == Role::Admin)
         .count();
     prop_assert!(state.members.is_empty() || admins > 0, "nobody leads");
+    prop_assert!(
+        !state.banned.iter().any(|user| state.members.contains_key(user)),
+        "a banned user is a member"
+    );
     let mut replies: BTreeMap<String, u64> = BTreeMap::new();
     for message in state.messages.values() {
         let marks: BTreeSet<_> = message
@@ -212,6 +224,7 @@ fn add(command: u128, who: &str, users: &[&str], role: Role, change_present: boo
         role,
         provision: true,
         change_present,
+        leave_out_blocking: false,
     };
     work(command, who, Action::AddMembers(add))
 }
