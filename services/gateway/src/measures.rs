@@ -147,7 +147,7 @@ pub const MEASURES: &[Measure] = &[
         "chat_gateway_slow_consumers_total",
         Counter,
         &["kind"],
-        "Clients disconnected because they read too slowly.",
+        "Clients disconnected because they read too slowly; unacknowledged: the kernel gave them up, slow or gone.",
     ),
     Measure::new("chat_gateway_draining", Gauge, &[], "1 while the gateway drains."),
     Measure::new(

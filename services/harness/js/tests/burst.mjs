@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import net from 'node:net';
 import { after, test } from 'node:test';
 import {
+  PATIENCE_MS,
   assertGapless,
   closeAll,
   connect,
@@ -102,7 +103,8 @@ test('a client that never reads is closed within 10 s; nobody else notices and m
         largest = Math.max(largest, rss());
         return (await metric(SLOW)) > slowBefore;
       },
-      60_000,
+      // A flood takes long where cores are short; what counts is how soon after it.
+      2 * PATIENCE_MS,
     );
     closedAfter = Date.now() - start;
   })();

@@ -161,6 +161,7 @@ impl WireIo {
         if let Poll::Ready(Ok(bytes)) = &result {
             self.wire.wrote(*bytes);
         }
+        count_unacknowledged(&result);
         self.unless_stalled(cx, result)
     }
 
@@ -185,6 +186,16 @@ impl WireIo {
     }
 }
 
+/// Counts a client that the kernel gave up, for it took nothing for so long: where little is written, that is before anything
+/// has to wait here.
+fn count_unacknowledged<T>(result: &Poll<io::Result<T>>) {
+    if let Poll::Ready(Err(error)) = result
+        && error.kind() == io::ErrorKind::TimedOut
+    {
+        metrics::counter!("chat_gateway_slow_consumers_total", "kind" => "unacknowledged").increment(1);
+    }
+}
+
 impl AsyncRead for WireIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -199,7 +210,9 @@ impl AsyncRead for WireIo {
         if self.wire.is_paused() {
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        count_unacknowledged(&result);
+        result
     }
 }
 
@@ -305,6 +318,21 @@ mod tests {
                 break error;
             }
         };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// The kernel's buffers are full, and nothing more is written.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_given_up_by_the_kernel_where_no_write_waits() {
+        let (mut io, _client) = connected(Duration::from_secs(1)).await;
+        let block = vec![0; 1 << 20];
+        while tokio::time::timeout(Duration::from_millis(200), io.write(&block))
+            .await
+            .is_ok()
+        {}
+        io.stalled = None;
+        let error = io.read(&mut [0; 8]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
