@@ -1,5 +1,5 @@
--- Users who are banned from a group: they are no members, and nobody adds them before the ban ends. Only adds: replicas of the version
--- before refuse the commands and add who is banned, so bans hold once all are new.
+-- Users who are banned from a group: they are no members, and cannot be added before the ban ends. Only adds: replicas of the
+-- version before refuse the commands and let banned users be added, so bans hold once all are new.
 SET LOCAL lock_timeout = '5s';
 CREATE TABLE bans (
     conversation_id uuid NOT NULL,

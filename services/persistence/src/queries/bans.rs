@@ -1,14 +1,13 @@
 //! The users banned from a group, for those who may end bans.
 
-use parlance_proto::UserId;
 use parlance_proto::v1::{self, ConversationKind};
 use sqlx::PgConnection;
 
 use super::head;
-use super::page::{MAX_BYTES, fitting, limit};
+use super::page::{check_user_cursor, cut_page_by_user, limit};
 use crate::error::QueryError;
 use crate::model::permissions::{Form, Right, verdict};
-use crate::model::refusals::{granted, no_conversation, refuse};
+use crate::model::refusals::{granted, no_conversation};
 use crate::store::{bans as store, participants};
 
 pub(super) async fn list(
@@ -27,16 +26,9 @@ pub(super) async fn list(
     // Open or not, only roles decide.
     let kind = ConversationKind::try_from(head.kind).unwrap_or_default();
     granted(verdict(Form::of(kind, false), role, Right::Unban))?;
-    if !query.after.is_empty() {
-        UserId::parse(query.after.as_str()).map_err(|_| refuse("after is no user id"))?;
-    }
+    check_user_cursor(&query.after)?;
     let limit = limit(query.limit);
     let mut bans = store::page(connection, id, &query.after, i64::from(limit) + 1).await?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let kept = fitting(bans.iter().take(most), MAX_BYTES);
-    let is_last = kept == bans.len();
-    bans.truncate(kept);
-    let next = bans.last().filter(|_| !is_last);
-    let next = next.map(|ban| ban.user_id.clone()).unwrap_or_default();
+    let next = cut_page_by_user(&mut bans, limit, |ban| &ban.user_id);
     Ok(v1::BanPage { bans, next })
 }

@@ -7,6 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::time::Instant;
 
 use super::arrivals::unknown;
+use super::page::check_user_cursor;
 use crate::database::Database;
 use crate::error::{QueryError, by};
 use crate::model::refusals::refuse;
@@ -70,9 +71,7 @@ pub(super) async fn list(
     viewer: &str,
     query: &v1::ListBlocks,
 ) -> Result<v1::BlockPage, QueryError> {
-    if !query.after.is_empty() {
-        UserId::parse(query.after.as_str()).map_err(|_| refuse("after is no user id"))?;
-    }
+    check_user_cursor(&query.after)?;
     let limit = query.limit.clamp(1, MAX_LIMIT);
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let limit = i64::from(limit) + 1;

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::head;
-use super::page::{MAX_BYTES, cut_page, fitting, limit};
+use super::page::{MAX_BYTES, cut_page_by_seq, fitting, limit};
 use crate::error::QueryError;
 use crate::model::refusals::{no_message, refuse};
 use crate::model::work::MessageName;
@@ -80,7 +80,7 @@ pub(super) async fn edits(
         i64::from(limit) + 1,
     );
     let (seqs, mut edits): (Vec<_>, Vec<_>) = found.await?.into_iter().unzip();
-    let next = cut_page(&seqs, &mut edits, limit);
+    let next = cut_page_by_seq(&seqs, &mut edits, limit);
     Ok(v1::Edits { edits, next })
 }
 

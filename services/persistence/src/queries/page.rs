@@ -1,6 +1,9 @@
 //! How much goes into one answer: a count asked for, and what fits a bus message. Pure.
 
-use parlance_proto::v1::Participant;
+use parlance_proto::UserId;
+use parlance_proto::v1::{Error, Participant};
+
+use crate::model::refusals::refuse;
 
 /// Items when the asker says nothing.
 const DEFAULT_LIMIT: u32 = 50;
@@ -35,15 +38,41 @@ pub(super) fn fitting<'a, T: prost::Message + 'a>(
     count
 }
 
-/// Cuts items in their order to what fits a page, and tells the cursor of the next one: the seq of the last item that
-/// is left, or 0 where nothing was cut off.
-pub(super) fn cut_page<T: prost::Message>(seqs: &[u64], items: &mut Vec<T>, limit: u32) -> u64 {
+/// Cuts items in their order to what fits a page. The place of the last one that is left, from which the next page goes on;
+/// `None` where nothing was cut off.
+pub(super) fn cut_page<T: prost::Message>(items: &mut Vec<T>, limit: u32) -> Option<usize> {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let kept = fitting(items.iter().take(most), MAX_BYTES);
     let is_last = kept == items.len();
     items.truncate(kept);
-    let last = kept.checked_sub(1).filter(|_| !is_last);
-    last.and_then(|last| seqs.get(last)).copied().unwrap_or_default()
+    kept.checked_sub(1).filter(|_| !is_last)
+}
+
+/// The same of items beside their seqs: the seq is the cursor, 0 where nothing was cut off.
+pub(super) fn cut_page_by_seq<T: prost::Message>(seqs: &[u64], items: &mut Vec<T>, limit: u32) -> u64 {
+    let last = cut_page(items, limit).and_then(|last| seqs.get(last));
+    last.copied().unwrap_or_default()
+}
+
+/// The same of items by user: the user is the cursor, empty where nothing was cut off.
+pub(super) fn cut_page_by_user<T: prost::Message>(
+    items: &mut Vec<T>,
+    limit: u32,
+    user: impl Fn(&T) -> &str,
+) -> String {
+    let last = cut_page(items, limit).and_then(|last| items.get(last));
+    last.map(|last| user(last).to_owned()).unwrap_or_default()
+}
+
+/// A cursor that is a user id; empty for the first page.
+///
+/// # Errors
+/// It is neither.
+pub(super) fn check_user_cursor(after: &str) -> Result<(), Error> {
+    if !after.is_empty() {
+        UserId::parse(after).map_err(|_| refuse("after is no user id"))?;
+    }
+    Ok(())
 }
 
 /// Cuts off what does not fit the bytes that are left, and takes those away that are used: all of them where
@@ -89,7 +118,7 @@ mod tests {
             ]
         };
         let page = |mut items: Vec<Message>, limit| {
-            let next = cut_page(&[3, 5, 9], &mut items, limit);
+            let next = cut_page_by_seq(&[3, 5, 9], &mut items, limit);
             (items.len(), next)
         };
         assert_eq!(page(items(3, 1), 3), (3, 0));

@@ -5,7 +5,7 @@ use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::page::{MAX_BYTES, fitting, limit};
+use super::page::{check_user_cursor, cut_page_by_user, limit};
 use super::{head, presence};
 use crate::error::QueryError;
 use crate::model::refusals::refuse;
@@ -21,19 +21,12 @@ pub(super) async fn list(
     query: &v1::ListParticipants,
 ) -> Result<v1::ParticipantPage, QueryError> {
     let head = head(connection, Some(viewer), &query.conversation_id).await?;
-    if !query.after.is_empty() {
-        UserId::parse(query.after.as_str()).map_err(|_| refuse("after is no user id"))?;
-    }
+    check_user_cursor(&query.after)?;
     let limit = limit(query.limit);
     let mut participants =
         store::page(connection, head.id.uuid(), &query.after, i64::from(limit) + 1).await?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let kept = fitting(participants.iter().take(most), MAX_BYTES);
-    let is_last = kept == participants.len();
-    participants.truncate(kept);
+    let next = cut_page_by_user(&mut participants, limit, |one| &one.user_id);
     presence::fill_participants(connection, viewer, &mut participants).await?;
-    let last = participants.last().filter(|_| !is_last);
-    let next = last.map(|last| last.user_id.clone()).unwrap_or_default();
     Ok(v1::ParticipantPage { participants, next })
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Viewer;
-use super::page::{MAX_BYTES, fitting, limit};
+use super::page::{cut_page, limit};
 use crate::database::Database;
 use crate::error::{QueryError, by};
 use crate::model::refusals::refuse;
@@ -31,12 +31,8 @@ pub(super) async fn list(
     let queued = store::queue(connection, after, i64::from(limit) + 1).await?;
     let (mut reports, cursors): (Vec<v1::MessageReport>, Vec<QueueCursor>) =
         queued.into_iter().map(|one| (one.report, one.cursor)).unzip();
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let kept = fitting(reports.iter().take(most), MAX_BYTES);
-    let is_last = kept == reports.len();
-    reports.truncate(kept);
-    let last = kept.checked_sub(1).and_then(|last| cursors.get(last));
-    let next = last.filter(|_| !is_last).map(cursor).unwrap_or_default();
+    let last = cut_page(&mut reports, limit).and_then(|last| cursors.get(last));
+    let next = last.map(cursor).unwrap_or_default();
     Ok(v1::ReportPage { reports, next })
 }
 

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::head;
-use super::page::{cut_page, limit};
+use super::page::{cut_page_by_seq, limit};
 use crate::error::QueryError;
 use crate::store::threads as store;
 
@@ -21,7 +21,7 @@ pub(super) async fn list(
         let after = query.after.max(head.history_from);
         let placed = store::of(connection, head.id, after, i64::from(limit) + 1).await?;
         let (seqs, mut threads): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
-        let next = cut_page(&seqs, &mut threads, limit);
+        let next = cut_page_by_seq(&seqs, &mut threads, limit);
         return Ok(v1::Threads { threads, next });
     }
     let no_thread = || v1::Error::with(ErrorCode::NotFound, "no such thread");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
 use parlance_proto::{ConversationId, UserId, v1};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -107,7 +108,7 @@ pub async fn page(
     after: &str,
     limit: i64,
 ) -> Result<Vec<v1::Ban>, sqlx::Error> {
-    let rows: Vec<(String, String, String, chrono::DateTime<chrono::Utc>)> = sqlx::query_as(
+    let rows: Vec<(String, String, String, DateTime<Utc>)> = sqlx::query_as(
         "SELECT b.user_id, u.username, b.banned_by, b.at
          FROM (SELECT * FROM bans x WHERE x.conversation_id = $1 AND x.user_id > $2
                ORDER BY x.user_id LIMIT $3) AS b

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use parlance_proto::v1::ConversationKind;
 use parlance_proto::{ConversationId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -100,7 +101,7 @@ pub(crate) async fn mark_created(
 ) -> Result<(), sqlx::Error> {
     let is_direct = |id: &&ConversationId| {
         let state = loaded.conversations.get(*id);
-        state.is_some_and(|state| state.kind == parlance_proto::v1::ConversationKind::Direct)
+        state.is_some_and(|state| state.kind == ConversationKind::Direct)
     };
     let created = effects.created.iter().chain(&effects.changed).filter(is_direct);
     let created: Vec<Uuid> = created.map(|id| id.uuid()).collect();

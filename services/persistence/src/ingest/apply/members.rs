@@ -271,25 +271,29 @@ fn outcome(
 
 /// Refuses to add these users, who have blocked the actor.
 pub(super) fn refuse_blocking<'a>(users: impl Iterator<Item = &'a UserId>) -> Result<(), v1::Error> {
-    let named: Vec<&str> = users.take(10).map(UserId::as_str).collect();
-    if named.is_empty() {
-        return Ok(());
-    }
-    let message = format!("user ids name users who have blocked you: {}", named.join(", "));
-    Err(v1::Error::with(ErrorCode::Forbidden, message))
+    refuse_named(ErrorCode::Forbidden, users, |names| {
+        format!("user ids name users who have blocked you: {names}")
+    })
 }
 
 /// Refuses to add these users, who are banned.
 fn refuse_banned<'a>(users: impl Iterator<Item = &'a UserId>) -> Result<(), v1::Error> {
+    refuse_named(ErrorCode::Forbidden, users, |names| {
+        format!("user ids name users who are banned here: {names}; end the bans before")
+    })
+}
+
+/// Refuses a command for these users, if there are any, and names the first of them.
+fn refuse_named<'a>(
+    code: ErrorCode,
+    users: impl Iterator<Item = &'a UserId>,
+    message: impl Fn(&str) -> String,
+) -> Result<(), v1::Error> {
     let named: Vec<&str> = users.take(10).map(UserId::as_str).collect();
     if named.is_empty() {
         return Ok(());
     }
-    let message = format!(
-        "user ids name users who are banned here: {}; end the bans before",
-        named.join(", ")
-    );
-    Err(v1::Error::with(ErrorCode::Forbidden, message))
+    Err(v1::Error::with(code, message(&named.join(", "))))
 }
 
 /// Refuses more members than a conversation may have.
@@ -334,18 +338,13 @@ pub(super) fn know<'a>(
     provision: bool,
 ) -> Result<BTreeMap<UserId, String>, v1::Error> {
     let unknown: Vec<&UserId> = wanted.filter(|id| !users.contains_key(id)).collect();
-    let refused: Vec<&str> = unknown
+    let refused = unknown
         .iter()
-        .filter(|id| !provision || deleted.contains(**id))
-        .map(|id| id.as_str())
-        .collect();
-    if !refused.is_empty() {
-        let names = refused.into_iter().take(10).collect::<Vec<_>>().join(", ");
-        return Err(v1::Error::with(
-            ErrorCode::NotFound,
-            format!("unknown users: {names}"),
-        ));
-    }
+        .copied()
+        .filter(|id| !provision || deleted.contains(*id));
+    refuse_named(ErrorCode::NotFound, refused, |names| {
+        format!("unknown users: {names}")
+    })?;
     let mut created = BTreeMap::new();
     for id in unknown {
         let person = unnamed(id);
