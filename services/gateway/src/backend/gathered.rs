@@ -325,11 +325,7 @@ impl Backend {
                     .collect())
             }
             Ok(_) => Err(unexpected()),
-            Err(error) if is_unknown(&error) => {
-                let single = |arrival: v1::Arrival| self.arrive_alone(arrival, create);
-                Ok(one_by_one(arrivals, single).await)
-            }
-            Err(error) => Err(error),
+            Err(error) => one_by_one(error, arrivals, |arrival| self.arrive_alone(arrival, create)).await,
         }
     }
 
@@ -359,11 +355,9 @@ impl Backend {
         let answer = match self.ask(None, question).await {
             Ok(reply::Body::Rooms(answer)) => answer,
             Ok(_) => return Err(unexpected()),
-            Err(error) if is_unknown(&error) => {
-                let single = |id: ConversationId| self.room_alone(None, id);
-                return Ok(one_by_one(ids, single).await);
+            Err(error) => {
+                return one_by_one(error, ids, |id| self.room_alone(None, id)).await;
             }
-            Err(error) => return Err(error),
         };
         let mut rooms: HashMap<String, Room> = HashMap::with_capacity(answer.rooms.len());
         for room in answer.rooms {
@@ -412,11 +406,9 @@ impl Backend {
         let answer = match self.ask(None, question).await {
             Ok(reply::Body::ConversationViews(answer)) => answer,
             Ok(_) => return Err(unexpected()),
-            Err(error) if is_unknown(&error) => {
-                let single = |viewing: Viewing| self.view_alone(viewing);
-                return Ok(one_by_one(viewings, single).await);
+            Err(error) => {
+                return one_by_one(error, viewings, |viewing| self.view_alone(viewing)).await;
             }
-            Err(error) => return Err(error),
         };
         let (views, conversations) = (answer.views, answer.conversations);
         Ok(views
@@ -432,11 +424,9 @@ impl Backend {
         let answer = match self.ask(None, catch_up).await {
             Ok(reply::Body::CaughtUp(answer)) => answer,
             Ok(_) => return Err(unexpected()),
-            Err(error) if is_unknown(&error) => {
-                let single = |session: CatchingUp| self.catch_up_alone(session);
-                return Ok(one_by_one(sessions, single).await);
+            Err(error) => {
+                return one_by_one(error, sessions, |session| self.catch_up_alone(session)).await;
             }
-            Err(error) => return Err(error),
         };
         let pages: Vec<Arc<EventPage>> = answer.pages.into_iter().map(Arc::new).collect();
         let answered = answer.sessions.into_iter().zip(&sessions);
@@ -460,11 +450,7 @@ impl Backend {
                 Ok(each.map(|user| Some(Ok(user.removals))).collect())
             }
             Ok(_) => Err(unexpected()),
-            Err(error) if is_unknown(&error) => {
-                let single = |user: UserSince| self.removals_alone(user);
-                Ok(one_by_one(users, single).await)
-            }
-            Err(error) => Err(error),
+            Err(error) => one_by_one(error, users, |user| self.removals_alone(user)).await,
         }
     }
 
@@ -482,11 +468,7 @@ impl Backend {
                 Ok(each.map(|missed| Some(Ok(missed.conversations))).collect())
             }
             Ok(_) => Err(unexpected()),
-            Err(error) if is_unknown(&error) => {
-                let single = |one: ReceiptsSince| self.missed_receipts_alone(one);
-                Ok(one_by_one(asked, single).await)
-            }
-            Err(error) => Err(error),
+            Err(error) => one_by_one(error, asked, |one| self.missed_receipts_alone(one)).await,
         }
     }
 
@@ -571,20 +553,16 @@ fn missed(
     }))
 }
 
-async fn one_by_one<Q, A, Fut>(
-    questions: Vec<Q>,
-    ask: impl Fn(Q) -> Fut,
-) -> Vec<Option<Result<A, ClientError>>>
+/// What is answered where one query for all failed: a replica of the version before cannot read it, and answers each by itself.
+async fn one_by_one<Q, A, Fut>(error: ClientError, asked: Vec<Q>, ask: impl Fn(Q) -> Fut) -> Answers<A>
 where
     Fut: Future<Output = Result<A, ClientError>>,
 {
-    let asked = futures::stream::iter(questions.into_iter().map(ask));
-    asked.buffered(SINGLES).map(Some).collect().await
-}
-
-/// Whether a replica of the version before cannot read the question.
-fn is_unknown(error: &ClientError) -> bool {
-    error.code == ErrorCode::Invalid.name()
+    if error.code != ErrorCode::Invalid.name() {
+        return Err(error);
+    }
+    let each = futures::stream::iter(asked.into_iter().map(ask));
+    Ok(each.buffered(SINGLES).map(Some).collect().await)
 }
 
 fn or_error<A>(error: Option<v1::Error>, answer: A) -> Result<A, ClientError> {

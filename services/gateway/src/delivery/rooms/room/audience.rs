@@ -441,7 +441,7 @@ impl Audience {
         }
     }
 
-    /// Tells everyone who follows, but the user it comes from and those who are not shown that user, something that may be
+    /// Emits to all who follow, but the user it comes from and those who are not shown that user, something that may be
     /// dropped.
     pub(super) fn whisper(&self, outbound: Outbound<'_>, origin: &str) {
         let mut frames = Frames::new(outbound);
